@@ -1,0 +1,209 @@
+"""The values that flow through the engine: cell, trial, measurement, record. Standard library only; all frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Phase(StrEnum):
+    """Why a trial was run. Within a cell the phases follow one another in this order."""
+
+    default = "default"
+    """The optimizer's published setting, run to the full budget."""
+    design = "design"
+    """A space-filling point, the same in every cell of an optimizer."""
+    search = "search"
+    """A point the sampler proposed."""
+    repeat = "repeat"
+    """A fresh seed at the best point or at the default, run to the full budget."""
+
+
+class TrialStatus(StrEnum):
+    """How a trial stands. Values are only ever added: journals on disk hold them."""
+
+    running = "running"
+    """Started and not ended: in flight, or interrupted and still owed."""
+    completed = "completed"
+    """Reached its full budget."""
+    stopped = "stopped"
+    """Ended by a rung: its score is censored at the budget it reached."""
+    diverged = "diverged"
+    """Loss or parameters became non-finite: a result, scored at the objective's floor."""
+    failed = "failed"
+    """Raised an error after its retries; run again when the experiment is run again."""
+    oom = "oom"
+    """Out of device memory, also at half the micro-batch."""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the outcome says something about the hyperparameters (and so is never run again)."""
+        return self in (TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cell:
+    """One backbone trained by one optimizer on one task and dataset."""
+
+    task: str
+    dataset: str
+    backbone: str
+    optimizer: str
+
+    @property
+    def key(self) -> str:
+        """`backbone/optimizer`, unique within a grid."""
+        return f"{self.backbone}/{self.optimizer}"
+
+    @property
+    def stem(self) -> str:
+        """File name of the cell's journal, without the ending."""
+        return f"{self.backbone}__{self.optimizer}"
+
+    def to_json(self) -> dict[str, str]:
+        return {"task": self.task, "dataset": self.dataset, "backbone": self.backbone, "optimizer": self.optimizer}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What a score means. A score is always oriented so that larger is better."""
+
+    metric: str
+    """Name of the validation metric the score is made of, such as `top1`."""
+    unit: str
+    """Unit of the score, such as `points`."""
+    floor: float
+    """Score of a diverged trial: chance level for classification."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one epoch of a trial gave, already reduced across ranks."""
+
+    budget: int
+    """Epochs done, counted from 1."""
+    metrics: Mapping[str, float]
+    """`score` (larger is better) and whatever else the task measures."""
+    elapsed_s: float
+    """Seconds of training and validation the trial has taken so far, over all its attempts."""
+
+    @property
+    def score(self) -> float:
+        return self.metrics["score"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"budget": self.budget, "metrics": dict(self.metrics), "elapsed_s": self.elapsed_s}
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Measurement:
+        return cls(budget=line["budget"], metrics=line["metrics"], elapsed_s=line["elapsed_s"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """One training to run: everything its result depends on, and where it stands in the plan of its cell."""
+
+    cell: Cell
+    phase: Phase
+    index: int
+    """Place within the phase, counted from 0."""
+    hparams: Mapping[str, float]
+    """Tuned values: `lr` (peak of the base group at the recipe's batch size) and `weight_decay`."""
+    seed: int
+    """Moves initialisation, data order and augmentation alike."""
+    budget: int
+    """Full budget in epochs; the schedule is as long as this whatever rung ends the trial."""
+    settings: Mapping[str, Any]
+    """Resolved and JSON-able: `dataset`, `recipe`, `optimizer` (fixed arguments), `task` (options), `workers`."""
+    rungs: tuple[int, ...] = ()
+    """Budgets at which the trial competes; empty when it is exempt from stopping."""
+    audit: bool = False
+    """Drawn, before it started, to be exempt from stopping: the only direct look into the censored region."""
+
+    @property
+    def id(self) -> str:
+        """Hash of the resolved values of all that changes the result, and of nothing else.
+
+        A value introduced later is left out of the hash while it equals what old records implicitly had,
+        so that a new release keeps the identity of old trials.
+        """
+        identity = {
+            "cell": self.cell.to_json(),
+            "hparams": dict(self.hparams),
+            "seed": self.seed,
+            "budget": self.budget,
+            "settings": dict(self.settings),
+        }
+        return digest(identity)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, JSON-able; `from_json` gives the trial back."""
+        return {
+            "cell": self.cell.to_json(),
+            "phase": str(self.phase),
+            "index": self.index,
+            "hparams": dict(self.hparams),
+            "seed": self.seed,
+            "budget": self.budget,
+            "settings": dict(self.settings),
+            "rungs": list(self.rungs),
+            "audit": self.audit,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:
+        return cls(
+            cell=Cell(**value["cell"]),
+            phase=Phase(value["phase"]),
+            index=value["index"],
+            hparams=value["hparams"],
+            seed=value["seed"],
+            budget=value["budget"],
+            settings=value["settings"],
+            rungs=tuple(value["rungs"]),
+            audit=value["audit"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """The stored outcome of one trial, folded from its journal lines. Needs no YAML, Ray or torch to read."""
+
+    id: str
+    cell: Cell
+    phase: Phase
+    index: int
+    hparams: Mapping[str, float]
+    seed: int
+    max_budget: int
+    """The full budget; `budget` is what was reached."""
+    audit: bool
+    status: TrialStatus
+    attempt: int = 1
+    """How many times it was started."""
+    world_size: int = 1
+    measurements: tuple[Measurement, ...] = ()
+    """One an epoch, by ascending budget."""
+    budget: int = 0
+    """Epochs reached; for a diverged trial the epoch within which it diverged."""
+    score: float | None = None
+    """Last score; the floor when diverged; None while running, failed or out of memory."""
+    elapsed_s: float = 0.0
+    message: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits that name a JSON-able value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def derive_seed(*parts: str | int) -> int:
+    """A seed in [0, 2**31) that is a pure function of its parts, the same in every process and release."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
