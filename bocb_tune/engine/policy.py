@@ -1,0 +1,180 @@
+"""Every decision of the engine as a pure function: phases, rungs, what a sampler is told, what a cell still owes.
+
+No Ray, no Optuna, no files. A decision depends on the records so far and on the trial's place in the plan, so that a run that
+was interrupted goes on exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from bocb_tune.space import SearchSpace
+from bocb_tune.types import Cell, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, derive_seed
+
+MAX_ATTEMPTS = 3
+"""Starts of one trial within a run before a crash is taken for its outcome."""
+
+SELECTABLE = (Phase.default, Phase.design, Phase.search)
+"""Phases among which the best point is chosen; repeats are fresh seeds, free of that selection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What every cell of the grid is owed; the same for all cells."""
+
+    epochs: int
+    design: int
+    search: int
+    repeats_best: int
+    repeats_default: int
+    audit: float
+    """Share of design and search trials that is exempt from stopping."""
+    rungs: tuple[int, ...]
+    """Budgets at which trials compete; empty when nothing is stopped."""
+    reduction_factor: int
+    sampler: str
+    seed: int
+
+    def trials(self, records: Iterable[TrialRecord]) -> int:
+        """Trials a cell with these records comes to in all: a cell without a best point has none to repeat."""
+        ended = [r for r in records if r.phase in SELECTABLE and r.status != TrialStatus.running]
+        selectable = 1 + self.design + self.search
+        repeats = self.repeats_best if len(ended) < selectable or best_record(ended) else 0
+        return selectable + repeats + self.repeats_default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellPlan:
+    """One cell: what is trained, over which space."""
+
+    cell: Cell
+    space: SearchSpace
+    settings: Mapping[str, Any]
+    plan: Plan
+
+    def trial(self, phase: Phase, index: int, hparams: Mapping[str, float], *, seed: int | None = None) -> TrialSpec:
+        """The trial of one place in the plan. Seeds are shared between cells, so that cells are compared pairwise."""
+        audit = phase in (Phase.design, Phase.search) and is_audited(self.plan, self.cell, phase, index)
+        exempt = audit or phase in (Phase.default, Phase.repeat)
+        return TrialSpec(
+            cell=self.cell,
+            phase=phase,
+            index=index,
+            hparams=hparams,
+            seed=derive_seed(self.plan.seed, phase, index) if seed is None else seed,
+            budget=self.plan.epochs,
+            settings=self.settings,
+            rungs=() if exempt else self.plan.rungs,
+            audit=audit,
+        )
+
+
+class Turn(StrEnum):
+    """Why a cell has no trial to start now."""
+
+    wait = "wait"
+    """Trials in flight must end first."""
+    done = "done"
+    """Nothing is owed."""
+
+
+def rung_budgets(grace: int, reduction_factor: int, epochs: int) -> tuple[int, ...]:
+    """Budgets at which trials compete: `grace * reduction_factor**k`, below the full budget (ASHA, arXiv:1810.05934)."""
+    rungs = []
+    budget = grace
+    while budget < epochs:
+        rungs.append(budget)
+        budget *= reduction_factor
+    return tuple(rungs)
+
+
+def is_audited(plan: Plan, cell: Cell, phase: Phase, index: int) -> bool:
+    """Whether a trial is exempt from stopping: a systematic sample with a random start in each cell.
+
+    Every trial has the same chance, and of any n consecutive trials of a cell n x share are drawn, up to one.
+    """
+    place = index if phase == Phase.design else plan.design + index
+    start = derive_seed(plan.seed, "audit", cell.key) / 2**31
+    return math.floor((place + 1) * plan.audit + start) > math.floor(place * plan.audit + start)
+
+
+def owed_design(cell: CellPlan, points: Sequence[Mapping[str, float]], records: Mapping[str, TrialRecord]) -> TrialSpec | None:
+    """The first trial of the default and design phases that has no record yet."""
+    planned = [cell.trial(Phase.default, 0, cell.space.default)]
+    planned += [cell.trial(Phase.design, index, point) for index, point in enumerate(points)]
+    return next((trial for trial in planned if trial.id not in records), None)
+
+
+def owed_search(plan: Plan, records: Mapping[str, TrialRecord]) -> int | None:
+    """Index of the first search trial that has no record yet."""
+    taken = {record.index for record in records.values() if record.phase == Phase.search}
+    return next((index for index in range(plan.search) if index not in taken), None)
+
+
+def owed_repeat(cell: CellPlan, records: Mapping[str, TrialRecord]) -> TrialSpec | Turn:
+    """The next fresh seed at the best point or at the default, once every selectable trial has ended."""
+    if any(record.phase in SELECTABLE and record.status == TrialStatus.running for record in records.values()):
+        return Turn.wait
+    best = best_record(records.values())
+    planned = _repeats(cell, best.hparams, cell.plan.repeats_best, "best") if best else []
+    planned += _repeats(cell, cell.space.default, cell.plan.repeats_default, "default")
+    owed = next((trial for trial in planned if trial.id not in records), None)
+    if owed is not None:
+        return owed
+    in_flight = any(record.status == TrialStatus.running for record in records.values())
+    return Turn.wait if in_flight else Turn.done
+
+
+def _repeats(cell: CellPlan, point: Mapping[str, float], count: int, which: str) -> list[TrialSpec]:
+    seeds = [derive_seed(cell.plan.seed, Phase.repeat, which, index) for index in range(count)]
+    return [cell.trial(Phase.repeat, index, point, seed=seed) for index, seed in enumerate(seeds)]
+
+
+def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The selectable trial with the highest validation score at the full budget; the earliest of equals."""
+    full = [r for r in records if r.phase in SELECTABLE and r.status == TrialStatus.completed and r.score is not None]
+    return max(full, key=lambda record: record.score or -math.inf, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a sampler learns of a record."""
+
+    state: str
+    """`complete`, `pruned`, `running` or `fail`, in Optuna's words."""
+    value: float | None = None
+    intermediate: Mapping[int, float] | None = None
+    """Score by budget: the rung at which a stopped trial lost."""
+
+
+def told(record: TrialRecord, objective: Objective) -> Told:
+    """A diverged trial is complete at the floor; a stopped one is pruned with its rung's score, never complete with it."""
+    if record.status == TrialStatus.completed:
+        return Told(state="complete", value=record.score)
+    if record.status == TrialStatus.diverged:
+        return Told(state="complete", value=objective.floor)
+    if record.status == TrialStatus.stopped:
+        assert record.score is not None, record.id
+        return Told(state="pruned", value=record.score, intermediate={record.budget: record.score})
+    if record.status == TrialStatus.running:
+        return Told(state="running")
+    return Told(state="fail")
+
+
+def rung_after(rungs: Sequence[int], budget: int) -> int | None:
+    """The first rung at or after `budget`: where a trial that diverged within epoch `budget` would have competed next."""
+    return next((rung for rung in rungs if rung >= budget), None)
+
+
+def may_retry(status: TrialStatus, tries: int, *, crashed: bool) -> bool:
+    """Whether a trial that did not end by itself is started again within this run.
+
+    An error of its own is tried twice, as is running out of memory (the second time with half the micro-batch); the death
+    of a worker, which may be anybody's fault, three times.
+    """
+    assert status in (TrialStatus.failed, TrialStatus.oom), status
+    return tries < (MAX_ATTEMPTS if crashed else 2)

@@ -1,0 +1,286 @@
+"""One run of an experiment: attach to Ray or start it, open the slots, and let Tune drive the grid."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+
+from bocb_tune.engine.ledger import Ledger
+from bocb_tune.engine.policy import CellPlan
+from bocb_tune.engine.rungs import CellRungs
+from bocb_tune.engine.scheduler import GridASHA
+from bocb_tune.engine.search import GridSearch
+from bocb_tune.engine.slots import Client, Slot, SlotSetup
+from bocb_tune.types import Objective, TrialRecord, TrialSpec, TrialStatus
+
+CLOSE_S = 3.0
+"""How long worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
+
+LISTENER = {"node:__internal_head__": 0.0001}
+"""What a listening Tune trial takes: no CPU that a worker group may need, on the node where Ray's head is."""
+
+
+class ClusterError(ValueError):
+    """The cluster, or this machine, cannot do what the experiment asks for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one worker group takes, and how many groups there may be."""
+
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    max_slots: int | None
+    warm: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything a run needs, resolved; the CLI makes it of a spec."""
+
+    folder: Path
+    cells: tuple[CellPlan, ...]
+    objective: Objective
+    resources: Resources
+    checkpoint_every: int
+    address: str | None
+    """Address of a Ray cluster to attach to; None starts Ray on this machine for the length of the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    interrupted: bool
+    records: tuple[TrialRecord, ...]
+
+
+class Watcher:
+    """What a run tells of itself while it goes on. This one keeps silent."""
+
+    def opened(self, ledger: Ledger, slots: int) -> None:
+        """The records are read and the slots are asked for."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has an outcome."""
+
+    def leaving(self) -> None:
+        """The user asked to stop: epochs in flight are being finished."""
+
+
+def run(plan: RunPlan, watcher: Watcher) -> Outcome:
+    """Train everything the plan still owes. Running it again resumes it.
+
+    Raises:
+        ClusterError: if the resources cannot be had.
+        JournalError: if what earlier runs wrote cannot be read.
+        OSError: if the run folder cannot be written.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with _only_driver(plan.folder):
+        ledger = Ledger(plan.folder, plan.cells, plan.objective, provenance())
+        ledger.on_end = watcher.ended
+        rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in ledger.books.items()}
+        resumed = settle(ledger, rungs)
+        try:
+            with _ray(plan.address):
+                interrupted = _drive(plan, ledger, rungs, resumed, watcher)
+        finally:
+            ledger.close()
+    return Outcome(interrupted=interrupted, records=tuple(r for book in ledger.books.values() for r in book.records.values()))
+
+
+def settle(ledger: Ledger, rungs: dict[str, CellRungs]) -> list[TrialSpec]:
+    """Rebuild the rungs from the journals, and end the trials whose end the last run decided but did not live to write.
+
+    Returns:
+        The trials that are to go on.
+    """
+    stopped: dict[str, int] = {}
+    for key, book in ledger.books.items():
+        stopped |= rungs[key].replay(book.history)
+    resumed = []
+    for trial in ledger.unfinished():
+        record = ledger.record(trial)
+        if record.status == TrialStatus.running and trial.rungs and stopped.get(trial.id) == record.budget:
+            ledger.end(trial, TrialStatus.stopped)
+        elif record.status == TrialStatus.running and record.budget == trial.budget:
+            ledger.end(trial, TrialStatus.completed)
+        else:
+            resumed.append(trial)
+    return resumed
+
+
+def _drive(
+    plan: RunPlan, ledger: Ledger, rungs: dict[str, CellRungs], resumed: Sequence[TrialSpec], watcher: Watcher
+) -> bool:
+    """Run the Tuner to its end; True if the user interrupted it."""
+    scratch = plan.folder / ".ray"
+    shutil.rmtree(scratch, ignore_errors=True)
+    number = slots_that_fit(ray.nodes(), plan.resources)
+    setup = SlotSetup(
+        workers=plan.resources.workers,
+        cpus_per_worker=plan.resources.cpus_per_worker,
+        gpus_per_worker=plan.resources.gpus_per_worker,
+        warm=plan.resources.warm,
+        checkpoints=(plan.folder / "checkpoints").resolve(),
+        checkpoint_every=plan.checkpoint_every,
+        scratch=scratch.resolve(),
+    )
+    run_id = uuid.uuid4().hex[:8]
+    slots = [Slot(setup, f"bocb-tune-{run_id}-{index}") for index in range(number)]
+    search = GridSearch(ledger, slots, resumed)
+    scheduler = GridASHA(ledger, search, rungs, setup.checkpoints, number)
+    watcher.opened(ledger, number)
+    try:
+        with _interruptible(search, slots, watcher):
+            _tuner(search, scheduler, number, scratch).fit()
+    finally:
+        deadline = time.monotonic() + CLOSE_S
+        for slot in slots:
+            slot.close(max(0.0, deadline - time.monotonic()))
+        shutil.rmtree(scratch, ignore_errors=True)
+    if ledger.in_flight and not search.leaving:
+        raise ClusterError("Ray ended the run before its trials; run the same command again to go on")
+    return search.leaving
+
+
+def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -> tune.Tuner:
+    os.environ.update(
+        {
+            "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
+            "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+            "TUNE_DISABLE_SIGINT_HANDLER": "1",
+            "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+            "TUNE_WARN_THRESHOLD_S": "10",
+        }
+    )
+    return tune.Tuner(
+        tune.with_resources(Client, tune.PlacementGroupFactory([LISTENER])),
+        tune_config=tune.TuneConfig(search_alg=search, scheduler=scheduler, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(name="tune", storage_path=str(scratch.resolve()), verbose=0),
+    )
+
+
+def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
+    """How many worker groups the cluster holds at once.
+
+    Raises:
+        ClusterError: if it does not hold one.
+    """
+    workers = sum(_workers_that_fit(node["Resources"], resources) for node in nodes if node["Alive"])
+    groups = workers // resources.workers
+    if groups == 0:
+        cpus, gpus = (sum(node["Resources"].get(kind, 0) for node in nodes if node["Alive"]) for kind in ("CPU", "GPU"))
+        raise ClusterError(
+            f"resources: {resources.workers} worker(s) of {resources.cpus_per_worker:g} CPU and"
+            f" {resources.gpus_per_worker:g} GPU do not fit: Ray has {cpus:g} CPU and {gpus:g} GPU,"
+            f" room for {workers} such worker(s). Ask for fewer workers, or attach to a larger cluster with --address."
+        )
+    return groups if resources.max_slots is None else min(groups, resources.max_slots)
+
+
+def _workers_that_fit(node: dict[str, float], resources: Resources) -> int:
+    rooms = [node.get("CPU", 0) / resources.cpus_per_worker if resources.cpus_per_worker else float("inf")]
+    if resources.gpus_per_worker:
+        rooms.append(node.get("GPU", 0) / resources.gpus_per_worker)
+    return int(min(rooms) + 1e-9)
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result, kept with each start: versions and machine."""
+    packages = ("bocb-tune", "torch", "timm", "ray", "optuna", "numpy")
+    return {
+        "host": platform.node(),
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+@contextlib.contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """Ray for the length of a run: one started here and ended after it, or a cluster that stays as it was."""
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "bocb-tune"}
+    if address is None:
+        options |= {"num_cpus": os.cpu_count(), "include_dashboard": False, "address": "local"}
+    else:
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"--address {address}: cannot attach to Ray there: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM, as a batch system sends it) finishes the epochs in flight; the second ends at once."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        if search.leaving:
+            os._exit(130)
+        search.leaving = True
+        watcher.leaving()
+        for slot in slots:
+            slot.leave()
+
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, leave))
+        yield
+
+
+@contextlib.contextmanager
+def _only_driver(folder: Path) -> Iterator[None]:
+    """Keep a second driver out of the folder; the lock goes with the process, however it ends."""
+    import fcntl
+
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ClusterError(f"{folder}: another `bocb-tune run` is at work in this folder; wait for it or end it") from error
+        yield
+
+
+@contextlib.contextmanager
+def output_to(log: Path) -> Iterator[Callable[[], Any]]:
+    """Send what Ray and its processes print to a log file.
+
+    Yields:
+        A function that opens a stream to where standard error went before.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    with log.open("ab") as file:
+        for number in kept:
+            os.dup2(file.fileno(), number)
+    try:
+        yield lambda: os.fdopen(os.dup(kept[2]), "w", buffering=1, encoding="utf-8")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)

@@ -1,0 +1,133 @@
+"""What becomes of a trial in flight: a Ray Tune scheduler over the whole grid, with one ASHA bracket per cell."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from bocb_tune.engine import policy
+from bocb_tune.engine.ledger import Ledger
+from bocb_tune.engine.rungs import CellRungs
+from bocb_tune.engine.search import GridSearch
+from bocb_tune.engine.slots import Item
+from bocb_tune.types import Measurement, TrialSpec, TrialStatus
+
+
+class GridASHA(FIFOScheduler):  # type: ignore[misc]
+    """Writes down what every trial says, and stops those that fall behind their cell's rungs."""
+
+    def __init__(
+        self, ledger: Ledger, search: GridSearch, rungs: Mapping[str, CellRungs], checkpoints: Path, slots: int
+    ) -> None:
+        super().__init__()
+        self._slots = slots
+        self._keeps_listeners = False
+        self._ledger = ledger
+        self._search = search
+        self._rungs = rungs
+        self._checkpoints = checkpoints
+        self._tries: dict[str, int] = {}
+        self._divisor: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its scheduler with the run. Nothing is ever restored from that: the journals are the state."""
+        return {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._keep_listeners(tune_controller, trial)
+        spec = self._spec(trial)
+        self._rungs[spec.cell.key].add(spec.id, spec.phase)
+
+    def _keep_listeners(self, tune_controller: Any, trial: Any) -> None:
+        # Tune keeps at most one idle actor unless trials are waiting for it, and here none ever waits: a suggestion is made
+        # when a slot is free, not before. Without this a new process starts whenever two trials end together.
+        if not self._keeps_listeners:
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._slots)
+            self._keeps_listeners = True
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        spec = self._spec(trial)
+        goes_on = all([self._handle(spec, item) for item in result["items"]])
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """The process that listens died, not the training: another one listens on."""
+        spec = self._ledger.in_flight.get(trial.config["trial"])
+        if spec is None:
+            return
+        tries = self._tries[spec.id] = self._tries.get(spec.id, 0) + 1
+        if policy.may_retry(TrialStatus.failed, tries, crashed=True):
+            self._search.listen_again(spec)
+        else:
+            self._search.slot_of(spec).fault = "its listeners die"
+            self._end(spec, TrialStatus.failed, message="the process that listens to the training died again and again")
+
+    def _spec(self, trial: Any) -> TrialSpec:
+        return self._ledger.in_flight[trial.config["trial"]]
+
+    def _handle(self, trial: TrialSpec, item: Item) -> bool:
+        """Act on one thing a slot said; False if the trial is over."""
+        match item["kind"]:
+            case "measured":
+                return self._measured(trial, Measurement.from_json(item["measurement"]))
+            case "restarted":
+                self._ledger.start(trial)
+                return True
+            case "completed":
+                self._end(trial, TrialStatus.completed)
+            case "diverged":
+                self._rungs[trial.cell.key].diverged(trial.id, item["budget"])
+                self._end(trial, TrialStatus.diverged, budget=item["budget"], message=item["message"])
+            case "oom":
+                return self._out_of_memory(trial, item["message"])
+            case "failed":
+                return self._failed(trial, item)
+            case "left":
+                self._ledger.leave(trial)
+        return False
+
+    def _measured(self, trial: TrialSpec, measurement: Measurement) -> bool:
+        self._ledger.measure(trial, measurement)
+        score = measurement.score if math.isfinite(measurement.score) else self._ledger.objective.floor
+        falls = self._rungs[trial.cell.key].stops(trial.id, measurement.budget, score)
+        if measurement.budget not in trial.rungs:
+            return True
+        self._search.slot_of(trial).decide(trial.id, measurement.budget, stop=falls)
+        if falls:
+            self._end(trial, TrialStatus.stopped)
+        return not falls
+
+    def _out_of_memory(self, trial: TrialSpec, message: str) -> bool:
+        self._divisor[trial.id] = 2
+        return self._fail_or_retry(trial, message, TrialStatus.oom)
+
+    def _failed(self, trial: TrialSpec, item: Item) -> bool:
+        if item.get("final"):
+            self._end(trial, TrialStatus.failed, message=item["message"])
+            return False
+        return self._fail_or_retry(trial, item["message"])
+
+    def _fail_or_retry(self, trial: TrialSpec, message: str, status: TrialStatus = TrialStatus.failed) -> bool:
+        tries = self._tries[trial.id] = self._tries.get(trial.id, 0) + 1
+        if not policy.may_retry(status, tries, crashed=False):
+            self._end(trial, status, message=message)
+            return False
+        record = self._ledger.start(trial)
+        self._search.slot_of(trial).submit(trial, seen=record.budget, divisor=self._divisor.get(trial.id, 1))
+        return True
+
+    def _end(self, trial: TrialSpec, status: TrialStatus, *, budget: int | None = None, message: str = "") -> None:
+        """Keep the outcome, and of the checkpoints those still owed and that of the cell's best trial."""
+        records = self._ledger.books[trial.cell.key].records
+        best_before = policy.best_record(records.values())
+        ended = self._ledger.end(trial, status, budget=budget, message=message)
+        best = policy.best_record(records.values())
+        over = [record for record in (ended, best_before) if record is not None and record.status.is_result]
+        for record in over:
+            if best is None or record.id != best.id:
+                shutil.rmtree(self._checkpoints / record.id, ignore_errors=True)

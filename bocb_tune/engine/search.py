@@ -1,0 +1,189 @@
+"""Which trial comes next: a Ray Tune searcher over the whole grid, with one Optuna study per cell.
+
+A suggestion is a pure function of the cell's records and the trial's index: the study is built anew from the records each time
+and the sampler is seeded for that index alone. So a run that goes on after a crash proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from ray.tune.search import Searcher
+from scipy.stats import qmc
+
+from bocb_tune.engine import policy
+from bocb_tune.engine.ledger import CellBook, Ledger
+from bocb_tune.engine.policy import CellPlan, Turn, told
+from bocb_tune.engine.slots import Slot
+from bocb_tune.space import SearchSpace
+from bocb_tune.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
+
+AXES = ("lr", "weight_decay")
+_DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
+    axis: optuna.distributions.FloatDistribution(0.0, 1.0) for axis in AXES
+}
+_STATES = {
+    "complete": optuna.trial.TrialState.COMPLETE,
+    "pruned": optuna.trial.TrialState.PRUNED,
+    "running": optuna.trial.TrialState.RUNNING,
+    "fail": optuna.trial.TrialState.FAIL,
+}
+
+
+def design_points(seed: int, optimizer: str, space: SearchSpace, count: int, first: int = 0) -> list[dict[str, float]]:
+    """Points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and a longer
+    design continues a shorter one."""
+    sobol = qmc.Sobol(d=len(AXES), scramble=True, rng=np.random.default_rng(derive_seed(seed, "design", optimizer)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a design need not be a power of two to be continued later
+        units = sobol.random(first + count)[first:]
+    return [space.from_unit((float(lr), float(weight_decay))) for lr, weight_decay in units]
+
+
+def lattice_point(space: SearchSpace, count: int, index: int) -> dict[str, float]:
+    """Point `index` of the smallest square lattice with at least `count` points, in an order that spreads early ones."""
+    side = int(np.ceil(np.sqrt(count)))
+    order = np.random.default_rng(0).permutation(side * side)
+    row, column = divmod(int(order[index]), side)
+    return space.from_unit(((column + 0.5) / side, (row + 0.5) / side))
+
+
+def build_study(space: SearchSpace, records: Iterable[TrialRecord], objective: Objective) -> optuna.Study:
+    """An in-memory study that knows every selectable record, in order of start, as points of the unit square."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    for record in records:
+        if record.phase in policy.SELECTABLE:
+            study.add_trial(_frozen_trial(space, record, objective))
+    return study
+
+
+def _frozen_trial(space: SearchSpace, record: TrialRecord, objective: Objective) -> optuna.trial.FrozenTrial:
+    news = told(record, objective)
+    started = datetime.datetime.fromtimestamp(0, datetime.UTC)
+    state = _STATES[news.state]
+    return optuna.trial.FrozenTrial(
+        number=0,  # the study numbers it
+        trial_id=0,
+        state=state,
+        value=news.value if state == optuna.trial.TrialState.COMPLETE else None,
+        datetime_start=started,
+        datetime_complete=started if state.is_finished() else None,
+        params=dict(zip(AXES, space.to_unit(record.hparams), strict=True)),
+        distributions=_DISTRIBUTIONS,
+        user_attrs={"trial": record.id, "phase": str(record.phase)},
+        system_attrs={},
+        intermediate_values=dict(news.intermediate or {}),
+    )
+
+
+def suggest(cell: CellPlan, records: Sequence[TrialRecord], index: int, objective: Objective) -> dict[str, float]:
+    """Hyperparameters of search trial `index` of a cell."""
+    plan, space = cell.plan, cell.space
+    seed = derive_seed(plan.seed, "search", cell.cell.key, index)
+    if plan.sampler == "random":
+        return space.from_unit(tuple(np.random.default_rng(seed).random(len(AXES)).tolist()))
+    if plan.sampler == "qmc":
+        return design_points(plan.seed, cell.cell.optimizer, space, 1, first=plan.design + index)[0]
+    if plan.sampler == "grid":
+        return lattice_point(space, plan.search, index)
+    study = build_study(space, records, objective)
+    study.sampler = _sampler(plan.sampler, seed)
+    point = study.ask(_DISTRIBUTIONS).params
+    return space.from_unit((point["lr"], point["weight_decay"]))
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=4)
+    assert name == "tpe", name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=4, multivariate=True, constant_liar=True)
+
+
+class GridSearch(Searcher):  # type: ignore[misc]
+    """Hands out the trials of all cells, one slot each: first what earlier runs left, then the cell with the fewest trials."""
+
+    def __init__(self, ledger: Ledger, slots: Sequence[Slot], resumed: Sequence[TrialSpec]) -> None:
+        super().__init__()
+        self.leaving = False
+        """Set when the user asks to stop: no new trials."""
+        self._ledger = ledger
+        self._slots = slots
+        self._slot_of: dict[str, Slot] = {}
+        self._owed = list(resumed)
+        self._unheard: list[TrialSpec] = []
+        self._open = {key: order for order, key in enumerate(ledger.books)}
+        self._designs = {key: _design(book.plan) for key, book in ledger.books.items()}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
+        del trial_id
+        if self._unheard:
+            return self._config(self._unheard.pop(0))
+        slot = self._free_slot()
+        if slot is None:
+            return None if self._ledger.in_flight else Searcher.FINISHED
+        trial = None if self.leaving else self._next_trial()
+        if trial is None:
+            return None if self._ledger.in_flight else Searcher.FINISHED
+        record = self._ledger.start(trial)
+        self._slot_of[trial.id] = slot
+        slot.submit(trial, seen=record.budget, divisor=1)
+        return self._config(trial)
+
+    def _config(self, trial: TrialSpec) -> dict[str, Any]:
+        return {"trial": trial.id, "mailbox": self._slot_of[trial.id].name}
+
+    def slot_of(self, trial: TrialSpec) -> Slot:
+        return self._slot_of[trial.id]
+
+    def listen_again(self, trial: TrialSpec) -> None:
+        """Have another Tune trial listen to a training that goes on."""
+        self._unheard.append(trial)
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to learn from Tune: the ledger knows."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing to save: the journals are the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher to be able to restore it. This one is never restored from anything but journals."""
+        return {}
+
+    def _free_slot(self) -> Slot | None:
+        busy = {self._slot_of[trial].name for trial in self._ledger.in_flight}
+        return next((slot for slot in self._slots if slot.name not in busy and not slot.fault), None)
+
+    def _next_trial(self) -> TrialSpec | None:
+        if self._owed:
+            return self._owed.pop(0)
+        books = self._ledger.books
+        for key in sorted(self._open, key=lambda key: (len(books[key].records), self._open[key])):
+            turn = self._turn(key, books[key])
+            if isinstance(turn, TrialSpec):
+                return turn
+            if turn == Turn.done:
+                del self._open[key]
+        return None
+
+    def _turn(self, key: str, book: CellBook) -> TrialSpec | Turn:
+        trial = policy.owed_design(book.plan, self._designs[key], book.records)
+        if trial is not None:
+            return trial
+        index = policy.owed_search(book.plan.plan, book.records)
+        if index is None:
+            return policy.owed_repeat(book.plan, book.records)
+        point = suggest(book.plan, list(book.records.values()), index, self._ledger.objective)
+        return book.plan.trial(Phase.search, index, point)
+
+
+def _design(cell: CellPlan) -> list[dict[str, float]]:
+    return design_points(cell.plan.seed, cell.cell.optimizer, cell.space, cell.plan.design)
