@@ -1,0 +1,50 @@
+"""What there is to choose from, for `bocb-tune list`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+from bocb_tune.data import DATASETS
+from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.recipes import DESCRIPTIONS, RECIPES
+from bocb_tune.space import load_space
+from bocb_tune.tasks import TASKS, get_task
+
+Kind = Literal["optimizers", "backbones", "datasets", "recipes", "tasks"]
+
+
+def catalog(kind: Kind) -> list[dict[str, Any]]:
+    """Every entry of a kind: its `name`, a `description` of one line, and whatever else is known of it."""
+    return {
+        "optimizers": _optimizers,
+        "backbones": _backbones,
+        "datasets": _datasets,
+        "recipes": _recipes,
+        "tasks": _tasks,
+    }[kind]()
+
+
+def _optimizers() -> list[dict[str, Any]]:
+    rows = []
+    for name, row in OPTIMIZERS.items():
+        space = load_space(name)
+        described = f"{row.family}; lr {space.lr}, weight decay {space.weight_decay} ({row.decay})"
+        rows.append({**asdict(row), "description": described, "search_space": asdict(space)})
+    return rows
+
+
+def _backbones() -> list[dict[str, Any]]:
+    return [{"name": name, "description": task, "task": task} for task in TASKS for name in get_task(task).backbones()]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    return [asdict(row) for row in DATASETS.values()]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    return [{"name": name, "description": DESCRIPTIONS[name], **asdict(recipe)} for name, recipe in RECIPES.items()]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [{"name": name, **asdict(row)} for name, row in TASKS.items()]

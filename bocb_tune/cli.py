@@ -1,0 +1,175 @@
+"""The command line. Commands are thin, and import what they need when they run: `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from bocb_tune import __version__
+
+app = typer.Typer(
+    help="How sensitive is a vision backbone, and its optimizer, to their hyperparameters?",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="Experiment file (YAML).")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value instead of text.")]
+Only = Annotated[str, typer.Option("--only", metavar="GLOB", help="Cells by BACKBONE/OPTIMIZER, such as '*/sgd'.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as budget.epochs=3.")
+]
+Listed = Annotated[
+    Literal["optimizers", "backbones", "datasets", "recipes", "tasks"], typer.Argument(help="What to list.")
+]
+
+
+def main() -> None:
+    """Entry point. A user's error is a message on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version  # its callback has done it
+
+
+@app.command()
+def check(spec: SpecPath) -> None:
+    """Find every error of an experiment file, without running anything."""
+    from bocb_tune.grid import plan_grid
+
+    loaded = _load_local(spec)
+    print(f"{spec}: fine; {len(plan_grid(loaded).cells)} cells")
+
+
+@app.command()
+def plan(spec: SpecPath, only: Only = "*", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what an experiment will run: cells, skips, trials and epochs."""
+    from rich.console import Console
+
+    from bocb_tune.grid import cost, plan_grid
+    from bocb_tune.show import plan_json, print_plan
+
+    loaded = _load_local(spec, overrides or ())
+    grid = plan_grid(loaded, only)
+    if as_json:
+        _print_json(plan_json(loaded, grid, cost(loaded, grid)))
+    else:
+        print_plan(Console(), loaded, grid, cost(loaded, grid))
+
+
+@app.command()
+def run(
+    spec: SpecPath,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default: storage/name.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="Ray cluster to attach to, such as auto.")] = None,
+    only: Only = "*",
+    overrides: Overrides = None,
+) -> None:
+    """Train what the experiment still owes. Running it again resumes or extends it."""
+    from bocb_tune.commands import run_experiment
+
+    raise typer.Exit(run_experiment(spec, out, address, only, overrides or ()))
+
+
+@app.command()
+def trial(
+    spec: SpecPath,
+    cell: Annotated[str, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cell.")],
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the published one.")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Default: the published one.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Moves initialisation, order and augmentation.")] = 0,
+    overrides: Overrides = None,
+) -> None:
+    """Train one trial in this process, without Ray, and print each epoch."""
+    from bocb_tune.commands import run_trial
+
+    raise typer.Exit(run_trial(spec, cell, lr, weight_decay, seed, overrides or ()))
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run is done.")] = False,
+) -> None:
+    """Show how far a run is, from its journals."""
+    from bocb_tune.commands import show_status
+
+    show_status(folder, as_json=as_json, watch=watch)
+
+
+@app.command()
+def analyze(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV or Parquet table, or paper:NAME.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: RUN/report or ./report.")
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option("--space", metavar="FILE", help="Search space a table was drawn from.")
+    ] = None,
+) -> None:
+    """Write the report of a run, of a table of trials, or of the published tables."""
+    from bocb_tune.analysis.report import analyze as write_report
+
+    print(write_report(source, out, space))
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON schema of experiment files, for editors."""
+    from bocb_tune.spec_file import schema
+
+    _print_json(schema())
+
+
+@app.command("list")
+def list_command(kind: Listed, as_json: AsJson = False) -> None:
+    """Show what there is to choose from."""
+    from bocb_tune.catalog import catalog
+
+    rows = catalog(kind)
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:<{width}}  {row['description']}")
+
+
+def _load_local(path: Path, overrides: Any = ()) -> Any:
+    """The experiment, checked against this machine; GPUs it lacks are a warning."""
+    from bocb_tune.probes import LOCAL, missing_gpus
+    from bocb_tune.spec import load_spec
+
+    spec = load_spec(path, overrides, LOCAL)
+    if warning := missing_gpus(spec):
+        print(f"warning: {warning}", file=sys.stderr)
+    return spec
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    main()

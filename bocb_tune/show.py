@@ -1,0 +1,68 @@
+"""A plan as JSON and as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bocb_tune.grid import Cost, Grid
+from bocb_tune.spec import ExperimentSpec, dump_resolved, resolved
+
+
+def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
+    """Everything `bocb-tune plan` knows, JSON-able."""
+    return {
+        "spec": resolved(spec),
+        "run_dir": str(spec.run_dir),
+        "cells": [planned.cell.to_json() for planned in grid.cells],
+        "skipped": [{**skipped.cell.to_json(), "reason": skipped.reason} for skipped in grid.skipped],
+        "trials": {**cost.trials, "total": cost.total_trials},
+        "rungs": list(cost.rungs),
+        "epochs": {"worst": cost.epochs_worst, "expected": cost.epochs_expected},
+        "checkpoints": cost.checkpoints,
+    }
+
+
+def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost) -> None:
+    """The resolved spec, cells, skips, trials and epochs."""
+    console.rule(f"[bold]{spec.name}[/bold], resolved", align="left")
+    console.print(dump_resolved(spec), highlight=False, markup=False, soft_wrap=True)
+    console.rule(f"{len(grid.cells)} cells, {len(grid.skipped)} skipped", align="left")
+    console.print(cells_table(grid))
+    for skipped in grid.skipped:
+        console.print(f"skipped {skipped.cell.key}: {skipped.reason}", style="dim", markup=False, soft_wrap=True)
+    console.rule(f"{cost.total_trials} trials", align="left")
+    console.print(trials_table(cost))
+    console.print(epochs_line(spec, cost), soft_wrap=True)
+
+
+def cells_table(grid: Grid) -> Table:
+    """A row a cell: where it is searched, and its default as lr, weight decay."""
+    table = Table("cell", "lr", "weight decay", "default", box=None, header_style="bold", pad_edge=False)
+    for planned in grid.cells:
+        space = planned.space
+        default = f"{space.default['lr']:g}, {space.default['weight_decay']:g}"
+        table.add_row(planned.cell.key, str(space.lr), str(space.weight_decay), default)
+    return table
+
+
+def trials_table(cost: Cost) -> Table:
+    """A row a phase."""
+    table = Table("phase", box=None, header_style="bold", pad_edge=False)
+    table.add_column("a cell", justify="right")
+    table.add_column("the grid", justify="right")
+    for phase, count in cost.trials.items():
+        table.add_row(phase, str(count // cost.cells), str(count))
+    return table
+
+
+def epochs_line(spec: ExperimentSpec, cost: Cost) -> str:
+    """Epochs at worst, and as early stopping is expected to leave them."""
+    rungs = ", ".join(map(str, cost.rungs)) or "none"
+    return (
+        f"Epochs: {cost.epochs_worst} at worst, about {cost.epochs_expected:.0f} with early stopping "
+        f"(rungs after epoch {rungs}; a trial runs to {spec.budget.epochs}).\n"
+        f"Checkpoints kept: {cost.checkpoints}, and one for each trial running. Run folder: {spec.run_dir}"
+    )

@@ -1,0 +1,93 @@
+"""May an experiment go on in a run folder that another version of it began? One table says, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What a changed field means for the trials that are there."""
+
+    fixed = "fixed"
+    """They would have come out differently: a new run folder is needed."""
+    extends = "extends"
+    """They stay as they are; more or fewer are owed."""
+    free = "free"
+    """Nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One field that is not as it was."""
+
+    field: str
+    old: Any
+    new: Any
+    kind: Kind
+
+
+Rule = Callable[[Any, Any], Kind]
+
+
+def _is(kind: Kind) -> Rule:
+    return lambda _old, _new: kind
+
+
+def _if(extends: Callable[[Any, Any], bool]) -> Rule:
+    return lambda old, new: Kind.extends if extends(old, new) else Kind.fixed
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("name", _is(Kind.free)),
+    ("storage", _is(Kind.free)),
+    ("recipe.base", _is(Kind.free)),  # a name; the fields themselves are compared
+    ("backbones", _is(Kind.extends)),
+    ("optimizers", _is(Kind.extends)),
+    ("budget.trials_per_cell", _is(Kind.extends)),
+    ("budget.checkpoint_every", _is(Kind.free)),
+    ("search.design", _if(lambda old, new: new > old)),
+    ("repeats.*", _is(Kind.extends)),
+    ("resources.workers", _is(Kind.fixed)),
+    ("resources.*", _is(Kind.free)),
+    ("search_spaces.*.low", _if(lambda old, new: new < old)),
+    ("search_spaces.*.high", _if(lambda old, new: new > old)),
+    ("search_spaces.*.weight_decay.zero", _if(lambda _old, new: new > 0)),
+    ("*", _is(Kind.fixed)),
+)
+"""By dotted field, the first that matches: what a change from old to new means."""
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """Fields in which two resolved experiments differ. Spaces of optimizers that only one has are not compared."""
+    common = old["search_spaces"].keys() & new["search_spaces"].keys()
+    return list(_differences(_only(old, common), _only(new, common)))
+
+
+def _only(spec: Mapping[str, Any], optimizers: set[str]) -> dict[str, Any]:
+    return {**spec, "search_spaces": {name: spec["search_spaces"][name] for name in optimizers}}
+
+
+def _differences(old: Any, new: Any, field: str = "") -> Iterator[Difference]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{field}.{key}".removeprefix("."))
+    elif old != new:
+        rule = next(rule for pattern, rule in RULES if fnmatchcase(field, pattern))
+        yield Difference(field=field, old=old, new=new, kind=rule(old, new))
+
+
+def refusal(differences: Sequence[Difference], folder: str) -> str | None:
+    """Why the run folder cannot take the changed experiment, or None if it can."""
+    fixed = [change for change in differences if change.kind is Kind.fixed]
+    if not fixed:
+        return None
+    listing = "\n".join(f"  {change.field}: {change.old!r} there, {change.new!r} here" for change in fixed)
+    return (
+        f"{folder} belongs to another experiment, which differs in what changes results:\n{listing}\n"
+        "Give a new folder with --out, or another name. "
+        "More trials, cells, repeats or wider ranges would extend the one that is there."
+    )
