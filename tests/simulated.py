@@ -24,7 +24,7 @@ from bocb_tune.tasks import get_task
 from bocb_tune.tasks.base import Context, Diverged
 from bocb_tune.types import Cell, Objective, TrialRecord, TrialSpec
 
-OBJECTIVE = Objective(metric="top1", unit="points", floor=1.0)
+OBJECTIVE = Objective(metric="score", unit="points", floor=1.0)
 
 
 def make_plan(**changes: Any) -> Plan:

@@ -8,10 +8,9 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +19,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
 from bocb_tune.engine.ledger import Ledger
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.rungs import CellRungs
@@ -33,21 +33,6 @@ CLOSE_S = 3.0
 
 LISTENER = {"node:__internal_head__": 0.0001}
 """What a listening Tune trial takes: no CPU that a worker group may need, on the node where Ray's head is."""
-
-
-class ClusterError(ValueError):
-    """The cluster, or this machine, cannot do what the experiment asks for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What one worker group takes, and how many groups there may be."""
-
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-    max_slots: int | None
-    warm: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +84,7 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
         rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in ledger.books.items()}
         resumed = settle(ledger, rungs)
         try:
-            with _ray(plan.address):
+            with connected(plan.address):
                 interrupted = _drive(plan, ledger, rungs, resumed, watcher)
         finally:
             ledger.close()
@@ -178,31 +163,6 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
     )
 
 
-def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
-    """How many worker groups the cluster holds at once.
-
-    Raises:
-        ClusterError: if it does not hold one.
-    """
-    workers = sum(_workers_that_fit(node["Resources"], resources) for node in nodes if node["Alive"])
-    groups = workers // resources.workers
-    if groups == 0:
-        cpus, gpus = (sum(node["Resources"].get(kind, 0) for node in nodes if node["Alive"]) for kind in ("CPU", "GPU"))
-        raise ClusterError(
-            f"resources: {resources.workers} worker(s) of {resources.cpus_per_worker:g} CPU and"
-            f" {resources.gpus_per_worker:g} GPU do not fit: Ray has {cpus:g} CPU and {gpus:g} GPU,"
-            f" room for {workers} such worker(s). Ask for fewer workers, or attach to a larger cluster with --address."
-        )
-    return groups if resources.max_slots is None else min(groups, resources.max_slots)
-
-
-def _workers_that_fit(node: dict[str, float], resources: Resources) -> int:
-    rooms = [node.get("CPU", 0) / resources.cpus_per_worker if resources.cpus_per_worker else float("inf")]
-    if resources.gpus_per_worker:
-        rooms.append(node.get("GPU", 0) / resources.gpus_per_worker)
-    return int(min(rooms) + 1e-9)
-
-
 def provenance() -> dict[str, Any]:
     """What made a result, kept with each start: versions and machine."""
     packages = ("bocb-tune", "torch", "timm", "ray", "optuna", "numpy")
@@ -211,24 +171,6 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
     }
-
-
-@contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """Ray for the length of a run: one started here and ended after it, or a cluster that stays as it was."""
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "bocb-tune"}
-    if address is None:
-        options |= {"num_cpus": os.cpu_count(), "include_dashboard": False, "address": "local"}
-    else:
-        options |= {"address": address}
-    try:
-        ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"--address {address}: cannot attach to Ray there: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -261,26 +203,3 @@ def _only_driver(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise ClusterError(f"{folder}: another `bocb-tune run` is at work in this folder; wait for it or end it") from error
         yield
-
-
-@contextlib.contextmanager
-def output_to(log: Path) -> Iterator[Callable[[], Any]]:
-    """Send what Ray and its processes print to a log file.
-
-    Yields:
-        A function that opens a stream to where standard error went before.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {number: os.dup(number) for number in (1, 2)}
-    with log.open("ab") as file:
-        for number in kept:
-            os.dup2(file.fileno(), number)
-    try:
-        yield lambda: os.fdopen(os.dup(kept[2]), "w", buffering=1, encoding="utf-8")
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, copy in kept.items():
-            os.dup2(copy, number)
-            os.close(copy)
