@@ -1,0 +1,52 @@
+"""What each step of a training does, as pure functions: the images it sees, and its share of the peak learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bocb_tune.recipes import Recipe
+from bocb_tune.tasks.base import Ranks
+from bocb_tune.types import derive_seed
+
+
+def lr_factor(step: int, *, total: int, warmup: int, min_ratio: float) -> float:
+    """Share of the peak learning rate at `step`, counted from 0, of `total`: linear warm-up, then half a cosine
+    (arXiv:1608.03983, equation 5) that would reach `min_ratio` at step `total`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / (total - warmup)
+    return min_ratio + (1 - min_ratio) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
+    """Permutation [num_images] of the training images: a pure function of the trial's seed and the epoch."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(num_images, generator=generator)
+
+
+def epoch_plan(order: Tensor, recipe: Recipe, ranks: Ranks, divisor: int = 1) -> list[list[Tensor]]:
+    """Indices of this rank's micro-batches, per optimizer step: `plan[step][piece]`.
+
+    Step s takes the s-th `batch_size` images of `order`, whatever the number of ranks; the rest of the epoch, less
+    than a batch, is left out, and is another one in the next epoch. ValueError: not even one batch, or a
+    batch that does not divide among ranks and accumulation steps.
+    """
+    per_rank, left = divmod(recipe.batch_size, ranks.world_size)
+    if left or per_rank % recipe.accumulation:
+        share = ranks.world_size * recipe.accumulation
+        nearest = max(1, round(recipe.batch_size / share)) * share
+        raise ValueError(
+            f"recipe field 'batch_size' is {recipe.batch_size}; with {ranks.world_size} ranks and accumulation "
+            f"{recipe.accumulation} it must be a multiple of {share}, such as {nearest}"
+        )
+    steps = len(order) // recipe.batch_size
+    if steps == 0:
+        raise ValueError(
+            f"recipe field 'batch_size' is {recipe.batch_size}, more than the {len(order)} training images there are"
+        )
+    own = order[: steps * recipe.batch_size].view(steps, ranks.world_size, per_rank)[:, ranks.rank]
+    micro = max(1, per_rank // recipe.accumulation // divisor)
+    return [list(torch.split(images, micro)) for images in own]

@@ -1,0 +1,48 @@
+"""The tasks there are: a literal table, and nothing imported before it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bocb_tune.names import unknown
+from bocb_tune.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """One task."""
+
+    target: str
+    """`module:Class`, a class that takes no arguments and is a `Task`."""
+    description: str
+    datasets: tuple[str, ...]
+    """Datasets it can be given, rows of `bocb_tune.data.DATASETS`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Each option with its default."""
+
+
+TASKS: dict[str, TaskRow] = {
+    "classification": TaskRow(
+        target="bocb_tune.tasks.classification:Classification",
+        description="image classification; score: top-1 accuracy on the validation split, in points",
+        datasets=("digits", "imagefolder"),
+    ),
+    "synthetic": TaskRow(
+        target="bocb_tune.tasks.synthetic:Synthetic",
+        description="analytic landscapes with a known optimum, noise, crossing curves and a divergence cliff",
+        datasets=("synthetic",),
+        options={"noise": 0.5, "epoch_s": 0.0},
+    ),
+}
+
+
+def get_task(name: str) -> Task:
+    """The task called `name`; ValueError with the nearest name if there is none."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    module, attribute = TASKS[name].target.split(":")
+    task: Task = getattr(importlib.import_module(module), attribute)()
+    return task

@@ -1,0 +1,131 @@
+"""Image classification: cross-entropy to train with, top-1 accuracy to compare by."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bocb_tune.backbones import build_backbone, list_backbones
+from bocb_tune.data import DATASETS, load_dataset, num_classes
+from bocb_tune.data.base import Batch, Dataset
+from bocb_tune.optimizers import build_optimizer
+from bocb_tune.ranks import all_reduce
+from bocb_tune.recipes import Recipe
+from bocb_tune.rng import seed_all
+from bocb_tune.tasks.base import Context, Ranks
+from bocb_tune.train import Training, autocast, catch_out_of_memory, fit
+from bocb_tune.types import Measurement, Objective, TrialSpec, derive_seed
+
+
+class Classification:
+    """The task; it has no options."""
+
+    def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:  # noqa: ARG002
+        name, given = _named(dataset)
+        return Objective(metric="top1", unit="points", floor=100 / num_classes(name, given))
+
+    def backbones(self) -> Sequence[str]:
+        return list_backbones()
+
+    def run(self, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
+        """See `Task.run`. The last measurement holds `test_score` too, where there is a test split."""
+        return catch_out_of_memory(_run(trial, context))
+
+
+def _run(trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
+    yield from fit(build_training(trial, context), trial, context)
+
+
+def build_training(trial: TrialSpec, context: Context) -> Training:
+    """Model, optimizer and data of a trial. ValueError for settings that do not go together."""
+    name, options = _named(trial.settings["dataset"])
+    recipe = Recipe(**trial.settings["recipe"])
+    if recipe.augment not in DATASETS[name].augments:
+        valid = " or ".join(repr(augment) for augment in DATASETS[name].augments)
+        raise ValueError(f"recipe field 'augment' is {recipe.augment!r}; dataset {name!r} can take {valid}")
+    pictures = Pictures(load_dataset(name, options, context.ranks.device), recipe, context)
+    model = _build_model(trial, pictures.dataset, recipe, context.ranks)
+    optimizer = build_optimizer(model, trial.cell.optimizer, **trial.hparams, **trial.settings["optimizer"])
+    return Training(
+        model=model,
+        optimizer=optimizer,
+        recipe=recipe,
+        num_images=pictures.dataset.count("train"),
+        batches=pictures.train,
+        loss=pictures.loss,
+        evaluate=pictures.evaluate,
+    )
+
+
+def _named(dataset: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return dataset["name"], {option: value for option, value in dataset.items() if option != "name"}
+
+
+def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Ranks) -> nn.Module:
+    seed_all(derive_seed(trial.seed, "model"))
+    model = build_backbone(
+        trial.cell.backbone,
+        num_classes=dataset.num_classes,
+        in_chans=dataset.in_chans,
+        image_size=dataset.image_size,
+        drop_path=recipe.drop_path,
+    )
+    return model.to(device=ranks.device, memory_format=_memory_format(recipe))  # type: ignore[call-overload, no-any-return]
+
+
+def _memory_format(recipe: Recipe) -> torch.memory_format:
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """A dataset under a recipe: its batches on the device, what they cost and what they score."""
+
+    dataset: Dataset
+    recipe: Recipe
+    context: Context
+
+    def train(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
+        """Augmented training batches on the device."""
+        return map(self._to_device, self.dataset.batches("train", plan, augment=self.recipe.augment, seed=seed))
+
+    def _to_device(self, batch: Batch) -> Batch:
+        images, labels = batch
+        device = self.context.ranks.device
+        images = images.to(device, non_blocking=True, memory_format=_memory_format(self.recipe))
+        return images, labels.to(device, non_blocking=True)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross-entropy."""
+        images, labels = batch
+        return functional.cross_entropy(model(images), labels, label_smoothing=self.recipe.label_smoothing)
+
+    def evaluate(self, model: nn.Module, last: bool) -> dict[str, float]:
+        """`score` and `val_loss` on the validation split, and at the last epoch `test_score`."""
+        score, loss = self._top1(model, "val")
+        metrics = {"score": score, "val_loss": loss}
+        if last and self.dataset.count("test"):
+            metrics["test_score"], _ = self._top1(model, "test")
+        return metrics
+
+    @torch.no_grad()
+    def _top1(self, model: nn.Module, split: str) -> tuple[float, float]:
+        """Points, and mean cross-entropy without smoothing; each image counts once, whatever the number of ranks."""
+        ranks, count = self.context.ranks, self.dataset.count(split)
+        per_rank = self.recipe.batch_size // ranks.world_size // self.recipe.accumulation
+        own = torch.arange(ranks.rank, count, ranks.world_size)
+        plan = torch.split(own, max(1, per_rank // self.context.micro_batch_divisor)) if len(own) else ()
+        sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+        model.eval()
+        for images, labels in map(self._to_device, self.dataset.batches(split, plan)):
+            with autocast(torch.device(ranks.device), self.recipe):
+                logits = model(images)
+            losses = functional.cross_entropy(logits.float(), labels, reduction="sum")
+            sums += torch.stack([(logits.argmax(1) == labels).sum(), losses])
+        correct, loss = all_reduce(sums.tolist(), "sum", ranks)
+        return 100 * correct / count, loss / count
