@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,11 +14,15 @@ from bocb_tune.spec import ExperimentSpec, load_spec
 from bocb_tune.types import Phase, TrialSpec, TrialStatus
 
 LOG_FILE = "ray.log"
-KILLED = "the run was killed, or its Ray node died; nothing that had ended is lost. The same command goes on from there."
+KILLED = (
+    "the run was killed, or its Ray node died; nothing that had ended is lost. The same command goes on from there."
+)
 
 
 def run_experiment(spec_path: Path, out: Path | None, address: str | None, only: str, overrides: Sequence[str]) -> int:
     """Run or resume an experiment; returns the exit code."""
+    if address is not None:
+        _use_token()
     from bocb_tune.engine import run as engine
     from bocb_tune.engine.cluster import Resources
     from bocb_tune.launch import cell_plans, claim_folder, objective_of
@@ -43,6 +48,16 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
         with view.showing():
             outcome = engine.run(plan, view)
     return _report_end(spec, folder, outcome)
+
+
+def _use_token() -> None:
+    """Show the cluster this user's token, if there is one; before Ray is imported.
+
+    `ray start` asks for a token as soon as the user has one (the first local run of Ray makes one), but `ray.init(address)`
+    shows it only when told to. A cluster that asks for none does not mind.
+    """
+    if (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _report_end(spec: ExperimentSpec, folder: Path, outcome: object) -> int:
@@ -83,7 +98,10 @@ def _train(trial: TrialSpec) -> int:
     from bocb_tune.tasks import get_task
     from bocb_tune.tasks.base import Context, Diverged, OutOfMemory
 
-    print(f"trial {trial.id}: {trial.cell.key} lr {trial.hparams['lr']:g} wd {trial.hparams['weight_decay']:g}", file=sys.stderr)
+    print(
+        f"trial {trial.id}: {trial.cell.key} lr {trial.hparams['lr']:g} wd {trial.hparams['weight_decay']:g}",
+        file=sys.stderr,
+    )
     for divisor in (1, 2):
         try:
             for measurement in get_task(trial.cell.task).run(trial, Context(micro_batch_divisor=divisor)):

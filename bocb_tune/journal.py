@@ -134,9 +134,13 @@ def read_journal(path: Path) -> CellJournal:
     tail_is_torn = lines[-1] != b""
     first = _parse(lines[0])
     if not isinstance(first, dict) or first.get("event") != "schema":
-        raise JournalError(f"{path}:1: the first line is not a journal's schema; move the file away to start the cell anew")
+        raise JournalError(
+            f"{path}:1: the first line is not a journal's schema; move the file away to start the cell anew"
+        )
     if first["version"] > VERSION:
-        raise JournalError(f"{path}:1: written by a newer release (schema {first['version']}, this one reads up to {VERSION})")
+        raise JournalError(
+            f"{path}:1: written by a newer release (schema {first['version']}, this one reads up to {VERSION})"
+        )
     events, problems = [], []
     for number, line in enumerate(lines[1:], start=2):
         if not line:
@@ -224,7 +228,19 @@ def _ended(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
 
 
 _FIELDS = {
-    "start": ("trial", "phase", "index", "hparams", "seed", "audit", "attempt", "max_budget", "rungs", "world_size", "provenance"),
+    "start": (
+        "trial",
+        "phase",
+        "index",
+        "hparams",
+        "seed",
+        "audit",
+        "attempt",
+        "max_budget",
+        "rungs",
+        "world_size",
+        "provenance",
+    ),
     "measure": ("trial", "budget", "metrics", "elapsed_s"),
     "end": ("trial", "status", "score", "budget", "elapsed_s", "message"),
 }

@@ -34,7 +34,9 @@ def claim_folder(spec: ExperimentSpec, folder: Path) -> None:
         if reason:
             raise FolderError(reason)
     elif folder.exists() and any(folder.iterdir()):
-        raise FolderError(f"{folder} is not empty and has no {SPEC_FILE}, so it is no run folder; give another with --out")
+        raise FolderError(
+            f"{folder} is not empty and has no {SPEC_FILE}, so it is no run folder; give another with --out"
+        )
     write_atomically(saved, lambda file: file.write(dump_resolved(spec).encode()))
 
 

@@ -54,7 +54,9 @@ class View(Watcher):
             status = self.status()
             self._line(trial_line(record, status.ended, status.trials))
         elif record.status in (TrialStatus.failed, TrialStatus.oom):
-            self.console.print(f"{record.cell.key} {record.phase} {record.index}: {record.status}: {record.message}", style="red")
+            self.console.print(
+                f"{record.cell.key} {record.phase} {record.index}: {record.status}: {record.message}", style="red"
+            )
 
     def leaving(self) -> None:
         self._note = LEAVING

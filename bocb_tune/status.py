@@ -121,7 +121,13 @@ def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> Re
     order = sorted(status.cells, key=lambda cell: (not cell.counts.get("running"), cell.ended >= cell.trials))
     cells = status.cells if rows is None or rows >= len(status.cells) else order[:rows]
     for cell in cells:
-        grid.add_row(cell.cell, f"{cell.ended}/{cell.trials}", *_counts(cell.counts, shown), _number(cell.best), _number(cell.epochs_per_s))
+        grid.add_row(
+            cell.cell,
+            f"{cell.ended}/{cell.trials}",
+            *_counts(cell.counts, shown),
+            _number(cell.best),
+            _number(cell.epochs_per_s),
+        )
     hidden = len(status.cells) - len(cells)
     note = [Text(f"... and {hidden} more cells", style="dim")] if hidden else []
     return Group(grid, *note, total_line(status))

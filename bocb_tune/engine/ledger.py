@@ -100,13 +100,19 @@ class Ledger:
         self.books[trial.cell.key].append(journal.measure_event(trial.id, measurement), durable=False)
         return True
 
-    def end(self, trial: TrialSpec, status: TrialStatus, *, budget: int | None = None, message: str = "") -> TrialRecord:
+    def end(
+        self, trial: TrialSpec, status: TrialStatus, *, budget: int | None = None, message: str = ""
+    ) -> TrialRecord:
         """Keep a trial's outcome. A score that is not finite makes a divergence of it, whatever the trial said."""
         record = self.record(trial)
         last = record.measurements[-1].metrics.get("score") if record.measurements else None
         if status in (TrialStatus.completed, TrialStatus.stopped) and not _is_finite(last):
             status, message = TrialStatus.diverged, "the score is not finite"
-        score = {TrialStatus.completed: last, TrialStatus.stopped: last, TrialStatus.diverged: self.objective.floor}.get(status)
+        score = {
+            TrialStatus.completed: last,
+            TrialStatus.stopped: last,
+            TrialStatus.diverged: self.objective.floor,
+        }.get(status)
         event = journal.end_event(
             trial.id,
             status,

@@ -102,7 +102,9 @@ def is_audited(plan: Plan, cell: Cell, phase: Phase, index: int) -> bool:
     return math.floor((place + 1) * plan.audit + start) > math.floor(place * plan.audit + start)
 
 
-def owed_design(cell: CellPlan, points: Sequence[Mapping[str, float]], records: Mapping[str, TrialRecord]) -> TrialSpec | None:
+def owed_design(
+    cell: CellPlan, points: Sequence[Mapping[str, float]], records: Mapping[str, TrialRecord]
+) -> TrialSpec | None:
     """The first trial of the default and design phases that has no record yet."""
     planned = [cell.trial(Phase.default, 0, cell.space.default)]
     planned += [cell.trial(Phase.design, index, point) for index, point in enumerate(points)]

@@ -88,7 +88,9 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
                 interrupted = _drive(plan, ledger, rungs, resumed, watcher)
         finally:
             ledger.close()
-    return Outcome(interrupted=interrupted, records=tuple(r for book in ledger.books.values() for r in book.records.values()))
+    return Outcome(
+        interrupted=interrupted, records=tuple(r for book in ledger.books.values() for r in book.records.values())
+    )
 
 
 def settle(ledger: Ledger, rungs: dict[str, CellRungs]) -> list[TrialSpec]:
@@ -201,5 +203,7 @@ def _only_driver(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ClusterError(f"{folder}: another `bocb-tune run` is at work in this folder; wait for it or end it") from error
+            raise ClusterError(
+                f"{folder}: another `bocb-tune run` is at work in this folder; wait for it or end it"
+            ) from error
         yield
