@@ -34,7 +34,7 @@ def main() -> None:
     """Entry point. A user's error is a message on stderr and exit code 2, never a traceback."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 

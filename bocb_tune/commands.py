@@ -53,8 +53,8 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
 def _use_token() -> None:
     """Show the cluster this user's token, if there is one; before Ray is imported.
 
-    `ray start` asks for a token as soon as the user has one (the first local run of Ray makes one), but `ray.init(address)`
-    shows it only when told to. A cluster that asks for none does not mind.
+    `ray start` asks for a token as soon as the user has one (the first local run of Ray makes one), but
+    `ray.init(address)` shows it only when told to. A cluster that asks for none does not mind.
     """
     if (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")

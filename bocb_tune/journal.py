@@ -1,19 +1,23 @@
 """Journals: one append-only JSON-lines file per cell, the only truth about a run. Standard library only.
 
-A file starts with a `schema` line (version, cell, objective, settings) and goes on with `start`, `measure` and `end` events.
-Only the driver writes. A measurement is flushed when it arrives, an end reaches the disk before anything is done about it, so that
-a crash loses at most the last line; a torn last line is cut off when the file is next written. Nothing here is ever unpickled.
+A file starts with a `schema` line (version, cell, objective, settings) and goes on with `start`, `measure` and `end`
+events. Only the driver writes. A measurement is flushed when it arrives, an end reaches the disk before anything is
+done about it, so that a crash loses at most the last line; a torn last line is cut off when the file is next written.
+Nothing here is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from bocb_tune.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus
@@ -132,15 +136,7 @@ def read_journal(path: Path) -> CellJournal:
     """
     lines = path.read_bytes().split(b"\n")
     tail_is_torn = lines[-1] != b""
-    first = _parse(lines[0])
-    if not isinstance(first, dict) or first.get("event") != "schema":
-        raise JournalError(
-            f"{path}:1: the first line is not a journal's schema; move the file away to start the cell anew"
-        )
-    if first["version"] > VERSION:
-        raise JournalError(
-            f"{path}:1: written by a newer release (schema {first['version']}, this one reads up to {VERSION})"
-        )
+    cell, objective, settings = _read_header(path, lines[0])
     events, problems = [], []
     for number, line in enumerate(lines[1:], start=2):
         if not line:
@@ -153,12 +149,26 @@ def read_journal(path: Path) -> CellJournal:
             why = "cut short by a crash" if torn else fault if isinstance(event, dict) else "not a line of JSON"
             problems.append(Problem(file=path, line=number, message=why or "", torn=torn))
     return CellJournal(
-        cell=Cell(**first["cell"]),
-        objective=Objective(**first["objective"]),
-        settings=first["settings"],
+        cell=cell,
+        objective=objective,
+        settings=settings,
         events=tuple(events),
         problems=tuple(problems),
     )
+
+
+def _read_header(path: Path, line: bytes) -> tuple[Cell, Objective, Mapping[str, Any]]:
+    first = _parse(line)
+    version = first.get("version") if isinstance(first, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise JournalError(
+            f"{path}:1: written by a newer release (schema {version}, this one reads up to {VERSION});"
+            " read it with that release"
+        )
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        if first["event"] == "schema":
+            return Cell(**first["cell"]), Objective(**first["objective"]), dict(first["settings"])
+    raise JournalError(f"{path}:1: the first line is not a journal's schema; move the file away to start the cell anew")
 
 
 def read_run(folder: Path) -> list[CellJournal]:
@@ -227,31 +237,51 @@ def _ended(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
     )
 
 
-_FIELDS = {
-    "start": (
-        "trial",
-        "phase",
-        "index",
-        "hparams",
-        "seed",
-        "audit",
-        "attempt",
-        "max_budget",
-        "rungs",
-        "world_size",
-        "provenance",
-    ),
-    "measure": ("trial", "budget", "metrics", "elapsed_s"),
-    "end": ("trial", "status", "score", "budget", "elapsed_s", "message"),
+def _is(*types: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, types)
+
+
+def _is_one_of(words: type[StrEnum]) -> Callable[[Any], bool]:
+    return lambda value: value in list(words)
+
+
+_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "start": {
+        "trial": _is(str),
+        "phase": _is_one_of(Phase),
+        "index": _is(int),
+        "hparams": _is(dict),
+        "seed": _is(int),
+        "audit": _is(bool),
+        "attempt": _is(int),
+        "max_budget": _is(int),
+        "rungs": _is(list),
+        "world_size": _is(int),
+        "provenance": _is(dict),
+    },
+    "measure": {"trial": _is(str), "budget": _is(int), "metrics": _is(dict), "elapsed_s": _is(int, float)},
+    "end": {
+        "trial": _is(str),
+        "status": _is_one_of(TrialStatus),
+        "score": _is(int, float, NoneType),
+        "budget": _is(int),
+        "elapsed_s": _is(int, float),
+        "message": _is(str),
+    },
 }
+"""What each event says, and what each value has to be."""
 
 
 def _fault(event: Mapping[str, Any]) -> str | None:
     kind = event.get("event")
-    if kind not in _FIELDS:
+    fields = _FIELDS.get(str(kind))
+    if fields is None:
         return f"unknown event {kind!r}"
-    missing = [name for name in _FIELDS[kind] if name not in event]
-    return f"a {kind} event without {', '.join(missing)}" if missing else None
+    missing = [name for name in fields if name not in event]
+    if missing:
+        return f"event {kind!r} without {', '.join(missing)}"
+    wrong = [f"{name} {event[name]!r}" for name, fits in fields.items() if not fits(event[name])]
+    return f"event {kind!r} with {', '.join(wrong)}, which this release cannot read" if wrong else None
 
 
 def _parse(line: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a table that keeps itself up to date, or plain lines where there is no terminal."""
+"""What the user sees while a run goes on: a table that keeps itself up to date, or plain lines without a terminal."""
 
 from __future__ import annotations
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from bocb_tune.data import DATASETS
+from bocb_tune.data import DATASETS, resolve_options
 from bocb_tune.recipes import Recipe
 from bocb_tune.shape import explain, like, shape_errors
 from bocb_tune.space import Dim, SearchSpace
@@ -127,9 +127,10 @@ def _resolve(file: SpecFile) -> ExperimentSpec:
     assert not faults
     kept = {name: getattr(file, name) for name in ("name", "backbones", "optimizers", "seed", "storage")}
     parts = {name: getattr(file, name) for name in ("budget", "search", "repeats", "resources")}
+    dataset = _selection(file.dataset, DATASETS[file.dataset.name].options)
     return ExperimentSpec(
         task=_selection(file.task, TASKS[file.task.name].options),
-        dataset=_selection(file.dataset, DATASETS[file.dataset.name].options),
+        dataset=replace(dataset, options=resolve_options(dataset.name, dataset.options)),
         base_recipe=file.recipe.base,  # type: ignore[attr-defined]
         recipe=recipe,
         search_spaces={name: merged_space(file, name).space(name) for name in file.optimizers},

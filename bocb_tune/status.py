@@ -45,6 +45,11 @@ class CellStatus:
         return sum(number for status, number in self.counts.items() if status != TrialStatus.running)
 
     @property
+    def left(self) -> int:
+        """Trials to go. An extended run may hold more than it owes: repeats at what was the best before."""
+        return max(0, self.trials - self.ended)
+
+    @property
     def epochs_per_s(self) -> float | None:
         return self.epochs / self.seconds if self.seconds else None
 
@@ -62,7 +67,7 @@ class GridStatus:
 
     @property
     def is_done(self) -> bool:
-        return self.ended >= self.trials
+        return all(cell.left == 0 for cell in self.cells)
 
     @property
     def has_failures(self) -> bool:
@@ -104,12 +109,12 @@ def _left_s(cells: Sequence[CellStatus], slots: int) -> float | None:
     if not ended:
         return None
     mean = sum(cell.seconds for cell in cells) / ended
-    left = [(cell.trials - cell.ended) * (cell.seconds / cell.ended if cell.ended else mean) for cell in cells]
+    left = [cell.left * (cell.seconds / cell.ended if cell.ended else mean) for cell in cells]
     return sum(left) / max(1, slots)
 
 
 def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> RenderableType:
-    """The table of a grid's status; with more cells than `rows`, those that are at work come first and the rest are counted."""
+    """The table of a grid's status; with more cells than `rows`, those at work come first and the rest are counted."""
     grid = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     grid.add_column("cell", no_wrap=True)
     grid.add_column("trials", justify="right")
@@ -118,7 +123,7 @@ def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> Re
         grid.add_column(heading, justify="right", style=colour)
     grid.add_column("best", justify="right")
     grid.add_column("epochs/s", justify="right")
-    order = sorted(status.cells, key=lambda cell: (not cell.counts.get("running"), cell.ended >= cell.trials))
+    order = sorted(status.cells, key=lambda cell: (not cell.counts.get("running"), cell.left == 0))
     cells = status.cells if rows is None or rows >= len(status.cells) else order[:rows]
     for cell in cells:
         grid.add_row(
@@ -152,7 +157,8 @@ def trial_line(record: TrialRecord, ended: int, trials: int) -> str:
     score = "-" if record.score is None else f"{record.score:.2f}"
     line = (
         f"[{ended}/{trials}] {record.cell.key} {record.phase} {record.index}: {record.status} {score}"
-        f" after {record.budget}/{record.max_budget} epochs, lr {record.hparams['lr']:.3g}, wd {record.hparams['weight_decay']:.3g}"
+        f" after {record.budget}/{record.max_budget} epochs,"
+        f" lr {record.hparams['lr']:.3g}, wd {record.hparams['weight_decay']:.3g}"
     )
     return f"{line}: {record.message}" if record.message else line
 

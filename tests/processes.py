@@ -1,4 +1,4 @@
-"""Real runs as a user starts them: the command in a process of its own, watched through its journals, killed for real."""
+"""Real runs as a user starts them: the command in its own process, watched through its journals, killed for real."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ class Run:
 
     def __init__(self, spec: Path, folder: Path, *options: str) -> None:
         self.folder = folder
-        self._output = (folder.parent / f"{folder.name}.out").open("ab+")
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by close()
+        self._said = ""
         self.process = subprocess.Popen(
             [COMMAND, "run", str(spec), "--out", str(folder), *options],
             stdin=subprocess.DEVNULL,
@@ -36,12 +38,16 @@ class Run:
 
     @property
     def output(self) -> str:
-        self._output.seek(0)
-        return self._output.read().decode()
+        """What the command has printed so far, both streams."""
+        if not self._output.closed:
+            self._output.seek(0)
+            self._said = self._output.read().decode()
+        return self._said
 
     def close(self) -> None:
         end_session(self.process.pid)
         self.process.wait(10)
+        self._said = self.output
         self._output.close()
 
     def wait_until(self, reached: Callable[[], bool], timeout_s: float = 180) -> bool:

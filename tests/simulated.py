@@ -1,4 +1,4 @@
-"""The engine without Ray's processes: real ledger, searcher, scheduler and rungs around trials that run in this process.
+"""The engine without Ray's processes: real ledger, searcher, scheduler and rungs around trials run in this process.
 
 What happens between the events of the journal is simulated, so a crash can be put after any of them.
 """
@@ -15,8 +15,8 @@ from ray.tune.search import Searcher
 
 from bocb_tune.engine.ledger import Ledger
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
-from bocb_tune.engine.rungs import CellRungs
 from bocb_tune.engine.run import settle
+from bocb_tune.engine.rungs import CellRungs
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
 from bocb_tune.space import load_space

@@ -1,5 +1,5 @@
-"""SIGKILL of the driver, of a worker, of Ray's node process at random moments: the run that is started again ends with the
-records of one that was never disturbed, bit for bit, since one slot leaves nothing to the order of arrival."""
+"""SIGKILL of the driver, of a worker, of Ray's node process at random moments: the run that is started again ends with
+the records of one that was never disturbed, bit for bit, since one slot leaves nothing to the order of arrival."""
 
 from __future__ import annotations
 

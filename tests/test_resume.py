@@ -23,7 +23,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return folder, essence(Simulation(folder, make_cells(make_plan())).run())
 
 
-def test_the_run_has_every_outcome_that_resuming_must_survive(undisturbed: tuple[Path, dict[str, tuple[object, ...]]]) -> None:
+def test_the_run_has_every_outcome_that_resuming_must_survive(
+    undisturbed: tuple[Path, dict[str, tuple[object, ...]]],
+) -> None:
     statuses = {record[6] for record in undisturbed[1].values()}
     assert statuses == {TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged}
 
@@ -42,7 +44,9 @@ def test_killed_after_any_event_the_run_ends_with_the_same_records(
     for fatal in range(0, lines, 7):
         written = Counter[str]()
 
-        def dying(self: JournalWriter, event: object, *, durable: bool, written: Counter[str] = written, fatal: int = fatal) -> None:
+        def dying(
+            self: JournalWriter, event: object, *, durable: bool, written: Counter[str] = written, fatal: int = fatal
+        ) -> None:
             if written["lines"] == fatal:
                 self._file.write('{"event":"mea')  # and the line in hand is torn
                 self._file.flush()

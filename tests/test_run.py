@@ -95,9 +95,9 @@ def test_attaches_to_a_cluster_and_leaves_it_running_and_free(tmp_path: Path, cl
     spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
     records = finish(Run(spec, tmp_path / "run", "--address", cluster))
     assert len(records) == 5
-    after = subprocess.run(
-        [sys.executable, "-c", FREE, cluster], capture_output=True, text=True, timeout=60, check=True
-    )
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    command = [sys.executable, "-c", FREE, cluster]
+    after = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
     assert json.loads(after.stdout.splitlines()[-1]) == [2.0, 2.0]
 
 
@@ -180,17 +180,13 @@ resources: {{max_slots: 1}}
     records = finish(run, code=1)
     assert {record.status for record in records} == {TrialStatus.failed}
     assert all("3.png" in record.message for record in records), [record.message for record in records]
-    assert "3.png" in run_output(tmp_path)
+    assert "3.png" in run.output
     shutil.copy(root / "train" / "0" / "4.png", root / "train" / "0" / "3.png")
     mended = finish(Run(spec, tmp_path / "run"))
     assert {(record.status, record.phase) for record in mended} == {
         (TrialStatus.completed, Phase.default),
         (TrialStatus.completed, Phase.design),
     }
-
-
-def run_output(tmp_path: Path) -> str:
-    return (tmp_path / "run.out").read_text()
 
 
 def refused(spec: Path, folder: Path) -> str:
@@ -232,7 +228,7 @@ def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(tmp_path: Pat
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", str(disk)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("needs the right to mount a small disk")

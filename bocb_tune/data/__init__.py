@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bocb_tune.names import unknown
@@ -52,7 +53,10 @@ DATASETS: dict[str, DatasetRow] = {
 
 
 def resolve_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of the dataset, defaults filled in. ValueError: unknown dataset or option, missing or bad value."""
+    """Every option of the dataset, defaults filled in and `root` absolute.
+
+    ValueError: unknown dataset or option, missing or bad value.
+    """
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
     row = DATASETS[name]
@@ -65,6 +69,9 @@ def resolve_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"dataset {name!r} needs the option {option!r}")
     for option, value in resolved.items():
         _check_value(name, option, value)
+    if "root" in resolved:
+        # Worker processes have working directories of their own: a relative path would lead elsewhere there.
+        resolved["root"] = str(Path(resolved["root"]).expanduser().absolute())
     return resolved
 
 

@@ -41,10 +41,17 @@ class CellBook:
         self.records = journal.fold(self.plan.cell, read.events)
 
     def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
-        if self._writer is None:
-            first = journal.header(self.plan.cell, self._objective, self.plan.settings)
-            self._writer = JournalWriter(self._path, first)
-        self._writer.append(event, durable=durable)
+        """Write an event down, then take it into the records. Raises JournalError if it cannot be written."""
+        try:
+            if self._writer is None:
+                first = journal.header(self.plan.cell, self._objective, self.plan.settings)
+                self._writer = JournalWriter(self._path, first)
+            self._writer.append(event, durable=durable)
+        except OSError as error:
+            raise JournalError(
+                f"{self._path}: cannot be written: {error}. Nothing before this is lost; make room,"
+                " then run the same command again."
+            ) from error
         self.records.update(journal.apply(self.plan.cell, self.records.get(event["trial"]), event))
 
     def close(self) -> None:
@@ -67,7 +74,7 @@ class Ledger:
         self.books = {cell.cell.key: CellBook(folder, cell, objective) for cell in cells}
         self.in_flight: dict[str, TrialSpec] = {}
         """Trials started by this process and not ended, by id."""
-        self.on_end: Callable[[TrialRecord], None] = lambda record: None
+        self.on_end: Callable[[TrialRecord], None] = lambda _: None
         self._provenance = provenance
         self._clock = clock
 

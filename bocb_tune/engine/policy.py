@@ -1,7 +1,7 @@
 """Every decision of the engine as a pure function: phases, rungs, what a sampler is told, what a cell still owes.
 
-No Ray, no Optuna, no files. A decision depends on the records so far and on the trial's place in the plan, so that a run that
-was interrupted goes on exactly as it would have.
+No Ray, no Optuna, no files. A decision depends on the records so far and on the trial's place in the plan, so that a
+run that was interrupted goes on exactly as it would have.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Turn(StrEnum):
 
 
 def rung_budgets(grace: int, reduction_factor: int, epochs: int) -> tuple[int, ...]:
-    """Budgets at which trials compete: `grace * reduction_factor**k`, below the full budget (ASHA, arXiv:1810.05934)."""
+    """Budgets at which trials compete: `grace * reduction_factor**k` below the full budget (ASHA, arXiv:1810.05934)."""
     rungs = []
     budget = grace
     while budget < epochs:
@@ -137,9 +137,17 @@ def _repeats(cell: CellPlan, point: Mapping[str, float], count: int, which: str)
 
 
 def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The selectable trial with the highest validation score at the full budget; the earliest of equals."""
+    """The selectable trial with the highest validation score at the full budget.
+
+    Of equals the one with the smaller learning rate, then the smaller weight decay: the analysis chooses the same.
+    """
     full = [r for r in records if r.phase in SELECTABLE and r.status == TrialStatus.completed and r.score is not None]
-    return max(full, key=lambda record: record.score or -math.inf, default=None)
+    return max(full, key=_merit, default=None)
+
+
+def _merit(record: TrialRecord) -> tuple[float, float, float]:
+    assert record.score is not None, record.id
+    return record.score, -record.hparams["lr"], -record.hparams["weight_decay"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +162,7 @@ class Told:
 
 
 def told(record: TrialRecord, objective: Objective) -> Told:
-    """A diverged trial is complete at the floor; a stopped one is pruned with its rung's score, never complete with it."""
+    """A diverged trial is complete at the floor; a stopped one pruned with its rung's score, never complete with it."""
     if record.status == TrialStatus.completed:
         return Told(state="complete", value=record.score)
     if record.status == TrialStatus.diverged:
@@ -168,15 +176,15 @@ def told(record: TrialRecord, objective: Objective) -> Told:
 
 
 def rung_after(rungs: Sequence[int], budget: int) -> int | None:
-    """The first rung at or after `budget`: where a trial that diverged within epoch `budget` would have competed next."""
+    """The first rung at or after `budget`: where a trial that diverged within that epoch would have competed next."""
     return next((rung for rung in rungs if rung >= budget), None)
 
 
 def may_retry(status: TrialStatus, tries: int, *, crashed: bool) -> bool:
     """Whether a trial that did not end by itself is started again within this run.
 
-    An error of its own is tried twice, as is running out of memory (the second time with half the micro-batch); the death
-    of a worker, which may be anybody's fault, three times.
+    An error of its own is tried twice, as is running out of memory (the second time with half the micro-batch); the
+    death of a worker, which may be anybody's fault, three times.
     """
     assert status in (TrialStatus.failed, TrialStatus.oom), status
     return tries < (MAX_ATTEMPTS if crashed else 2)

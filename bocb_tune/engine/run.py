@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import signal
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -137,15 +136,22 @@ def _drive(
     watcher.opened(ledger, number)
     try:
         with _interruptible(search, slots, watcher):
-            _tuner(search, scheduler, number, scratch).fit()
+            _fit(_tuner(search, scheduler, number, scratch))
     finally:
-        deadline = time.monotonic() + CLOSE_S
-        for slot in slots:
-            slot.close(max(0.0, deadline - time.monotonic()))
+        ray.wait([slot.close() for slot in slots], num_returns=number, timeout=CLOSE_S)
         shutil.rmtree(scratch, ignore_errors=True)
-    if ledger.in_flight and not search.leaving:
-        raise ClusterError("Ray ended the run before its trials; run the same command again to go on")
+    if all(slot.fault for slot in slots):
+        raise ClusterError(slots[0].fault)
     return search.leaving
+
+
+def _fit(tuner: tune.Tuner) -> None:
+    """Run the Tuner; a user's error from within is raised as it was, not as Tune wraps it."""
+    try:
+        tuner.fit()
+    except Exception as error:
+        causes = [error, error.__context__, error.__cause__]
+        raise next((cause for cause in causes if isinstance(cause, (ValueError, OSError))), error) from None
 
 
 def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -> tune.Tuner:
@@ -161,7 +167,12 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
     return tune.Tuner(
         tune.with_resources(Client, tune.PlacementGroupFactory([LISTENER])),
         tune_config=tune.TuneConfig(search_alg=search, scheduler=scheduler, num_samples=-1, reuse_actors=True),
-        run_config=tune.RunConfig(name="tune", storage_path=str(scratch.resolve()), verbose=0),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch.resolve()),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a listener has nothing to save
+            verbose=0,
+        ),
     )
 
 
@@ -177,7 +188,7 @@ def provenance() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM, as a batch system sends it) finishes the epochs in flight; the second ends at once."""
+    """The first Ctrl-C (or a batch system's SIGTERM) finishes the epochs in flight; the second ends at once."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
         del signum, frame

@@ -52,14 +52,14 @@ class CellRungs:
         self._asha.on_trial_add(None, _Competitor(trial_id))
 
     def stops(self, trial_id: str, budget: int, score: float) -> bool:
-        """Record a score at a rung; True if it falls below the rung's cutoff. Anywhere else: False, and nothing is recorded."""
+        """Record a score at a rung; True if it falls below the rung's cutoff. Elsewhere False, and no record."""
         if budget not in self._rungs or trial_id not in self._phases or (trial_id, budget) in self._seen:
             return False
         self._seen.add((trial_id, budget))
         assert self._asha is not None
         result = {"budget": budget, "score": score}
-        action: str = self._asha.on_trial_result(None, _Competitor(trial_id), result)
-        return action == TrialScheduler.STOP
+        action = self._asha.on_trial_result(None, _Competitor(trial_id), result)
+        return bool(action == TrialScheduler.STOP)
 
     def diverged(self, trial_id: str, budget: int) -> None:
         """Record the floor at the rung a diverged trial would have reached next."""
@@ -80,8 +80,8 @@ class CellRungs:
             if event["event"] == "start":
                 self.add(trial_id, Phase(event["phase"]))
             elif event["event"] == "measure":
-                score = event["metrics"].get("score")
-                if score is not None and self.stops(trial_id, event["budget"], score):
+                score = event["metrics"].get("score")  # null: it was not a finite number
+                if self.stops(trial_id, event["budget"], self._floor if score is None else score):
                     stopped[trial_id] = event["budget"]
             elif event["status"] == "diverged":
                 self.diverged(trial_id, event["budget"])

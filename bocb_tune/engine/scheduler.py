@@ -44,18 +44,18 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         self._rungs[spec.cell.key].add(spec.id, spec.phase)
 
     def _keep_listeners(self, tune_controller: Any, trial: Any) -> None:
-        # Tune keeps at most one idle actor unless trials are waiting for it, and here none ever waits: a suggestion is made
-        # when a slot is free, not before. Without this a new process starts whenever two trials end together.
+        # Tune keeps at most one idle actor unless trials are waiting for it, and here none ever waits: a suggestion is
+        # made when a slot is free, not before. Without this a new process starts whenever two trials end together.
         if not self._keeps_listeners:
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._slots)
             self._keeps_listeners = True
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:  # noqa: ARG002
         spec = self._spec(trial)
-        goes_on = all([self._handle(spec, item) for item in result["items"]])
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        goes_on = [self._handle(spec, item) for item in result["items"]]
+        return str(TrialScheduler.CONTINUE if all(goes_on) else TrialScheduler.STOP)
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         """The process that listens died, not the training: another one listens on."""
         spec = self._ledger.in_flight.get(trial.config["trial"])
         if spec is None:
@@ -107,6 +107,8 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         return self._fail_or_retry(trial, message, TrialStatus.oom)
 
     def _failed(self, trial: TrialSpec, item: Item) -> bool:
+        if item.get("group_lost"):
+            self._search.slot_of(trial).fault = item["message"]
         if item.get("final"):
             self._end(trial, TrialStatus.failed, message=item["message"])
             return False

@@ -1,7 +1,7 @@
 """Which trial comes next: a Ray Tune searcher over the whole grid, with one Optuna study per cell.
 
-A suggestion is a pure function of the cell's records and the trial's index: the study is built anew from the records each time
-and the sampler is seeded for that index alone. So a run that goes on after a crash proposes what it would have proposed.
+A suggestion is a pure function of the cell's records and the trial's index: the study is built anew from the records
+each time and the sampler is seeded for that index alone. So a run resumed after a crash proposes what it would have.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _STATES = {
 
 
 def design_points(seed: int, optimizer: str, space: SearchSpace, count: int, first: int = 0) -> list[dict[str, float]]:
-    """Points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and a longer
-    design continues a shorter one."""
+    """Points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and a
+    longer design continues a shorter one."""
     sobol = qmc.Sobol(d=len(AXES), scramble=True, rng=np.random.default_rng(derive_seed(seed, "design", optimizer)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a design need not be a power of two to be continued later
@@ -46,7 +46,7 @@ def design_points(seed: int, optimizer: str, space: SearchSpace, count: int, fir
 
 
 def lattice_point(space: SearchSpace, count: int, index: int) -> dict[str, float]:
-    """Point `index` of the smallest square lattice with at least `count` points, in an order that spreads early ones."""
+    """Point `index` of the smallest square lattice of at least `count` points, in an order that spreads early ones."""
     side = int(np.ceil(np.sqrt(count)))
     order = np.random.default_rng(0).permutation(side * side)
     row, column = divmod(int(order[index]), side)
@@ -108,7 +108,7 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 class GridSearch(Searcher):  # type: ignore[misc]
-    """Hands out the trials of all cells, one slot each: first what earlier runs left, then the cell with the fewest trials."""
+    """Hands out the trials of all cells, one a slot: first what earlier runs left, then the cell with the fewest."""
 
     def __init__(self, ledger: Ledger, slots: Sequence[Slot], resumed: Sequence[TrialSpec]) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """Warm worker groups: a slot is one long-lived Ray Train worker group that serves trial after trial.
 
-Starting a group costs tens of seconds of process start and imports, a trial of a small model less than a second. So a group
-stays: its ranks wait at a mailbox, rank 0 takes the next trial and broadcasts it, and what it measures goes back the same way.
-The trial in flight stays in the mailbox until it ends, so that a group restarted after a crash is served it again.
+Starting a group costs tens of seconds of process start and imports, a trial of a small model less than a second. So a
+group stays: its ranks wait at a mailbox, rank 0 takes the next trial and broadcasts it, and what it measures goes back
+the same way. The trial in flight stays in the mailbox until it ends, so that a group restarted after a crash is served
+it again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,6 +59,7 @@ class Mailbox:
         self._verdicts: dict[tuple[str, int], str] = {}
         self._undecided: set[tuple[str, int]] = set()
         self._leaving = False
+        self._fault = ""
         self._news = asyncio.Condition()
 
     async def submit(self, order: dict[str, Any] | None) -> None:
@@ -66,7 +67,10 @@ class Mailbox:
         if order is not None:
             self._items = {order["id"]: self._items.get(order["id"], [])}
             self._seen[order["id"]] = order["seen"]
-        await self._orders.put(order)
+        if order is not None and self._fault:
+            await self._say(order["id"], self._no_group())
+        else:
+            await self._orders.put(order)
 
     async def next_trial(self) -> dict[str, Any] | None:
         """The trial to train: the one in flight if the group was restarted, unless it killed the group too often."""
@@ -121,8 +125,12 @@ class Mailbox:
 
     async def broken(self, message: str) -> None:
         """The group cannot be had: whatever is in flight or will be submitted here fails."""
+        self._fault = message
         for trial_id in list(self._items):
-            await self._say(trial_id, {"kind": "failed", "message": message, "final": True})
+            await self._say(trial_id, self._no_group())
+
+    def _no_group(self) -> Item:
+        return {"kind": "failed", "message": self._fault, "final": True, "group_lost": True}
 
     async def take(self, trial_id: str, skip: int) -> list[Item]:
         """Everything said of a trial but the first `skip` items; waits for a word, then a little for more.
@@ -149,7 +157,7 @@ def _is_urgent(item: Item) -> bool:
     return item["kind"] in ENDS or bool(item.get("competes"))
 
 
-class Client(tune.Trainable):
+class Client(tune.Trainable):  # type: ignore[misc]
     """The Tune trial: it only listens to its slot's mailbox, so that its own process can be reused at once."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -174,6 +182,37 @@ class Client(tune.Trainable):
         del checkpoint
 
 
+class Host(Mailbox):
+    """The mailbox's actor, which also keeps the worker group: the driver holds no thread that Ray's end could catch at work."""
+
+    def __init__(self, setup: SlotSetup) -> None:
+        super().__init__()
+        self._setup = setup
+        self._closed = False
+        self._own_handle = ray.get_runtime_context().current_actor
+        self._group: asyncio.Future[None] | None = None
+
+    async def open(self) -> None:
+        """Start the worker group."""
+        self._group = asyncio.ensure_future(self._keep_group())
+
+    async def close(self) -> None:
+        """Send the group home and wait until it is gone."""
+        self._closed = True
+        await self.submit(None)
+        if self._group is not None:
+            await self._group
+
+    async def _keep_group(self) -> None:
+        try:
+            while not self._closed:
+                await asyncio.to_thread(lambda: _trainer(self._setup, self._own_handle).fit())
+                if self._setup.warm:
+                    return
+        except Exception as error:  # whatever Ray Train raises, the trials in flight must hear of it
+            await self.broken(f"the worker group cannot be had: {error}")
+
+
 class Slot:
     """The driver's end of one worker group."""
 
@@ -181,40 +220,21 @@ class Slot:
         self.name = name
         self.fault = ""
         """Why the group cannot be had any more; empty while it can."""
-        self._setup = setup
-        self._closed = False
-        self._mailbox = ray.remote(num_cpus=0, max_concurrency=1000)(Mailbox).options(name=name).remote()
-        self._thread = threading.Thread(target=self._keep_group, name=name, daemon=True)
-        self._thread.start()
+        self._host = ray.remote(num_cpus=0, max_concurrency=1000)(Host).options(name=name).remote(setup)
+        self._host.open.remote()
 
     def submit(self, trial: TrialSpec, *, seen: int, divisor: int) -> None:
-        order = {"id": trial.id, "trial": trial.to_json(), "seen": seen, "divisor": divisor}
-        self._mailbox.submit.remote(order)
-        if self.fault:
-            self._mailbox.broken.remote(self.fault)
+        self._host.submit.remote({"id": trial.id, "trial": trial.to_json(), "seen": seen, "divisor": divisor})
 
     def decide(self, trial_id: str, budget: int, *, stop: bool) -> None:
-        self._mailbox.decide.remote(trial_id, budget, "stop" if stop else "go")
+        self._host.decide.remote(trial_id, budget, "stop" if stop else "go")
 
     def leave(self) -> None:
-        self._mailbox.leave.remote()
+        self._host.leave.remote()
 
-    def close(self, timeout_s: float) -> None:
-        """Send the group home and wait until it is gone."""
-        self._closed = True
-        self._mailbox.submit.remote(None)
-        self._thread.join(timeout_s)
-
-    def _keep_group(self) -> None:
-        try:
-            while not self._closed:
-                _trainer(self._setup, self._mailbox).fit()
-                if self._setup.warm:
-                    return
-        except Exception as error:  # whatever Ray Train raises, the trials in flight must hear of it
-            self.fault = f"the worker group cannot be had: {error}"
-            with contextlib.suppress(Exception):
-                self._mailbox.broken.remote(self.fault)
+    def close(self) -> Any:
+        """Send the group home; the reference returned is ready when it is gone."""
+        return self._host.close.remote()
 
 
 def _trainer(setup: SlotSetup, mailbox: Any) -> Any:

@@ -1,0 +1,43 @@
+# On a fresh machine: `make quickstart` installs, runs the main job and writes a report; `make test` installs and passes the tests.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: install quickstart test test-slow lint bench clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+install: $(READY)
+
+quickstart: install
+	$(BIN)/bocb-tune run experiments/quickstart.yaml
+	$(BIN)/bocb-tune analyze runs/quickstart
+
+test: install
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: install
+	$(BIN)/python -m pytest -m "slow"
+
+# Type checkers cannot see through the hook of an editable install, so mypy checks the wheel, from an empty folder.
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/lint && mkdir -p build/lint/site build/lint/empty
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/lint .
+	$(BIN)/python -m pip install --quiet --no-deps --target build/lint/site build/lint/*.whl
+	cd build/lint/empty && MYPYPATH=../site $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p bocb_tune
+
+bench: install
+	$(BIN)/python benchmarks/trial_turnaround.py
+	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/controller_scale.py
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,96 @@
+"""How the benchmarks run what they compare: the engine as `bocb-tune run` runs it, and bare ranks without it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from bocb_tune.engine.cluster import Resources
+from bocb_tune.engine.policy import CellPlan
+from bocb_tune.engine.run import RunPlan, Watcher, run
+from bocb_tune.launch import cell_plans, objective_of
+from bocb_tune.live import output_to
+from bocb_tune.spec import ExperimentSpec, load_spec
+from bocb_tune.tasks.base import Ranks
+from bocb_tune.types import TrialRecord
+
+
+@dataclass
+class Clock(Watcher):
+    """When each trial of a run ended, in seconds of wall time and of CPU time of the driver's process."""
+
+    records: list[TrialRecord] = field(default_factory=list)
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+
+    def ended(self, record: TrialRecord) -> None:
+        self.records.append(record)
+        self.wall_s.append(time.perf_counter())
+        self.cpu_s.append(time.process_time())
+
+
+def run_engine(experiment: str) -> Clock:
+    """Run an experiment, given as YAML, to its end in a folder that is then deleted. RuntimeError if interrupted."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory(prefix="bocb-tune-bench-") as folder:
+        spec = _load(experiment)
+        plan = RunPlan(
+            folder=Path(folder) / "run",
+            cells=cell_plans(spec),
+            objective=objective_of(spec),
+            resources=Resources(**spec.resources.model_dump()),
+            checkpoint_every=spec.budget.checkpoint_every,
+            address=None,
+        )
+        with output_to(Path(folder) / "ray.log"):
+            interrupted = run(plan, clock).interrupted
+        if interrupted:
+            raise RuntimeError("the run was interrupted, so its timings say nothing")
+    return clock
+
+
+def only_cell(experiment: str) -> CellPlan:
+    """The one cell of an experiment given as YAML."""
+    (cell,) = cell_plans(_load(experiment))
+    return cell
+
+
+def _load(experiment: str) -> ExperimentSpec:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(experiment)
+        file.flush()
+        return load_spec(file.name)
+
+
+def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's value, from a process of its own: no Ray and no warm caches are left over from the call before."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def on_bare_ranks(function: Callable[..., Any], workers: int, *arguments: Any) -> Any:
+    """What `function(ranks, *arguments)` gives on rank 0 of fresh processes, joined over gloo, one thread each."""
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        meeting = f"file://{folder}/meeting"
+        ranks = [Ranks(rank=rank, world_size=workers, local_rank=rank) for rank in range(workers)]
+        values = [pool.submit(_on_rank, function, rank, meeting, arguments) for rank in ranks]
+        return next(value.result() for value in values)
+
+
+def _on_rank(function: Callable[..., Any], ranks: Ranks, meeting: str, arguments: tuple[Any, ...]) -> Any:
+    torch.set_num_threads(1)
+    if ranks.world_size > 1:
+        distributed.init_process_group("gloo", init_method=meeting, rank=ranks.rank, world_size=ranks.world_size)
+    value = function(ranks, *arguments)
+    if ranks.world_size > 1:
+        distributed.destroy_process_group()
+    return value
