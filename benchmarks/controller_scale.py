@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from harness import run_engine
+from harness import Clock, run_engine
 from machine import show
 
 CELLS = 35
@@ -48,7 +48,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="420 trials: a smoke test, not a measurement")
     arguments = parser.parse_args()
     wanted = 420 if arguments.quick else arguments.trials
-    clock = run_engine(EXPERIMENT.format(trials_per_cell=math.ceil(wanted / CELLS)))
+    clock = Clock()
+    run_engine(EXPERIMENT.format(trials_per_cell=math.ceil(wanted / CELLS)), clock)
     count = len(clock.records)
     window = min(1000, count // 5)
     epochs = list(itertools.accumulate(record.budget for record in clock.records))

@@ -53,9 +53,8 @@ def tune_trial(config: dict[str, Any]) -> None:
 
 def run_all(trials: Sequence[TrialSpec]) -> int:
     """Run the trials one after the other on a Ray of their own; returns how many reported their last epoch."""
-    ray.init(
-        address="local", num_cpus=os.cpu_count(), include_dashboard=False, logging_level="ERROR", log_to_driver=False
-    )
+    options = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    ray.init(address="local", num_cpus=os.cpu_count(), **options)
     with tempfile.TemporaryDirectory(prefix="bocb-tune-bench-") as storage:
         results = tune.Tuner(
             tune.with_resources(tune_trial, {"cpu": 0.01}),

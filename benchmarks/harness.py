@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +24,10 @@ from bocb_tune.spec import ExperimentSpec, load_spec
 from bocb_tune.tasks.base import Ranks
 from bocb_tune.types import TrialRecord
 
+os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process started here; Ray does the same for workers of one CPU
+
+SPAWN = get_context("spawn")
+
 
 @dataclass
 class Clock(Watcher):
@@ -38,9 +43,8 @@ class Clock(Watcher):
         self.cpu_s.append(time.process_time())
 
 
-def run_engine(experiment: str) -> Clock:
+def run_engine(experiment: str, watcher: Watcher) -> None:
     """Run an experiment, given as YAML, to its end in a folder that is then deleted. RuntimeError if interrupted."""
-    clock = Clock()
     with tempfile.TemporaryDirectory(prefix="bocb-tune-bench-") as folder:
         spec = _load(experiment)
         plan = RunPlan(
@@ -52,10 +56,9 @@ def run_engine(experiment: str) -> Clock:
             address=None,
         )
         with output_to(Path(folder) / "ray.log"):
-            interrupted = run(plan, clock).interrupted
+            interrupted = run(plan, watcher).interrupted
         if interrupted:
             raise RuntimeError("the run was interrupted, so its timings say nothing")
-    return clock
 
 
 def only_cell(experiment: str) -> CellPlan:
@@ -73,24 +76,35 @@ def _load(experiment: str) -> ExperimentSpec:
 
 def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's value, from a process of its own: no Ray and no warm caches are left over from the call before."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def on_bare_ranks(function: Callable[..., Any], workers: int, *arguments: Any) -> Any:
-    """What `function(ranks, *arguments)` gives on rank 0 of fresh processes, joined over gloo, one thread each."""
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        meeting = f"file://{folder}/meeting"
-        ranks = [Ranks(rank=rank, world_size=workers, local_rank=rank) for rank in range(workers)]
-        values = [pool.submit(_on_rank, function, rank, meeting, arguments) for rank in ranks]
-        return next(value.result() for value in values)
+class BareRanks:
+    """Fresh processes joined over gloo, one thread each, without Ray."""
+
+    def __init__(self, workers: int) -> None:
+        meeting = f"file://{tempfile.mkdtemp(prefix='bocb-tune-bench-')}/meeting"
+        self._ranks = [Ranks(rank=rank, world_size=workers, local_rank=rank) for rank in range(workers)]
+        self._pools = [
+            ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_join, initargs=(rank, meeting))
+            for rank in self._ranks
+        ]
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(ranks, *arguments)` gives on rank 0; all ranks call it."""
+        pairs = zip(self._pools, self._ranks, strict=True)
+        first, *others = [pool.submit(function, ranks, *arguments) for pool, ranks in pairs]
+        for other in others:
+            other.result()
+        return first.result()
+
+    def close(self) -> None:
+        for pool in self._pools:
+            pool.shutdown()
 
 
-def _on_rank(function: Callable[..., Any], ranks: Ranks, meeting: str, arguments: tuple[Any, ...]) -> Any:
+def _join(ranks: Ranks, meeting: str) -> None:
     torch.set_num_threads(1)
     if ranks.world_size > 1:
         distributed.init_process_group("gloo", init_method=meeting, rank=ranks.rank, world_size=ranks.world_size)
-    value = function(ranks, *arguments)
-    if ranks.world_size > 1:
-        distributed.destroy_process_group()
-    return value

@@ -7,30 +7,30 @@ next trial from the searcher.
 The bare side is the loop one would write by hand around the same model, optimizer and batches: no Ray, no
 checkpoints, no watch over the loss. That the mathematics is the same is checked: both sides must reach the same score.
 
-The clock of a trial runs from the end of the trial before it to its own end; the first trial of a group, which
-warms up, is left out. The sides alternate, each time in fresh processes. Target: at least 0.97 of the bare steps/s.
-Takes about ten minutes.
+The sides alternate trial by trial: when the engine has ended a trial, it is held up while the bare ranks train the same
+one. So both see the same state of the machine, Ray's idle processes included. The engine's clock for a trial runs from
+its being let go to the trial's end; the first trial of each side, which warms up, is left out. Target: at least 0.97 of
+the bare steps/s. Takes about five minutes.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import statistics
 import time
-from collections.abc import Sequence
 
-from harness import fresh, on_bare_ranks, only_cell, run_engine
+from harness import BareRanks, fresh, only_cell, run_engine
 from machine import show, spread
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bocb_tune.engine.policy import CellPlan
+from bocb_tune.engine.run import Watcher
 from bocb_tune.schedule import epoch_order, epoch_plan, lr_factor
 from bocb_tune.tasks.base import Context, Ranks
 from bocb_tune.tasks.classification import build_training
-from bocb_tune.train import Training
 from bocb_tune.types import TrialRecord, TrialSpec, derive_seed
 
+STEPS_PER_EPOCH = 1197 // 64
 EXPERIMENT = """
 name: steps
 task: classification
@@ -46,28 +46,33 @@ resources: {{workers: {workers}, max_slots: 1}}
 """
 
 
-def engine_side(experiment: str) -> tuple[list[TrialRecord], list[float]]:
-    """The trials in the order in which they ended, and the seconds of each but the first."""
-    clock = run_engine(experiment)
-    return clock.records, [end - start for start, end in itertools.pairwise(clock.wall_s)]
+class Alternate(Watcher):
+    """Trains each trial that the engine has ended once more on bare ranks, before the engine is given the next.
 
+    RuntimeError if the scores differ.
+    """
 
-def bare_side(ranks: Ranks, experiment: str, records: Sequence[TrialRecord]) -> list[float]:
-    """The seconds of each of the same trials but the first. RuntimeError if one of them reaches another score."""
-    cell = only_cell(experiment)
-    seconds = []
-    for record in records:
-        trial = cell.trial(record.phase, record.index, record.hparams, seed=record.seed)
-        start = time.perf_counter()
-        score = train(build_training(trial, Context(ranks=ranks)), trial, ranks)
-        seconds.append(time.perf_counter() - start)
+    def __init__(self, cell: CellPlan, bare: BareRanks) -> None:
+        self.engine_s: list[float] = []
+        self.bare_s: list[float] = []
+        self._cell = cell
+        self._bare = bare
+        self._start = time.perf_counter()
+
+    def ended(self, record: TrialRecord) -> None:
+        self.engine_s.append(time.perf_counter() - self._start)
+        trial = self._cell.trial(record.phase, record.index, record.hparams, seed=record.seed)
+        score, seconds = self._bare(train, trial)
         if score != record.score:
             raise RuntimeError(f"trial {record.id} scores {record.score} in the engine and {score} in the bare loop")
-    return seconds[1:]
+        self.bare_s.append(seconds)
+        self._start = time.perf_counter()
 
 
-def train(training: Training, trial: TrialSpec, ranks: Ranks) -> float:
-    """The plain loop; returns the last validation score."""
+def train(ranks: Ranks, trial: TrialSpec) -> tuple[float, float]:
+    """The plain loop; returns the last validation score, and the seconds that all of it took."""
+    start = time.perf_counter()
+    training = build_training(trial, Context(ranks=ranks))
     model: nn.Module = training.model if ranks.world_size == 1 else DistributedDataParallel(training.model)
     peak = training.optimizer.param_groups[0]["lr"]
     steps = training.num_images // training.recipe.batch_size
@@ -85,30 +90,28 @@ def train(training: Training, trial: TrialSpec, ranks: Ranks) -> float:
             training.optimizer.zero_grad()
             step += 1
         metrics = training.evaluate(training.model, epoch == trial.budget)
-    return metrics["score"]
+    return metrics["score"], time.perf_counter() - start
 
 
-def compare(workers: int, epochs: int, trials: int, rounds: int) -> list[str]:
-    """One row of the table: steps/s of both sides, and their ratio round by round."""
+def compare(workers: int, epochs: int, trials: int) -> list[str]:
+    """One row of the table: steps/s of both sides, and their ratio trial by trial."""
     experiment = EXPERIMENT.format(workers=workers, epochs=epochs, trials=trials)
-    steps = epochs * (1197 // 64)
-    engine, bare, ratios = [], [], []
-    for _ in range(rounds):
-        records, seconds = fresh(engine_side, experiment)
-        engine += [steps / s for s in seconds]
-        bare_seconds = on_bare_ranks(bare_side, workers, experiment, records)
-        bare += [steps / s for s in bare_seconds]
-        ratios.append(statistics.median(bare_seconds) / statistics.median(seconds))
-        print(f"{workers} worker(s): engine / bare {ratios[-1]:.3f}", flush=True)
-    n = f"{rounds} rounds x {trials - 1} trials x {steps} steps"
-    return [str(workers), spread(engine, 1), spread(bare, 1), spread(ratios), n]
+    bare = BareRanks(workers)
+    watcher = Alternate(only_cell(experiment), bare)
+    run_engine(experiment, watcher)
+    bare.close()
+    steps = epochs * STEPS_PER_EPOCH
+    engine_s, bare_s = watcher.engine_s[1:], watcher.bare_s[1:]
+    ratios = [bare / engine for engine, bare in zip(engine_s, bare_s, strict=True)]
+    rates = [spread([steps / s for s in seconds], 1) for seconds in (engine_s, bare_s)]
+    return [str(workers), *rates, spread(ratios), f"{len(ratios)} trials x {steps} steps"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of short trials: a smoke test, no measurement")
-    epochs, trials, rounds = (3, 3, 1) if parser.parse_args().quick else (15, 5, 4)
-    rows = [compare(workers, epochs, trials, rounds) for workers in (1, 2)]
+    parser.add_argument("--quick", action="store_true", help="a few short trials: a smoke test, not a measurement")
+    epochs, trials = (3, 4) if parser.parse_args().quick else (10, 21)
+    rows = [fresh(compare, workers, epochs, trials) for workers in (1, 2)]
     columns = ["workers", "engine steps/s", "bare steps/s", "engine / bare", "n"]
     show("Steps/s, median (min-max); target for engine / bare: >= 0.97", columns, rows)
 

@@ -20,7 +20,7 @@ import statistics
 import time
 
 from documented_pattern import run_all
-from harness import fresh, on_bare_ranks, only_cell, run_engine
+from harness import BareRanks, Clock, fresh, only_cell, run_engine
 from machine import show, spread
 
 from bocb_tune.tasks import get_task
@@ -52,8 +52,9 @@ def make_trials(count: int) -> list[TrialSpec]:
 
 def engine_s(trials: int) -> float:
     """Seconds of wall time of a whole run of the engine."""
+    clock = Clock()
     start = time.perf_counter()
-    clock = run_engine(EXPERIMENT.format(trials=trials))
+    run_engine(EXPERIMENT.format(trials=trials), clock)
     seconds = time.perf_counter() - start
     require_all(trials, sum(record.status == TrialStatus.completed for record in clock.records))
     return seconds
@@ -96,10 +97,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short repetition: a smoke test, not a measurement")
     quick = parser.parse_args().quick
-    engine_runs, documented_runs = ((4, 14), (1, 2)) if quick else ((5, 65), (1, 4))
+    engine_runs, documented_runs = ((4, 14), (1, 2)) if quick else ((5, 65), (1, 3))
     training, engine, documented = [], [], []
     for _ in range(1 if quick else 3):
-        training += on_bare_ranks(training_s, 2, 10)
+        bare_ranks = BareRanks(2)
+        training += bare_ranks(training_s, 10)
+        bare_ranks.close()
         engine.append(added_s("engine", *engine_runs))
         documented.append(added_s("documented", *documented_runs))
     bare = statistics.median(training)

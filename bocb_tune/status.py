@@ -15,11 +15,11 @@ from rich.text import Text
 from bocb_tune.types import TrialRecord, TrialStatus
 
 COLUMNS = (
-    (TrialStatus.running, "running", "cyan"),
+    (TrialStatus.running, "run", "cyan"),
     (TrialStatus.completed, "done", "green"),
-    (TrialStatus.stopped, "stopped", "yellow"),
-    (TrialStatus.diverged, "diverged", "magenta"),
-    (TrialStatus.failed, "failed", "red"),
+    (TrialStatus.stopped, "stop", "yellow"),
+    (TrialStatus.diverged, "div", "magenta"),
+    (TrialStatus.failed, "fail", "red"),
     (TrialStatus.oom, "oom", "red"),
 )
 """The one vocabulary of outcomes on the screen: status, heading, colour."""
@@ -122,7 +122,7 @@ def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> Re
     for _, heading, colour in shown:
         grid.add_column(heading, justify="right", style=colour)
     grid.add_column("best", justify="right")
-    grid.add_column("epochs/s", justify="right")
+    grid.add_column("ep/s", justify="right")
     order = sorted(status.cells, key=lambda cell: (not cell.counts.get("running"), cell.left == 0))
     cells = status.cells if rows is None or rows >= len(status.cells) else order[:rows]
     for cell in cells:

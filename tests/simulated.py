@@ -132,7 +132,7 @@ class Simulation:
             trial = SimpleNamespace(config=config, placement_group_factory=None)
             self._listening[config["mailbox"]] = trial
             self.scheduler.on_trial_add(self._controller, trial)
-        return config != Searcher.FINISHED
+        return bool(config != Searcher.FINISHED)
 
 
 def records_of(ledger: Ledger) -> dict[str, TrialRecord]:

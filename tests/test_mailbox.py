@@ -54,7 +54,7 @@ def kinds(items: list[slots.Item]) -> list[Any]:
 
 
 async def at_once(answer: Awaitable[Any]) -> Any:
-    return await asyncio.wait_for(answer, 1)
+    return await asyncio.wait_for(answer, 5)
 
 
 @pytest.mark.parametrize("verdict", ["go", "stop"])
@@ -222,11 +222,15 @@ def test_the_late_end_of_another_trial_is_ignored() -> None:
     play(scenario)
 
 
-def test_a_group_that_cannot_be_had_fails_what_was_submitted() -> None:
+def test_a_group_that_cannot_be_had_fails_what_was_and_what_will_be_submitted() -> None:
+    lost = {"kind": "failed", "message": "no such resource", "final": True, "group_lost": True}
+
     async def scenario(mailbox: Mailbox) -> None:
         await mailbox.submit(order("a"))
         await mailbox.broken("no such resource")
-        assert await at_once(mailbox.take("a", 0)) == [{"kind": "failed", "message": "no such resource", "final": True}]
+        assert await at_once(mailbox.take("a", 0)) == [lost]
+        await mailbox.submit(order("b"))
+        assert await at_once(mailbox.take("b", 0)) == [lost]
 
     play(scenario)
 

@@ -101,6 +101,7 @@ def test_attaches_to_a_cluster_and_leaves_it_running_and_free(tmp_path: Path, cl
     assert json.loads(after.stdout.splitlines()[-1]) == [2.0, 2.0]
 
 
+@pytest.mark.slow
 def test_a_group_for_each_trial_gives_the_same_records(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
     warm = finish(Run(spec, tmp_path / "warm"))
@@ -113,7 +114,7 @@ def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) 
     spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0.5, warm="true"))
     run = Run(spec, tmp_path / "run")
     try:
-        assert run.wait_until(lambda: count_lines(run.folder) >= 5)
+        assert run.wait_until(lambda: count_lines(run.folder) >= 3)
         os.kill(run.process.pid, signal.SIGINT)
         assert run.wait(60) == 130, run.output
         assert "The same command goes on from there" in run.output

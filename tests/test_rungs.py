@@ -180,7 +180,7 @@ def replayed(events: list[dict[str, Any]]) -> CellRungs:
 
 def test_a_score_that_is_not_a_number_counts_the_same_when_it_is_replayed() -> None:
     """In the journal it is null; at the rung it stood at the floor."""
-    events = [
+    events: list[dict[str, Any]] = [
         {"event": "start", "trial": "a", "phase": "search"},
         {"event": "measure", "trial": "a", "budget": 1, "metrics": {"score": None}},
         {"event": "measure", "trial": "a", "budget": 3, "metrics": {"score": 60.0}},

@@ -173,7 +173,7 @@ def test_studies_hold_what_was_told() -> None:
 def test_studies_of_a_run_have_pruned_and_floor_trials_and_no_repeats(tmp_path: Path) -> None:
     simulation = Simulation(tmp_path, make_cells(make_plan(search=12)))
     simulation.run()
-    states: Counter[State] = Counter()
+    states = Counter[optuna.trial.TrialState]()
     for book in simulation.ledger.books.values():
         records = list(book.records.values())
         trials = build_study(book.plan.space, records, OBJECTIVE).get_trials()
@@ -271,7 +271,7 @@ def test_what_an_earlier_run_left_comes_first_and_says_how_far_it_was(tmp_path: 
 def test_optuna_is_left_out_of_the_global_random_state() -> None:
     random.seed(3)
     np.random.seed(3)
-    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr, index, call-overload]
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
     cell = make_cell(sampler="tpe")
     suggest(cell, mixed_records(cell), 0, OBJECTIVE)
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[union-attr, index, call-overload]
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]

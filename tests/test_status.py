@@ -120,7 +120,7 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 def test_the_table_shows_every_number() -> None:
     heading, line, total = rendered(table(grid_status([cell_status("bowl/sgd", 20, records())], 2)))
-    columns = ["cell", "trials", "running", "done", "stopped", "diverged", "failed", "oom", "best", "epochs/s"]
+    columns = ["cell", "trials", "run", "done", "stop", "div", "fail", "oom", "best", "ep/s"]
     assert heading.split() == columns
     assert line.split() == ["bowl/sgd", "8/20", "1", "3", "2", "1", "1", "1", "61.25", "1.00"]
     assert re.match(r"total .* 8/20 +about 25 s left", total)

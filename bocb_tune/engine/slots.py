@@ -183,7 +183,7 @@ class Client(tune.Trainable):  # type: ignore[misc]
 
 
 class Host(Mailbox):
-    """The mailbox's actor, which also keeps the worker group: the driver holds no thread that Ray's end could catch at work."""
+    """The mailbox's actor, which also keeps the worker group: no thread of the driver is at work when Ray ends."""
 
     def __init__(self, setup: SlotSetup) -> None:
         super().__init__()
