@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from bocb_tune.live import output_to
 from bocb_tune.types import TrialSpec
 
 SCALING = {"num_workers": 2, "resources_per_worker": {"CPU": 0.99}}
@@ -55,7 +57,7 @@ def run_all(trials: Sequence[TrialSpec]) -> int:
     """Run the trials one after the other on a Ray of their own; returns how many reported their last epoch."""
     options = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
     ray.init(address="local", num_cpus=os.cpu_count(), **options)
-    with tempfile.TemporaryDirectory(prefix="bocb-tune-bench-") as storage:
+    with tempfile.TemporaryDirectory(prefix="bocb-tune-bench-") as storage, output_to(Path(storage) / "ray.log"):
         results = tune.Tuner(
             tune.with_resources(tune_trial, {"cpu": 0.01}),
             param_space={"trial": tune.grid_search([trial.to_json() for trial in trials]), "storage": storage},

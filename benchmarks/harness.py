@@ -84,7 +84,8 @@ class BareRanks:
     """Fresh processes joined over gloo, one thread each, without Ray."""
 
     def __init__(self, workers: int) -> None:
-        meeting = f"file://{tempfile.mkdtemp(prefix='bocb-tune-bench-')}/meeting"
+        self._folder = tempfile.TemporaryDirectory(prefix="bocb-tune-bench-")
+        meeting = f"file://{self._folder.name}/meeting"
         self._ranks = [Ranks(rank=rank, world_size=workers, local_rank=rank) for rank in range(workers)]
         self._pools = [
             ProcessPoolExecutor(1, mp_context=SPAWN, initializer=_join, initargs=(rank, meeting))
@@ -102,6 +103,7 @@ class BareRanks:
     def close(self) -> None:
         for pool in self._pools:
             pool.shutdown()
+        self._folder.cleanup()
 
 
 def _join(ranks: Ranks, meeting: str) -> None:

@@ -3,9 +3,9 @@
 Both sides train the same trials: timm's `test_vit` on digits at 32x32 in batches of 64, 18 steps and one validation
 an epoch, one thread a rank, with one worker and with two (DDP over gloo). The engine runs them in a warm worker group
 as always: the loop of `bocb_tune.train`, a checkpoint and a measurement sent to the driver each epoch, journals, the
-next trial from the searcher.
-The bare side is the loop one would write by hand around the same model, optimizer and batches: no Ray, no
-checkpoints, no watch over the loss. That the mathematics is the same is checked: both sides must reach the same score.
+next trial from the searcher. The bare side is the loop one would write by hand around the same model, optimizer and
+batches: no Ray, no checkpoints, no watch over the loss. That the mathematics is the same is checked: both sides must
+reach the same score.
 
 The sides alternate trial by trial: when the engine has ended a trial, it is held up while the bare ranks train the same
 one. So both see the same state of the machine, Ray's idle processes included. The engine's clock for a trial runs from
@@ -110,7 +110,7 @@ def compare(workers: int, epochs: int, trials: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few short trials: a smoke test, not a measurement")
-    epochs, trials = (3, 4) if parser.parse_args().quick else (10, 21)
+    epochs, trials = (3, 4) if parser.parse_args().quick else (10, 13)
     rows = [fresh(compare, workers, epochs, trials) for workers in (1, 2)]
     columns = ["workers", "engine steps/s", "bare steps/s", "engine / bare", "n"]
     show("Steps/s, median (min-max); target for engine / bare: >= 0.97", columns, rows)

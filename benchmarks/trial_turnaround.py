@@ -88,7 +88,7 @@ def training_s(ranks: Ranks, trials: int) -> list[float]:
 def added_s(side: str, short: int, long: int) -> float:
     """Seconds that an added trial costs on a side, `engine` or `documented`."""
     measure = {"engine": engine_s, "documented": documented_s}[side]
-    seconds = (fresh(measure, long) - fresh(measure, short)) / (long - short)
+    seconds: float = (fresh(measure, long) - fresh(measure, short)) / (long - short)
     print(f"{side}: {seconds:.2f} s for an added trial", flush=True)
     return seconds
 

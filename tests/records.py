@@ -36,14 +36,6 @@ def record_of(
     )
 
 
-def with_curve(record: TrialRecord, scores: Sequence[float]) -> TrialRecord:
-    curve = tuple(
-        Measurement(budget=budget, metrics={"score": score}, elapsed_s=float(budget))
-        for budget, score in enumerate(scores, start=1)
-    )
-    return replace(record, measurements=curve, budget=len(curve))
-
-
 def by_id(*records: TrialRecord) -> dict[str, TrialRecord]:
     return {record.id: record for record in records}
 

@@ -52,8 +52,8 @@ class Shape:
 
 SHAPES: dict[str, Shape] = {
     "bowl": Shape(height=1.4, curvature=(1.6, 0.0, 0.25), cliff=0.8),
-    "ridge": Shape(height=1.2, curvature=(0.9, 0.72, 0.9), cliff=0.8),
-    "cliff": Shape(height=1.5, curvature=(1.2, 0.0, 0.2), cliff=0.4, crossing=0.45),
+    "ridge": Shape(height=1.2, curvature=(2.0, 1.0, 1.0), cliff=0.8),
+    "cliff": Shape(height=1.5, curvature=(2.0, 0.0, 0.2), cliff=0.4, crossing=0.45),
     "shifted": Shape(height=1.3, curvature=(1.6, 0.0, 0.25), cliff=0.8),
     "flat": Shape(height=0.9, curvature=(0.3, 0.0, 0.05), cliff=1.0),
 }
