@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from bocb_tune.engine.policy import CellPlan
-from bocb_tune.types import Measurement, Phase, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.types import Phase, TrialRecord, TrialSpec, TrialStatus
 from tests.simulated import OBJECTIVE, make_cells, make_plan
 
 
