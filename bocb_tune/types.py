@@ -124,13 +124,14 @@ class TrialSpec:
     audit: bool = False
     """Drawn, before it started, to be exempt from stopping: the only direct look into the censored region."""
 
-    @property
-    def id(self) -> str:
-        """Hash of the resolved values of all that changes the result, and of nothing else.
+    id: str = field(init=False)
+    """Hash of the resolved values of all that changes the result, and of nothing else.
 
-        A value introduced later is left out of the hash while it equals what old records implicitly had,
-        so that a new release keeps the identity of old trials.
-        """
+    A value introduced later is left out of the hash while it equals what old records implicitly had, so that a new
+    release keeps the identity of old trials.
+    """
+
+    def __post_init__(self) -> None:
         identity = {
             "cell": self.cell.to_json(),
             "hparams": dict(self.hparams),
@@ -138,7 +139,7 @@ class TrialSpec:
             "budget": self.budget,
             "settings": dict(self.settings),
         }
-        return digest(identity)
+        object.__setattr__(self, "id", digest(identity))
 
     def to_json(self) -> dict[str, Any]:
         """Everything, JSON-able; `from_json` gives the trial back."""

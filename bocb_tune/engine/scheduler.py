@@ -55,6 +55,9 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         goes_on = [self._handle(spec, item) for item in result["items"]]
         return str(TrialScheduler.CONTINUE if all(goes_on) else TrialScheduler.STOP)
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None in particular: Tune starts what is pending anyway, without a look through all that ever were."""
+
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         """The process that listens died, not the training: another one listens on."""
         spec = self._ledger.in_flight.get(trial.config["trial"])
