@@ -64,7 +64,7 @@ def build_study(space: SearchSpace, records: Iterable[TrialRecord], objective: O
     return study
 
 
-class _Point(optuna.trial.FrozenTrial):
+class _Point(optuna.trial.FrozenTrial):  # type: ignore[misc]
     """A trial that nobody changes, so a study need not copy what is in it: half of a suggestion's time."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Point:
