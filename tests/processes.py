@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bocb_tune.journal import fold, read_run
+from bocb_tune.types import TrialRecord
+
 COMMAND = str(Path(sys.executable).parent / "bocb-tune")
 
 
@@ -105,3 +108,8 @@ def end_session(session: int) -> None:
 def count_lines(folder: Path) -> int:
     """Journal lines of a run so far."""
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("cells/*.jsonl"))
+
+
+def records_in(folder: Path) -> dict[str, TrialRecord]:
+    """Records of a run folder so far, by trial id."""
+    return {key: record for read in read_run(folder) for key, record in fold(read.cell, read.events).items()}

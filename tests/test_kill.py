@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bocb_tune.journal import fold, read_run
 from bocb_tune.launch import cell_plans, objective_of
 from bocb_tune.spec import load_spec
-from bocb_tune.types import TrialRecord
-from tests.processes import Run, count_lines
+from tests.processes import Run, count_lines, records_in
 from tests.simulated import OBJECTIVE, Simulation, essence
 
 SPEC = """
@@ -28,10 +26,6 @@ repeats: {best: 2, default: 1}
 resources: {max_slots: 1}
 """
 TARGETS = ("driver", "worker", "node")
-
-
-def records_in(folder: Path) -> dict[str, TrialRecord]:
-    return {key: record for read in read_run(folder) for key, record in fold(read.cell, read.events).items()}
 
 
 def kill_and_resume(tmp_path: Path, kills: int, seed: int) -> None:

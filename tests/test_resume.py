@@ -10,6 +10,7 @@ import pytest
 
 from bocb_tune.journal import JournalError, JournalWriter
 from bocb_tune.types import Phase, TrialStatus
+from tests.processes import count_lines
 from tests.simulated import Simulation, essence, make_cells, make_plan
 
 
@@ -28,10 +29,6 @@ def test_the_run_has_every_outcome_that_resuming_must_survive(
 ) -> None:
     statuses = {record[6] for record in undisturbed[1].values()}
     assert statuses == {TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged}
-
-
-def count_lines(folder: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in folder.glob("cells/*.jsonl"))
 
 
 def test_killed_after_any_event_the_run_ends_with_the_same_records(

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bocb_tune.journal import fold, read_run
 from bocb_tune.types import Phase, TrialRecord, TrialStatus
-from tests.processes import Run, count_lines, end_session
+from tests.processes import Run, count_lines, end_session, records_in
 from tests.simulated import essence
 
 SYNTHETIC = """
@@ -45,10 +44,6 @@ def finish(run: Run, code: int = 0) -> list[TrialRecord]:
         return list(records_in(run.folder).values())
     finally:
         run.close()
-
-
-def records_in(folder: Path) -> dict[str, TrialRecord]:
-    return {key: record for read in read_run(folder) for key, record in fold(read.cell, read.events).items()}
 
 
 def test_two_ranks_train_on_digits(tmp_path: Path) -> None:
