@@ -10,13 +10,29 @@ from typing import Any
 class Reason(StrEnum):
     """Why a value, or its interval, is not given. Values are only ever added: reports on disk hold them."""
 
+    TOO_FEW_TRIALS = "TOO_FEW_TRIALS"
     TOO_FEW_COMPLETED = "TOO_FEW_COMPLETED"
     TOO_FEW_REPLICATES = "TOO_FEW_REPLICATES"
+    SURROGATE_POOR = "SURROGATE_POOR"
+    OPTIMUM_AT_EDGE = "OPTIMUM_AT_EDGE"
+    OPTIMUM_AT_WD0 = "OPTIMUM_AT_WD0"
+    ISOTROPIC = "ISOTROPIC"
+    EPS_BELOW_NOISE = "EPS_BELOW_NOISE"
+    ALL_DIVERGED = "ALL_DIVERGED"
+    NO_DIVERGENCE = "NO_DIVERGENCE"
+    NOT_IID = "NOT_IID"
+    PRIOR_MISMATCH = "PRIOR_MISMATCH"
+    INCOMPLETE_MATRIX = "INCOMPLETE_MATRIX"
+    DISCONNECTED = "DISCONNECTED"
+    DEGENERATE_VARIANCE = "DEGENERATE_VARIANCE"
+    BUDGET_EXCEEDS_DATA = "BUDGET_EXCEEDS_DATA"
     TOO_FEW_BACKBONES = "TOO_FEW_BACKBONES"
     TOO_FEW_OPTIMIZERS = "TOO_FEW_OPTIMIZERS"
-    INCOMPLETE_MATRIX = "INCOMPLETE_MATRIX"
-    DEGENERATE_VARIANCE = "DEGENERATE_VARIANCE"
-    ALL_DIVERGED = "ALL_DIVERGED"
+    TOO_FEW_EIGS = "TOO_FEW_EIGS"
+    NOT_POWER_LAW = "NOT_POWER_LAW"
+    NO_SHARED_SUPPORT = "NO_SHARED_SUPPORT"
+    NO_SPACE = "NO_SPACE"
+    NOT_SEARCHED = "NOT_SEARCHED"
 
     @property
     def sentence(self) -> str:
@@ -25,13 +41,29 @@ class Reason(StrEnum):
 
 
 _SENTENCES = {
-    Reason.TOO_FEW_COMPLETED: "no trial has reached its full budget",
+    Reason.TOO_FEW_TRIALS: "too few trials, or too few distinct learning rates",
+    Reason.TOO_FEW_COMPLETED: "too few trials reached their full budget",
     Reason.TOO_FEW_REPLICATES: "too few repeated seeds to separate noise from effect",
+    Reason.SURROGATE_POOR: "the model of the landscape does not predict the trials left out of it",
+    Reason.OPTIMUM_AT_EDGE: "the best point lies at an edge of the search space, so the optimum may be beyond it",
+    Reason.OPTIMUM_AT_WD0: "the best weight decay is 0, which has no place on a log axis",
+    Reason.ISOTROPIC: "the optimum is nearly round, so that it has no direction",
+    Reason.EPS_BELOW_NOISE: "the tolerance is smaller than what the noise lets one see",
+    Reason.ALL_DIVERGED: "every trial diverged",
+    Reason.NO_DIVERGENCE: "too few trials diverged: only a bound is known",
+    Reason.NOT_IID: "the trials are not independent draws from one distribution",
+    Reason.PRIOR_MISMATCH: "the cells compared were searched over different ranges",
+    Reason.INCOMPLETE_MATRIX: "some cells of the grid have no value yet",
+    Reason.DISCONNECTED: "the cells that have a value do not link all backbones and optimizers",
+    Reason.DEGENERATE_VARIANCE: "the scores do not differ by more than noise, so there is nothing to divide",
+    Reason.BUDGET_EXCEEDS_DATA: "more trials are asked about than the data can speak of",
     Reason.TOO_FEW_BACKBONES: "too few backbones",
     Reason.TOO_FEW_OPTIMIZERS: "too few optimizers",
-    Reason.INCOMPLETE_MATRIX: "some cells of the grid have no value yet",
-    Reason.DEGENERATE_VARIANCE: "the scores do not differ, so there is nothing to divide",
-    Reason.ALL_DIVERGED: "every trial diverged and the table does not say what a diverged trial scores",
+    Reason.TOO_FEW_EIGS: "the matrix is too small for a statistic of its spectrum",
+    Reason.NOT_POWER_LAW: "the spectrum does not follow a power law",
+    Reason.NO_SHARED_SUPPORT: "the setting lies outside the range searched there",
+    Reason.NO_SPACE: "the range the trials were drawn from is not known",
+    Reason.NOT_SEARCHED: "the source has no learning rates or weight decays",
 }
 
 

@@ -28,6 +28,7 @@ from bocb_tune.tasks.base import Context, Diverged, OutOfMemory
 from bocb_tune.types import Measurement, TrialSpec, derive_seed
 
 LOOKS_PER_EPOCH = 10
+FEWEST_STEPS_PER_LOOK = 10
 """How often in an epoch the running loss is looked at: each look waits for the device."""
 
 
@@ -148,7 +149,7 @@ class _Loop:
             [piece for step in plan for piece in step], derive_seed(self.trial.seed, "augment", epoch)
         )
         shares = [len(piece) / sum(map(len, plan[0])) for piece in plan[0]]
-        look_every = max(1, len(plan) // LOOKS_PER_EPOCH)
+        look_every = max(FEWEST_STEPS_PER_LOOK, len(plan) // LOOKS_PER_EPOCH)
         total = torch.zeros((), device=self.device)
         self.forward.train()
         for done in range(1, len(plan) + 1):

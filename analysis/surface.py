@@ -1,0 +1,240 @@
+"""A score over the box of learning rate and weight decay: the grid it is known on, and what can be read off it.
+
+Notation: u = log10 lr, v = log10 weight decay; a surface is an array [..., lr, decay] on a `Grid`, larger is better. Where
+weight decay 0 is a choice it is the last entry of the decay axis. Every share is a measure under pi, the distribution
+trials are drawn from: u and v uniform over the box, weight decay 0 with its own mass. Functions take one surface or a
+stack of them (draws first) and answer for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bocb_tune.space import Dim
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """Where the trials of a cell could lie, in log10 units."""
+
+    lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    zero_mass: float = 0.0
+    """Share of draws with weight decay 0."""
+
+    @classmethod
+    def of(cls, lr: Dim, weight_decay: Dim) -> Box:
+        bounds = [(float(np.log10(dim.low)), float(np.log10(dim.high))) for dim in (lr, weight_decay)]
+        return cls(lr=bounds[0], weight_decay=bounds[1], zero_mass=weight_decay.zero_mass)
+
+    @property
+    def zero_at(self) -> float:
+        """Place of weight decay 0 on the log axis: one decade below the box."""
+        return self.weight_decay[0] - 1
+
+    def scaled(self, u: Array, v: Array) -> Array:
+        """[points, 2], the box being [0, 1] twice."""
+        pairs = ((u, self.lr), (v, self.weight_decay))
+        return np.column_stack([(values - low) / (high - low) for values, (low, high) in pairs])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Nodes of a surface."""
+
+    box: Box
+    num_lr: int = 81
+    num_decay: int = 51
+    """Positive weight decays; one entry more where 0 is a choice."""
+
+    @cached_property
+    def u(self) -> Array:
+        """[lr]"""
+        return np.linspace(*self.box.lr, self.num_lr)
+
+    @cached_property
+    def v(self) -> Array:
+        """[decay], weight decay 0 at its place below the box."""
+        inside = np.linspace(*self.box.weight_decay, self.num_decay)
+        return np.append(inside, self.box.zero_at) if self.has_zero else inside
+
+    @property
+    def has_zero(self) -> bool:
+        return self.box.zero_mass > 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.u), len(self.v)
+
+    @cached_property
+    def decay_weights(self) -> Array:
+        """pi over the decay axis, summing to 1."""
+        inside = _trapezoid(self.num_decay) * (1 - self.box.zero_mass)
+        return np.append(inside, self.box.zero_mass) if self.has_zero else inside
+
+    @cached_property
+    def weights(self) -> Array:
+        """pi over the nodes [lr, decay], summing to 1."""
+        return np.outer(_trapezoid(self.num_lr), self.decay_weights)
+
+    def nodes(self) -> tuple[Array, Array]:
+        """Scaled coordinates [nodes, 2] and whether weight decay is zero [nodes], in the order of a raveled surface."""
+        u, v = (axis.ravel() for axis in np.meshgrid(self.u, self.v, indexing="ij"))
+        is_zero = np.zeros(self.shape)
+        if self.has_zero:
+            is_zero[:, -1] = 1
+        return self.box.scaled(u, v), is_zero.ravel()
+
+
+def _trapezoid(count: int) -> Array:
+    weights = np.ones(count)
+    weights[[0, -1]] = 0.5
+    return weights / weights.sum()
+
+
+def argmax(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Place of the largest node of each surface: its index along lr and along decay, each [...]."""
+    flat = values.reshape(*values.shape[:-2], -1).argmax(axis=-1)
+    row, column = np.divmod(flat, values.shape[-1])
+    return row, column
+
+
+def best(values: Array) -> Array:
+    """Largest value of each surface [...]."""
+    return values.max(axis=(-2, -1))
+
+
+def mean(values: Array, grid: Grid) -> Array:
+    """Expectation under pi [...]."""
+    expected: Array = np.einsum("...ij,ij->...", values, grid.weights)
+    return expected
+
+
+def near_optimal_volume(values: Array, grid: Grid, epsilon: float) -> Array:
+    """Share of pi within epsilon of the best [...]: the metrics' B2."""
+    near = values >= (best(values) - epsilon)[..., None, None]
+    return mean(near.astype(float), grid)
+
+
+def prior_mean_regret(values: Array, grid: Grid) -> Array:
+    """What a random setting costs against the best [...]: the metrics' C2."""
+    return best(values) - mean(values, grid)
+
+
+def lr_slice(values: Array) -> Array:
+    """Score over lr at the best weight decay [..., lr]."""
+    _, column = argmax(values)
+    return np.take_along_axis(values, column[..., None, None], axis=-1)[..., 0]
+
+
+def lr_profile(values: Array) -> Array:
+    """Score over lr at the best weight decay for each [..., lr]."""
+    profile: Array = values.max(axis=-1)
+    return profile
+
+
+def decay_slice(values: Array, grid: Grid) -> Array:
+    """Score over positive weight decay at the best lr [..., decay]."""
+    row, _ = argmax(values[..., : grid.num_decay])
+    picked = np.take_along_axis(values[..., : grid.num_decay], row[..., None, None], axis=-2)
+    return picked[..., 0, :]
+
+
+def decay_profile(values: Array, grid: Grid) -> Array:
+    """Score over positive weight decay at the best lr for each [..., decay]."""
+    profile: Array = values[..., : grid.num_decay].max(axis=-2)
+    return profile
+
+
+def usable_decades(line: Array, axis: Array, epsilon: float) -> tuple[Array, NDArray[np.bool_], NDArray[np.intp]]:
+    """Length of the stretch around the best of a line [..., nodes] that stays within epsilon of it: the metrics' B3.
+
+    Crossings are interpolated between nodes.
+
+    Returns:
+        Decades [...]; whether the stretch reaches an end of the axis, so that it may go on beyond; and how many
+        stretches there are in all, the others not counted in the length.
+    """
+    flat = line.reshape(-1, line.shape[-1])
+    answers = [_stretch(row, axis, epsilon) for row in flat]
+    length, at_edge, stretches = (np.array(part).reshape(line.shape[:-1]) for part in zip(*answers, strict=True))
+    return length, at_edge, stretches
+
+
+def _stretch(line: Array, axis: Array, epsilon: float) -> tuple[float, bool, int]:
+    level = line.max() - epsilon
+    inside = line >= level
+    top = int(line.argmax())
+    outside = np.flatnonzero(~inside)
+    left = outside[outside < top].max(initial=-1)
+    right = outside[outside > top].min(initial=len(line))
+    start = axis[0] if left < 0 else _crossing(line, axis, left, left + 1, level)
+    end = axis[-1] if right == len(line) else _crossing(line, axis, right - 1, right, level)
+    stretches = int(np.sum(inside & ~np.r_[False, inside[:-1]]))
+    return float(end - start), bool(left < 0 or right == len(line)), stretches
+
+
+def _crossing(line: Array, axis: Array, i: int, j: int, level: float) -> float:
+    share = (level - line[i]) / (line[j] - line[i])
+    return float(axis[i] + share * (axis[j] - axis[i]))
+
+
+def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float, float] | None = None) -> Array:
+    """Mean loss of a log-uniform value against the best of the line, nothing below the floor [...]: the metrics' C1.
+
+    Args:
+        line: score [..., nodes] over `axis` [nodes].
+        floor: score of a diverged run.
+        window: the stretch of the axis that counts; all of it by default.
+    """
+    low, high = window or (axis[0], axis[-1])
+    fine = np.linspace(max(low, axis[0]), min(high, axis[-1]), 401)
+    flat = line.reshape(-1, line.shape[-1])
+    values = np.array([np.interp(fine, axis, row) for row in flat]).reshape(*line.shape[:-1], len(fine))
+    weights = _trapezoid(len(fine))
+    return values.max(axis=-1) - np.maximum(values, floor) @ weights
+
+
+def variance_shares(values: Array, grid: Grid, keep: NDArray[np.bool_] | None = None) -> tuple[Array, Array, Array]:
+    """Variance of the score under pi, and the shares of it due to lr alone and to weight decay alone [...].
+
+    The rest is their interaction. Exact on the grid: the metrics' C7 (functional ANOVA).
+
+    Args:
+        keep: nodes [lr, decay] that count; pi is renormalised over them. With nodes left out the parts are those of
+            the additive fit, so that shares stay within [0, 1].
+    """
+    if keep is not None:
+        return _restricted_shares(values, grid, keep)
+    by_lr = values @ grid.decay_weights
+    by_decay = np.einsum("...ij,i->...j", values, _trapezoid(grid.num_lr))
+    overall = mean(values, grid)
+    total = mean(values**2, grid) - overall**2
+    lr = (by_lr**2) @ _trapezoid(grid.num_lr) - overall**2
+    decay = (by_decay**2) @ grid.decay_weights - overall**2
+    safe = np.where(total > 0, total, 1.0)
+    return total, lr / safe, decay / safe
+
+
+def _restricted_shares(values: Array, grid: Grid, keep: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+    weights = np.where(keep, grid.weights, 0.0)
+    weights = weights / weights.sum()
+    centred = values - np.einsum("...ij,ij->...", values, weights)[..., None, None]
+    total = np.einsum("...ij,ij->...", centred**2, weights)
+    by_lr = _group_variance(centred, weights, axis=-1)
+    by_decay = _group_variance(centred, weights, axis=-2)
+    safe = np.where(total > 0, total, 1.0)
+    return total, by_lr / safe, by_decay / safe
+
+
+def _group_variance(centred: Array, weights: Array, axis: int) -> Array:
+    """Variance between the conditional means along an axis."""
+    mass = weights.sum(axis=axis)
+    sums = np.einsum("...ij,ij->...i" if axis == -1 else "...ij,ij->...j", centred, weights)
+    return np.sum(sums**2 / np.where(mass > 0, mass, 1.0), axis=-1)
