@@ -2,8 +2,9 @@
 
     P(div | u, v) = sigmoid((u - c - w d) e^g),     d = weight decay scaled to [-1, 1] over the box
 
-Whether the line may lean with weight decay (w) is decided by leave-one-out log score. A trial that was stopped at a share
-r of its budget had diverged by then with probability p F(r) only, F being the distribution of the time of divergence.
+Whether the line may lean with weight decay (w) is decided by leave-one-out log score. A trial that was stopped at a
+share r of its budget had diverged by then with probability p F(r) only, F being the distribution of the time of
+divergence.
 The three parameters are few enough for an exact posterior on a grid: no optimiser, no approximation by a normal.
 """
 
@@ -55,7 +56,9 @@ def probability(u: Array, d: Array, place: Array, log_steepness: Array, lean: Ar
     return expit((u - place - lean * d) * np.exp(log_steepness))
 
 
-def fit_divergence(u: Array, d: Array, diverged: NDArray[np.bool_], share: Array, box: tuple[float, float]) -> Divergence:
+def fit_divergence(
+    u: Array, d: Array, diverged: NDArray[np.bool_], share: Array, box: tuple[float, float]
+) -> Divergence:
     """Posterior of the line.
 
     Args:
@@ -74,7 +77,7 @@ def fit_divergence(u: Array, d: Array, diverged: NDArray[np.bool_], share: Array
 
 
 def _share_seen(diverged: NDArray[np.bool_], share: Array) -> Array:
-    """F at the end of each trial [trials]: how many of those that diverge had done so by then, 1 where it ran to its end.
+    """F at the end of each trial [trials]: how many of those that diverge had done so by then; 1 at the full budget.
 
     Late divergences are seen only of trials that were not stopped before, and count for those that were.
     """

@@ -1,7 +1,8 @@
 """Gaussian process over learning rate, weight decay and fidelity, fitted on every record of every trial of a cell.
 
-Notation, for n trials and N records; x = (u, v) are log10 learning rate and log10 weight decay scaled to the box [0, 1],
-z = 1 where weight decay is zero, tau in [0, 1] the distance to the full budget (0: full budget), y a standardised score:
+Notation, for n trials and N records; x = (u, v) are log10 learning rate and log10 weight decay scaled to the box
+[0, 1], z = 1 where weight decay is zero, tau in [0, 1] the distance to the full budget (0: full budget), y a
+standardised score:
 
     y = f(x) + tau h(x) + e_trial + e_record
     f ~ GP(a1^2 M(u, v; lu, lv) + Q(u, v) + z z' a0^2 M(u; lu))         the landscape at full budget
@@ -9,9 +10,9 @@ z = 1 where weight decay is zero, tau in [0, 1] the distance to the full budget 
     e_trial ~ N(0, st^2), shared by the records of a trial (they are one seed);  e_record ~ N(0, se^2 + known variance)
 
 M is the Matern 5/2 correlation, Q the kernel of a quadratic polynomial, c = 2u - 1. Since each record is linear in the
-2n values (f + e_trial, h) of the trials, the N x N covariance is a diagonal plus a matrix of rank 2n, and the likelihood
-and its gradient cost O(n^3) however many records a trial has (Rasmussen & Williams, "Gaussian Processes for Machine
-Learning", 2006, sections 5.4 and A.3).
+2n values (f + e_trial, h) of the trials, the N x N covariance is a diagonal plus a matrix of rank 2n, and the
+likelihood and its gradient cost O(n^3) however many records a trial has (Rasmussen & Williams, "Gaussian Processes for
+Machine Learning", 2006, sections 5.4 and A.3).
 """
 
 from __future__ import annotations
@@ -290,4 +291,3 @@ def draw_normal(mean: Array, covariance: Array, z: Array) -> Array:
         root = vectors * np.sqrt(np.maximum(values, 0))
     drawn: Array = mean + z @ root.T
     return drawn
-

@@ -104,6 +104,13 @@ class Scale:
         share = expit(self.forward(score))
         return 1 / (self.num_images * share * (1 - share))
 
+    def step(self, score: float, sd: float) -> float:
+        """Change of the score for one sd of noise of its value, the known part included."""
+        at = np.array([score])
+        reach = np.sqrt(sd**2 + self.variance(at))
+        value = self.forward(at)
+        return float((self.backward(value + reach) - self.backward(value - reach))[0] / 2)
+
     def backward(self, value: Array) -> Array:
         if not self.bounded:
             return value
@@ -140,6 +147,49 @@ class Validation:
     def is_poor(self) -> bool:
         far_off = self.rmse > 0.5 * self.spread and self.rmse > 2 * self.noise
         return far_off or self.coverage90 < 0.70 or abs(self.audit_z) > 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A fitted cell as it is kept and passed on: small, since `landscape()` makes the draws anew, always the same."""
+
+    box: Box
+    scale: Scale
+    process: Array
+    """Draws of the process on the coarse grid [draws, lr, decay], in the terms of `Scale.forward`."""
+    place: Array
+    """Draws of the line of divergence: its place [draws] (see `divergence.py`)."""
+    log_steepness: Array
+    """[draws]"""
+    lean: Array
+    """[draws]"""
+    noise: float
+    """sd of a trial's value: its seed and its last measurement, in the terms of `Scale.forward`."""
+    validation: Validation
+    counts: Counts
+
+    def landscape(self) -> Landscape:
+        """The surface and its draws on the full grid."""
+        grid = Grid(box=self.box)
+        score = self.scale.backward(_refine(self.process.astype(float), _coarse(self.box), grid))
+        d = np.clip(2 * self.box.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1, -1, 1)
+        line = (part[:, None, None] for part in (self.place, self.log_steepness, self.lean))
+        p = probability(grid.u[:, None], d, *line)
+        draws = score + p * (self.scale.floor - score)
+        mean = draws.mean(axis=0)
+        row, column = argmax(mean)
+        return Landscape(
+            grid=grid,
+            mean=mean,
+            draws=draws.astype(np.float32),
+            divergence=p.mean(axis=0),
+            divergence_lr=self.place + self.lean * float(d[column]),
+            log_steepness=self.log_steepness,
+            floor=self.scale.floor,
+            noise=self.scale.step(float(score.mean(axis=0)[row, column]), self.noise),
+            validation=self.validation,
+            counts=self.counts,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +231,12 @@ class NoLandscape:
 
 
 def fit_landscape(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Landscape | NoLandscape:
+    """The landscape of a cell, or why there is none; see `fit_model`."""
+    model = fit_model(trials, box, scale, seed)
+    return model if isinstance(model, NoLandscape) else model.landscape()
+
+
+def fit_model(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Model | NoLandscape:
     """Model a cell, or say why it cannot be modelled.
 
     Args:
@@ -204,7 +260,20 @@ def fit_landscape(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> 
             counts=trials.counts,
             validation=validation,
         )
-    return _assemble(trials, box, scale, data, fitted, validation, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    process = data.centre + data.unit * _draw_process(fitted, box, rng)
+    place, log_steepness, lean = _fit_line(trials, box).draws(len(process), rng)
+    return Model(
+        box=box,
+        scale=scale,
+        process=process.astype(np.float32),
+        place=place,
+        log_steepness=log_steepness,
+        lean=lean,
+        noise=data.unit * _noise_sd(fitted),
+        validation=validation,
+        counts=trials.counts,
+    )
 
 
 def _in_canonical_order(trials: CellTrials) -> CellTrials:
@@ -236,7 +305,9 @@ def _too_little(trials: CellTrials, box: Box) -> tuple[Reason, str] | None:
         return Reason.TOO_FEW_COMPLETED, f"{completed} trials reached the full budget, {MIN_COMPLETED} are needed"
     span = float(np.ptp(u)) / (box.lr[1] - box.lr[0])
     if distinct < MIN_DISTINCT_LR or span < MIN_SPAN:
-        text = f"{distinct} learning rates over {span:.0%} of the range, {MIN_DISTINCT_LR} over {MIN_SPAN:.0%} are needed"
+        text = (
+            f"{distinct} learning rates over {span:.0%} of the range, {MIN_DISTINCT_LR} over {MIN_SPAN:.0%} are needed"
+        )
         return Reason.TOO_FEW_TRIALS, text
     return None
 
@@ -285,12 +356,12 @@ def _validate(trials: CellTrials, data: _Standardised, fitted: gp.Fit, scale: Sc
     seen, predicted = (scale.backward(data.centre + data.unit * y) for y in (observed, mean))
     done = trials.completed[data.trial]
     audit = trials.audit[data.trial] & done
-    near = scale.backward(data.centre + data.unit * (np.max(observed) + _noise_sd(fitted) * np.array([0.0, -1.0])))
+    noise = data.unit * _noise_sd(fitted)
     return Validation(
         rmse=float(np.sqrt(np.mean((seen - predicted) ** 2))),
         bias=float(np.mean(seen - predicted)),
         spread=_spread_within(seen, tau),
-        noise=max(float(near[0] - near[1]), float(np.median(np.abs(_noise_in_score(data, fitted, scale, predicted))))),
+        noise=float(np.median([scale.step(float(score), noise) for score in predicted])),
         standardised_sd=float(np.std(z)),
         coverage90=float(np.mean(np.abs(z) <= Z90)),
         rank_correlation=float(spearmanr(predicted[done], seen[done]).statistic) if np.ptp(seen[done]) > 0 else np.nan,
@@ -302,13 +373,6 @@ def _validate(trials: CellTrials, data: _Standardised, fitted: gp.Fit, scale: Sc
 def _noise_sd(fitted: gp.Fit) -> float:
     """sd of a trial's y: its seed and one measurement."""
     return float(np.hypot(*np.exp(fitted.log_theta[-2:])))
-
-
-def _noise_in_score(data: _Standardised, fitted: gp.Fit, scale: Scale, score: Array) -> Array:
-    """One sd of noise at the given scores, in the unit of the score [trials]."""
-    value = scale.forward(score)
-    step = data.unit * np.sqrt(_noise_sd(fitted) ** 2 + scale.variance(score) / data.unit**2)
-    return (scale.backward(value + step) - scale.backward(value - step)) / 2
 
 
 def _spread_within(values: Array, group: Array) -> float:
@@ -325,40 +389,6 @@ def _why_poor(found: Validation) -> str:
     )
 
 
-def _assemble(
-    trials: CellTrials,
-    box: Box,
-    scale: Scale,
-    data: _Standardised,
-    fitted: gp.Fit,
-    validation: Validation,
-    rng: np.random.Generator,
-) -> Landscape:
-    grid = Grid(box=box)
-    process = data.centre + data.unit * _draw_process(fitted, grid, rng)
-    score = scale.backward(process)
-    line = _fit_line(trials, box)
-    place, log_steepness, lean = line.draws(len(score), rng)
-    d = 2 * box.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1
-    p = probability(grid.u[:, None], np.clip(d, -1, 1), *(part[:, None, None] for part in (place, log_steepness, lean)))
-    draws = score + p * (scale.floor - score)
-    mean = draws.mean(axis=0)
-    row, column = argmax(mean)
-    at_best = float(score.mean(axis=0)[row, column])
-    return Landscape(
-        grid=grid,
-        mean=mean,
-        draws=draws.astype(np.float32),
-        divergence=p.mean(axis=0),
-        divergence_lr=place + lean * float(np.clip(d[column], -1, 1)),
-        log_steepness=log_steepness,
-        floor=scale.floor,
-        noise=float(_noise_in_score(data, fitted, scale, np.array([at_best]))[0]),
-        validation=validation,
-        counts=trials.counts,
-    )
-
-
 def _fit_line(trials: CellTrials, box: Box) -> Divergence:
     zero = trials.weight_decay == 0
     v = np.where(zero, box.zero_at, np.log10(np.where(zero, 1.0, trials.weight_decay)))
@@ -367,16 +397,20 @@ def _fit_line(trials: CellTrials, box: Box) -> Divergence:
     return fit_divergence(u, d, trials.diverged, trials.share, box.lr)
 
 
-def _draw_process(fitted: gp.Fit, grid: Grid, rng: np.random.Generator) -> Array:
-    """Draws of f on the grid [draws, lr, decay], in mirrored pairs so that their mean is that of the process."""
-    coarse = Grid(box=grid.box, num_lr=COARSE_LR, num_decay=COARSE_DECAY)
+def _draw_process(fitted: gp.Fit, box: Box, rng: np.random.Generator) -> Array:
+    """Draws of f on the coarse grid [draws, lr, decay], in mirrored pairs so that their mean is that of the process."""
+    coarse = _coarse(box)
     x, is_zero = coarse.nodes()
     draws = []
     for log_theta in fitted.hyper_draws(NUM_HYPER, rng):
         mean, covariance = fitted.likelihood.solved(log_theta).landscape(x, is_zero)
         z = rng.standard_normal((DRAWS_EACH // 2, len(mean)))
         draws.append(gp.draw_normal(mean, covariance, np.concatenate([z, -z])))
-    return _refine(np.concatenate(draws).reshape(-1, *coarse.shape), coarse, grid)
+    return np.concatenate(draws).reshape(-1, *coarse.shape)
+
+
+def _coarse(box: Box) -> Grid:
+    return Grid(box=box, num_lr=COARSE_LR, num_decay=COARSE_DECAY)
 
 
 def _refine(values: Array, coarse: Grid, grid: Grid) -> Array:

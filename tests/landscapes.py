@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bocb_tune.analysis.landscape import CellTrials
+from bocb_tune.analysis.estimate import Counts
+from bocb_tune.analysis.landscape import CellTrials, Landscape, Validation
 from bocb_tune.analysis.surface import Box, Grid
 
 Array = NDArray[np.float64]
 Surface = Callable[[Array, Array], Array]
 
 BOX = Box(lr=(-5.0, 0.0), weight_decay=(-6.0, -1.0))
+BOX_WITH_ZERO = replace(BOX, zero_mass=0.15)
 CENTRE = (-2.5, -3.5)
 
 
@@ -51,7 +53,7 @@ class Planted:
     crossing: float = 0.25
     cliff: float = -0.8
     """log10 lr at which half of the trials diverge."""
-    box: Box = Box(lr=(-5.0, 0.0), weight_decay=(-6.0, -1.0), zero_mass=0.15)
+    box: Box = BOX_WITH_ZERO
     floor: float = 1.0
 
     def logit(self, u: Array, v: Array) -> Array:
@@ -122,4 +124,33 @@ def simulate(
         record_trial=np.array(trial, dtype=np.intp),
         record_share=np.array(at),
         record_score=np.array(score),
+    )
+
+
+def exact(
+    surface: Surface, *, box: Box = BOX, nodes: int = 801, divergence_lr: float = np.inf, diverged: int = 0
+) -> Landscape:
+    """The landscape one would have if nothing were uncertain."""
+    values, grid = on_grid(surface, nodes, box)
+    return Landscape(
+        grid=grid,
+        mean=values,
+        draws=np.repeat(values[None], 3, axis=0),
+        divergence=np.repeat((grid.u > divergence_lr).astype(float)[:, None], len(grid.v), axis=1),
+        divergence_lr=np.full(3, divergence_lr),
+        log_steepness=np.full(3, 10.0),
+        floor=1.0,
+        noise=0.1,
+        validation=Validation(
+            rmse=0.1,
+            bias=0.0,
+            spread=10.0,
+            noise=0.1,
+            standardised_sd=1.0,
+            coverage90=0.9,
+            rank_correlation=1.0,
+            num_audit=0,
+            audit_z=float("nan"),
+        ),
+        counts=Counts(n_trials=64, n_completed=20, n_stopped=44 - diverged, n_diverged=diverged),
     )

@@ -1,0 +1,180 @@
+"""The model of a cell on trials simulated under early stopping, where the truth is known (fixture S14)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bocb_tune.analysis import sensitivity, surface
+from bocb_tune.analysis.divergence import fit_divergence
+from bocb_tune.analysis.estimate import Reason
+from bocb_tune.analysis.landscape import CellTrials, Landscape, NoLandscape, Scale, fit_landscape
+from bocb_tune.analysis.surface import Grid
+from tests.landscapes import BOWL, BOX, HARD, RIDGE, Planted, simulate
+
+SCALE = Scale(bounded=True, floor=1.0)
+LEVEL = 0.90
+
+
+def fitted(planted: Planted, count: int, seed: int) -> Landscape:
+    found = fit_landscape(simulate(planted, count, seed), planted.box, SCALE)
+    assert isinstance(found, Landscape), found
+    return found
+
+
+def truth(planted: Planted) -> dict[str, float]:
+    grid = Grid(box=planted.box, num_lr=801, num_decay=501)
+    values = planted.expected(grid.u[:, None], grid.v[None, :])
+    return {name: float(function(values, grid)) for name, function in FUNCTIONALS.items()}
+
+
+FUNCTIONALS: dict[str, Any] = {
+    "near_optimal_volume": lambda e, grid: surface.near_optimal_volume(e, grid, 2.0),
+    "usable_decades": lambda e, grid: surface.usable_decades(surface.lr_slice(e), grid.u, 2.0)[0],
+    "lr_star": lambda e, grid: grid.u[surface.argmax(e)[0]],
+    "lr_sensitivity": lambda e, grid: surface.line_sensitivity(surface.lr_slice(e), grid.u, 1.0),
+    "prior_mean_regret": lambda e, grid: surface.prior_mean_regret(e, grid),
+    "lr_variance_share": lambda e, grid: surface.variance_shares(e, grid)[1],
+}
+
+
+def coverage(planted: Planted, count: int, seeds: int) -> dict[str, float]:
+    """Share of the 90 % intervals that hold the truth, half a grid step granted to what is read off nodes."""
+    known = truth(planted)
+    hits: dict[str, list[bool]] = {name: [] for name in known}
+    for seed in range(seeds):
+        cell = fit_landscape(simulate(planted, count, seed), planted.box, SCALE)
+        if isinstance(cell, NoLandscape):
+            continue
+        for name, function in FUNCTIONALS.items():
+            lo, hi = np.quantile(function(cell.draws, cell.grid), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            slack = 0.032 if name == "lr_star" else 0.0
+            hits[name].append(bool(lo - slack <= known[name] <= hi + slack))
+    assert min(map(len, hits.values())) >= 0.9 * seeds
+    return {name: float(np.mean(hit)) for name, hit in hits.items()}
+
+
+@pytest.mark.parametrize("planted", [BOWL, RIDGE, HARD], ids=["bowl", "ridge", "hard"])
+def test_coverage_over_a_few_seeds(planted: Planted) -> None:
+    assert min(coverage(planted, 60, 8).values()) >= 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [30, 60])
+@pytest.mark.parametrize("planted", [BOWL, RIDGE, HARD], ids=["bowl", "ridge", "hard"])
+def test_coverage(planted: Planted, count: int) -> None:
+    found = coverage(planted, count, 60)
+    print(count, planted, found)
+    assert min(found.values()) >= 0.80
+
+
+def test_errors_are_small() -> None:
+    known = truth(BOWL)
+    cells = [fitted(BOWL, 60, seed) for seed in range(6)]
+    for name, most in {"near_optimal_volume": 0.02, "lr_star": 0.3, "prior_mean_regret": 3.0}.items():
+        errors = [FUNCTIONALS[name](cell.mean, cell.grid) - known[name] for cell in cells]
+        assert abs(float(np.mean(errors))) < most
+
+
+def test_order_of_trials_does_not_matter() -> None:
+    trials = simulate(BOWL, 40, 3)
+    order = np.random.default_rng(0).permutation(40)
+    place = np.argsort(order)
+    records = np.argsort(place[trials.record_trial], kind="stable")
+    shuffled = CellTrials(
+        **{
+            name: getattr(trials, name)[order]
+            for name in ("lr", "weight_decay", "diverged", "completed", "audit", "share")
+        },
+        record_trial=place[trials.record_trial][records],
+        record_share=trials.record_share[records],
+        record_score=trials.record_score[records],
+    )
+    one, other = (fit_landscape(t, BOWL.box, SCALE) for t in (trials, shuffled))
+    assert isinstance(one, Landscape)
+    assert isinstance(other, Landscape)
+    assert np.array_equal(one.draws, other.draws)
+
+
+def test_unit_of_the_learning_rate_does_not_matter() -> None:
+    trials = simulate(BOWL, 40, 3)
+    scaled = replace(trials, lr=100 * trials.lr)
+    box = replace(BOWL.box, lr=(BOWL.box.lr[0] + 2, BOWL.box.lr[1] + 2))
+    one, other = fit_landscape(trials, BOWL.box, SCALE), fit_landscape(scaled, box, SCALE)
+    assert isinstance(one, Landscape)
+    assert isinstance(other, Landscape)
+    assert one.mean == pytest.approx(other.mean, abs=0.05)
+
+
+def test_affine_scores_do_not_matter_where_they_are_not_shares() -> None:
+    scale = Scale(bounded=False, floor=-20.0)
+    trials = simulate(BOWL, 40, 3)
+    moved = replace(trials, record_score=3 * trials.record_score + 7)
+    one = fit_landscape(trials, BOWL.box, scale)
+    other = fit_landscape(moved, BOWL.box, replace(scale, floor=3 * scale.floor + 7))
+    assert isinstance(one, Landscape)
+    assert isinstance(other, Landscape)
+    assert 3 * one.mean + 7 == pytest.approx(other.mean, abs=0.05)
+
+
+def test_too_few_trials() -> None:
+    assert refusal(simulate(BOWL, 20, 0)) is Reason.TOO_FEW_TRIALS
+
+
+def test_too_narrow_a_range() -> None:
+    trials = simulate(BOWL, 60, 0)
+    assert refusal(replace(trials, lr=10 ** (-3 + 0.1 * np.log10(trials.lr)))) is Reason.TOO_FEW_TRIALS
+
+
+def test_too_few_completed() -> None:
+    trials = simulate(BOWL, 60, 0)
+    assert refusal(replace(trials, completed=np.zeros(60, dtype=bool))) is Reason.TOO_FEW_COMPLETED
+
+
+def test_all_diverged() -> None:
+    planted = replace(BOWL, cliff=-9.0)
+    assert refusal(simulate(planted, 60, 0)) is Reason.ALL_DIVERGED
+
+
+def test_constant_scores() -> None:
+    trials = simulate(BOWL, 60, 0)
+    assert refusal(replace(trials, record_score=np.full_like(trials.record_score, 50.0))) is Reason.DEGENERATE_VARIANCE
+
+
+def test_scores_that_follow_no_landscape() -> None:
+    trials = simulate(BOWL, 60, 0, stop=False)
+    rng = np.random.default_rng(0)
+    steps = rng.choice([20.0, 80.0], 60)[trials.record_trial]
+    cell = fit_landscape(replace(trials, record_score=steps + rng.standard_normal(len(steps))), BOWL.box, SCALE)
+    if isinstance(cell, Landscape):  # all of it noise: then no tolerance is fine enough to say anything
+        assert sensitivity.near_optimal_volume(cell).reason is Reason.EPS_BELOW_NOISE
+
+
+def test_divergence_seen_too_seldom_among_stopped_trials_is_made_up_for() -> None:
+    """Half of the trials diverge beyond the line, all of them late; most are stopped before."""
+    rng = np.random.default_rng(0)
+    u = rng.uniform(-5, 0, 400)
+    would = u > -1.5
+    stopped = rng.random(400) < 0.7
+    seen = would & ~stopped
+    share = np.where(stopped, 0.1, np.where(seen, 0.8, 1.0))
+    line = fit_divergence(u, np.zeros(400), seen, share, BOX.lr)
+    assert float(line.place @ line.weight) == pytest.approx(-1.5, abs=0.1)
+    assert float(line.lean @ line.weight) == 0
+
+
+def test_line_leans_when_weight_decay_moves_it() -> None:
+    rng = np.random.default_rng(0)
+    u, d = rng.uniform(-5, 0, 300), rng.uniform(-1, 1, 300)
+    line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), BOX.lr)
+    assert float(line.lean @ line.weight) == pytest.approx(0.6, abs=0.15)
+
+
+def refusal(trials: CellTrials) -> Reason:
+    found = fit_landscape(trials, BOX, SCALE)
+    assert isinstance(found, NoLandscape)
+    assert found.detail
+    return found.reason
