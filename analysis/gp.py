@@ -4,11 +4,13 @@ Notation, for n trials and N records; x = (u, v) are log10 learning rate and log
 [0, 1], z = 1 where weight decay is zero, tau in [0, 1] the distance to the full budget (0: full budget), y a
 standardised score:
 
-    y = f(x) + tau h(x) + e_trial + e_record
+    y = f(x) + g(tau) h(x) + e_trial + e_record,        g(tau) = (exp(k tau) - 1) / (exp(k) - 1)
     f ~ GP(a1^2 M(u, v; lu, lv) + Q(u, v) + z z' a0^2 M(u; lu))         the landscape at full budget
     h ~ GP(a2^2 M(u, v; mu, mv) + 1 + c c')                             what is not learnt yet; lets curves cross
     e_trial ~ N(0, st^2), shared by the records of a trial (they are one seed);  e_record ~ N(0, se^2 + known variance)
 
+With tau logarithmic in the budget, g makes every power law of the budget exact, with k its exponent times
+log(R / r_min).
 M is the Matern 5/2 correlation, Q the kernel of a quadratic polynomial, c = 2u - 1. Since each record is linear in the
 2n values (f + e_trial, h) of the trials, the N x N covariance is a diagonal plus a matrix of rank 2n, and the
 likelihood and its gradient cost O(n^3) however many records a trial has (Rasmussen & Williams, "Gaussian Processes for
@@ -26,12 +28,12 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 
-NAMES = ("a1", "lu", "lv", "a0", "a2", "mu", "mv", "st", "se")
-"""The hyper-parameters; everything below holds their natural logarithms, in this order."""
-PRIOR_MEDIAN = np.log([0.7, 0.3, 0.5, 0.3, 0.4, 0.5, 0.8, 0.05, 0.03])
-PRIOR_SD = np.array([0.8, 0.6, 0.6, 0.8, 0.8, 0.6, 0.6, 0.8, 0.8])
+NAMES = ("a1", "lu", "lv", "a0", "a2", "mu", "mv", "st", "se", "k")
+"""The hyper-parameters; `theta` holds their natural logarithms in this order, and k as it is."""
+PRIOR_MEDIAN = np.append(np.log([0.7, 0.3, 0.5, 0.3, 0.4, 0.5, 0.8, 0.05, 0.03]), 0.8)
+PRIOR_SD = np.array([0.8, 0.6, 0.6, 0.8, 0.8, 0.6, 0.6, 0.8, 0.8, 0.8])
 JITTER = 1e-8
-_A1, _LU, _LV, _A0, _A2, _MU, _MV, _ST, _SE = range(9)
+_A1, _LU, _LV, _A0, _A2, _MU, _MV, _ST, _SE, _K = range(10)
 _QUADRATIC_SD = np.array([2.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 """Prior sd of the coefficients of 1, c, d, c^2, cd, d^2 with c = 2u - 1 and d = 2v - 1."""
 
@@ -82,6 +84,14 @@ def landscape_kernel(log_theta: Array, x1: Array, zero1: Array, x2: Array, zero2
     return cov
 
 
+def progress(tau: Array, k: float) -> tuple[Array, Array]:
+    """g(tau) and its derivative with respect to k."""
+    if abs(k) < 1e-4:
+        return tau + k * tau * (tau - 1) / 2, tau * (tau - 1) / 2
+    top, whole = np.expm1(k * tau), np.expm1(k)
+    return top / whole, (tau * np.exp(k * tau) * whole - top * np.exp(k)) / whole**2
+
+
 class Likelihood:
     """Negative log posterior density of the hyper-parameters, with its gradient, of one set of records."""
 
@@ -97,7 +107,7 @@ class Likelihood:
         self._drift = 1 + np.outer(c, c)
 
     def __call__(self, log_theta: Array) -> tuple[float, Array]:
-        """Value and gradient [9]."""
+        """Value and gradient [10]."""
         state = _Solved(self, log_theta)
         off = (log_theta - PRIOR_MEDIAN) / PRIOR_SD
         return state.value + 0.5 * float(off @ off), state.gradient() + off / PRIOR_SD
@@ -115,6 +125,7 @@ class _Solved:
         self._of, self.log_theta = likelihood, log_theta
         self.records = records = likelihood.records
         theta = self._theta = np.exp(log_theta)
+        self._g, self._g_slope = progress(records.tau, float(log_theta[_K]))
         du2, dv2 = likelihood._du2, likelihood._dv2
         self._u1, self._v1 = du2 / theta[_LU] ** 2, dv2 / theta[_LV] ** 2
         self._u2, self._v2 = du2 / theta[_MU] ** 2, dv2 / theta[_MV] ** 2
@@ -123,11 +134,11 @@ class _Solved:
         self._m2, self._w2 = matern52(self._u2 + self._v2)
         identity = np.eye(records.num_trials)
         landscape = theta[_A1] ** 2 * self._m1 + likelihood._quadratic + theta[_A0] ** 2 * likelihood._zero * self._m0
-        fidelity = theta[_A2] ** 2 * self._m2 + likelihood._drift + JITTER * identity
+        fidelity = self._fidelity = theta[_A2] ** 2 * self._m2 + likelihood._drift + JITTER * identity
         l1 = cholesky(landscape + (theta[_ST] ** 2 + JITTER) * identity, lower=True, check_finite=False)
         l2 = cholesky(fidelity, lower=True, check_finite=False)
         self.precision = 1 / (theta[_SE] ** 2 + records.variance)
-        weights = [self.precision, self.precision * records.tau, self.precision * records.tau**2]
+        weights = [self.precision, self.precision * self._g, self.precision * self._g**2]
         self._s0, self._s1, self._s2 = (self._by_trial(weight) for weight in weights)
         self._b = np.concatenate([self._by_trial(weight * records.y) for weight in weights[:2]])
         self.h = self._posterior(l1, l2)
@@ -193,17 +204,25 @@ class _Solved:
                 0.5 * np.sum(late * self._w2 * self._v2),
                 theta[_ST] ** 2 * np.trace(p1),
                 theta[_SE] ** 2 * np.sum(self._record_terms()),
+                np.sum(self._progress_terms(pull) * self._g_slope),
             ]
         )
 
+    def _progress_terms(self, pull: Array) -> Array:
+        """Derivative of the value with respect to g of each record [records]."""
+        n, trial, k = self.records.num_trials, self.records.trial, self._fidelity
+        reach = self.h[:, :n] * self._s1 + self.h[:, n:] * self._s2
+        spread = (reach[:n] * k).sum(axis=1)[trial] + self._g * (reach[n:] * k).sum(axis=1)[trial]
+        known = self.precision * (self._g * np.diag(k)[trial] - spread)
+        terms: Array = known - self._record_pull() * (k @ pull[n:])[trial]
+        return terms
+
     def _record_terms(self) -> Array:
         """diag(K^-1) - (K^-1 y)^2 [records]."""
-        n, trial, tau = self.records.num_trials, self.records.trial, self.records.tau
+        n, trial, g = self.records.num_trials, self.records.trial, self._g
         diagonal = np.diag(self.h)
-        spread = diagonal[:n][trial] + 2 * tau * np.diag(self.h[:n, n:])[trial] + tau**2 * diagonal[n:][trial]
-        mean = self.h @ self._b
-        residual = self.precision * (self.records.y - mean[trial] - tau * mean[n + trial])
-        terms: Array = self.precision - self.precision**2 * spread - residual**2
+        spread = diagonal[:n][trial] + 2 * g * np.diag(self.h[:n, n:])[trial] + g**2 * diagonal[n:][trial]
+        terms: Array = self.precision - self.precision**2 * spread - self._record_pull() ** 2
         return terms
 
     def landscape(self, x: Array, is_zero: Array) -> tuple[Array, Array]:
@@ -222,7 +241,7 @@ class _Solved:
         pull = self._record_pull()
         for i in range(n):
             rows = slice(starts[i], starts[i + 1])
-            a = np.column_stack([np.ones(starts[i + 1] - starts[i]), records.tau[rows]])
+            a = np.column_stack([np.ones(starts[i + 1] - starts[i]), self._g[rows]])
             w = self.precision[rows]
             own = self.h[np.ix_([i, n + i], [i, n + i])]
             inverse = np.diag(w) - (w[:, None] * a) @ own @ (a.T * w)
@@ -233,9 +252,9 @@ class _Solved:
 
     def _record_pull(self) -> Array:
         """K^-1 y [records]."""
-        n, trial, tau = self.records.num_trials, self.records.trial, self.records.tau
+        n, trial = self.records.num_trials, self.records.trial
         mean = self.h @ self._b
-        pull: Array = self.precision * (self.records.y - mean[trial] - tau * mean[n + trial])
+        pull: Array = self.precision * (self.records.y - mean[trial] - self._g * mean[n + trial])
         return pull
 
 
@@ -245,12 +264,12 @@ class Fit:
 
     likelihood: Likelihood
     log_theta: Array
-    """[9]"""
+    """[10]"""
     root: Array
-    """[9, 9], a square root of the covariance of the hyper-parameters."""
+    """[10, 10], a square root of the covariance of the hyper-parameters."""
 
     def hyper_draws(self, count: int, rng: np.random.Generator) -> Array:
-        """[count, 9]; no further from the prior than four of its sd."""
+        """[count, 10]; no further from the prior than four of its sd."""
         draws = self.log_theta + rng.standard_normal((count, len(NAMES))) @ self.root.T
         return np.clip(draws, PRIOR_MEDIAN - 4 * PRIOR_SD, PRIOR_MEDIAN + 4 * PRIOR_SD)
 

@@ -66,6 +66,13 @@ class CellTrials:
         found[self.record_trial] = self.record_score
         return found
 
+    @cached_property
+    def survived(self) -> Array:
+        """Share of the budget by which the trial had not diverged yet [trials]."""
+        last = np.zeros(len(self.lr))
+        last[self.record_trial] = self.record_share
+        return np.where(self.diverged, np.minimum(last, self.share), self.share)
+
     @property
     def counts(self) -> Counts:
         stopped = ~self.completed & ~self.diverged
@@ -372,7 +379,7 @@ def _validate(trials: CellTrials, data: _Standardised, fitted: gp.Fit, scale: Sc
 
 def _noise_sd(fitted: gp.Fit) -> float:
     """sd of a trial's y: its seed and one measurement."""
-    return float(np.hypot(*np.exp(fitted.log_theta[-2:])))
+    return float(np.hypot(*np.exp(fitted.log_theta[[gp.NAMES.index("st"), gp.NAMES.index("se")]])))
 
 
 def _spread_within(values: Array, group: Array) -> float:
@@ -394,7 +401,7 @@ def _fit_line(trials: CellTrials, box: Box) -> Divergence:
     v = np.where(zero, box.zero_at, np.log10(np.where(zero, 1.0, trials.weight_decay)))
     u = np.log10(trials.lr)
     d = np.clip(2 * box.scaled(u, v)[:, 1] - 1, -1, 1)
-    return fit_divergence(u, d, trials.diverged, trials.share, box.lr)
+    return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, box.lr)
 
 
 def _draw_process(fitted: gp.Fit, box: Box, rng: np.random.Generator) -> Array:

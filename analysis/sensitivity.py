@@ -326,13 +326,14 @@ def _margin(cell: Landscape, log_odds: float) -> Estimate:
     axis = cell.grid.u
     best_u = float(axis[cell.best_node[0]])
     if diverged < MIN_DIVERGED:
-        bound = float(axis[-1] - best_u)
-        text = f"at least: only {diverged} trials diverged up to the end of the range"
+        lowest = float(np.quantile(cell.divergence_lr, (1 - LEVEL) / 2))
+        bound = min(lowest, float(axis[-1])) - best_u
+        text = f"at least: only {diverged} trials diverged"
         known = Estimate(value=bound, lo=bound, unit="decades", counts=cell.counts, method=text)
         return replace(known, reason=Reason.NO_DIVERGENCE)
     line = cell.divergence_lr + log_odds / np.exp(cell.log_steepness)
     draws = line - axis[surface.argmax(cell.draws)[0]]
-    point = float(np.mean(line)) - best_u
+    point = float(np.median(line)) - best_u
     lo, hi = _quantiles(draws)
     return _known(cell, point, (min(lo, point), max(hi, point)), "decades")
 

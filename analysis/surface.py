@@ -1,7 +1,7 @@
 """A score over the box of learning rate and weight decay: the grid it is known on, and what can be read off it.
 
 Notation: u = log10 lr, v = log10 weight decay; a surface is an array [..., lr, decay] on a `Grid`, larger is better.
-Where weight decay 0 is a choice it is the last entry of the decay axis. Every share is a measure under pi, the distribution
+Where weight decay 0 is a choice it is the last entry of the decay axis. Every share is a measure under pi, the law that
 trials are drawn from: u and v uniform over the box, weight decay 0 with its own mass. Functions take one surface or a
 stack of them (draws first) and answer for each.
 """

@@ -25,7 +25,8 @@ def some_records(seed: int = 0, trials: int = 9, rungs: int = 3) -> gp.Records:
 
 def dense_covariance(log_theta: Array, r: gp.Records) -> Array:
     """Covariance of all records, entry by entry as the model is written down."""
-    a1, lu, lv, a0, a2, mu, mv, st, se = np.exp(log_theta)
+    a1, lu, lv, a0, a2, mu, mv, st, se = np.exp(log_theta[:9])
+    g = np.expm1(log_theta[9] * r.tau) / np.expm1(log_theta[9])
 
     def matern(d2: float) -> float:
         d = np.sqrt(5 * d2)
@@ -41,7 +42,7 @@ def dense_covariance(log_theta: Array, r: gp.Records) -> Array:
             k = a1**2 * matern((du / lu) ** 2 + (dv / lv) ** 2)
             k += float(gp.quadratic(r.x[[p]])[0] @ gp.quadratic(r.x[[q]])[0])
             k += r.is_zero[p] * r.is_zero[q] * a0**2 * matern((du / lu) ** 2)
-            k += r.tau[i] * r.tau[j] * (a2**2 * matern((du / mu) ** 2 + (dv / mv) ** 2) + 1 + cp * cq)
+            k += g[i] * g[j] * (a2**2 * matern((du / mu) ** 2 + (dv / mv) ** 2) + 1 + cp * cq)
             cov[i, j] = k + (st**2 if p == q else 0) + (se**2 + r.variance[i] if i == j else 0)
     return cov
 
@@ -53,7 +54,7 @@ def likelihood() -> gp.Likelihood:
 
 def thetas() -> list[Array]:
     rng = np.random.default_rng(1)
-    return [gp.PRIOR_MEDIAN, *(gp.PRIOR_MEDIAN + gp.PRIOR_SD * rng.standard_normal((3, 9)))]
+    return [gp.PRIOR_MEDIAN, *(gp.PRIOR_MEDIAN + gp.PRIOR_SD * rng.standard_normal((3, 10)))]
 
 
 @pytest.mark.parametrize("log_theta", thetas())
@@ -67,8 +68,8 @@ def test_equals_the_dense_likelihood(likelihood: gp.Likelihood, log_theta: Array
 @pytest.mark.parametrize("log_theta", thetas())
 def test_gradient(likelihood: gp.Likelihood, log_theta: Array) -> None:
     _, gradient = likelihood(log_theta)
-    for k in range(9):
-        step = np.zeros(9)
+    for k in range(10):
+        step = np.zeros(10)
         step[k] = 1e-5
         slope = (likelihood(log_theta + step)[0] - likelihood(log_theta - step)[0]) / 2e-5
         assert gradient[k] == pytest.approx(slope, rel=1e-3, abs=1e-3)
@@ -110,3 +111,12 @@ def test_draws_have_their_mean_and_covariance() -> None:
     drawn = gp.draw_normal(np.array([1.0, -1.0]), covariance, rng.standard_normal((20000, 2)))
     assert drawn.mean(axis=0) == pytest.approx([1.0, -1.0], abs=0.05)
     assert np.cov(drawn.T) == pytest.approx(covariance, abs=0.06)
+
+
+def test_progress_holds_every_power_law() -> None:
+    budget = np.array([1.0, 3, 9, 27])
+    tau = np.log(27 / budget) / np.log(27)
+    g, _ = gp.progress(tau, 0.35 * np.log(27))
+    lost = budget**-0.35 - 27**-0.35
+    assert g == pytest.approx(lost / lost[0])
+    assert gp.progress(tau, 0.0)[0] == pytest.approx(tau)

@@ -154,14 +154,14 @@ def test_scores_that_follow_no_landscape() -> None:
 
 
 def test_divergence_seen_too_seldom_among_stopped_trials_is_made_up_for() -> None:
-    """Half of the trials diverge beyond the line, all of them late; most are stopped before."""
+    """The nearer to the line the later a trial diverges, and most of the trials are stopped long before."""
     rng = np.random.default_rng(0)
     u = rng.uniform(-5, 0, 400)
-    would = u > -1.5
-    stopped = rng.random(400) < 0.7
-    seen = would & ~stopped
-    share = np.where(stopped, 0.1, np.where(seen, 0.8, 1.0))
-    line = fit_divergence(u, np.zeros(400), seen, share, BOX.lr)
+    at = np.where(u > -1.5, np.exp(-(u + 1.5) / 0.3), np.inf)
+    end = np.where(rng.random(400) < 0.7, 0.1, 1.0)
+    seen = at <= end
+    share = np.where(seen, at, end)
+    line = fit_divergence(u, np.zeros(400), seen, share, np.where(seen, 0.9 * share, share), BOX.lr)
     assert float(line.place @ line.weight) == pytest.approx(-1.5, abs=0.1)
     assert float(line.lean @ line.weight) == 0
 
@@ -169,7 +169,7 @@ def test_divergence_seen_too_seldom_among_stopped_trials_is_made_up_for() -> Non
 def test_line_leans_when_weight_decay_moves_it() -> None:
     rng = np.random.default_rng(0)
     u, d = rng.uniform(-5, 0, 300), rng.uniform(-1, 1, 300)
-    line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), BOX.lr)
+    line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), np.where(u > -1.5 + 0.6 * d, 0.0, 1.0), BOX.lr)
     assert float(line.lean @ line.weight) == pytest.approx(0.6, abs=0.15)
 
 
