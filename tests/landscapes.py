@@ -128,7 +128,7 @@ def simulate(
 
 
 def exact(
-    surface: Surface, *, box: Box = BOX, nodes: int = 801, divergence_lr: float = np.inf, diverged: int = 0
+    surface: Surface, *, box: Box = BOX, nodes: int = 801, divergence_lr: float = 10.0, diverged: int = 0
 ) -> Landscape:
     """The landscape one would have if nothing were uncertain."""
     values, grid = on_grid(surface, nodes, box)

@@ -1,0 +1,60 @@
+"""Landscapes whose surface is given, for what is computed from landscapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bocb_tune.analysis.estimate import Counts
+from bocb_tune.analysis.landscape import Landscape, Validation
+from bocb_tune.analysis.surface import Box, Grid
+from tests.landscapes import BOX
+
+Array = NDArray[np.float64]
+Surface = Callable[[Array, Array], Array]
+
+VALIDATION = Validation(
+    rmse=0.1,
+    bias=0.0,
+    spread=5.0,
+    noise=0.1,
+    standardised_sd=1.0,
+    coverage90=0.9,
+    rank_correlation=1.0,
+    num_audit=0,
+    audit_z=float("nan"),
+)
+
+
+def landscape(
+    surface: Surface,
+    *,
+    box: Box = BOX,
+    spread: float = 0.2,
+    noise: float = 0.3,
+    num_draws: int = 40,
+    floor: float = 1.0,
+    seed: int = 0,
+    divergence: Surface | None = None,
+) -> Landscape:
+    """A landscape whose mean is the surface, and whose draws are it moved up and down by `spread` points."""
+    grid = Grid(box=box)
+    u, v = grid.u[:, None], grid.v[None, :]
+    mean = np.broadcast_to(surface(u, v), grid.shape).astype(float)
+    shift = np.random.default_rng(seed).normal(0, spread, num_draws // 2)
+    shift = np.concatenate([shift, -shift])
+    p = np.zeros(grid.shape) if divergence is None else np.broadcast_to(divergence(u, v), grid.shape)
+    return Landscape(
+        grid=grid,
+        mean=mean,
+        draws=(mean + shift[:, None, None]).astype(np.float32),
+        divergence=p,
+        divergence_lr=np.full(num_draws, box.lr[1] + 1.0),
+        log_steepness=np.zeros(num_draws),
+        floor=floor,
+        noise=noise,
+        validation=VALIDATION,
+        counts=Counts(n_trials=64, n_completed=12, n_stopped=48, n_diverged=4),
+    )
