@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bocb_tune.analysis.style import ordered_backbones, ordered_optimizers
 from bocb_tune.space import Dim
@@ -26,9 +29,18 @@ TRIAL_COLUMNS = [
     "score",
     "budget",
     "max_budget",
+    "elapsed_s",
+    "audit",
     "message",
 ]
 CURVE_COLUMNS = [*CELL, "trial", "budget", "score"]
+
+# Fewer distinct scores than this are multiples of some common share by chance.
+MIN_DISTINCT_SCORES = 10
+MOST_IMAGES = 100_000
+MOST_SCORES = 500
+ROUNDED = 1e-6
+"""Largest relative error of a score that was written as a decimal number."""
 
 
 class SourceError(ValueError):
@@ -53,7 +65,8 @@ class TrialTable:
     """All trials of a grid, one row each, and their curves; sorted, so the order of the source's rows has no effect."""
 
     trials: pd.DataFrame
-    """`TRIAL_COLUMNS`; numbers are NaN where not known, texts empty; `score` in the objective's unit."""
+    """`TRIAL_COLUMNS`; numbers are NaN where not known, texts empty; `score` in the objective's unit; `audit` for a
+    trial drawn, before it started, to be exempt from stopping."""
     curves: pd.DataFrame
     """`CURVE_COLUMNS`, one row a measurement."""
     objective: Objective
@@ -71,6 +84,24 @@ class TrialTable:
     """Budgets at which the trials of a cell competed, by (backbone, optimizer)."""
     spaces: Mapping[str, Dims] = field(default_factory=dict)
     """Where `lr` and `weight_decay` could lie, by optimizer, where known."""
+    num_images: float = math.inf
+    """Images a score is the share of, where the scores show it: their binomial noise is known then."""
+
+
+def granularity(scores: NDArray[np.float64]) -> float:
+    """The smallest number of images (at most 100,000) that every finite score, in points, is a share of.
+
+    Infinity where there is none, where a score is outside 0..100, or for fewer than 10 distinct scores. Rounding to d
+    decimals looks like 10**(d + 2) images: only a caller who knows that nothing was rounded can tell.
+    """
+    shares = np.unique(scores[np.isfinite(scores)]) / 100
+    if len(shares) < MIN_DISTINCT_SCORES or shares[0] < 0 or shares[-1] > 1:
+        return math.inf
+    images = np.arange(1, MOST_IMAGES + 1)
+    for share in shares[:: -(-len(shares) // MOST_SCORES)]:
+        correct = share * images
+        images = images[np.abs(correct - np.round(correct)) <= ROUNDED * correct]
+    return float(images[0]) if len(images) else math.inf
 
 
 def make_table(
@@ -84,17 +115,21 @@ def make_table(
     rungs: Mapping[tuple[str, str], tuple[int, ...]] | None = None,
     spaces: Mapping[str, Dims] | None = None,
     cells: tuple[tuple[str, str], ...] = (),
+    num_images: float = math.inf,
 ) -> TrialTable:
     """Sort the rows and name the axes; `cells` adds (backbone, optimizer) pairs that have no trial yet."""
+    trials = trials.reindex(columns=TRIAL_COLUMNS)
+    trials = trials.assign(audit=trials["audit"].eq(True), elapsed_s=trials["elapsed_s"].astype(float))
     return TrialTable(
-        trials=trials[TRIAL_COLUMNS].sort_values([*CELL, "trial"], ignore_index=True),
+        trials=trials.sort_values([*CELL, "trial"], ignore_index=True),
         curves=curves[CURVE_COLUMNS].sort_values([*CELL, "trial", "budget"], ignore_index=True),
         objective=objective,
         source=source,
-        backbones=ordered_backbones([*trials["backbone"], *(backbone for backbone, _ in cells)]),
-        optimizers=ordered_optimizers([*trials["optimizer"], *(optimizer for _, optimizer in cells)]),
+        backbones=ordered_backbones([*trials["backbone"].unique(), *(backbone for backbone, _ in cells)]),
+        optimizers=ordered_optimizers([*trials["optimizer"].unique(), *(optimizer for _, optimizer in cells)]),
         notes=notes,
         garbled=garbled,
         rungs=rungs or {},
         spaces=spaces or {},
+        num_images=num_images,
     )

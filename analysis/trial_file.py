@@ -11,16 +11,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from bocb_tune.analysis.table import CELL, CURVE_COLUMNS, TRIAL_COLUMNS, Source, SourceError, TrialTable, make_table
+from bocb_tune.analysis.columns import NUMBERS, REQUIRED, TEXTS, Column, understand, unused_note
+from bocb_tune.analysis.table import (
+    CELL,
+    CURVE_COLUMNS,
+    TRIAL_COLUMNS,
+    Source,
+    SourceError,
+    TrialTable,
+    granularity,
+    make_table,
+)
 from bocb_tune.types import Objective, Phase, TrialStatus
 
 SUFFIXES = (".csv", ".parquet")
-REQUIRED = (*CELL, "score")
-TEXTS = ("trial", "phase", "status", "message")
-NUMBERS = ("lr", "weight_decay", "seed", "score", "budget", "max_budget")
-ALIASES = {"top1": "score", "top_1": "score", "wd": "weight_decay", "learning_rate": "lr"}
 # Lines a message may name before it says "and so on".
 MOST_NAMED = 5
+ABSENT = ("", "nan", "na", "none", "null")
+FLAGS = {"": False, "false": False, "no": False, "0": False, "true": True, "yes": True, "1": True}
+# What rounding to 0 to 3 decimals looks like.
+ROUND_COUNTS = (100, 1_000, 10_000, 100_000)
 
 
 def read_trial_file(path: Path) -> TrialTable:
@@ -30,9 +40,9 @@ def read_trial_file(path: Path) -> TrialTable:
         SourceError: naming file, row and column of what cannot be read.
     """
     reader = _Reader(path, notes=[])
-    rows = reader.checked(reader.raw())
-    rows = reader.without_repetitions(rows)
-    rows, unit = reader.in_points(rows)
+    raw, told = reader.raw()
+    rows = reader.without_repetitions(reader.checked(raw))
+    rows, unit = reader.in_points(rows, told)
     curves = rows[CURVE_COLUMNS].dropna(subset=["budget", "score"])
     curves = curves[curves.duplicated([*CELL, "trial"], keep=False)]
     trials = reader.usable(reader.with_status(reader.one_row_a_trial(rows)))
@@ -42,6 +52,7 @@ def read_trial_file(path: Path) -> TrialTable:
         objective=Objective(metric="score", unit=unit, floor=math.nan),
         source=Source(kind="table", name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest()),
         notes=tuple(reader.notes),
+        num_images=_num_images(rows, unit),
     )
 
 
@@ -52,24 +63,34 @@ class _Reader:
     path: Path
     notes: list[str]
 
-    def raw(self) -> pd.DataFrame:
-        """All columns as text, under their own names, unknown ones left out and said so."""
+    def raw(self) -> tuple[pd.DataFrame, str | None]:
+        """The columns used, called by their fields, values as they stand; the unit that the score's name tells."""
         rows = self._frame()
         rows.index = pd.RangeIndex(2, len(rows) + 2)
+        columns = understand(map(str, rows.columns))
+        rows.columns = pd.Index([column.field for column in columns])
+        self._require_fields(columns)
+        rows = rows.loc[:, rows.columns.notna()]
         rows = rows[~(rows.isna() | (rows == "")).all(axis=1)]
-        rows = rows.rename(columns={name: _plain(str(name)) for name in rows.columns})
-        twice = rows.columns[rows.columns.duplicated()]
-        if len(twice):
-            raise SourceError(f"{self.path}: more than one column is read as {twice[0]!r}; keep one of them")
-        known = {*REQUIRED, *TEXTS, *NUMBERS}
-        if missing := [name for name in REQUIRED if name not in rows]:
-            columns = ", ".join(map(str, rows.columns)) or "none"
-            raise SourceError(f"{self.path}: no column {' or '.join(map(repr, missing))} (found: {columns})")
         if len(rows) == 0:
             raise SourceError(f"{self.path}: the table has a header and no rows")
-        if unused := sorted(set(rows.columns) - known):
-            self.notes.append(f"Columns not used: {', '.join(unused)}.")
-        return rows[[name for name in rows.columns if name in known]]
+        if note := unused_note(columns):
+            self.notes.append(note)
+        return rows, next(column.unit for column in columns if column.field == "score")
+
+    def _require_fields(self, columns: tuple[Column, ...]) -> None:
+        found: dict[str, str] = {}
+        for column in columns:
+            if column.field in found:
+                both = f"{found[column.field]!r} and {column.name!r}"
+                raise SourceError(f"{self.path}: more than one column is read as {column.field!r} ({both}); keep one")
+            if column.field:
+                found[column.field] = column.name
+        if missing := [field for field in REQUIRED if field not in found]:
+            names = ", ".join(column.name for column in columns) or "none"
+            raise SourceError(
+                f"{self.path}: no column {' or '.join(map(repr, missing))} (found: {names}); name so what holds it"
+            )
 
     def _frame(self) -> pd.DataFrame:
         try:
@@ -92,11 +113,14 @@ class _Reader:
         clean = pd.DataFrame({**texts, **numbers}, index=rows.index)[TRIAL_COLUMNS]
         for name in CELL:
             self._refuse(clean[name] == "", rows, name, "is empty")
-        self._refuse(clean["lr"] <= 0, rows, "lr", "is not positive")
-        self._refuse(clean["weight_decay"] < 0, rows, "weight_decay", "is negative")
-        self._refuse(clean["budget"] < 0, rows, "budget", "is negative")
+        self._refuse(clean["lr"] <= 0, rows, "lr", "is not positive; if it is a logarithm, give the rate itself")
+        for name in ("weight_decay", "budget", "max_budget", "elapsed_s"):
+            self._refuse(clean[name] < 0, rows, name, "is negative")
+        self._refuse(clean["seed"] % 1 > 0, rows, "seed", "is not a whole number")
         self._refuse_unknown(clean, "status", [str(status) for status in TrialStatus])
         self._refuse_unknown(clean, "phase", [str(phase) for phase in Phase])
+        self._refuse_unknown(clean, "audit", [flag for flag in FLAGS if flag])
+        clean["audit"] = clean["audit"].map(FLAGS)
         unnamed = clean["trial"] == ""
         clean["trial"] = clean["trial"].where(~unnamed, "row " + clean.index.astype(str).str.zfill(6))
         return clean
@@ -104,13 +128,13 @@ class _Reader:
     def _texts(self, rows: pd.DataFrame, name: str) -> pd.Series[str]:
         column = rows[name] if name in rows else pd.Series("", index=rows.index)
         text = column.where(column.notna(), "").astype(str).str.strip()
-        return text.str.lower() if name in ("status", "phase") else text
+        return text.str.lower() if name in ("status", "phase", "audit") else text
 
     def _numbers(self, rows: pd.DataFrame, name: str) -> pd.Series[float]:
         if name not in rows:
             return pd.Series(math.nan, index=rows.index)
         column = rows[name]
-        absent = column.isna() | column.astype(str).str.strip().str.lower().isin(["", "nan", "na", "none", "null"])
+        absent = column.isna() | column.astype(str).str.strip().str.lower().isin(ABSENT)
         number = pd.to_numeric(column.where(~absent, None), errors="coerce").astype(float)
         self._refuse(number.isna() & ~absent, rows, name, "is not a number")
         finite = ~number.isin([math.inf, -math.inf])
@@ -124,7 +148,9 @@ class _Reader:
         first = rows.index[wrong][0]
         others = int(wrong.sum()) - 1
         more = f" (and {others} more such row{'s' * (others > 1)})" if others else ""
-        raise SourceError(f"{self.path}, row {first}, column {name!r}: {rows.at[first, name]!r} {why}{more}")
+        value = rows.at[first, name]
+        shown = f"{value:g}" if isinstance(value, float) else repr(value)
+        raise SourceError(f"{self.path}, row {first}, column {name!r}: {shown} {why}{more}")
 
     def _refuse_unknown(self, clean: pd.DataFrame, name: str, known: list[str]) -> None:
         unknown = ~clean[name].isin([*known, ""])
@@ -147,17 +173,33 @@ class _Reader:
         self._refuse(clash, rows, "trial", "stands twice at the same budget with different values")
         return rows
 
-    def in_points(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-        """Scores as points of 0..100 if they are fractions; the unit they are in."""
+    def in_points(self, rows: pd.DataFrame, told: str | None) -> tuple[pd.DataFrame, str]:
+        """Scores as points of 0..100 if they are fractions, by the column's name or else by the scores; their unit."""
         low, high = rows["score"].min(), rows["score"].max()
-        if low < 0 or high > 100:
+        if told:
+            top = 1 if told == "fraction" else 100
+            outside = (rows["score"] < 0) | (rows["score"] > top)
+            self._refuse(outside, rows, "score", f"lies outside 0..{top}, though its column is named after {told}")
+        elif low < 0 or high > 100:
             self.notes.append(f"Scores lie in {low:g}..{high:g}: taken as they are, larger being better.")
             return rows, "units"
-        if high > 1:
+        elif high > 1:
+            self._refuse_mixture(rows)
+        if told == "points" or high > 1:
             self.notes.append("Scores read as points of 0..100.")
             return rows, "points"
         self.notes.append("All scores lie in 0..1: read as fractions and shown as points of 0..100.")
         return rows.assign(score=100 * rows["score"]), "points"
+
+    def _refuse_mixture(self, rows: pd.DataFrame) -> None:
+        """Final scores below 1 among points, where as fractions they would fit in: one cannot tell which they are."""
+        final = rows["status"].isin([str(TrialStatus.completed), ""]) & ~(rows["budget"] < rows["max_budget"])
+        last = ~rows.sort_values("budget", kind="stable").duplicated([*CELL, "trial"], keep="last")
+        score = rows["score"].where(final & last)
+        points = score[score > 1]
+        fits = (score > 0) & (score < 1) & (100 * score).between(points.min(), points.max())
+        why = "may be a fraction of 1, while others are points of 0..100: write all alike, or, if all are points, "
+        self._refuse(fits, rows, "score", why + "name the column 'score (points)'")
 
     def one_row_a_trial(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The last measurement of each trial; what belongs to the trial must not change along its curve."""
@@ -193,9 +235,10 @@ class _Reader:
         return trials[~empty]
 
 
-def _plain(column: str) -> str:
-    name = "_".join(column.strip().lower().replace("-", " ").replace("_", " ").split())
-    return ALIASES.get(name, name)
+def _num_images(rows: pd.DataFrame, unit: str) -> float:
+    """Images that the scores are shares of; unknown where they may as well have been rounded."""
+    found = granularity(rows["score"].to_numpy()) if unit == "points" else math.inf
+    return math.inf if found in ROUND_COUNTS else found
 
 
 def _unnamed(rows: pd.DataFrame) -> pd.Series[bool]:

@@ -1,4 +1,4 @@
-"""Journals: one append-only JSON-lines file per cell, the only truth about a run. Standard library only.
+"""Journals: one append-only JSON-lines file per cell, the only truth about a run. No torch, no Ray, no pandas.
 
 A file starts with a `schema` line (version, cell, objective, settings) and goes on with `start`, `measure` and `end`
 events. Only the driver writes. A measurement is flushed when it arrives, an end reaches the disk before anything is
@@ -12,13 +12,17 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from io import TextIOWrapper
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import NoneType
 from typing import Any
+
+import orjson
 
 from bocb_tune.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus
 
@@ -134,20 +138,21 @@ def read_journal(path: Path) -> CellJournal:
     Raises:
         JournalError: if the first line is not a schema this release knows.
     """
-    lines = path.read_bytes().split(b"\n")
-    tail_is_torn = lines[-1] != b""
-    cell, objective, settings = _read_header(path, lines[0])
+    first, *lines = path.read_bytes().split(b"\n")
+    tail = lines.pop() if lines else b""
+    cell, objective, settings = _read_header(path, first)
     events, problems = [], []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=2):
         if not line:
             continue
         event = _parse(line)
-        torn = tail_is_torn and number == len(lines)
-        if isinstance(event, dict) and not torn and (fault := _fault(event)) is None:
+        fault = _fault(event) if isinstance(event, dict) else "not a line of JSON"
+        if fault is None:
             events.append(event)
         else:
-            why = "cut short by a crash" if torn else fault if isinstance(event, dict) else "not a line of JSON"
-            problems.append(Problem(file=path, line=number, message=why or "", torn=torn))
+            problems.append(Problem(file=path, line=number, message=fault, torn=False))
+    if tail:
+        problems.append(Problem(file=path, line=len(lines) + 2, message="cut short by a crash", torn=True))
     return CellJournal(
         cell=cell,
         objective=objective,
@@ -179,10 +184,26 @@ def read_run(folder: Path) -> list[CellJournal]:
 
 def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialRecord]:
     """Records by trial id, in order of first start. The first measurement of a budget stands; later ones repeat it."""
-    records: dict[str, TrialRecord] = {}
+    told: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
-        records.update(apply(cell, records.get(event["trial"]), event))
-    return records
+        if event["event"] == "start":
+            told.setdefault(event["trial"], [])
+        if event["trial"] in told:
+            told[event["trial"]].append(event)
+    return {trial: _folded(cell, of_trial) for trial, of_trial in told.items()}
+
+
+def _folded(cell: Cell, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
+    """The record of one trial's events, the first of which is a start."""
+    first, *rest = events
+    record = _started(cell, first, None)
+    for kind, run in groupby(rest, key=itemgetter("event")):
+        if kind == "measure":
+            record = _measured(record, run)
+            continue
+        for event in run:
+            record = _started(cell, event, record) if kind == "start" else _ended(record, event)
+    return record
 
 
 def apply(cell: Cell, before: TrialRecord | None, event: Mapping[str, Any]) -> dict[str, TrialRecord]:
@@ -191,8 +212,8 @@ def apply(cell: Cell, before: TrialRecord | None, event: Mapping[str, Any]) -> d
         return {event["trial"]: _started(cell, event, before)}
     if before is None:
         return {}
-    change = _measured if event["event"] == "measure" else _ended
-    return {before.id: change(before, event)}
+    after = _measured(before, [event]) if event["event"] == "measure" else _ended(before, event)
+    return {before.id: after}
 
 
 def _started(cell: Cell, event: Mapping[str, Any], before: TrialRecord | None) -> TrialRecord:
@@ -214,16 +235,16 @@ def _started(cell: Cell, event: Mapping[str, Any], before: TrialRecord | None) -
     )
 
 
-def _measured(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
-    if event["budget"] <= record.budget:
+def _measured(record: TrialRecord, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
+    """Many at a time: a record is frozen, and a copy of it for each of millions of measurements is slow."""
+    budget, new = record.budget, []
+    for event in events:
+        if event["budget"] > budget:
+            budget = event["budget"]
+            new.append(Measurement.from_json(event))
+    if not new:
         return record
-    measurement = Measurement.from_json(event)
-    return replace(
-        record,
-        measurements=(*record.measurements, measurement),
-        budget=measurement.budget,
-        elapsed_s=measurement.elapsed_s,
-    )
+    return replace(record, measurements=(*record.measurements, *new), budget=budget, elapsed_s=new[-1].elapsed_s)
 
 
 def _ended(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
@@ -237,36 +258,30 @@ def _ended(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
     )
 
 
-def _is(*types: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, types)
+_WORDS: dict[str, type[StrEnum]] = {"phase": Phase, "status": TrialStatus}
 
-
-def _is_one_of(words: type[StrEnum]) -> Callable[[Any], bool]:
-    return lambda value: value in list(words)
-
-
-_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "start": {
-        "trial": _is(str),
-        "phase": _is_one_of(Phase),
-        "index": _is(int),
-        "hparams": _is(dict),
-        "seed": _is(int),
-        "audit": _is(bool),
-        "attempt": _is(int),
-        "max_budget": _is(int),
-        "rungs": _is(list),
-        "world_size": _is(int),
-        "provenance": _is(dict),
+        "trial": (str,),
+        "phase": (str,),
+        "index": (int,),
+        "hparams": (dict,),
+        "seed": (int,),
+        "audit": (bool,),
+        "attempt": (int,),
+        "max_budget": (int,),
+        "rungs": (list,),
+        "world_size": (int,),
+        "provenance": (dict,),
     },
-    "measure": {"trial": _is(str), "budget": _is(int), "metrics": _is(dict), "elapsed_s": _is(int, float)},
+    "measure": {"trial": (str,), "budget": (int,), "metrics": (dict,), "elapsed_s": (int, float)},
     "end": {
-        "trial": _is(str),
-        "status": _is_one_of(TrialStatus),
-        "score": _is(int, float, NoneType),
-        "budget": _is(int),
-        "elapsed_s": _is(int, float),
-        "message": _is(str),
+        "trial": (str,),
+        "status": (str,),
+        "score": (int, float, NoneType),
+        "budget": (int,),
+        "elapsed_s": (int, float),
+        "message": (str,),
     },
 }
 """What each event says, and what each value has to be."""
@@ -277,14 +292,27 @@ def _fault(event: Mapping[str, Any]) -> str | None:
     fields = _FIELDS.get(str(kind))
     if fields is None:
         return f"unknown event {kind!r}"
-    missing = [name for name in fields if name not in event]
-    if missing:
+    unfit = [name for name, types in fields.items() if type(event.get(name, ...)) not in types]
+    if not unfit and kind != "measure":
+        unfit = [name for name in _WORDS.keys() & fields if event[name] not in list(_WORDS[name])]
+    if not unfit:
+        return None
+    if missing := [name for name in unfit if name not in event]:
         return f"event {kind!r} without {', '.join(missing)}"
-    wrong = [f"{name} {event[name]!r}" for name, fits in fields.items() if not fits(event[name])]
-    return f"event {kind!r} with {', '.join(wrong)}, which this release cannot read" if wrong else None
+    values = ", ".join(f"{name} {event[name]!r}" for name in unfit)
+    return f"event {kind!r} with {values}, which this release cannot read"
 
 
 def _parse(line: bytes) -> Any:
+    """What a line says; None if it is not JSON."""
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        return _parse_odd(line)
+
+
+def _parse_odd(line: bytes) -> Any:
+    """`json` also takes lone surrogates, which a message holds where it names a file that is no Unicode."""
     try:
         return json.loads(line)
     except ValueError:

@@ -15,7 +15,12 @@ HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "matplotlib"
 FILES = {
     f"bocb_tune.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}": path for path in PACKAGE.rglob("*.py")
 }
-ANALYSIS = {f"bocb_tune.analysis.{path.stem}": path for path in (PACKAGE.parent / "analysis").rglob("*.py")}
+ANALYSIS_FOLDER = PACKAGE.parent / "analysis"
+ANALYSIS = {
+    f"bocb_tune.analysis.{'.'.join(path.relative_to(ANALYSIS_FOLDER).with_suffix('').parts)}": path
+    for path in ANALYSIS_FOLDER.rglob("*.py")
+}
+READS_TENSORS = "bocb_tune.analysis.checkpoints"
 
 SPEC_SIDE = ("space", "spec", "spec_file", "spec_checks", "spec_compare", "grid", "yaml_source", "shape", "names")
 PLAIN = ("types", "journal", "engine.policy", *SPEC_SIDE)
@@ -72,7 +77,13 @@ def test_the_analysis_stands_alone(module: str, path: Path) -> None:
     allowed = rooms("types", "space", "yaml_source", "journal", "names", "analysis")
     own = {name for name in imports(path) if under(name, ("bocb_tune",)) and name != "bocb_tune.__version__"}
     assert not {name for name in own if not under(name, allowed)}, module
-    assert not {name for name in imports(path) if name.split(".")[0] in {"torch", "timm", "ray"}}, module
+    heavy = {"timm", "ray"} if module == READS_TENSORS else {"timm", "ray", "torch", "safetensors"}
+    assert not {name for name in imports(path) if name.split(".")[0] in heavy}, module
+
+
+def test_torch_waits_until_a_checkpoint_is_read() -> None:
+    assert "torch" in set(imports(ANALYSIS[READS_TENSORS]))
+    assert not loaded_by(f"import {READS_TENSORS}") & {"torch", "safetensors", "timm", "ray"}
 
 
 def test_arrows_between_the_spec_files() -> None:
