@@ -31,6 +31,8 @@ OPTIMIZER_COLORS = {
     "adadelta": "#a9a9a9",
     "rmsprop": "#4d4d4d",
 }
+LineStyle = tuple[int, tuple[float, ...] | None]
+LINE_STYLES: tuple[LineStyle, ...] = ((0, None), (0, (5, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1.2, 1)))
 BACKBONE_MARKERS = {
     "alexnet": "o",
     "vgg13": "s",
@@ -58,6 +60,13 @@ BACKBONE_MARKERS = {
 def optimizer_color(name: str) -> str:
     """Hex colour of an optimizer: its own, or one chosen by its name alone, the same on every page and machine."""
     return _look_up(OPTIMIZER_COLORS, name)
+
+
+def optimizer_dash(name: str) -> LineStyle:
+    """Matplotlib line style of an optimizer: neighbours of a family differ, so that lines are told apart in grey."""
+    names = list(OPTIMIZER_COLORS)
+    place = names.index(_plain(name)) if _plain(name) in OPTIMIZER_COLORS else crc32(_plain(name).encode())
+    return LINE_STYLES[place % len(LINE_STYLES)]
 
 
 def backbone_marker(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Draws the values of `plots/values.py`: one function a kind of figure. `figures.py` is the door."""
