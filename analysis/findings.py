@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from bocb_tune.analysis.cells import CellSummary, cell_matrix, summarise_cells, total_counts
-from bocb_tune.analysis.coupling import (
-    MIN_CONCORDANCE_SHAPE,
-    MIN_SHARE_SHAPE,
-    Concordance,
-    Decomposition,
-    Matrix,
-    concordance,
-    concordance_estimate,
-    decompose,
-    refusal,
-    share_estimate,
-)
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.concordance import Concordance
+from bocb_tune.analysis.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.matrix_findings import MatrixFindings, examine
+from bocb_tune.analysis.metrics import COARSER
+from bocb_tune.analysis.modelling import CellModel, Key, Landscapes, model_cells
+from bocb_tune.analysis.patterns import RunPatterns
+from bocb_tune.analysis.sensitivity import EPSILON
 from bocb_tune.analysis.table import TrialTable
-from bocb_tune.types import TrialStatus
+from bocb_tune.analysis.tuning_findings import TuningFindings, compare_landscapes, evidence_of
+from bocb_tune.analysis.twoway import Decomposition, Matrix
 
-SCHEMA = 1
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """A table and what was found in it."""
 
     table: TrialTable
     cells: tuple[CellSummary, ...]
-    matrix: Matrix
-    """Cell values [backbones, optimizers], points, NaN where missing."""
-    decomposition: Decomposition | None
-    """None where refused; `interaction_share.reason` says why."""
-    ranks: Concordance | None
-    """None where refused; `kendall_w.reason` says why."""
-    interaction_share: Estimate
-    """SS_interaction / (SS_optimizer + SS_interaction)."""
-    interaction_share_total: Estimate
-    """SS_interaction / SS_total."""
-    kendall_w: Estimate
+    grid: MatrixFindings
+    models: Mapping[Key, CellModel]
+    """Landscape and metrics of every cell, by (backbone, optimizer)."""
+    landscapes: Landscapes
+    tuning: TuningFindings
+    patterns: tuple[RunPatterns, ...] = ()
+    """Of the kept checkpoints, where they were asked for."""
+
+    @property
+    def matrix(self) -> Matrix:
+        """Cell values [backbones, optimizers], points, NaN where missing."""
+        return self.grid.values
+
+    @property
+    def decomposition(self) -> Decomposition | None:
+        return self.grid.decomposition
+
+    @property
+    def ranks(self) -> Concordance | None:
+        return self.grid.ranks
+
+    @property
+    def interaction_share(self) -> Estimate:
+        """SS_interaction / (SS_optimizer + SS_interaction)."""
+        return self.grid.shares[0]
+
+    @property
+    def interaction_share_total(self) -> Estimate:
+        """SS_interaction / SS_total."""
+        return self.grid.shares[1]
+
+    @property
+    def kendall_w(self) -> Estimate:
+        return self.grid.agreement
+
+    @property
+    def counts(self) -> Counts:
+        """Of all cells together."""
+        return total_counts(self.cells)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -54,7 +72,7 @@ class Findings:
     @property
     def is_replicated(self) -> bool:
         """Whether every cell's value is a mean over at least two seeds."""
-        return _is_replicated(self.cells)
+        return self.grid.noise is not None
 
     @property
     def best(self) -> CellSummary | None:
@@ -62,97 +80,62 @@ class Findings:
         known = [cell for cell in self.cells if cell.best.value is not None]
         return max(known, key=lambda cell: cell.value, default=None)
 
+    @property
+    def tolerance(self) -> float:
+        """Points within which settings count as equally good: the smallest that the noise of most cells allows."""
+        fitted = [cell.estimates for cell in self.models.values() if cell.curve is not None]
+        for epsilon in (EPSILON, *COARSER):
+            seen = [each[at_tolerance("usable_decades_lr", epsilon)].reason for each in fitted]
+            if 2 * seen.count(Reason.EPS_BELOW_NOISE) <= len(seen):
+                return epsilon
+        return COARSER[-1]
+
+    def model(self, cell: CellSummary) -> CellModel:
+        """Of one cell."""
+        return self.models[cell.backbone, cell.optimizer]
+
+
+def at_tolerance(key: str, epsilon: float) -> str:
+    """Key of a metric at a tolerance in points."""
+    return key if epsilon == EPSILON else f"{key}_at_{epsilon:g}"
+
 
 def find(table: TrialTable) -> Findings:
-    """Compute everything this release knows how to compute; what the data cannot say is refused with a reason."""
+    """Compute everything; what the data cannot say is refused with a reason."""
     cells = summarise_cells(table)
-    matrix, counts = cell_matrix(table, cells), total_counts(cells)
-    no_share, no_ranks = refusal(matrix, MIN_SHARE_SHAPE), refusal(matrix, MIN_CONCORDANCE_SHAPE)
-    parts = None if no_share else decompose(matrix)
-    ranks = None if no_ranks else concordance(matrix)
-    replicated = _is_replicated(cells)
-    refused = Estimate(value=None, reason=no_share, counts=counts)
+    values = cell_matrix(table, cells)
+    models = model_cells(table)
+    landscapes = Landscapes(models=models)
     return Findings(
         table=table,
         cells=cells,
-        matrix=matrix,
-        decomposition=parts,
-        ranks=ranks,
-        interaction_share=share_estimate(parts.share_of_optimizer_effect, counts, replicated) if parts else refused,
-        interaction_share_total=share_estimate(parts.share_of_total, counts, replicated) if parts else refused,
-        kendall_w=concordance_estimate(ranks, counts)
-        if ranks
-        else Estimate(value=None, reason=no_ranks, counts=counts),
+        grid=examine(table, cells, values),
+        models=models,
+        landscapes=landscapes,
+        tuning=compare_landscapes(evidence_of(table, cells, values, models, landscapes), models),
     )
 
 
 def interaction_estimate(findings: Findings, row: int, column: int) -> Estimate:
     """Signed interaction of one cell, points."""
-    share = findings.interaction_share
-    if findings.decomposition is None:
-        return Estimate(value=None, unit="points", counts=share.counts, reason=share.reason)
+    parts, tests = findings.decomposition, findings.grid.cell_tests
+    if parts is None:
+        reason = findings.interaction_share.reason
+        return Estimate(value=None, unit="points", counts=findings.counts, reason=reason)
+    value = float(parts.interaction[row, column])
+    known = Estimate(value=value, unit="points", counts=findings.counts, method="additive fit, includes noise")
+    if value != value:
+        return Estimate(value=None, unit="points", counts=findings.counts, reason=Reason.INCOMPLETE_MATRIX)
+    if tests is None:
+        return Estimate(
+            value=value, unit="points", counts=known.counts, method=known.method, reason=Reason.TOO_FEW_REPLICATES
+        )
+    half = float(tests.half[row, column])
     return Estimate(
-        value=float(findings.decomposition.interaction[row, column]),
+        value=value,
+        lo=value - half,
+        hi=value + half,
         unit="points",
-        counts=share.counts,
-        method="double-centred residual, includes noise",
-        reason=Reason.TOO_FEW_REPLICATES if not findings.is_replicated else None,
+        counts=findings.counts,
+        method="additive fit, t interval of the pooled seeds",
     )
-
-
-def to_json(findings: Findings) -> dict[str, Any]:
-    """The content of `metrics.json`, without its checks."""
-    table = findings.table
-    return {
-        "schema": SCHEMA,
-        "source": asdict(table.source),
-        "objective": {"metric": table.objective.metric, "mode": "max", "floor": known(table.objective.floor)},
-        "grid": _grid(findings),
-        "backbones": {name: _backbone(findings, row) for row, name in enumerate(table.backbones)},
-        "optimizers": {name: _optimizer(findings, column) for column, name in enumerate(table.optimizers)},
-        "cells": {cell.key: _cell(findings, index) for index, cell in enumerate(findings.cells)},
-    }
-
-
-def known(value: float) -> float | None:
-    """JSON has no NaN: what is not known is null."""
-    return float(value) if math.isfinite(value) else None
-
-
-def _is_replicated(cells: tuple[CellSummary, ...]) -> bool:
-    return all(cell.best.counts.n_seeds > 1 for cell in cells)
-
-
-def _grid(findings: Findings) -> dict[str, Any]:
-    parts = findings.decomposition
-    return {
-        "grand_mean": parts and parts.mean,
-        "ss_backbone": parts and parts.ss_backbone,
-        "ss_optimizer": parts and parts.ss_optimizer,
-        "ss_interaction": parts and parts.ss_interaction,
-        "interaction_share": findings.interaction_share.to_json(),
-        "interaction_share_total": findings.interaction_share_total.to_json(),
-        "kendall_w": findings.kendall_w.to_json(),
-    }
-
-
-def _backbone(findings: Findings, row: int) -> dict[str, Any]:
-    values = findings.matrix[row]
-    best = None if np.isnan(values).all() else findings.table.optimizers[int(np.nanargmax(values))]
-    return {"mean": known(values.mean()), "best_optimizer": best}
-
-
-def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
-    ranks = findings.ranks
-    mean_rank = None if ranks is None else float(ranks.ranks[:, column].mean())
-    return {"mean": known(findings.matrix[:, column].mean()), "mean_rank": mean_rank}
-
-
-def _cell(findings: Findings, index: int) -> dict[str, Any]:
-    cell = findings.cells[index]
-    row, column = divmod(index, len(findings.table.optimizers))
-    return {
-        "best": cell.best.to_json(),
-        "interaction": interaction_estimate(findings, row, column).to_json(),
-        "counts": {str(status): cell.counts.get(status, 0) for status in TrialStatus},
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from bocb_tune.analysis import sensitivity as s
 from bocb_tune.analysis.estimate import Estimate
@@ -30,6 +31,34 @@ class Metric:
     """`higher`, `lower`, or empty where neither is."""
     source: str
     compute: Callable[[Landscape], Estimate]
+
+
+COARSER = (2.0, 5.0, 10.0)
+"""Points of tolerance beside the usual one, for grids whose seeds differ by more."""
+
+
+def _at(epsilon: float) -> tuple[Metric, ...]:
+    """Width of the good region at a coarser tolerance."""
+    return (
+        Metric(
+            tag="B2",
+            key=f"near_optimal_volume_at_{epsilon:g}",
+            name=f"near-optimal volume, {epsilon:g} points",
+            unit="",
+            better="higher",
+            source=OWN,
+            compute=partial(s.near_optimal_volume, epsilon=epsilon),
+        ),
+        Metric(
+            tag="B3",
+            key=f"usable_decades_lr_at_{epsilon:g}",
+            name=f"usable decades of lr, {epsilon:g} points",
+            unit="decades",
+            better="higher",
+            source=OWN,
+            compute=partial(s.usable_decades_lr, epsilon=epsilon),
+        ),
+    )
 
 
 METRICS: tuple[Metric, ...] = (
@@ -107,6 +136,7 @@ METRICS: tuple[Metric, ...] = (
         source=OWN,
         compute=s.usable_decades_wd_profile,
     ),
+    *(metric for epsilon in COARSER for metric in _at(epsilon)),
     Metric(
         tag="B4",
         key="curvature_lr",

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bocb_tune.analysis.cards import SECTIONS, Card, NotApplicable
+from bocb_tune.analysis import compare as comparison
 from bocb_tune.analysis.checks import run_checks
 from bocb_tune.analysis.figures import render
-from bocb_tune.analysis.findings import Findings, find, to_json
+from bocb_tune.analysis.findings import find
 from bocb_tune.analysis.load import load
+from bocb_tune.analysis.metrics_file import to_json
+from bocb_tune.analysis.patterns import RunPatterns
+from bocb_tune.analysis.sections import SECTIONS, Card, NotApplicable, pages
+from bocb_tune.analysis.sections.comparison import sections as comparison_sections
+from bocb_tune.analysis.sections.values import CellPage
+from bocb_tune.analysis.table import SourceError, TrialTable
+
+Cards = Sequence[Card | NotApplicable]
 
 
-def analyze(source: str, out: Path | None = None, space_file: Path | None = None) -> Path:
+def analyze(source: str, out: Path | None = None, space_file: Path | None = None, patterns: bool = False) -> Path:
     """Read a source and write its report folder.
 
     Args:
@@ -25,6 +35,7 @@ def analyze(source: str, out: Path | None = None, space_file: Path | None = None
         out: the report folder; `report` inside a run folder, or in the current folder for a table. Its `figures` and
             `tables` are written over, nothing is deleted.
         space_file: search space the trials were drawn from, named after its optimizer, for tables.
+        patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
 
     Returns:
         Path of `report.html`.
@@ -32,35 +43,62 @@ def analyze(source: str, out: Path | None = None, space_file: Path | None = None
     Raises:
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
     """
-    findings = find(load(source, space_file))
-    folder = out or (Path(source) / "report" if findings.table.source.kind == "run" else Path("report"))
+    table = load(source, space_file)
+    findings = find(table)
+    if patterns:
+        findings = replace(findings, patterns=_patterns(source, table))
+    folder = out or (Path(source) / "report" if table.source.kind == "run" else Path("report"))
+    cards = [section(findings) for section in SECTIONS]
+    values = to_json(findings) | {"checks": [asdict(check) for check in run_checks(findings)]}
+    return _write(folder, table, cards, pages(findings), values)
+
+
+def analyze_pair(first: str, second: str, out: Path | None = None) -> Path:
+    """Compare two runs of a grid and write the report folder, `comparison` in the current folder by default.
+
+    Raises:
+        ValueError: as `analyze`, and if the two have nothing to compare.
+    """
+    tables = load(first), load(second)
+    found = comparison.compare(*tables)
+    cards = comparison_sections(found)
+    name = f"{found.names[0]} -> {found.names[1]}"
+    table = replace(tables[1], source=replace(tables[1].source, name=name))
+    return _write(out or Path("comparison"), table, cards, (), comparison.to_json(found))
+
+
+def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
+    from bocb_tune.analysis.checkpoints import find_kept, patterns_of
+
+    kept = find_kept(Path(source), table) if table.source.kind == "run" else ()
+    if not kept:
+        raise SourceError(f"{source}: no kept checkpoint of a completed trial, so there are no weights to read")
+    return tuple(patterns_of(each) for each in kept)
+
+
+def _write(folder: Path, table: TrialTable, cards: Cards, cells: Sequence[CellPage], values: dict[str, Any]) -> Path:
     for name in ("figures", "tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    cards = [section(findings) for section in SECTIONS]
-    _write_numbers(findings, cards, folder)
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    table.trials.to_csv(folder / "tables" / "trials.csv", index=False)
+    for each in (each for card in cards if isinstance(card, Card) for each in card.tables):
+        each.frame.to_csv(folder / "tables" / f"{each.stem}.csv", index=False)
     page = folder / "report.html"
-    page.write_text(_page(findings, cards, folder), encoding="utf-8")
+    page.write_text(_page(table, cards, cells, folder), encoding="utf-8")
     return page
 
 
-def _write_numbers(findings: Findings, cards: list[Card | NotApplicable], folder: Path) -> None:
-    values = to_json(findings) | {"checks": [asdict(check) for check in run_checks(findings)]}
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    findings.table.trials.to_csv(folder / "tables" / "trials.csv", index=False)
-    for table in (table for card in cards if isinstance(card, Card) for table in card.tables):
-        table.frame.to_csv(folder / "tables" / f"{table.stem}.csv", index=False)
-
-
-def _page(findings: Findings, cards: list[Card | NotApplicable], folder: Path) -> str:
+def _page(table: TrialTable, cards: Cards, cells: Sequence[CellPage], folder: Path) -> str:
     loader = PackageLoader("bocb_tune.analysis", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     plots = [plot for card in cards if isinstance(card, Card) for plot in card.figures]
     return environment.get_template("report.html").render(
-        table=findings.table,
+        table=table,
         cards=cards,
+        cells=cells,
         pictures={plot.stem: Markup(render(plot, folder / "figures")) for plot in plots},
         zip=zip,
     )

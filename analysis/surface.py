@@ -161,28 +161,27 @@ def usable_decades(line: Array, axis: Array, epsilon: float) -> tuple[Array, NDA
         Decades [...]; whether the stretch reaches an end of the axis, so that it may go on beyond; and how many
         stretches there are in all, the others not counted in the length.
     """
-    flat = line.reshape(-1, line.shape[-1])
-    answers = [_stretch(row, axis, epsilon) for row in flat]
-    length, at_edge, stretches = (np.array(part).reshape(line.shape[:-1]) for part in zip(*answers, strict=True))
-    return length, at_edge, stretches
-
-
-def _stretch(line: Array, axis: Array, epsilon: float) -> tuple[float, bool, int]:
-    level = line.max() - epsilon
+    level = line.max(axis=-1, keepdims=True) - epsilon
     inside = line >= level
-    top = int(line.argmax())
-    outside = np.flatnonzero(~inside)
-    left = outside[outside < top].max(initial=-1)
-    right = outside[outside > top].min(initial=len(line))
-    start = axis[0] if left < 0 else _crossing(line, axis, left, left + 1, level)
-    end = axis[-1] if right == len(line) else _crossing(line, axis, right - 1, right, level)
-    stretches = int(np.sum(inside & ~np.r_[False, inside[:-1]]))
-    return float(end - start), bool(left < 0 or right == len(line)), stretches
+    top = line.argmax(axis=-1)[..., None]
+    place = np.arange(line.shape[-1])
+    left = np.where(~inside & (place < top), place, -1).max(axis=-1)
+    right = np.where(~inside & (place > top), place, len(axis)).min(axis=-1)
+    start = _crossing(line, axis, left, np.minimum(left + 1, len(axis) - 1), level[..., 0])
+    end = _crossing(line, axis, right, np.maximum(right - 1, 0), level[..., 0])
+    stretches = np.sum(inside[..., 1:] & ~inside[..., :-1], axis=-1) + inside[..., 0]
+    return end - start, (left < 0) | (right == len(axis)), stretches
 
 
-def _crossing(line: Array, axis: Array, i: int, j: int, level: float) -> float:
-    share = (level - line[i]) / (line[j] - line[i])
-    return float(axis[i] + share * (axis[j] - axis[i]))
+def _crossing(line: Array, axis: Array, out: NDArray[np.intp], within: NDArray[np.intp], level: Array) -> Array:
+    """Where the line crosses the level between a node below and its neighbour above; the end of the axis if none is."""
+    beyond = (out < 0) | (out == len(axis))
+    node = np.where(beyond, within, out)
+    low, high = (np.take_along_axis(line, each[..., None], axis=-1)[..., 0] for each in (node, within))
+    rise = np.where(beyond, 1.0, high - low)
+    share = np.where(beyond, 0.0, (level - low) / rise)
+    place: Array = axis[node] + share * (axis[within] - axis[node])
+    return place
 
 
 def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float, float] | None = None) -> Array:

@@ -118,20 +118,54 @@ def status(
     show_status(folder, as_json=as_json, watch=watch)
 
 
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV or Parquet table, or paper:NAME.")]
+Space = Annotated[Path | None, typer.Option("--space", metavar="FILE", help="Search space a table was drawn from.")]
+
+
 @app.command()
 def analyze(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV or Parquet table, or paper:NAME.")],
+    source: Source,
+    second: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Another run of the same grid, to compare with the first.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: RUN/report or ./report.")
     ] = None,
-    space: Annotated[
-        Path | None, typer.Option("--space", metavar="FILE", help="Search space a table was drawn from.")
-    ] = None,
+    space: Space = None,
+    patterns: Annotated[
+        bool, typer.Option("--patterns", help="Also read the kept checkpoints: spectra of the trained weights.")
+    ] = False,
 ) -> None:
-    """Write the report of a run, of a table of trials, or of the published tables."""
+    """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
     from bocb_tune.analysis.report import analyze as write_report
+    from bocb_tune.analysis.report import analyze_pair
 
-    print(write_report(source, out, space))
+    if second is None:
+        print(write_report(source, out, space, patterns))
+        return
+    if space is not None or patterns:
+        raise typer.BadParameter("--space and --patterns are for one source, and two are given")
+    print(analyze_pair(source, second, out))
+
+
+@app.command()
+def recommend(
+    source: Source,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", metavar="NAME", help="One of the grid; default: any like them.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", metavar="N", help="Trials that can be paid for.")] = 16,
+    space: Space = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which optimizer to use and where to search, how sure that is, and what is as good."""
+    from bocb_tune.analysis.recommend_command import recommendation
+
+    found = recommendation(source, backbone, trials, space)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        print("\n".join(found.lines()))
 
 
 @app.command("schema")

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from bocb_tune.analysis import figures, plots
-from bocb_tune.analysis.cards import SECTIONS, Card, NotApplicable
+from bocb_tune.analysis.sections import SECTIONS, Card, NotApplicable
 from bocb_tune.analysis.findings import find
+from bocb_tune.analysis.metrics import METRICS
 from bocb_tune.analysis.load import load
 from bocb_tune.analysis.report import analyze
 from bocb_tune.analysis.style import backbone_marker, optimizer_color
@@ -32,20 +33,23 @@ def test_the_folder_holds_what_it_should(page: Path) -> None:
     folder = page.parent
     assert page.name == "report.html"
     assert folder.name == "report"
-    pictures = {"cell-matrix", "interaction", *(f"{kind}-0{n}" for kind in ("landscape", "curves") for n in (1, 2, 3))}
+    pictures = {"cell-matrix", "interaction", "overview", *(f"{kind}-0{n}" for kind in ("landscape", "curves") for n in (1, 2, 3))}
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}{s}" for n in pictures for s in (".svg", ".png")
     }
-    tables = {"best_points", "cell_matrix", "counts_by_phase", "counts_by_status", "decomposition", "trials"}
+    tables = {"best_points", "recommendations", "cell_matrix", "counts_by_phase", "counts_by_status", "decomposition", "trials"}
     assert {path.stem for path in (folder / "tables").iterdir()} == tables
     assert len(pd.read_csv(folder / "tables" / "best_points.csv")) == 9
 
 
 def test_metrics_follow_the_schema(page: Path) -> None:
     metrics = json.loads((page.parent / "metrics.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert set(metrics) == {"schema", "source", "objective", "grid", "backbones", "optimizers", "cells", "checks"}
+    parts = {"schema", "source", "objective", "grid", "backbones", "optimizers", "cells", "recommendation", "checks"}
+    assert set(metrics) == parts
     assert metrics["objective"] == {"metric": "top1", "mode": "max", "floor": 1.0}
-    assert set(metrics["cells"]["vit_tiny/sgd"]) == {"best", "interaction", "counts"}
+    cell = metrics["cells"]["vit_tiny/sgd"]
+    assert set(cell) == {"best", "interaction", "counts", "landscape", *(metric.key for metric in METRICS)}
+    assert (cell["lr_star"]["status"], cell["lr_star"]["reason"]) == ("refused", "NO_SPACE")
     fields = [
         "value",
         "lo",
@@ -74,9 +78,9 @@ def test_the_page_stands_alone(page: Path) -> None:
         url for url in re.findall(r'(?:src|href)="([^"]*)"', html) if not re.match(r"#|tables/|data:image/png", url)
     ]
     assert outside == []
-    assert "<script" not in html
+    assert html.count("<script") == 1
     assert "@import" not in html
-    assert html.count("<svg") == 8
+    assert html.count("<svg") == 9
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
@@ -92,7 +96,7 @@ def test_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(tmp_path / "t<i>.csv", index=False)
     page = analyze(str(tmp_path / "t<i>.csv"), tmp_path / "out")
     html = page.read_text(encoding="utf-8")
-    assert "<script" not in html
+    assert html.count("<script") == 1
     assert "&lt;script&gt;alert(1)" in html
     assert "49 {{" not in html
     assert "{{ 7*7 }}" in html
@@ -142,10 +146,11 @@ def test_a_section_without_data_says_why() -> None:
     findings = find(load("paper:cifar100"))
     sections = {section.__name__: section(findings) for section in SECTIONS}
     reasons = {name: card.reason for name, card in sections.items() if isinstance(card, NotApplicable)}
-    assert reasons == {
-        "landscape": "only one setting per cell is known",
-        "curves": "the source has no measurements along the budget",
-    }
+    assert reasons["landscape"] == "only one setting per cell is known"
+    assert reasons["curves"] == "the source has no measurements along the budget"
+    assert "NOT_SEARCHED" in reasons["sensitivity"]
+    fitted = {"sensitivity", "profiles", "alone", "variance", "budget", "carry_over"}
+    assert set(reasons) == {"landscape", "curves", "weights", *fitted}
     words = sections["in_words"]
     assert isinstance(words, Card)
     assert "64.8 % of the variation" in words.text[2]

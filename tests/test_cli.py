@@ -28,7 +28,8 @@ FLAGS = {
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
     "trial": ["SPEC", "--cell", "--lr", "--weight-decay", "--seed", "--set"],
     "status": ["RUN", "--json", "--watch"],
-    "analyze": ["SOURCE", "-o", "--out", "--space"],
+    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", "--patterns"],
+    "recommend": ["SOURCE", "--backbone", "--trials", "--space", "--json"],
     "schema": [],
     "list": ["KIND", "--json"],
 }

@@ -1,0 +1,34 @@
+"""A source -> a recommendation: what `bocb-tune recommend` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bocb_tune.analysis.findings import find
+from bocb_tune.analysis.load import load
+from bocb_tune.analysis.recommend import recommend
+from bocb_tune.analysis.recommend_general import recommend_general
+from bocb_tune.analysis.recommendation import General, Recommendation, check_trials
+from bocb_tune.analysis.tuning_findings import SEED
+from bocb_tune.names import unknown
+
+
+def recommendation(
+    source: str, backbone: str | None, trials: int, space_file: Path | None = None
+) -> Recommendation | General:
+    """For one backbone of the grid, or for any like them.
+
+    Raises:
+        ValueError: if the source cannot be read, it has no such backbone, or trials is below 1.
+    """
+    check_trials(trials)
+    table = load(source, space_file)
+    if backbone is not None and backbone not in table.backbones:
+        raise unknown("backbone", backbone, table.backbones)
+    evidence = find(table).tuning.evidence
+    rng = np.random.default_rng(SEED)
+    if backbone is None:
+        return recommend_general(evidence, trials, rng)
+    return recommend(evidence, backbone, trials, rng)

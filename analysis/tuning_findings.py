@@ -1,0 +1,120 @@
+"""What the landscapes of a grid say together: what trials buy, what carries over between backbones, what to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bocb_tune.analysis.budget_ranks import BudgetRanks, budget_ranks
+from bocb_tune.analysis.cells import CellSummary, total_counts
+from bocb_tune.analysis.draws import Refused
+from bocb_tune.analysis.drift import CellDrift, landscape_drift
+from bocb_tune.analysis.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.modelling import CellModel, Key, Landscapes
+from bocb_tune.analysis.recommend import recommend
+from bocb_tune.analysis.recommend_general import recommend_general
+from bocb_tune.analysis.recommendation import Evidence, General, Recommendation
+from bocb_tune.analysis.settings import common_default, held_out_defaults
+from bocb_tune.analysis.table import TrialTable
+from bocb_tune.analysis.transfer import Transfer, transfer
+from bocb_tune.analysis.tunability import Dimension, Tunability, effective_dimension, tunability
+from bocb_tune.analysis.tuning_curves import TuningCurve
+from bocb_tune.analysis.twoway import Matrix
+
+TRIALS = 16
+"""Trials a recommendation is made for unless asked otherwise."""
+SEED = 20241009
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerFindings:
+    """One optimizer over the backbones."""
+
+    transfer: Transfer | Refused
+    tunability: Tunability | Refused
+    """Against the best common setting of the other backbones."""
+    dimension: Dimension | Refused
+    drift: Mapping[str, CellDrift] | Refused
+    """By backbone, from the best common setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningFindings:
+    """Of one grid."""
+
+    evidence: Evidence
+    ranks: BudgetRanks | Refused
+    optimizers: Mapping[str, OptimizerFindings]
+
+    @cached_property
+    def general(self) -> General:
+        """What to use on a backbone like those of the grid."""
+        return recommend_general(self.evidence, TRIALS, np.random.default_rng(SEED))
+
+    @cached_property
+    def per_backbone(self) -> Mapping[str, Recommendation]:
+        """What to use on each backbone."""
+        names = self.evidence.backbones
+        return {name: recommend(self.evidence, name, TRIALS, np.random.default_rng(SEED)) for name in names}
+
+
+def evidence_of(
+    table: TrialTable,
+    cells: tuple[CellSummary, ...],
+    values: Matrix,
+    models: Mapping[Key, CellModel],
+    landscapes: Landscapes,
+) -> Evidence:
+    """What recommendations are made from."""
+    lr, decay = (np.array([getattr(c, name) for c in cells]).reshape(values.shape) for name in ("lr", "weight_decay"))
+    return Evidence(
+        backbones=table.backbones,
+        optimizers=table.optimizers,
+        scores=values,
+        lr=lr,
+        weight_decay=decay,
+        landscapes=landscapes,
+        curves={key: cell.curve for key, cell in models.items() if cell.curve is not None},
+        counts=total_counts(cells),
+    )
+
+
+def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> TuningFindings:
+    """Everything that is had from the landscapes together."""
+    rng = np.random.default_rng(SEED)
+    curves: dict[Key, TuningCurve | NoLandscape] = {}
+    for key, cell in models.items():
+        if cell.curve is not None:
+            curves[key] = cell.curve
+        elif isinstance(cell.model, NoLandscape):
+            curves[key] = cell.model
+    tuned = _best_of_each_backbone(models)
+    return TuningFindings(
+        evidence=evidence,
+        ranks=budget_ranks(curves, rng),
+        optimizers={name: _optimizer(evidence.of_optimizer(name), tuned, rng) for name in evidence.optimizers},
+    )
+
+
+def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
+    """Expected score at the best point of the best optimizer."""
+    best: dict[str, float] = {}
+    for (backbone, _), cell in models.items():
+        value = cell.estimates["expected_score"].value
+        if value is not None:
+            best[backbone] = max(value, best.get(backbone, value))
+    return best
+
+
+def _optimizer(cells: dict[str, Landscape], tuned: Mapping[str, float], rng: np.random.Generator) -> OptimizerFindings:
+    carried = transfer(cells, rng)
+    gain = tunability(cells, held_out_defaults, rng)
+    return OptimizerFindings(
+        transfer=carried,
+        tunability=gain,
+        dimension=gain if isinstance(gain, Refused) else effective_dimension(cells, tuned),
+        drift=gain if isinstance(gain, Refused) else landscape_drift(cells, common_default(cells)),
+    )
