@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from bocb_tune.analysis.twoway import Matrix
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.table import CELL, TrialTable
+from bocb_tune.analysis.twoway import Matrix
 from bocb_tune.types import Phase, TrialStatus
 
 FRESH_SEEDS = "mean of fresh seeds at the best point"

@@ -5,8 +5,8 @@
 with d = weight decay scaled to [-1, 1] over the box. The nearer to the line, the later a trial diverges (s): otherwise
 a search that stops its worst trials early would seem to have no line at all. A trial that diverged says when it still
 had not and when it had, one that was stopped or completed that it had not by then. Whether the line may lean with
-weight decay (w) is decided by leave-one-out log score. The four parameters are few enough for an exact posterior on a grid: no
-optimiser, no approximation by a normal.
+weight decay (w) is decided by leave-one-out log score. The four parameters are few enough for an exact posterior on a
+grid: no optimiser, no approximation by a normal.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ import numpy as np
 
 from bocb_tune.analysis import draws as drawn
 from bocb_tune.analysis import surface
-from bocb_tune.analysis.twoway import decompose
 from bocb_tune.analysis.draws import Array, Refused
 from bocb_tune.analysis.estimate import Estimate
 from bocb_tune.analysis.landscape import Landscape
 from bocb_tune.analysis.sensitivity import EPSILON
 from bocb_tune.analysis.settings import Cells, Setting, best_setting, without_common_ground
+from bocb_tune.analysis.twoway import decompose
 
 MIN_BACKBONES = 4
 NO_DECAY = 1e-6

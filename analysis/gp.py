@@ -70,7 +70,7 @@ def matern52(r2: Array) -> tuple[Array, Array]:
 def quadratic(x: Array) -> Array:
     """Features [points, 6] whose outer product is the quadratic kernel."""
     c, d = 2 * x[:, 0] - 1, 2 * x[:, 1] - 1
-    return np.column_stack([np.ones_like(c), c, d, c * c, c * d, d * d]) * _QUADRATIC_SD
+    return np.asarray(np.column_stack([np.ones_like(c), c, d, c * c, c * d, d * d]) * _QUADRATIC_SD)
 
 
 def landscape_kernel(log_theta: Array, x1: Array, zero1: Array, x2: Array, zero2: Array) -> Array:
@@ -80,8 +80,8 @@ def landscape_kernel(log_theta: Array, x1: Array, zero1: Array, x2: Array, zero2
     smooth, _ = matern52(du2 + ((x1[:, 1:] - x2[:, 1]) / lv) ** 2)
     cov = a1**2 * smooth + quadratic(x1) @ quadratic(x2).T
     if zero1.any() and zero2.any():
-        cov += a0**2 * matern52(du2)[0] * np.outer(zero1, zero2)
-    return cov
+        cov = cov + a0**2 * matern52(du2)[0] * np.outer(zero1, zero2)
+    return np.asarray(cov)
 
 
 def progress(tau: Array, k: float) -> tuple[Array, Array]:
@@ -148,7 +148,7 @@ class _Solved:
         self.value = 0.5 * (quad + size + self._log_det)
 
     def _by_trial(self, weight: Array) -> Array:
-        return np.bincount(self.records.trial, weight, self.records.num_trials)
+        return np.asarray(np.bincount(self.records.trial, weight, self.records.num_trials), float)
 
     def _posterior(self, l1: Array, l2: Array) -> Array:
         n = len(l1)
@@ -292,7 +292,7 @@ def _laplace(likelihood: Likelihood, log_theta: Array, step: float = 0.02) -> Ar
         rows.append((likelihood(log_theta + move)[1] - likelihood(log_theta - move)[1]) / (2 * step))
     scaled = (np.array(rows) + np.array(rows).T) / 2 * np.outer(PRIOR_SD, PRIOR_SD)
     curvature, axes = np.linalg.eigh(scaled)
-    return PRIOR_SD[:, None] * axes / np.sqrt(np.maximum(curvature, 1.0))
+    return np.asarray(PRIOR_SD[:, None] * axes / np.sqrt(np.maximum(curvature, 1.0)))
 
 
 def draw_normal(mean: Array, covariance: Array, z: Array) -> Array:

@@ -160,7 +160,7 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     if not given:
         first = estimates[0]
         return Estimate(value=None, unit=first.unit, reason=first.reason, method="no cell has a value")
-    value = float(np.mean([e.value for e in given]))  # type: ignore[misc]
+    value = float(np.mean([e.value for e in given]))
     method = f"mean over {len(given)} of {len(estimates)} backbones"
     if any(e.lo is None or e.hi is None for e in given):
         return Estimate(value=value, unit=given[0].unit, method=method)

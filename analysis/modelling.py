@@ -204,6 +204,7 @@ def _kept_budgets(curves: pd.DataFrame, rungs: tuple[int, ...]) -> list[float]:
         return [float(rung) for rung in rungs]
     budgets = np.unique(curves["budget"].to_numpy(float))
     if len(budgets) <= MOST_RUNGS:
-        return budgets.tolist()
+        return [float(each) for each in budgets]
     wanted = np.geomspace(max(budgets[0], 1e-9), budgets[-1], MOST_RUNGS)
-    return np.unique(budgets[np.abs(budgets[:, None] - wanted).argmin(axis=0)]).tolist()
+    kept = np.unique(budgets[np.abs(budgets[:, None] - wanted).argmin(axis=0)])
+    return [float(each) for each in kept]

@@ -145,7 +145,7 @@ def flat_direction(hessian: Array) -> Array:
     """Angle [...] of the eigenvector of the smallest curvature of [..., 2, 2], degrees in [0, 180)."""
     _, vectors = np.linalg.eigh(hessian)
     flat = vectors[..., :, 0]
-    return np.degrees(np.arctan2(flat[..., 1], flat[..., 0])) % 180
+    return np.asarray(np.degrees(np.arctan2(flat[..., 1], flat[..., 0])) % 180)
 
 
 def edge_probability(cell: Landscape) -> Estimate:
@@ -236,7 +236,7 @@ def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str) 
 
 
 def _below_noise(cell: Landscape, epsilon: float) -> bool:
-    return epsilon < 2 * cell.noise / np.sqrt(3)
+    return bool(epsilon < 2 * cell.noise / np.sqrt(3))
 
 
 def _decades(cell: Landscape, line: Callable[[Array], Array], axis: Array, epsilon: float) -> Estimate:
@@ -315,7 +315,7 @@ def _curvature(
 
 def _ratio(hessian: Array) -> Array:
     small, large = np.moveaxis(np.linalg.eigvalsh(hessian), -1, 0)
-    return large / small
+    return np.asarray(large / small)
 
 
 def _margin(cell: Landscape, log_odds: float) -> Estimate:

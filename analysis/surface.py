@@ -95,7 +95,7 @@ class Grid:
 def _trapezoid(count: int) -> Array:
     weights = np.ones(count)
     weights[[0, -1]] = 0.5
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def argmax(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -107,7 +107,7 @@ def argmax(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def best(values: Array) -> Array:
     """Largest value of each surface [...]."""
-    return values.max(axis=(-2, -1))
+    return np.asarray(values.max(axis=(-2, -1)))
 
 
 def mean(values: Array, grid: Grid) -> Array:
@@ -197,7 +197,7 @@ def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float
     flat = line.reshape(-1, line.shape[-1])
     values = np.array([np.interp(fine, axis, row) for row in flat]).reshape(*line.shape[:-1], len(fine))
     weights = _trapezoid(len(fine))
-    return values.max(axis=-1) - np.maximum(values, floor) @ weights
+    return np.asarray(values.max(axis=-1) - np.maximum(values, floor) @ weights)
 
 
 def variance_shares(values: Array, grid: Grid, keep: NDArray[np.bool_] | None = None) -> tuple[Array, Array, Array]:
@@ -236,4 +236,4 @@ def _group_variance(centred: Array, weights: Array, axis: int) -> Array:
     """Variance between the conditional means along an axis."""
     mass = weights.sum(axis=axis)
     sums = np.einsum("...ij,ij->...i" if axis == -1 else "...ij,ij->...j", centred, weights)
-    return np.sum(sums**2 / np.where(mass > 0, mass, 1.0), axis=-1)
+    return np.asarray(np.sum(sums**2 / np.where(mass > 0, mass, 1.0), axis=-1))

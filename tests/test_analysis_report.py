@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from bocb_tune.analysis import figures, plots
-from bocb_tune.analysis.sections import SECTIONS, Card, NotApplicable
 from bocb_tune.analysis.findings import find
-from bocb_tune.analysis.metrics import METRICS
 from bocb_tune.analysis.load import load
+from bocb_tune.analysis.metrics import METRICS
 from bocb_tune.analysis.report import analyze
+from bocb_tune.analysis.sections import SECTIONS, Card, NotApplicable
 from bocb_tune.analysis.style import backbone_marker, optimizer_color
 from tests.fakes import FakeRun, write_run
 
@@ -33,11 +33,24 @@ def test_the_folder_holds_what_it_should(page: Path) -> None:
     folder = page.parent
     assert page.name == "report.html"
     assert folder.name == "report"
-    pictures = {"cell-matrix", "interaction", "overview", *(f"{kind}-0{n}" for kind in ("landscape", "curves") for n in (1, 2, 3))}
+    pictures = {
+        "cell-matrix",
+        "interaction",
+        "overview",
+        *(f"{kind}-0{n}" for kind in ("landscape", "curves") for n in (1, 2, 3)),
+    }
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}{s}" for n in pictures for s in (".svg", ".png")
     }
-    tables = {"best_points", "recommendations", "cell_matrix", "counts_by_phase", "counts_by_status", "decomposition", "trials"}
+    tables = {
+        "best_points",
+        "recommendations",
+        "cell_matrix",
+        "counts_by_phase",
+        "counts_by_status",
+        "decomposition",
+        "trials",
+    }
     assert {path.stem for path in (folder / "tables").iterdir()} == tables
     assert len(pd.read_csv(folder / "tables" / "best_points.csv")) == 9
 

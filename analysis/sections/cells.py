@@ -49,10 +49,10 @@ def landscape(findings: Findings) -> Card | NotApplicable:
     if points.max() < 2:
         return NotApplicable(title=title, reason="only one setting per cell is known")
     text = (
-        "Colour is the score at the budget the trial reached, on the scale of the backbone's completed trials. A "
-        "stopped trial (hollow, smaller the earlier) was measured at a smaller budget: do not compare its colour with "
-        "filled ones. Weight decay 0 has its own strip below the axis. Contours: the fitted surface, where the data "
-        "carry one; outlined: settings within one point of its best."
+        "Colour is the score at full budget, of completed trials as of the fitted surface, on the scale of the "
+        "backbone's completed trials. Stopped trials are hollow, the smaller the earlier. Weight decay 0 has its own "
+        "strip below the axis. Contours: the fitted surface, where the data carry one; outlined: settings within one "
+        "point of its best."
     )
     return figure_card(title, text, plots.landscapes(findings, findings.landscapes))
 

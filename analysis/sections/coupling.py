@@ -164,18 +164,21 @@ def _variation(findings: Findings) -> DataTable:
 def _lines(findings: Findings, kind: str, names: tuple[str, ...], axis: int) -> DataTable:
     grid = findings.grid
     plain, viable = grid.coupling[axis], grid.viable[axis]
-    value = lambda e: math.nan if e.value is None else e.value  # noqa: E731
     frame = pd.DataFrame(
         {
             kind: names,
             "mean": findings.matrix.mean(axis=1 - axis),
             "failures": grid.failed.sum(axis=1 - axis),
-            "viable_coupling": [value(e) for e in viable],
-            "from": [math.nan if e.lo is None else e.lo for e in viable],
-            "to": [math.nan if e.hi is None else e.hi for e in viable],
-            "coupling": [value(e) for e in plain],
+            "viable_coupling": [_known(e.value) for e in viable],
+            "from": [_known(e.lo) for e in viable],
+            "to": [_known(e.hi) for e in viable],
+            "coupling": [_known(e.value) for e in plain],
         }
     )
     formats = dict.fromkeys(("mean", "viable_coupling", "from", "to", "coupling"), ".2f")
     frame = frame.sort_values("viable_coupling", ascending=False, kind="stable", ignore_index=True)
     return DataTable(stem=f"coupling_of_{kind}s", frame=frame, formats=formats)
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value

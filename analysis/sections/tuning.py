@@ -25,6 +25,7 @@ from bocb_tune.analysis.plots.of_landscapes import isolation, lr_profiles, varia
 from bocb_tune.analysis.plots.values import Ranges
 from bocb_tune.analysis.ranking import Ranking
 from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, figure_card
+from bocb_tune.analysis.surface import Array
 from bocb_tune.analysis.tuning_curves import SIZES
 
 
@@ -250,7 +251,7 @@ def _variance(findings: Findings, number_: int, backbone: str) -> Plot:
     return variance_split(number_, backbone, optimizers, whole, top)
 
 
-def _curves(findings: Findings, backbone: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _curves(findings: Findings, backbone: str) -> tuple[Array, Array, Array, Array]:
     n = np.array(SIZES, float)
     rows = []
     for optimizer in findings.table.optimizers:
@@ -286,7 +287,7 @@ def _worst_backbone(findings: Findings, optimizer: str) -> str:
     return findings.table.backbones[int(np.nanargmax(cost))] if np.isfinite(cost).any() else ""
 
 
-def _placed(regret: tuple[tuple[Estimate, ...], ...], known: tuple[str, ...], backbones: tuple[str, ...]) -> np.ndarray:  # type: ignore[type-arg]
+def _placed(regret: tuple[tuple[Estimate, ...], ...], known: tuple[str, ...], backbones: tuple[str, ...]) -> Array:
     """[from, to] over all backbones, NaN where there is none."""
     whole = np.full((len(backbones), len(backbones)), np.nan)
     place = [backbones.index(name) for name in known]
