@@ -20,11 +20,14 @@ from scipy.special import expit, logsumexp
 Array = NDArray[np.float64]
 
 NUM_PLACE, NUM_STEEP = 61, 9
+MARGIN = (1.0, 1.0)
+"""Prior mean and sd of the decades from the best trial's learning rate to the line: good settings lie near it, as the
+largest stable step is close to the best one (Lewkowycz et al. 2020, arXiv:2003.02218)."""
 STEEPNESS = (float(np.log(5.0)), 0.8)
 """Prior mean and sd of g: the line is crossed within about half a decade."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values of s, in decades."""
-DELAY_MEAN = 0.5
+DELAY_MEAN = 0.2
 """Prior mean of s, exponential."""
 LEANS = np.linspace(-1.0, 1.0, 7)
 """Values of w: decades by which the line may move from the middle of the box to its edge."""
@@ -65,7 +68,13 @@ def probability(u: Array, d: Array, place: Array, log_steepness: Array, lean: Ar
 
 
 def fit_divergence(
-    u: Array, d: Array, diverged: NDArray[np.bool_], share: Array, survived: Array, box: tuple[float, float]
+    u: Array,
+    d: Array,
+    diverged: NDArray[np.bool_],
+    share: Array,
+    survived: Array,
+    box: tuple[float, float],
+    best: float,
 ) -> Divergence:
     """Posterior of the line.
 
@@ -76,12 +85,13 @@ def fit_divergence(
         share: share of the full budget at which each trial ended [trials].
         survived: share by which it had not diverged yet [trials]; of a trial that did not, the same.
         box: range of u that is searched.
+        best: u of the best trial.
     """
     trials = (u, d, diverged, share, survived)
-    straight, score = _posterior(*trials, box, np.zeros(1))
+    straight, score = _posterior(*trials, box, best, np.zeros(1))
     if not diverged.any() or diverged.all():
         return straight
-    leaning, other = _posterior(*trials, box, LEANS)
+    leaning, other = _posterior(*trials, box, best, LEANS)
     return leaning if other > score + MIN_GAIN else straight
 
 
@@ -92,6 +102,7 @@ def _posterior(
     share: Array,
     survived: Array,
     box: tuple[float, float],
+    best: float,
     leans: Array,
 ) -> tuple[Divergence, float]:
     """The posterior on the grid, and its leave-one-out log score."""
@@ -99,8 +110,8 @@ def _posterior(
     places = np.linspace(box[0] - 0.25 * width, box[1] + 0.75 * width, NUM_PLACE)
     steepness = STEEPNESS[0] + STEEPNESS[1] * np.linspace(-2.0, 2.0, NUM_STEEP)
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
-    prior = -0.5 * ((c - box[1]) / (0.5 * width)) ** 2 - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
-    prior = prior - s / DELAY_MEAN - 0.5 * (w / LEAN_SD) ** 2
+    prior = -0.5 * ((c - best - MARGIN[0]) / MARGIN[1]) ** 2 - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
+    prior = prior + np.log(np.interp(s, DELAYS, np.gradient(DELAYS))) - s / DELAY_MEAN - 0.5 * (w / LEAN_SD) ** 2
     delay = np.log(1 / np.clip(share, 1e-6, 1.0))
     by_end = expit((u - c[:, None] - w[:, None] * d - s[:, None] * delay) * np.exp(g)[:, None])
     chance = np.where(diverged, by_end, 1 - by_end)

@@ -401,7 +401,13 @@ def _fit_line(trials: CellTrials, box: Box) -> Divergence:
     v = np.where(zero, box.zero_at, np.log10(np.where(zero, 1.0, trials.weight_decay)))
     u = np.log10(trials.lr)
     d = np.clip(2 * box.scaled(u, v)[:, 1] - 1, -1, 1)
-    return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, box.lr)
+    return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, box.lr, _best_lr(trials))
+
+
+def _best_lr(trials: CellTrials) -> float:
+    """log10 lr of the best trial that reached the full budget."""
+    score = np.where(trials.completed & np.isfinite(trials.last), trials.last, -np.inf)
+    return float(np.log10(trials.lr[int(score.argmax())]))
 
 
 def _draw_process(fitted: gp.Fit, box: Box, rng: np.random.Generator) -> Array:

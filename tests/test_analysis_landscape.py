@@ -161,7 +161,7 @@ def test_divergence_seen_too_seldom_among_stopped_trials_is_made_up_for() -> Non
     end = np.where(rng.random(400) < 0.7, 0.1, 1.0)
     seen = at <= end
     share = np.where(seen, at, end)
-    line = fit_divergence(u, np.zeros(400), seen, share, np.where(seen, 0.9 * share, share), BOX.lr)
+    line = fit_divergence(u, np.zeros(400), seen, share, np.where(seen, 0.9 * share, share), BOX.lr, -2.5)
     assert float(line.place @ line.weight) == pytest.approx(-1.5, abs=0.1)
     assert float(line.lean @ line.weight) == 0
 
@@ -169,7 +169,7 @@ def test_divergence_seen_too_seldom_among_stopped_trials_is_made_up_for() -> Non
 def test_line_leans_when_weight_decay_moves_it() -> None:
     rng = np.random.default_rng(0)
     u, d = rng.uniform(-5, 0, 300), rng.uniform(-1, 1, 300)
-    line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), np.where(u > -1.5 + 0.6 * d, 0.0, 1.0), BOX.lr)
+    line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), np.where(u > -1.5 + 0.6 * d, 0.0, 1.0), BOX.lr, -2.5)
     assert float(line.lean @ line.weight) == pytest.approx(0.6, abs=0.15)
 
 
