@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
+from threadpoolctl import threadpool_limits
 
 from bocb_tune.analysis import gp
 from bocb_tune.analysis.divergence import Divergence, fit_divergence, probability
@@ -252,7 +253,11 @@ def fit_model(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Mode
         scale: what a score means.
         seed: of the draws; the same data and seed give the same landscape, whatever the order of the trials.
     """
-    trials = _in_canonical_order(trials)
+    with threadpool_limits(limits=1):  # matrices this small are slower on several threads
+        return _fit_model(_in_canonical_order(trials), box, scale, seed)
+
+
+def _fit_model(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Model | NoLandscape:
     if refused := _too_little(trials, box):
         return NoLandscape(reason=refused[0], detail=refused[1], counts=trials.counts)
     data = _Standardised.of(trials, box, scale)

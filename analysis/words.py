@@ -5,14 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from bocb_tune.analysis.cells import FRESH_SEEDS, ONLY_POINT, CellSummary
-from bocb_tune.analysis.findings import Findings
+from bocb_tune.analysis.findings import Findings, at_tolerance
 
 
 def answer(findings: Findings) -> tuple[str, ...]:
     """Best cell, how much the optimizer matters, how much of that is the pairing, whether backbones agree."""
     if findings.best is None:
         return ("No cell has a value yet: no trial has reached its full budget.",)
-    return (_best(findings, findings.best), *_optimizer(findings), _interaction(findings), *_agreement(findings))
+    return (
+        _best(findings, findings.best),
+        *_optimizer(findings),
+        _interaction(findings),
+        *_agreement(findings),
+        *_sensitivity(findings),
+    )
 
 
 def _best(findings: Findings, cell: CellSummary) -> str:
@@ -52,12 +58,17 @@ def _interaction(findings: Findings) -> str:
         why = f"{share.reason.sentence} ({share.reason})"
         return f"How much depends on the pairing of backbone and optimizer cannot be said: {why}."
     shape = " x ".join(map(str, findings.matrix.shape))
-    return (
+    text = (
         f"{100 * share.value:.1f} % of the variation an optimizer causes is specific to the backbone it meets "
-        f"(interaction share; {100 * total.value:.1f} % of all variation), over {shape} cells, {share.counts.n_trials} "
-        "trials. This is a plug-in value: it includes seed noise, which tends to make it too large, and it has no "
-        "interval here."
+        f"(interaction share; {100 * total.value:.1f} % of all variation), over {shape} cells, "
+        f"{findings.counts.n_trials} trials."
     )
+    if share.lo is None or share.hi is None:
+        return (
+            f"{text} This is a plug-in value: it includes seed noise, which tends to make it too large, and it has no "
+            "interval here."
+        )
+    return f"{text} Seed noise is taken off; 95 % interval {100 * share.lo:.0f} to {100 * share.hi:.0f} %."
 
 
 def _agreement(findings: Findings) -> tuple[str, ...]:
@@ -69,4 +80,23 @@ def _agreement(findings: Findings) -> tuple[str, ...]:
     return (
         f"The backbones agree on the order of the optimizers with Kendall's W = {w.value:.2f} "
         f"(0: no agreement, 1: full agreement). {first} has the best mean rank, {mean.min():.2f} of {len(mean)}.",
+    )
+
+
+def _sensitivity(findings: Findings) -> tuple[str, ...]:
+    """The cells that forgive most and least in their learning rate."""
+    key = at_tolerance("usable_decades_lr", findings.tolerance)
+    found = {name: cell.estimates[key] for name, cell in findings.models.items()}
+    known = {"/".join(name): e for name, e in found.items() if e.value is not None and e.lo is not None}
+    if not known:
+        return ()
+    ordered = sorted(known, key=lambda name: known[name].value or 0.0)
+    told = [
+        f"{name} {'at least ' if known[name].reason else ''}{known[name].value:.1f} "
+        f"({known[name].lo:.1f} to {known[name].hi:.1f})"
+        for name in dict.fromkeys((ordered[0], ordered[-1]))
+    ]
+    return (
+        f"The learning rate may be off, within {findings.tolerance:g} point(s) of the best, by a stretch of "
+        f"{' to '.join(told)} decades, over the {len(known)} of {len(found)} cells whose trials carry a landscape.",
     )
