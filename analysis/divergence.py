@@ -27,7 +27,7 @@ STEEPNESS = (float(np.log(5.0)), 0.8)
 """Prior mean and sd of g: the line is crossed within about half a decade."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values of s, in decades."""
-DELAY_MEAN = 0.2
+DELAY_MEAN = 0.3
 """Prior mean of s, exponential."""
 LEANS = np.linspace(-1.0, 1.0, 7)
 """Values of w: decades by which the line may move from the middle of the box to its edge."""
