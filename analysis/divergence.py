@@ -27,8 +27,8 @@ STEEPNESS = (float(np.log(5.0)), 0.8)
 """Prior mean and sd of g: the line is crossed within about half a decade."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values of s, in decades."""
-DELAY_MEAN = 0.3
-"""Prior mean of s, exponential."""
+AT_ONCE, DELAY_MEAN = 0.5, 0.4
+"""Prior of s: this probability of no delay at all, and an exponential with this mean otherwise."""
 LEANS = np.linspace(-1.0, 1.0, 7)
 """Values of w: decades by which the line may move from the middle of the box to its edge."""
 LEAN_SD = 0.5
@@ -95,6 +95,13 @@ def fit_divergence(
     return leaning if other > score + MIN_GAIN else straight
 
 
+def _delay_weights() -> Array:
+    """Prior probability of each of `DELAYS`."""
+    weights = np.gradient(DELAYS) * np.exp(-DELAYS / DELAY_MEAN)
+    weights[0] = weights[1:].sum() * AT_ONCE / (1 - AT_ONCE)
+    return np.asarray(weights / weights.sum())
+
+
 def _posterior(
     u: Array,
     d: Array,
@@ -111,7 +118,7 @@ def _posterior(
     steepness = STEEPNESS[0] + STEEPNESS[1] * np.linspace(-2.0, 2.0, NUM_STEEP)
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
     prior = -0.5 * ((c - best - MARGIN[0]) / MARGIN[1]) ** 2 - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
-    prior = prior + np.log(np.interp(s, DELAYS, np.gradient(DELAYS))) - s / DELAY_MEAN - 0.5 * (w / LEAN_SD) ** 2
+    prior = prior + np.log(np.interp(s, DELAYS, _delay_weights())) - 0.5 * (w / LEAN_SD) ** 2
     delay = np.log(1 / np.clip(share, 1e-6, 1.0))
     by_end = expit((u - c[:, None] - w[:, None] * d - s[:, None] * delay) * np.exp(g)[:, None])
     chance = np.where(diverged, by_end, 1 - by_end)
