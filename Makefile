@@ -38,6 +38,7 @@ bench: install
 	$(BIN)/python benchmarks/trial_turnaround.py
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/controller_scale.py
+	$(BIN)/python benchmarks/analysis_scale.py
 
 clean:
 	rm -rf $(VENV) build

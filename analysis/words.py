@@ -98,5 +98,5 @@ def _sensitivity(findings: Findings) -> tuple[str, ...]:
     ]
     return (
         f"The learning rate may be off, within {findings.tolerance:g} point(s) of the best, by a stretch of "
-        f"{' to '.join(told)} decades, over the {len(known)} of {len(found)} cells whose trials carry a landscape.",
+        f"{' to '.join(told)} decades, over the {len(known)} of {len(found)} cells where that can be told.",
     )

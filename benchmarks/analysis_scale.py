@@ -3,7 +3,7 @@
 The run folder is made here: synthetic landscapes under random search with early stopping at 3, 9, 27 and 81 of 200
 epochs, 64 trials a cell, about 80 measurements each. Loading, the models of all cells and the whole report are timed
 in a process of its own, for the grid and for half of its cells; beside them Optuna's fANOVA and PED-ANOVA on the
-completed trials of the same cells, which know neither stopped nor diverged ones.
+completed trials of the same cells, which know neither stopped nor diverged ones (and are refused below 50 of them).
 
 Targets at 400 cells (`--cells 400`): loading 20 s, journals to report 6 minutes and 4 GiB on 2 cores, twice the cells
 at most 2.2 times the time, a cell's model 1 s of CPU. By default 40 cells: about four minutes.
