@@ -70,11 +70,6 @@ class Findings:
         return tuple(cell.key for cell in self.cells if cell.best.value is None)
 
     @property
-    def is_replicated(self) -> bool:
-        """Whether every cell's value is a mean over at least two seeds."""
-        return self.grid.noise is not None
-
-    @property
     def best(self) -> CellSummary | None:
         """The best cell; None if no cell has a value."""
         known = [cell for cell in self.cells if cell.best.value is not None]

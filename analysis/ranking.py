@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from bocb_tune.analysis import draws as drawn
 from bocb_tune.analysis.draws import Array, Index
 from bocb_tune.analysis.estimate import Counts, Estimate
+from bocb_tune.analysis.families import plain
 from bocb_tune.analysis.sensitivity import EPSILON
 
 MIN_BACKBONES, MIN_OPTIMIZERS = 5, 3
@@ -155,7 +156,7 @@ def leave_one_out(
     """
     names = range(len(backbones))
     picks = np.array([_pick(_regret(np.delete(others[b], b, axis=0))) for b in names])
-    baselines = {name: np.full(len(backbones), o) for o, name in enumerate(optimizers) if _plain(name) in BASELINES}
+    baselines = {name: np.full(len(backbones), o) for o, name in enumerate(optimizers) if plain(name) in BASELINES}
     hindsight = _pick(_regret(values[0]))
     baselines[optimizers[hindsight]] = np.full(len(backbones), hindsight)
     replicates, times = _replicates(values, rng)
@@ -217,7 +218,3 @@ def _estimate(values: Array, unit: str, counts: Counts) -> Estimate:
 def _span(estimate: Estimate) -> str:
     interval = "" if estimate.lo is None else f" ({estimate.lo:.2f} to {estimate.hi:.2f})"
     return f"{estimate.value:.2f}{interval}"
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))

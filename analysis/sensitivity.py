@@ -19,7 +19,6 @@ from bocb_tune.analysis.surface import Array
 
 EPSILON = 1.0
 """Points within which a setting is as good as the best."""
-EPSILONS = (0.5, 1.0, 2.0)
 LEVEL = 0.95
 EDGE_SHARE, EDGE_PROBABILITY = 0.05, 0.25
 """A best point within this share of the range of an end, in this share of the draws, lies at the edge."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from zlib import crc32
+
+from bocb_tune.analysis.families import plain
 
 # Families of optimizers share a hue, after those of Okabe and Ito (2008), and differ in lightness. Twenty cannot
 # all be told apart by everybody: panels and rows carry the name too, colour is never the only sign.
@@ -65,7 +66,7 @@ def optimizer_color(name: str) -> str:
 def optimizer_dash(name: str) -> LineStyle:
     """Matplotlib line style of an optimizer: neighbours of a family differ, so that lines are told apart in grey."""
     names = list(OPTIMIZER_COLORS)
-    place = names.index(_plain(name)) if _plain(name) in OPTIMIZER_COLORS else crc32(_plain(name).encode())
+    place = names.index(plain(name)) if plain(name) in OPTIMIZER_COLORS else crc32(plain(name).encode())
     return LINE_STYLES[place % len(LINE_STYLES)]
 
 
@@ -85,17 +86,13 @@ def ordered_backbones(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _look_up(table: dict[str, str], name: str) -> str:
-    plain = _plain(name)
-    return table.get(plain) or list(table.values())[crc32(plain.encode()) % len(table)]
+    key = plain(name)
+    return table.get(key) or list(table.values())[crc32(key.encode()) % len(table)]
 
 
 def _ordered(table: dict[str, str], names: Iterable[str]) -> tuple[str, ...]:
-    place = {plain: index for index, plain in enumerate(table)}
-    return tuple(sorted(set(names), key=lambda name: (place.get(_plain(name), len(place)), name)))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    place = {key: index for index, key in enumerate(table)}
+    return tuple(sorted(set(names), key=lambda name: (place.get(plain(name), len(place)), name)))
 
 
 def label(name: str, longest: int = 22) -> str:

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 
 from bocb_tune.analysis.estimate import Counts
-from bocb_tune.analysis.landscape import Landscape, Validation
+from bocb_tune.analysis.landscape import Landscape
 from bocb_tune.analysis.surface import Box, Grid
-from tests.landscapes import BOX
-
-Array = NDArray[np.float64]
-Surface = Callable[[Array, Array], Array]
-
-VALIDATION = Validation(
-    rmse=0.1,
-    bias=0.0,
-    spread=5.0,
-    noise=0.1,
-    standardised_sd=1.0,
-    coverage90=0.9,
-    rank_correlation=1.0,
-    num_audit=0,
-    audit_z=float("nan"),
-)
+from tests.landscapes import BOX, VALIDATION, Surface
 
 
 def landscape(

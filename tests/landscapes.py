@@ -19,6 +19,18 @@ Surface = Callable[[Array, Array], Array]
 BOX = Box(lr=(-5.0, 0.0), weight_decay=(-6.0, -1.0))
 BOX_WITH_ZERO = replace(BOX, zero_mass=0.15)
 CENTRE = (-2.5, -3.5)
+VALIDATION = Validation(
+    rmse=0.1,
+    bias=0.0,
+    spread=5.0,
+    noise=0.1,
+    standardised_sd=1.0,
+    coverage90=0.9,
+    rank_correlation=1.0,
+    num_audit=0,
+    audit_z=float("nan"),
+)
+"""Of a model that is as good as one may wish."""
 
 
 def bowl(u: Array, v: Array, centre: tuple[float, float] = CENTRE) -> Array:
@@ -141,16 +153,6 @@ def exact(
         log_steepness=np.full(3, 10.0),
         floor=1.0,
         noise=0.1,
-        validation=Validation(
-            rmse=0.1,
-            bias=0.0,
-            spread=10.0,
-            noise=0.1,
-            standardised_sd=1.0,
-            coverage90=0.9,
-            rank_correlation=1.0,
-            num_audit=0,
-            audit_z=float("nan"),
-        ),
+        validation=VALIDATION,
         counts=Counts(n_trials=64, n_completed=20, n_stopped=44 - diverged, n_diverged=diverged),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ from bocb_tune.analysis.plots.values import (
 from bocb_tune.analysis.surface import Box
 from bocb_tune.analysis.table import CELL
 from bocb_tune.types import Phase, TrialStatus
+
+P = TypeVar("P")
 
 Fits = Mapping[tuple[str, str], Landscape | NoLandscape]
 """By (backbone, optimizer)."""
@@ -71,15 +74,8 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
         for key, cell in _by_cell(trials)
     }
     return tuple(
-        Landscapes(
-            stem=f"landscape-{number:02d}",
-            title=backbone,
-            caption="",
-            panels=tuple(panels[backbone, name] for name in findings.table.optimizers if (backbone, name) in panels),
-            unit=score_label(findings),
-        )
-        for number, backbone in enumerate(findings.table.backbones, start=1)
-        if any(key[0] == backbone for key in panels)
+        Landscapes(stem=f"landscape-{number:02d}", title=backbone, caption="", panels=row, unit=score_label(findings))
+        for number, backbone, row in _by_backbone(findings, panels)
     )
 
 
@@ -89,16 +85,17 @@ def learning_curves(findings: Findings) -> tuple[Curves, ...]:
     rows = findings.table.curves.dropna(subset=["score"]).join(status, on=[*CELL, "trial"])
     panels = {key: _curve_panel(findings, _summary_of(findings, key), cell) for key, cell in _by_cell(rows)}
     return tuple(
-        Curves(
-            stem=f"curves-{number:02d}",
-            title=backbone,
-            caption="",
-            panels=tuple(panels[backbone, name] for name in findings.table.optimizers if (backbone, name) in panels),
-            unit=score_label(findings),
-        )
-        for number, backbone in enumerate(findings.table.backbones, start=1)
-        if any(key[0] == backbone for key in panels)
+        Curves(stem=f"curves-{number:02d}", title=backbone, caption="", panels=row, unit=score_label(findings))
+        for number, backbone, row in _by_backbone(findings, panels)
     )
+
+
+def _by_backbone(findings: Findings, panels: Mapping[tuple[str, str], P]) -> Iterator[tuple[int, str, tuple[P, ...]]]:
+    """Place, name and panels of each backbone that has some, panels in the order of the optimizers."""
+    for number, backbone in enumerate(findings.table.backbones, start=1):
+        row = tuple(panels[backbone, name] for name in findings.table.optimizers if (backbone, name) in panels)
+        if row:
+            yield number, backbone, row
 
 
 def score_label(findings: Findings) -> str:

@@ -19,10 +19,7 @@ from bocb_tune.analysis.plots.values import (
     VariancePanel,
     VarianceSplit,
 )
-
-EPSILON = 1.0
-"""Points within which a setting is as good as the best."""
-LEVEL = 0.95
+from bocb_tune.analysis.sensitivity import EPSILON, LEVEL
 
 Cells = Mapping[str, tuple[CellTrials, Landscape]]
 """The fitted cells of one backbone, by optimizer, in the order of their panels."""

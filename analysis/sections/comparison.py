@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -10,7 +9,7 @@ import pandas as pd
 from bocb_tune.analysis.checks import Check
 from bocb_tune.analysis.compare import Comparison, Difference
 from bocb_tune.analysis.estimate import Estimate
-from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, shown
+from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, or_nan, shown
 
 
 def sections(found: Comparison) -> tuple[Card | NotApplicable, ...]:
@@ -77,4 +76,4 @@ def _sides(pair: Difference) -> dict[str, float | None]:
 
 def _numbers(change: Estimate) -> dict[str, float]:
     value = {"change": change.value, "from": change.lo, "to": change.hi}
-    return {name: math.nan if number is None else number for name, number in value.items()}
+    return {name: or_nan(number) for name, number in value.items()}

@@ -12,7 +12,7 @@ from bocb_tune.analysis.contrasts import Contrast
 from bocb_tune.analysis.findings import Findings
 from bocb_tune.analysis.plots.of_coupling import coupling_scatter, critical_difference
 from bocb_tune.analysis.plots.values import Ranges
-from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, number, shown, why
+from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, number, or_nan, shown, why
 
 
 def matrix(findings: Findings) -> Card | NotApplicable:
@@ -169,16 +169,12 @@ def _lines(findings: Findings, kind: str, names: tuple[str, ...], axis: int) -> 
             kind: names,
             "mean": findings.matrix.mean(axis=1 - axis),
             "failures": grid.failed.sum(axis=1 - axis),
-            "viable_coupling": [_known(e.value) for e in viable],
-            "from": [_known(e.lo) for e in viable],
-            "to": [_known(e.hi) for e in viable],
-            "coupling": [_known(e.value) for e in plain],
+            "viable_coupling": [or_nan(e.value) for e in viable],
+            "from": [or_nan(e.lo) for e in viable],
+            "to": [or_nan(e.hi) for e in viable],
+            "coupling": [or_nan(e.value) for e in plain],
         }
     )
     formats = dict.fromkeys(("mean", "viable_coupling", "from", "to", "coupling"), ".2f")
     frame = frame.sort_values("viable_coupling", ascending=False, kind="stable", ignore_index=True)
     return DataTable(stem=f"coupling_of_{kind}s", frame=frame, formats=formats)
-
-
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value

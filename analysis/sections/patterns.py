@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
 from bocb_tune.analysis.findings import Findings
 from bocb_tune.analysis.patterns import PATTERNS, RunPatterns
-from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable
+from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, or_nan
 
 
 def weights(findings: Findings) -> Card | NotApplicable:
@@ -36,7 +34,7 @@ def weights(findings: Findings) -> Card | NotApplicable:
 
 def _medians(run: RunPatterns) -> dict[str, object]:
     values = {pattern.key: run.summary(pattern.key).value for pattern in PATTERNS}
-    numbers = {key: math.nan if value is None else value for key, value in values.items()}
+    numbers = {key: or_nan(value) for key, value in values.items()}
     return {"backbone": run.backbone, "optimizer": run.optimizer, "layers": len(run.layers), **numbers}
 
 

@@ -24,7 +24,7 @@ from bocb_tune.analysis.plots.of_findings import score_label
 from bocb_tune.analysis.plots.of_landscapes import isolation, lr_profiles, variance_split
 from bocb_tune.analysis.plots.values import Ranges
 from bocb_tune.analysis.ranking import Ranking
-from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, figure_card
+from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, figure_card, or_nan
 from bocb_tune.analysis.surface import Array
 from bocb_tune.analysis.tuning_curves import SIZES
 
@@ -42,8 +42,8 @@ def recommendation(findings: Findings) -> Card | NotApplicable:
             "optimizer": found.optimizer or "–",
             "lr": math.nan if found.setting is None else found.setting.lr,
             "weight_decay": math.nan if found.setting is None else found.setting.weight_decay,
-            "expected": math.nan if found.expected.value is None else found.expected.value,
-            "p_best": math.nan if found.p_best is None else found.p_best,
+            "expected": or_nan(found.expected.value),
+            "p_best": or_nan(found.p_best),
             "as_good": ", ".join(found.tied),
         }
         for name, found in findings.tuning.per_backbone.items()
@@ -199,8 +199,8 @@ def _long_table(findings: Findings) -> DataTable:
             "optimizer": o,
             "metric": metric.key,
             "value": _value(cell.estimates[metric.key]),
-            "lo": _part(cell.estimates[metric.key].lo),
-            "hi": _part(cell.estimates[metric.key].hi),
+            "lo": or_nan(cell.estimates[metric.key].lo),
+            "hi": or_nan(cell.estimates[metric.key].hi),
             "reason": cell.estimates[metric.key].reason or "",
         }
         for (b, o), cell in findings.models.items()
@@ -215,11 +215,7 @@ def _long_table(findings: Findings) -> DataTable:
 
 
 def _value(estimate: Estimate) -> float:
-    return _part(estimate.value)
-
-
-def _part(value: float | None) -> float:
-    return math.nan if value is None else value
+    return or_nan(estimate.value)
 
 
 def _fitted(findings: Findings) -> Iterator[tuple[int, str, Mapping[str, tuple[CellTrials, Landscape]]]]:
@@ -257,7 +253,7 @@ def _curves(findings: Findings, backbone: str) -> tuple[Array, Array, Array, Arr
     for optimizer in findings.table.optimizers:
         curve = findings.models[backbone, optimizer].curve
         found = [curve.at(size) for size in SIZES] if curve is not None else [Estimate(value=None)] * len(SIZES)
-        rows.append([[_part(e.value), _part(e.lo), _part(e.hi)] for e in found])
+        rows.append([[or_nan(e.value), or_nan(e.lo), or_nan(e.hi)] for e in found])
     whole = np.array(rows)
     return n, whole[:, :, 0], whole[:, :, 1], whole[:, :, 2]
 
@@ -311,9 +307,9 @@ def _drift(findings: Findings) -> Plot | None:
         for backbone, cell in found.items():
             row = table.backbones.index(backbone)
             value[row, column], lo[row, column], hi[row, column] = (
-                _part(cell.lr.value),
-                _part(cell.lr.lo),
-                _part(cell.lr.hi),
+                or_nan(cell.lr.value),
+                or_nan(cell.lr.lo),
+                or_nan(cell.lr.hi),
             )
     if not np.isfinite(value).any():
         return None

@@ -81,6 +81,11 @@ def figure_card(title: str, text: str, figures: tuple[Plot, ...]) -> Card:
     return Card(title=title, text=(text,), figures=figures, folded=len(figures) > MOST_OPEN)
 
 
+def or_nan(value: float | None) -> float:
+    """NaN for what is not known, as a table of numbers has it."""
+    return math.nan if value is None else value
+
+
 def number(value: float | None, digits: int = 2) -> str:
     """As shown; a dash for what is not known."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
