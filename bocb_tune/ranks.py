@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from bocb_tune.tasks.base import Ranks
 
@@ -19,6 +19,14 @@ def all_reduce(values: Sequence[float], how: Literal["sum", "max"], ranks: Ranks
     distributed.all_reduce(combined, distributed.ReduceOp.SUM if how == "sum" else distributed.ReduceOp.MAX)
     reduced: list[float] = combined.tolist()
     return reduced
+
+
+def average(tensors: Sequence[Tensor], ranks: Ranks) -> Sequence[Tensor]:
+    """The mean over ranks of each tensor, written into it."""
+    if ranks.world_size > 1:
+        for tensor in tensors:
+            distributed.all_reduce(tensor.div_(ranks.world_size))
+    return tensors
 
 
 def gather_objects(value: Any, ranks: Ranks) -> list[Any]:

@@ -1,31 +1,16 @@
-"""Search spaces: the unit cube is exact, and the shipped ranges hold what was published."""
+"""Search spaces: the unit cube is exact, and files with mistakes say where."""
 
-import csv
 import math
-from importlib import resources
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bocb_tune.names import unknown
 from bocb_tune.optimizers import OPTIMIZERS
-from bocb_tune.space import Dim, SearchSpace, available_spaces, load_space, read_space
+from bocb_tune.space import Dim, SearchSpace, load_space, read_space
 from bocb_tune.yaml_source import SpecError
-
-PUBLISHED_NAMES = {
-    "sgd": "SGD-M",
-    "sgdp": "SGDP",
-    "lion": "LION",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "lamb": "LAMB",
-    "adan": "Adan",
-}
-NO_DECAY = 1e-6
-"""A published weight decay up to this counts as none."""
-MARGIN = 0.3
-"""Decades between a published best and the edge of its range."""
 
 exponents = st.floats(-12, 3)
 DIMS = st.builds(
@@ -35,12 +20,6 @@ DIMS = st.builds(
     st.sampled_from([0.0, 0.1, 0.5]),
 )
 units = st.floats(0, 1)
-
-
-def published(optimizer: str) -> list[tuple[float, float]]:
-    text = (resources.files("bocb_tune.analysis") / "published/cifar100_hyperparameters.csv").read_text()
-    rows = csv.DictReader(text.splitlines())
-    return [(float(r["lr"]), float(r["wd"])) for r in rows if r["optimizer"] == PUBLISHED_NAMES[optimizer]]
 
 
 @given(DIMS, units)
@@ -104,47 +83,11 @@ def test_zero_is_covered_only_where_it_is_a_choice() -> None:
     assert not without.covers(with_zero)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-class TestShipped:
-    def test_agrees_with_the_optimizer(self, optimizer: str) -> None:
-        space, row = load_space(optimizer), OPTIMIZERS[optimizer]
-        assert space.decay == row.decay
-        assert set(space.fixed) <= set(row.takes)
-
-    def test_default_maps_into_the_unit_square_and_back(self, optimizer: str) -> None:
-        space = load_space(optimizer)
-        assert space.from_unit(space.to_unit(space.default)) == pytest.approx(space.default, rel=1e-12)
-        assert space.contains(space)
-
-    def test_ranges_are_whole_or_half_decades(self, optimizer: str) -> None:
-        space = load_space(optimizer)
-        for end in (space.lr.low, space.lr.high, space.weight_decay.low, space.weight_decay.high):
-            assert math.log10(end) * 2 == pytest.approx(round(math.log10(end) * 2))
-
-    def test_published_bests_lie_inside_and_not_at_the_edge(self, optimizer: str) -> None:
-        space, bests = load_space(optimizer), published(optimizer)
-        assert len(bests) == 16
-        for lr, weight_decay in bests:
-            assert space.lr.edge_distance(lr) >= MARGIN
-            if weight_decay <= NO_DECAY:
-                assert space.weight_decay.zero_mass > 0
-            else:
-                assert space.weight_decay.edge_distance(weight_decay) >= MARGIN
-
-    def test_source_names_the_paper(self, optimizer: str) -> None:
-        assert "arXiv:2410.06373" in load_space(optimizer).source
-
-
-def test_every_space_file_is_of_an_optimizer() -> None:
-    assert set(available_spaces()) == set(OPTIMIZERS)
-
-
 def test_no_file_no_range() -> None:
     with pytest.raises(ValueError, match="adamww") as error:
         load_space("adamww")
     assert str(error.value) == (
-        "unknown optimizer 'adamww'; did you mean 'adamw'? (known: adam, adamw, adan, lamb, lion, sgd, sgdp); "
-        "a search space goes in search_spaces/adamww.yaml"
+        f"{unknown('optimizer', 'adamww', OPTIMIZERS)}; a search space goes in search_spaces/adamww.yaml"
     )
 
 
