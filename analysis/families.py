@@ -28,7 +28,7 @@ _BACKBONES = {
         *("mobv2", "mobilenetv2", "effb0", "efficientnet", "rvgg", "repvgg"),
     ),
     MODERN: (
-        *("deit", "vit", "mlps", "mixer", "swin", "cnx", "convnext", "mogas", "moganet"),
+        *("deit", "vit", "mlps", "mlpmixer", "mixer", "swin", "cnx", "convnext", "mogas", "moganet"),
         *("urlk", "unireplknet", "tnx", "transnext"),
     ),
     METAFORMER: (

@@ -1,21 +1,74 @@
-"""Backbones by name. All of timm's; timm is imported only when one is asked for."""
+"""Backbones by name: those of the table, and all others of timm, which is imported only when one is asked for."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bocb_tune.backbones.table import BACKBONES, FULL, SMALL, BackboneRow
 from bocb_tune.names import unknown
 
 if TYPE_CHECKING:
     from torch import nn
 
+__all__ = [
+    "BACKBONES",
+    "FULL",
+    "SMALL",
+    "BackboneRow",
+    "LoneImage",
+    "NoDropPath",
+    "Traits",
+    "adapted",
+    "build_backbone",
+    "list_backbones",
+    "require_batch",
+    "traits",
+]
+
+
+class NoDropPath(ValueError):
+    """Stochastic depth was asked of a backbone that has none."""
+
+    def __init__(self, name: str, rate: float) -> None:
+        super().__init__(
+            f"backbone {name!r} has no stochastic depth and cannot take drop_path_rate {rate:g}; "
+            "set the recipe's drop_path to 0 for it"
+        )
+
+
+class LoneImage(ValueError):
+    """A backbone with BatchNorm was to be trained on one image at a time."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"backbone {name!r} has BatchNorm, which cannot normalise a batch of 1: give each rank at least 2 "
+            "images at a time, by a larger batch_size or fewer workers or accumulation steps, or take another backbone"
+        )
+
 
 def list_backbones() -> list[str]:
-    """Every name `build_backbone` takes."""
+    """Every name `build_backbone` takes: the table's, then timm's."""
     import timm
 
-    names: list[str] = timm.list_models()
-    return names
+    return list(dict.fromkeys([*BACKBONES, *timm.list_models()]))
+
+
+def adapted(name: str, image_size: int) -> dict[str, Any]:
+    """How a backbone differs, for images of `image_size` pixels, from timm's model of that name.
+
+    Any of `model` (another of timm's names), `image_size` (what images are enlarged to) and `small` (its form for small
+    images). It stands in the settings of a trial, whose result depends on it.
+    """
+    row = BACKBONES.get(name)
+    if row is None:
+        return {}
+    model: dict[str, Any] = {"model": row.model} if row.model != name else {}
+    if image_size > SMALL:
+        return model
+    return model | ({"small": True} if row.reshape else {"image_size": FULL})
 
 
 def build_backbone(name: str, *, num_classes: int, in_chans: int, image_size: int, drop_path: float = 0.0) -> nn.Module:
@@ -26,20 +79,90 @@ def build_backbone(name: str, *, num_classes: int, in_chans: int, image_size: in
     """
     import timm
 
-    if not timm.is_model(name):
+    row = BACKBONES.get(name)
+    if row and row.module:
+        importlib.import_module(row.module)
+    model_name = row.model if row else name
+    if not timm.is_model(model_name):
         raise unknown("backbone", name, list_backbones())
+    change = adapted(name, image_size)
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
-    if timm.get_pretrained_cfg(name).fixed_input_size:
-        arguments["img_size"] = image_size
+    published = timm.get_pretrained_cfg(model_name)
+    if published and published.fixed_input_size:
+        arguments["img_size"] = change.get("image_size", image_size)
     if drop_path:
         arguments["drop_path_rate"] = drop_path
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        model: nn.Module = timm.create_model(model_name, pretrained=False, **arguments)
+        _adapt(model, name, change)
         _require_logits(model, (1, in_chans, image_size, image_size), num_classes)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        if "drop_path_rate" in str(error):
+            raise NoDropPath(name, drop_path) from error
         wanted = ", ".join(f"{key} {value}" for key, value in arguments.items())
-        raise ValueError(f"backbone {name!r} cannot take images of {image_size} pixels ({wanted}): {error}") from error
+        raise ValueError(
+            f"backbone {name!r} cannot take images of {image_size} pixels ({wanted}): {error}; "
+            f"give the dataset another image_size, such as {_published_size(published)}, or take another backbone"
+        ) from error
+    if drop_path and not _drops_paths(model):
+        raise NoDropPath(name, drop_path)
     return model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What decides which recipes a backbone can be trained by."""
+
+    drop_path: bool
+    """Whether it has stochastic depth."""
+    batch_norm: bool
+
+
+def traits(name: str, image_size: int) -> Traits:
+    """Of the backbone for images of `image_size` pixels. ValueError as `build_backbone`."""
+    try:
+        model, drop_path = _probe(name, image_size, 0.1), True
+    except NoDropPath:
+        model, drop_path = _probe(name, image_size, 0.0), False
+    return Traits(drop_path=drop_path, batch_norm=_has_batch_norm(model))
+
+
+def _probe(name: str, image_size: int, drop_path: float) -> nn.Module:
+    """A classifier without weights, which is quicker, where the model can be without."""
+    import torch
+
+    def build() -> nn.Module:
+        return build_backbone(name, num_classes=10, in_chans=3, image_size=image_size, drop_path=drop_path)
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except NoDropPath:
+        raise
+    except ValueError:
+        return build()
+
+
+def require_batch(model: nn.Module, name: str, images: int) -> None:
+    """LoneImage if `images`, those of a rank in one forward pass, are too few for the model to be trained on."""
+    if images < 2 and _has_batch_norm(model):
+        raise LoneImage(name)
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def _adapt(model: nn.Module, name: str, change: Mapping[str, Any]) -> None:
+    if "image_size" in change:
+        from bocb_tune.backbones.small import enlarge
+
+        enlarge(model, change["image_size"])
+    if "small" in change:
+        module, function = BACKBONES[name].reshape.split(":")
+        getattr(importlib.import_module(module), function)(model)
 
 
 def _require_logits(model: nn.Module, shape: tuple[int, ...], num_classes: int) -> None:
@@ -51,3 +174,13 @@ def _require_logits(model: nn.Module, shape: tuple[int, ...], num_classes: int) 
     model.train()
     if tuple(logits.shape) != (1, num_classes):
         raise ValueError(f"it gives {tuple(logits.shape)} instead of one logit a class")
+
+
+def _drops_paths(model: nn.Module) -> bool:
+    from timm.layers import DropPath
+
+    return any(isinstance(module, DropPath) for module in model.modules())
+
+
+def _published_size(published: Any) -> int:
+    return published.input_size[-1] if published else FULL
