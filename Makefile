@@ -39,6 +39,7 @@ bench: install
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/controller_scale.py
 	$(BIN)/python benchmarks/analysis_scale.py
+	$(BIN)/python benchmarks/data_pipeline.py
 
 clean:
 	rm -rf $(VENV) build

@@ -1,20 +1,19 @@
-"""Datasets: fixed splits, augmentation as a pure function, and what each kind of bad input says."""
+"""Datasets: the table, options, splits that are pure functions, and the digits."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bocb_tune.data import DATASETS, check_dataset, load_dataset, num_classes, resolve_options
+from bocb_tune.data import DATASETS, check_dataset, load_dataset, num_classes, resolve_options, settings_of
 from bocb_tune.data.base import Dataset
-from bocb_tune.data.digits import random_shift
-from bocb_tune.data.folders import UnreadableImage
-from bocb_tune.data.layout import scan
+from bocb_tune.data.split import stratified
 from bocb_tune.tasks import TASKS
-from tests.trials import make_folder
 
 
 def digits(**options: Any) -> Dataset:
@@ -58,78 +57,61 @@ def test_a_dataset_is_kept_in_the_process() -> None:
     assert digits() is digits()
 
 
-def test_a_shift_moves_the_content_and_repeats_the_border() -> None:
-    images = torch.arange(16.0).reshape(1, 1, 4, 4).expand(200, 1, 4, 4)
-    moved = random_shift(images, 1, seed=0)
-    padded = torch.nn.functional.pad(images[:1], (1, 1, 1, 1), mode="replicate")[0, 0]
-    allowed = {tuple(padded[y : y + 4, x : x + 4].flatten().tolist()) for y in range(3) for x in range(3)}
-    assert {tuple(image.flatten().tolist()) for image in moved} == allowed
-
-
-def test_augmentation_is_a_pure_function_of_seed_and_image() -> None:
-    whole = everything_shifted(torch.arange(100), seed=3)
-    parts = torch.cat([everything_shifted(part, seed=3) for part in torch.arange(100).split(7)])
-    assert torch.equal(whole, parts)
-    assert not torch.equal(whole, everything_shifted(torch.arange(100), seed=4))
-
-
-def everything_shifted(index: torch.Tensor, seed: int) -> torch.Tensor:
-    return next(digits().batches("train", [index], augment="shift", seed=seed))[0]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_image_folders_end_to_end(tmp_path: Path, workers: int) -> None:
-    root = make_folder(tmp_path, {"train/cat": 6, "train/dog": 5, "test/cat": 2, "test/dog": 1})
-    options = {"root": str(root), "image_size": 24, "val_share": 0.4, "loader_workers": workers}
-    dataset = load_dataset("imagefolder", options, "cpu")
-    assert (dataset.num_classes, dataset.in_chans, dataset.image_size) == (2, 3, 24)
-    assert [dataset.count(split) for split in ("train", "val", "test", "extra")] == [7, 4, 3, 0]
-    images, labels = everything(dataset, "val")
-    assert (images.shape, images.dtype, labels.tolist()) == ((4, 3, 24, 24), torch.float32, [0, 0, 1, 1])
-    state = torch.get_rng_state()
-    first, second, other = (
-        torch.cat([batch for batch, _ in dataset.batches("train", plan, augment="flip_crop", seed=seed)])
-        for plan, seed in [([torch.arange(7)], 0), (torch.arange(7).split(3), 0), ([torch.arange(7)], 1)]
-    )
+def test_an_index_beyond_the_split_is_another_view_of_an_image() -> None:
+    (first, labels), (second, same) = digits().batches("val", [torch.tensor([3, 7]), torch.tensor([303, 607])])
     assert torch.equal(first, second)
-    assert not torch.equal(first, other)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(labels, same)
 
 
-def test_the_number_of_loader_workers_changes_nothing(tmp_path: Path) -> None:
-    root = make_folder(tmp_path, {"train/cat": 4, "train/dog": 4})
-    batches = []
-    for workers in (0, 1):
-        options = {"root": str(root), "image_size": 24, "loader_workers": workers}
-        dataset = load_dataset("imagefolder", options, "cpu")
-        batches.append(next(dataset.batches("train", [torch.arange(6)], augment="flip_crop", seed=0))[0])
-    assert torch.equal(*batches)
+# Splits
 
 
-def test_grey_images_become_rgb(tmp_path: Path) -> None:
-    root = make_folder(tmp_path, {"train/a": 2, "train/b": 2}, mode="L")
-    dataset = load_dataset("imagefolder", {"root": str(root), "image_size": 16, "loader_workers": 0}, "cpu")
-    assert everything(dataset, "train")[0].shape == (2, 3, 16, 16)
+@settings(deadline=None, max_examples=50)
+@given(
+    counts=st.lists(st.integers(2, 30), min_size=1, max_size=5),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 5),
+)
+def test_a_stratified_split_takes_the_same_share_of_each_class(counts: list[int], share: float, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    names = [str(label) for label in range(len(counts))]
+    kept, held_out = stratified(labels, names, share, seed, "here")
+    assert sorted([*kept, *held_out]) == list(range(len(labels)))
+    assert (np.diff(kept) > 0).all()
+    assert (np.diff(held_out) > 0).all()
+    for label, count in enumerate(counts):
+        number = (labels[held_out] == label).sum()
+        assert 1 <= number <= count - 1
+        assert abs(number - share * count) <= 1
+    assert np.array_equal(stratified(labels, names, share, seed, "elsewhere")[1], held_out)
 
 
-def test_the_split_of_a_folder_is_fixed_and_stratified(tmp_path: Path) -> None:
-    options = resolve_options("imagefolder", {"root": str(make_folder(tmp_path, {"train/a": 10, "train/b": 20}))})
-    layout = scan(options)
-    assert layout == scan(options)
-    assert [sum(label == k for _, label in layout.splits["val"]) for k in (0, 1)] == [1, 2]
-    assert not set(layout.splits["val"]) & set(layout.splits["train"])
-    assert len(layout.splits["val"]) + len(layout.splits["train"]) == 30
-    assert scan(options | {"split_seed": 1}).splits["val"] != layout.splits["val"]
+def test_the_seed_and_the_names_move_a_split_and_nothing_else_does() -> None:
+    labels = np.repeat([0, 1], 50)
+    first = stratified(labels, ["a", "b"], 0.2, 0, "")[1]
+    assert first.tolist() == [10, 14, 16, 18, 19, 20, 24, 37, 42, 44, 52, 60, 61, 64, 73, 88, 89, 91, 93, 97]
+    assert not np.array_equal(stratified(labels, ["a", "b"], 0.2, 1, "")[1], first)
+    other = stratified(labels, ["a", "c"], 0.2, 0, "")[1]
+    assert np.array_equal(other[:10], first[:10])
+    assert not np.array_equal(other[10:], first[10:])
 
 
-def test_a_given_validation_folder_is_used(tmp_path: Path) -> None:
-    root = make_folder(tmp_path, {"train/a": 1, "train/b": 2, "val/a": 1, "val/b": 1})
-    layout = scan(resolve_options("imagefolder", {"root": str(root)}))
-    assert {name: len(items) for name, items in layout.splits.items()} == {"train": 3, "val": 2}
+# Options
 
 
-def test_classes_are_counted() -> None:
-    assert num_classes("digits", {}) == 10
+@pytest.mark.parametrize(("name", "classes"), [("digits", 10), ("cifar10", 10), ("cifar100", 100), ("imagenet", 1000)])
+def test_classes_are_known_without_looking_at_the_disk(name: str, classes: int) -> None:
+    assert num_classes(name, {"root": "nowhere"} if name != "digits" else {}) == classes
+
+
+def test_how_data_are_come_by_is_no_part_of_a_trial() -> None:
+    without, fetched = (settings_of("cifar10", resolve_options("cifar10", {"root": ".", **o})) for o in ({}, DOWNLOAD))
+    assert without == fetched
+    assert without["validate_on"] == "val"
+    assert "download" not in without
+
+
+DOWNLOAD = {"download": True}
 
 
 @pytest.mark.parametrize(
@@ -145,37 +127,13 @@ def test_classes_are_counted() -> None:
         ("imagefolder", {"root": ".", "val_share": 1.0}, "'val_share' .* is 1.0; it must be a share between 0 and 1"),
         ("imagefolder", {"root": ".", "loader_workers": -1}, "'loader_workers' .* is -1; it must be a whole number"),
         ("synthetic", {"size": 3}, "unknown option of dataset 'synthetic' 'size'"),
+        ("cifar10", {}, "dataset 'cifar10' needs the option 'root'"),
+        ("cifar10", {"root": ".", "validate_on": "train"}, "'validate_on' .* is 'train'; it must be 'val' or 'test'"),
+        ("cifar10", {"root": ".", "download": 1}, "'download' of dataset 'cifar10' is 1; it must be true or false"),
+        ("imagenet", {"root": ".", "classes": 1}, "'classes' .* is 1; it must be a whole number, at least 2"),
+        ("huggingface", {"root": ".", "image_column": 3}, "'image_column' .* is 3; it must be the name of a column"),
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_dataset(name, options)
-
-
-@pytest.mark.parametrize(
-    ("counts", "message"),
-    [
-        ({}, "there is no folder .*train; it must hold one folder of images a class"),
-        ({"train/only": 3}, "train holds 1 class folders; at least 2 are needed"),
-        ({"train/a": 3, "train/b": 0}, "class 'b' has no image in .*train/b"),
-        ({"train/a": 3, "train/b": 1}, "class 'b' has one image in .*train/b, which cannot be split"),
-        ({"train/a": 2, "train/b": 2, "val/a": 1, "val/bb": 1}, "class in .*val.* 'bb'; did you mean 'b'"),
-        ({"train/a": 2, "train/b": 2, "val/a": 1}, "class 'b' has no image in .*val/b"),
-    ],
-)
-def test_bad_folders_are_refused(tmp_path: Path, counts: dict[str, int], message: str) -> None:
-    root = make_folder(tmp_path, counts)
-    with pytest.raises(ValueError, match=message):
-        check_dataset("imagefolder", {"root": str(root)})
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("content", [b"", b"not an image", b"half"])
-def test_a_corrupt_image_is_named(tmp_path: Path, workers: int, content: bytes) -> None:
-    root = make_folder(tmp_path, {"train/a": 2, "train/b": 2})
-    bad = root / "train/b/1.jpg"
-    bad.write_bytes(bad.read_bytes()[:400] if content == b"half" else content)
-    options = {"root": str(root), "image_size": 16, "loader_workers": workers}
-    dataset = load_dataset("imagefolder", options, "cpu")
-    with pytest.raises(UnreadableImage, match=r"image .*train/b/1\.jpg cannot be decoded: "):
-        [everything(dataset, split) for split in ("train", "val")]

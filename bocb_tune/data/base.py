@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from PIL import Image
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
-"""Images, float32 [batch, channels, height, width], and labels, int64 [batch]."""
+"""Images [batch, channels, height, width] and labels, int64 [batch].
+
+uint8 images are raw, on the device, still to be augmented and normalised there, a batch at a time; float32 images are
+ready for a model.
+"""
+
+Transform = Callable[[Image.Image], Tensor]
+"""Makes a float32 tensor [3, height, width], ready for a model, of a decoded RGB image; draws its random numbers from
+the global generators of Python, numpy and torch, which are seeded anew for each image."""
 
 
 class Dataset(Protocol):
@@ -25,13 +34,41 @@ class Dataset(Protocol):
         """Height and width in pixels."""
         ...
 
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, over the training images, of pixel values in 0..1: what raw images are normalised by."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation, as `mean`."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are tensors on the device; otherwise worker processes decode them, with a `Transform`."""
+        ...
+
     def count(self, split: str) -> int:
         """Images in the split; 0 if the dataset has no such split."""
         ...
 
-    def batches(self, split: str, plan: Sequence[Tensor], *, augment: str = "none", seed: int = 0) -> Iterator[Batch]:
+    def batches(
+        self,
+        split: str,
+        plan: Sequence[Tensor],
+        *,
+        transform: Transform | None = None,
+        seed: int = 0,
+        faults: set[str] | None = None,
+    ) -> Iterator[Batch]:
         """One batch for each index tensor [batch] of `plan`, in its order.
 
-        How image i is augmented is a pure function of `seed` and i, whoever asks for it and in which batch.
+        Index i is image i % count(split), so that larger indices are further views of an image. What `transform`
+        draws is a pure function of `seed` and the index, whoever asks for it and in which batch. Images in memory
+        take no transform.
+
+        An image that cannot be decoded is named in `faults`. In the training split another takes its place, elsewhere
+        it is left out; too many of them are a ValueError.
         """
         ...

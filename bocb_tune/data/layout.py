@@ -1,90 +1,149 @@
-"""Where the images of a folder are, and which split each is in. Standard library only: no image is opened."""
+"""Where the images of a dataset are, and which split each is in. No image is opened, and torch is not imported.
+
+A dataset is stored as parts (`train`, and `val` and `test` if they are there), each a folder with one folder of images
+for every class: on disk, or in one packed file.
+"""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from bocb_tune.data.split import Chosen, Indices, choose_splits
 from bocb_tune.names import unknown
-from bocb_tune.types import derive_seed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
-Item = tuple[str, int]
-"""Path of an image and its label."""
+PARTS = ("train", "val", "test")
+
+
+class Source(Protocol):
+    """Encoded images with their labels, as they are stored."""
+
+    @property
+    def labels(self) -> Indices: ...
+
+    def name(self, index: int) -> str:
+        """What a user finds the image by."""
+        ...
+
+    def open(self, index: int) -> str | IO[bytes]:
+        """What Pillow reads the image from. OSError or ValueError if it is not there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderImages:
+    """Image files in the class folders of one folder. Arrays, as a million strings would fill every loader's memory."""
+
+    folder: Path
+    classes: Sequence[str]
+    files: NDArray[np.bytes_]
+    """File names [images], by class."""
+    labels: Indices
+
+    def name(self, index: int) -> str:
+        return os.path.join(self.folder, self.classes[self.labels[index]], os.fsdecode(self.files[index]))
+
+    def open(self, index: int) -> str | IO[bytes]:
+        return self.name(index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A scanned folder."""
+    """A scanned dataset."""
 
     classes: tuple[str, ...]
-    """Sorted folder names of ROOT/train; a label is the place in here."""
-    splits: Mapping[str, tuple[Item, ...]]
-    """`train` and `val`, and `test` if ROOT/test exists."""
+    """Sorted; a label is the place in here."""
+    parts: Mapping[str, Source]
+    chosen: Chosen
+    """Which images of which part make each split."""
 
 
-def class_names(root: Path) -> tuple[str, ...]:
-    """The classes of ROOT/train, sorted. ValueError: no such folder, or fewer than two classes in it."""
-    train = root / "train"
-    if not train.is_dir():
-        raise ValueError(
-            f"dataset 'imagefolder': there is no folder {train}; it must hold one folder of images a class"
-        )
-    names = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    if len(names) < 2:
-        raise ValueError(f"dataset 'imagefolder': {train} holds {len(names)} class folders; at least 2 are needed")
-    return names
+def layout_of(parts: Mapping[str, Source], classes: Sequence[str], options: Mapping[str, Any], place: str) -> Layout:
+    """Parts as stored, divided into splits. ValueError, starting with `place`, where they cannot be."""
+    labels = {part: images.labels for part, images in parts.items()}
+    return Layout(classes=tuple(classes), parts=parts, chosen=choose_splits(labels, classes, options, place))
 
 
 def scan(options: Mapping[str, Any]) -> Layout:
-    """Lists the images of `options["root"]`. ValueError, naming the folder, for a layout that cannot be trained on."""
-    root = Path(options["root"]).expanduser()
+    """Lists the images of the folder, or of the packed file, `options["root"]`.
+
+    With an option `validate_on`, the images in `val` are what published results are reported on, as ImageNet's are:
+    they are the test part. ValueError, naming the place, for a layout that cannot be trained on.
+    """
+    root, publishes = Path(options["root"]), "validate_on" in options
+    classes, parts = read_parts(root, ("train", "val") if publishes else PARTS)
+    _require_number(classes, options.get("classes"), root)
+    if publishes:
+        parts = {"test" if part == "val" else part: images for part, images in parts.items()}
+    return layout_of(parts, classes, options, str(root))
+
+
+def read_parts(root: Path, wanted: Iterable[str] = PARTS) -> tuple[tuple[str, ...], dict[str, Source]]:
+    """Classes, and those of the wanted parts that are there."""
+    if root.is_file():
+        from bocb_tune.data.packed import read_packed
+
+        classes, packed = read_packed(root)
+        return classes, {part: packed[part] for part in wanted if part in packed}
     classes = class_names(root)
-    splits = {"train": _items(root / "train", classes)}
-    for split in ("val", "test"):
-        if (root / split).is_dir():
-            _require_known(root / split, classes)
-            splits[split] = _items(root / split, classes)
-    if "val" not in splits:
-        splits |= _split(splits["train"], classes, root / "train", options["val_share"], options["split_seed"])
-    return Layout(classes=classes, splits=splits)
+    return classes, {part: _images(root / part, classes) for part in wanted if (root / part).is_dir()}
 
 
-def _items(folder: Path, classes: tuple[str, ...]) -> tuple[Item, ...]:
-    found: list[Item] = []
-    for label, name in enumerate(classes):
-        images = sorted(str(path) for path in (folder / name).glob("*") if path.suffix.lower() in SUFFIXES)
-        if not images:
-            raise ValueError(f"dataset 'imagefolder': class {name!r} has no image in {folder / name}")
-        found.extend((image, label) for image in images)
-    return tuple(found)
+def class_names(root: Path) -> tuple[str, ...]:
+    """The classes in `train`, sorted, without looking at images. ValueError: no such folder."""
+    if root.is_file():
+        return read_parts(root)[0]
+    train = root / "train"
+    if not train.is_dir():
+        raise ValueError(f"there is no folder {train}; it must hold one folder of images for each class")
+    return tuple(sorted(_folders(train)))
 
 
-def _require_known(folder: Path, classes: tuple[str, ...]) -> None:
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in classes:
-            raise unknown(f"class in {folder}: ROOT/train has no folder", entry.name, classes)
+def _require_number(classes: Sequence[str], expected: int | None, root: Path) -> None:
+    if len(classes) < 2:
+        raise ValueError(f"{root}: train holds {len(classes)} class folders; at least 2 are needed")
+    if expected is not None and len(classes) != expected:
+        raise ValueError(
+            f"{root}: train holds {len(classes)} class folders, not {expected}; complete them, "
+            f"or for a subset set the option 'classes' to {len(classes)}"
+        )
 
 
-def _split(
-    items: tuple[Item, ...], classes: tuple[str, ...], folder: Path, share: float, seed: int
-) -> dict[str, tuple[Item, ...]]:
-    """The same share of each class, at least one image and never all; a pure function of the names and the seed."""
-    train: list[Item] = []
-    val: list[Item] = []
-    for label, name in enumerate(classes):
-        members = [item for item in items if item[1] == label]
-        if len(members) == 1:
-            raise ValueError(
-                f"dataset 'imagefolder': class {name!r} has one image in {folder / name}, which cannot be split into "
-                f"training and validation; add images or give a folder {folder.parent / 'val'}"
-            )
-        random.Random(derive_seed("split", seed, name)).shuffle(members)
-        held_out = min(max(1, round(share * len(members))), len(members) - 1)
-        val.extend(sorted(members[:held_out]))
-        train.extend(sorted(members[held_out:]))
-    return {"train": tuple(train), "val": tuple(val)}
+def _folders(folder: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _images(folder: Path, classes: tuple[str, ...]) -> FolderImages:
+    found = _folders(folder)
+    if not found:
+        raise ValueError(f"{folder} holds no class folders; put each image into the folder of its class")
+    require_known(found, classes, str(folder))
+    files = [_files(folder / name) if name in found else [] for name in classes]
+    return FolderImages(
+        folder=folder,
+        classes=classes,
+        files=np.array([file for of_class in files for file in of_class], dtype=np.bytes_),
+        labels=np.repeat(np.arange(len(classes)), [len(of_class) for of_class in files]),
+    )
+
+
+def require_known(found: Iterable[str], classes: Sequence[str], place: str) -> None:
+    """ValueError for a class folder that `train` does not have."""
+    for name in sorted(set(found).difference(classes)):
+        raise unknown(f"class in {place}: train has no folder", name, classes)
+
+
+def _files(folder: Path) -> list[bytes]:
+    return sorted(os.fsencode(entry.name) for entry in os.scandir(folder) if is_image(entry.name))
+
+
+def is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
