@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
+from bocb_tune.backbones import BACKBONES, FULL, SMALL
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
-from bocb_tune.recipes import DESCRIPTIONS, RECIPES
+from bocb_tune.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES
 from bocb_tune.space import load_space
 from bocb_tune.tasks import TASKS, get_task
 
@@ -29,13 +30,23 @@ def _optimizers() -> list[dict[str, Any]]:
     rows = []
     for name, row in OPTIMIZERS.items():
         space = load_space(name)
-        described = f"{row.family}; lr {space.lr}, weight decay {space.weight_decay} ({row.decay})"
+        ranges = f"lr {space.lr}, weight decay {space.weight_decay} ({row.decay})"
+        described = f"{row.family}; {ranges}; {row.target}; {row.source}"
         rows.append({**asdict(row), "description": described, "search_space": asdict(space)})
     return rows
 
 
 def _backbones() -> list[dict[str, Any]]:
-    return [{"name": name, "description": task, "task": task} for task in TASKS for name in get_task(task).backbones()]
+    return [_backbone(name, task) for task in TASKS for name in get_task(task).backbones()]
+
+
+def _backbone(name: str, task: str) -> dict[str, Any]:
+    row = BACKBONES.get(name)
+    if row is None:
+        return {"name": name, "description": task, "task": task}
+    counts = f"{row.params_m:g} M parameters, {row.macs_g:g} G multiplications at {FULL} ({row.source})"
+    described = f"{task}; {row.family}; {counts}; images up to {SMALL} pixels: {row.small}"
+    return {"name": name, "description": described, "task": task, **asdict(row)}
 
 
 def _datasets() -> list[dict[str, Any]]:
@@ -43,7 +54,15 @@ def _datasets() -> list[dict[str, Any]]:
 
 
 def _recipes() -> list[dict[str, Any]]:
-    return [{"name": name, "description": DESCRIPTIONS[name], **asdict(recipe)} for name, recipe in RECIPES.items()]
+    return [
+        {
+            "name": name,
+            "description": DESCRIPTIONS[name],
+            "published_epochs": PUBLISHED_EPOCHS.get(name),
+            **asdict(recipe),
+        }
+        for name, recipe in RECIPES.items()
+    ]
 
 
 def _tasks() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bocb_tune.probes import LOCAL, backbones, missing_gpus
+from bocb_tune.probes import LOCAL, REMOTE, backbones, data, missing_gpus
 from bocb_tune.spec import ExperimentSpec, load_spec
 from bocb_tune.types import Phase, TrialSpec, TrialStatus
 
@@ -28,7 +28,7 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
     from bocb_tune.launch import cell_plans, claim_folder, objective_of
     from bocb_tune.live import View, last_words, output_to
 
-    spec = load_spec(spec_path, overrides, LOCAL if address is None else (backbones,))
+    spec = load_spec(spec_path, overrides, LOCAL if address is None else REMOTE)
     if address is None and (lacking := missing_gpus(spec)):
         raise ValueError(f"{spec_path}: resources.gpus_per_worker: {lacking}")
     cells = cell_plans(spec, only)
@@ -84,7 +84,7 @@ def run_trial(
 
     from bocb_tune.launch import cell_plans
 
-    spec = load_spec(spec_path, [*overrides, "resources.workers=1"], (backbones,))
+    spec = load_spec(spec_path, [*overrides, "resources.workers=1"], (backbones, data))
     plans = {plan.cell.key: plan for plan in cell_plans(spec)}
     if cell not in plans:
         raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")

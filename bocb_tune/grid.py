@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from bocb_tune.backbones import adapted
+from bocb_tune.data import image_size, settings_of
 from bocb_tune.engine.policy import rung_budgets
+from bocb_tune.recipes import recipe_settings
 from bocb_tune.space import SearchSpace
 from bocb_tune.spec import ExperimentSpec
 from bocb_tune.types import Cell, Phase
@@ -64,11 +67,14 @@ def _planned(spec: ExperimentSpec, cell: Cell) -> PlannedCell:
     space = spec.search_spaces[cell.optimizer]
     settings = {
         "task": dict(spec.task.options),
-        "dataset": {"name": spec.dataset.name, **spec.dataset.options},
-        "recipe": asdict(spec.recipe),
+        "dataset": settings_of(spec.dataset.name, spec.dataset.options),
+        "recipe": recipe_settings(spec.recipe_of(cell.backbone)[1]),
         "optimizer": dict(space.fixed),
         "workers": spec.resources.workers,
     }
+    # Left out where nothing is changed, so that such trials keep the identity they always had.
+    if change := adapted(cell.backbone, image_size(spec.dataset.name, spec.dataset.options)):
+        settings["backbone"] = change
     return PlannedCell(cell=cell, space=space, settings=settings)
 
 

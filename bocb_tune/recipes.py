@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Augment = Literal["none", "shift", "flip_crop"]
+Augment = Literal["none", "shift", "flip_shift", "flip_crop"]
+Loss = Literal["ce", "bce"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Raises ValueError, naming the field, for a value outside its range."""
+    """Raises ValueError, naming the field, for a value outside its range or one that nothing would heed."""
 
     batch_size: int
     """Images an optimizer step sees, over all ranks and accumulation steps."""
@@ -26,30 +29,141 @@ class Recipe:
     min_lr_ratio: float = 0.0
     """Learning rate at the end of the cosine, as a share of its peak."""
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes (arXiv:1512.00567, section 7)."""
+    """Share of the target spread evenly over all classes (arXiv:1512.00567, section 7); with bce, of each target."""
     drop_path: float = 0.0
     """Rate of stochastic depth (arXiv:1603.09382) at the last block, rising linearly with depth."""
     augment: Augment = "none"
-    """shift: random shift by up to 1/8 of the image. flip_crop: random resized crop and horizontal flip."""
+    """shift: random shift by up to 1/8 of the image, border repeated. flip_shift: the same with mirrored border, and
+    horizontal flip. flip_crop: random resized crop and horizontal flip, for images decoded from files."""
     ema_decay: float = 0.0
     """Decay per optimizer step of the averaged weights, validated in place of the raw ones; 0 turns them off."""
     channels_last: bool = False
     """Memory layout of images and convolution weights."""
     compile: bool = False
     """Compile the model with `torch.compile`."""
+    loss: Loss = "ce"
+    """ce: cross-entropy. bce: one binary cross-entropy a class, every class in a mixed image being a full target
+    (arXiv:2110.00476, section 2.3)."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each layer to the one before it (arXiv:2106.08254, appendix); 1 is off."""
+    mixup: float = 0.0
+    """alpha of mixup (arXiv:1710.09412): images blended in pairs by a share from Beta(alpha, alpha); 0 is off."""
+    cutmix: float = 0.0
+    """alpha of CutMix (arXiv:1905.04899): a box pasted in pairs, its area from Beta(alpha, alpha); 0 is off."""
+    switch_prob: float = 0.5
+    """Share of batches that take CutMix where both are on."""
+    repeated_augment: int = 1
+    """Views of an image within a batch, each augmented anew (arXiv:1901.09335); an epoch holds fewer images, as many
+    views."""
+    rand_augment: float = 0.0
+    """Magnitude of RandAugment (arXiv:1909.13719) in 0..10, timm's increasing operations; 0 is off."""
+    rand_augment_std: float = 0.5
+    """Standard deviation of the magnitude from one operation to the next."""
+    rand_augment_layers: int = 2
+    """Operations drawn for an image, each applied half of the time."""
+    erase: float = 0.0
+    """Probability that a box of the image becomes noise (random erasing, arXiv:1708.04896)."""
+    crop_min_area: float = 0.08
+    """Smallest share of the image's area that flip_crop keeps."""
+    color_jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation in flip_crop; 0 is off."""
+    eval_crop: float = 0.875
+    """Share of the short side that validation keeps, of images decoded from files."""
+    interpolation: Interpolation = "bilinear"
+    """How images decoded from files are resized."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         divides = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
         _require(divides, "accumulation", self.accumulation, f"a divisor of batch_size ({self.batch_size})")
-        _require(self.precision in get_args(Precision), "precision", self.precision, f"one of {get_args(Precision)}")
-        _require(self.augment in get_args(Augment), "augment", self.augment, f"one of {get_args(Augment)}")
+        for name, valid in _CHOICES.items():
+            _require(getattr(self, name) in valid, name, getattr(self, name), f"one of {valid}")
         _require(0 <= self.clip_grad < float("inf"), "clip_grad", self.clip_grad, "0 (off) or a positive norm")
         _require(0 <= self.warmup_epochs < float("inf"), "warmup_epochs", self.warmup_epochs, "0 or more epochs")
-        _require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "between 0 and 1")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
-        _require(0 <= self.drop_path < 1, "drop_path", self.drop_path, "at least 0 and below 1")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (off) or below 1")
+        _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, and 1 (off) at most")
+        _require(0 <= self.rand_augment <= 10, "rand_augment", self.rand_augment, "0 (off) to 10")
+        _require(self.repeated_augment >= 1, "repeated_augment", self.repeated_augment, "1 (off) or more")
+        _require(1 <= self.rand_augment_layers <= 15, "rand_augment_layers", self.rand_augment_layers, "1 to 15")
+        _require(0 < self.crop_min_area <= 1, "crop_min_area", self.crop_min_area, "above 0 and at most 1")
+        _require(0 < self.eval_crop <= 1, "eval_crop", self.eval_crop, "above 0 and at most 1")
+        for name in ("label_smoothing", "drop_path"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        for name in ("min_lr_ratio", "erase", "switch_prob", "color_jitter"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        for name in ("mixup", "cutmix", "rand_augment_std"):
+            _require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or a positive number")
+        self._require_heeded()
+
+    def _require_heeded(self) -> None:
+        """No field is off its default where nothing would read it."""
+        flips = self.augment in ("flip_shift", "flip_crop")
+        heeded = {
+            "rand_augment": (flips, "augment is 'flip_shift' or 'flip_crop'"),
+            "erase": (flips, "augment is 'flip_shift' or 'flip_crop'"),
+            "rand_augment_std": (self.rand_augment > 0, "rand_augment is on"),
+            "rand_augment_layers": (self.rand_augment > 0, "rand_augment is on"),
+            "switch_prob": (self.mixup > 0 and self.cutmix > 0, "both mixup and cutmix are on"),
+            "crop_min_area": (self.augment == "flip_crop", "augment is 'flip_crop'"),
+            "color_jitter": (self.augment == "flip_crop", "augment is 'flip_crop'"),
+        }
+        for name, (holds, condition) in heeded.items():
+            value = getattr(self, name)
+            _require(holds or value == DEFAULTS[name], name, value, f"{DEFAULTS[name]!r} unless {condition}")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are trained on in mixed pairs."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(Recipe)}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": get_args(Precision),
+    "augment": get_args(Augment),
+    "loss": get_args(Loss),
+    "interpolation": get_args(Interpolation),
+}
+
+FIRST_FIELDS = frozenset(
+    (
+        *("batch_size", "accumulation", "precision", "clip_grad", "warmup_epochs", "min_lr_ratio"),
+        *("label_smoothing", "drop_path", "augment", "ema_decay", "channels_last", "compile"),
+    )
+)
+"""The fields of the first release. Never changed: trial ids in journals rest on them (see `recipe_settings`)."""
+
+DECODED_ONLY = ("eval_crop", "interpolation")
+"""Fields that act on images decoded from files alone."""
+
+
+def odd_to_mix(recipe: Recipe, workers: int) -> str | None:
+    """Why the images a rank sees at a time cannot be mixed in pairs, or None if they can or are not mixed."""
+    parts = workers * recipe.accumulation
+    if not recipe.mixes or recipe.batch_size // parts % 2 == 0:
+        return None
+    return (
+        f"mixup and cutmix pair images, and a batch_size of {recipe.batch_size} leaves an odd number, "
+        f"{recipe.batch_size // parts}, to each of {workers} workers x {recipe.accumulation} accumulation steps; "
+        f"the nearest that suits is {max(round(recipe.batch_size / (2 * parts)), 1) * 2 * parts}"
+    )
+
+
+def unheeded(recipe: Recipe, augments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Fields off their default that a dataset which takes `augments` would not heed, and why."""
+    for name in DECODED_ONLY if "flip_crop" not in augments else ():
+        value = getattr(recipe, name)
+        if value != DEFAULTS[name]:
+            yield name, f"is {value!r} and acts on images decoded from files alone; leave it at {DEFAULTS[name]!r}"
+
+
+def recipe_settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a trial's settings hold it; `Recipe(**settings)` gives it back.
+
+    A trial's id is a hash of its settings, so a field added after the first release is left out while it stands at its
+    default, which is what trials did before the field was there: old journals keep their ids and go on.
+    """
+    return {name: value for name, value in asdict(recipe).items() if name in FIRST_FIELDS or value != DEFAULTS[name]}
 
 
 def _require(holds: bool, name: str, value: object, valid: str) -> None:
@@ -57,8 +171,22 @@ def _require(holds: bool, name: str, value: object, valid: str) -> None:
         raise ValueError(f"recipe field {name!r} is {value!r}; it must be {valid}")
 
 
+_DEIT_MIX: dict[str, Any] = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9.0, "erase": 0.25, "label_smoothing": 0.1}
+_RSB: dict[str, Any] = {
+    "batch_size": 2048,
+    "precision": "bf16",
+    "warmup_epochs": 5.0,
+    "augment": "flip_crop",
+    "loss": "bce",
+    "cutmix": 1.0,
+    "eval_crop": 0.95,
+    "interpolation": "bicubic",
+}
+
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(batch_size=64, warmup_epochs=0.5, label_smoothing=0.1, augment="shift"),
+    "cifar_torch": Recipe(batch_size=100, augment="flip_shift"),
+    "cifar_deit": Recipe(batch_size=100, augment="flip_shift", warmup_epochs=5.0, drop_path=0.1, **_DEIT_MIX),
     "imagenet": Recipe(
         batch_size=1024,
         precision="bf16",
@@ -67,10 +195,44 @@ RECIPES: dict[str, Recipe] = {
         augment="flip_crop",
         channels_last=True,
     ),
+    "imagenet_torch": Recipe(batch_size=256, augment="flip_crop", interpolation="bicubic"),
+    "deit": Recipe(
+        batch_size=1024,
+        precision="bf16",
+        warmup_epochs=5.0,
+        min_lr_ratio=0.01,
+        drop_path=0.1,
+        augment="flip_crop",
+        repeated_augment=3,
+        interpolation="bicubic",
+        **_DEIT_MIX,
+    ),
+    "rsb_a1": Recipe(label_smoothing=0.1, drop_path=0.05, mixup=0.2, repeated_augment=3, rand_augment=7.0, **_RSB),
+    "rsb_a2": Recipe(drop_path=0.05, mixup=0.1, repeated_augment=3, rand_augment=7.0, **_RSB),
+    "rsb_a3": Recipe(mixup=0.1, rand_augment=6.0, **_RSB),
 }
 
 DESCRIPTIONS: dict[str, str] = {
     "digits": "seconds an epoch on one core for models of less than a million weights; our own choice",
+    "cifar_torch": "crop and flip, cosine; classical backbones of arXiv:2410.06373 (OpenMixup, cifar100/sz32_bs100)",
+    "cifar_deit": "RandAugment, mixup, CutMix, erasing; modern backbones (OpenMixup, cifar100/advanced)",
     "imagenet": "warm-up of 5 epochs, crop and flip (arXiv:1706.02677); label smoothing 0.1 (arXiv:1512.00567)",
+    "imagenet_torch": "crop and flip, cosine, batch 256 (OpenMixup, imagenet/resnet50_4xb64_cos_ep100)",
+    "deit": "arXiv:2012.12877, table 9",
+    "rsb_a1": "arXiv:2110.00476, table 2, procedure A1",
+    "rsb_a2": "arXiv:2110.00476, table 2, procedure A2",
+    "rsb_a3": "arXiv:2110.00476, table 2, procedure A3; give the dataset image_size: 160",
 }
-"""What each recipe is for, and where its values come from. Apart, because a recipe's fields name its trials."""
+"""What each recipe is for, and where its values come from (all of them: docs/RECIPES.md). Apart, because a recipe's
+fields name its trials."""
+
+PUBLISHED_EPOCHS: dict[str, int] = {
+    "cifar_torch": 200,
+    "cifar_deit": 200,
+    "imagenet_torch": 100,
+    "deit": 300,
+    "rsb_a1": 600,
+    "rsb_a2": 300,
+    "rsb_a3": 100,
+}
+"""Epochs a recipe was published with. `budget.epochs` of an experiment decides; a plan shows both."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bocb_tune.recipes import Recipe
+from bocb_tune.recipes import Recipe, odd_to_mix
 from bocb_tune.tasks.base import Ranks
 from bocb_tune.types import derive_seed
 
@@ -27,12 +27,26 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_images, generator=generator)
 
 
+def repeated(order: Tensor, recipe: Recipe) -> Tensor:
+    """Views, as many as the images of `order` [n], of its first n / repeated_augment images (arXiv:1901.09335).
+
+    View v is image v % n. The views of an image fall into one batch, or two in a row, and stand far apart in it, so
+    that ranks see different ones, as in the sampler of arXiv:2012.12877.
+    """
+    n, times = len(order), recipe.repeated_augment
+    if times == 1:
+        return order
+    views = (order[:, None] + n * torch.arange(times)).flatten()[:n]
+    batches = torch.split(views, recipe.batch_size)
+    return torch.cat([batch[torch.argsort(batch // n, stable=True)] for batch in batches])
+
+
 def epoch_plan(order: Tensor, recipe: Recipe, ranks: Ranks, divisor: int = 1) -> list[list[Tensor]]:
     """Indices of this rank's micro-batches, per optimizer step: `plan[step][piece]`.
 
     Step s takes the s-th `batch_size` images of `order`, whatever the number of ranks; the rest of the epoch, less
     than a batch, is left out, and is another one in the next epoch. ValueError: not even one batch, or a
-    batch that does not divide among ranks and accumulation steps.
+    batch that does not divide among ranks and accumulation steps, or divides into odd ones that cannot be mixed.
     """
     per_rank, left = divmod(recipe.batch_size, ranks.world_size)
     if left or per_rank % recipe.accumulation:
@@ -49,4 +63,8 @@ def epoch_plan(order: Tensor, recipe: Recipe, ranks: Ranks, divisor: int = 1) ->
         )
     own = order[: steps * recipe.batch_size].view(steps, ranks.world_size, per_rank)[:, ranks.rank]
     micro = max(1, per_rank // recipe.accumulation // divisor)
+    if recipe.mixes:
+        if message := odd_to_mix(recipe, ranks.world_size):
+            raise ValueError(f"recipe field 'batch_size': {message}")
+        micro += micro % 2
     return [list(torch.split(images, micro)) for images in own]

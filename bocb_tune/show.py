@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bocb_tune.grid import Cost, Grid
+from bocb_tune.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
 from bocb_tune.spec import ExperimentSpec, dump_resolved, resolved
 
 
@@ -16,7 +17,9 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
     return {
         "spec": resolved(spec),
         "run_dir": str(spec.run_dir),
-        "cells": [planned.cell.to_json() for planned in grid.cells],
+        "cells": [
+            {**planned.cell.to_json(), "recipe": spec.recipe_of(planned.cell.backbone)[0]} for planned in grid.cells
+        ],
         "skipped": [{**skipped.cell.to_json(), "reason": skipped.reason} for skipped in grid.skipped],
         "trials": {**cost.trials, "total": cost.total_trials},
         "rungs": list(cost.rungs),
@@ -30,7 +33,8 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost) -
     console.rule(f"[bold]{spec.name}[/bold], resolved", align="left")
     console.print(dump_resolved(spec), highlight=False, markup=False, soft_wrap=True)
     console.rule(f"{len(grid.cells)} cells, {len(grid.skipped)} skipped", align="left")
-    console.print(cells_table(grid))
+    console.print(cells_table(spec, grid))
+    console.print(recipes_text(spec), highlight=False, markup=False, soft_wrap=True)
     for skipped in grid.skipped:
         console.print(f"skipped {skipped.cell.key}: {skipped.reason}", style="dim", markup=False, soft_wrap=True)
     console.rule(f"{cost.total_trials} trials", align="left")
@@ -38,14 +42,26 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost) -
     console.print(epochs_line(spec, cost), soft_wrap=True)
 
 
-def cells_table(grid: Grid) -> Table:
-    """A row a cell: where it is searched, and its default as lr, weight decay."""
-    table = Table("cell", "lr", "weight decay", "default", box=None, header_style="bold", pad_edge=False)
+def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
+    """A row a cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
+    table = Table("cell", "lr", "weight decay", "default", "recipe", box=None, header_style="bold", pad_edge=False)
     for planned in grid.cells:
         space = planned.space
         default = f"{space.default['lr']:g}, {space.default['weight_decay']:g}"
-        table.add_row(planned.cell.key, str(space.lr), str(space.weight_decay), default)
+        recipe, _ = spec.recipe_of(planned.cell.backbone)
+        table.add_row(planned.cell.key, str(space.lr), str(space.weight_decay), default, recipe)
     return table
+
+
+def recipes_text(spec: ExperimentSpec) -> str:
+    """A line a recipe: what it is, and the epochs it was published with beside those it gets here."""
+    used = dict.fromkeys(spec.recipe_of(backbone)[0] for backbone in spec.backbones)
+    return "\n".join(f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}" for name in used)
+
+
+def _epochs(recipe: str, spec: ExperimentSpec) -> str:
+    published = PUBLISHED_EPOCHS.get(recipe)
+    return f". Published with {published} epochs; here {spec.budget.epochs}" if published else ""
 
 
 def trials_table(cost: Cost) -> Table:

@@ -43,6 +43,8 @@ class ExperimentSpec:
     base_recipe: str
     """Name the recipe was derived from."""
     recipe: Recipe
+    own_recipes: Mapping[str, tuple[str, Recipe]]
+    """By backbone, the recipe of one that is trained by another than the rest, after the name it was derived from."""
     budget: Budget
     search: Search
     repeats: Repeats
@@ -51,6 +53,10 @@ class ExperimentSpec:
     storage: str
     search_spaces: Mapping[str, SearchSpace]
     """One for each of `optimizers`."""
+
+    def recipe_of(self, backbone: str) -> tuple[str, Recipe]:
+        """What a backbone of the grid is trained by, after the name it was derived from."""
+        return self.own_recipes.get(backbone, (self.base_recipe, self.recipe))
 
     @property
     def num_search(self) -> int:
@@ -71,7 +77,7 @@ def load_spec(path: Path | str, overrides: Sequence[str] = (), checks: Sequence[
     """
     source = read_source(path).with_overrides(overrides)
     errors = shape_errors(SpecFile, source.value)
-    broken = [error["loc"] for error in errors]
+    broken = [_whole_recipe(error["loc"]) for error in errors]
     file = SpecFile.model_validate(_mended(source.value, broken))
     findings = [Finding(error["loc"], explain(SpecFile, error)) for error in errors]
     findings += [found for check in (*CHECKS, *checks) for found in check(file) if not _void(found, broken)]
@@ -91,6 +97,11 @@ STAND_IN: dict[str, Any] = {
     "budget": {"epochs": 1, "trials_per_cell": 1},
 }
 """Takes the place of a required value that is broken, so that the rest of the file can still be checked."""
+
+
+def _whole_recipe(at: Location) -> Location:
+    """A backbone's own recipe is taken out whole: it has a required key and no stand-in."""
+    return at[:3] if at[:2] == ("recipe", "by_backbone") else at
 
 
 def _mended(value: dict[str, Any], broken: Sequence[Location]) -> dict[str, Any]:
@@ -123,20 +134,26 @@ def _related(one: Location, other: Location) -> bool:
 
 
 def _resolve(file: SpecFile) -> ExperimentSpec:
-    recipe, faults = sound_recipe(file)
-    assert not faults
+    (_, (base, recipe)), *own = ((at[-1], _recipe(choice)) for at, choice in file.recipe.choices())
     kept = {name: getattr(file, name) for name in ("name", "backbones", "optimizers", "seed", "storage")}
     parts = {name: getattr(file, name) for name in ("budget", "search", "repeats", "resources")}
     dataset = _selection(file.dataset, DATASETS[file.dataset.name].options)
     return ExperimentSpec(
         task=_selection(file.task, TASKS[file.task.name].options),
         dataset=replace(dataset, options=resolve_options(dataset.name, dataset.options)),
-        base_recipe=file.recipe.base,  # type: ignore[attr-defined]
+        base_recipe=base,
         recipe=recipe,
+        own_recipes={str(backbone): chosen for backbone, chosen in own},
         search_spaces={name: merged_space(file, name).space(name) for name in file.optimizers},
         **kept,
         **parts,
     )
+
+
+def _recipe(choice: Any) -> tuple[str, Recipe]:
+    recipe, faults = sound_recipe(choice)
+    assert not faults
+    return choice.base, recipe
 
 
 def _selection(choice: Choice, defaults: Mapping[str, Any]) -> Selection:
@@ -153,7 +170,11 @@ def resolved(spec: ExperimentSpec) -> dict[str, Any]:
         "dataset": {"name": spec.dataset.name, **spec.dataset.options},
         "backbones": list(spec.backbones),
         "optimizers": list(spec.optimizers),
-        "recipe": {"base": spec.base_recipe, **asdict(spec.recipe)},
+        "recipe": {
+            "base": spec.base_recipe,
+            **asdict(spec.recipe),
+            "by_backbone": {name: {"base": base, **asdict(own)} for name, (base, own) in spec.own_recipes.items()},
+        },
         "budget": spec.budget.model_dump(),
         "search": spec.search.model_dump(),
         "repeats": spec.repeats.model_dump(),

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from bocb_tune.data import DATASETS, resolve_options
+from bocb_tune.data import DATASETS, DatasetRow, resolve_options
 from bocb_tune.names import unknown
 from bocb_tune.optimizers import OPTIMIZERS
-from bocb_tune.recipes import RECIPES, Recipe
+from bocb_tune.recipes import RECIPES, Recipe, odd_to_mix, unheeded
 from bocb_tune.shape import like
 from bocb_tune.space import SpaceFile, available_spaces, space_file
 from bocb_tune.spec_file import Choice, SpaceChange, SpecFile
 from bocb_tune.tasks import TASKS
-from bocb_tune.yaml_source import Finding
+from bocb_tune.yaml_source import Finding, Location
 
 Check = Callable[[SpecFile], Iterator[Finding]]
 
@@ -86,21 +86,24 @@ def names(file: SpecFile) -> Iterator[Finding]:
 
 
 def recipe(file: SpecFile) -> Iterator[Finding]:
-    """The named recipe, and the ranges of its fields."""
-    choice: Any = file.recipe
-    if choice.base not in RECIPES:
-        yield Finding(("recipe", "base"), str(unknown("recipe", choice.base, RECIPES)))
-        return
-    for key, message in sound_recipe(file)[1].items():
-        yield Finding(("recipe", key), message)
+    """The named recipes, the ranges of their fields, and the backbones that have one of their own."""
+    for at, choice in file.recipe.choices():
+        if choice.base not in RECIPES:
+            yield Finding((*at, "base"), str(unknown("recipe", choice.base, RECIPES)))
+            continue
+        for key, message in sound_recipe(choice)[1].items():
+            yield Finding((*at, key), message)
+    for backbone in file.recipe.by_backbone:
+        if backbone not in file.backbones:
+            message = f"{unknown('backbone of this grid', backbone, file.backbones)}; add it there or remove this"
+            yield Finding(("recipe", "by_backbone", backbone), message, needs=(("backbones",),))
 
 
-def sound_recipe(file: SpecFile) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with those of its changes that are in range, and what is wrong with the others.
+def sound_recipe(choice: Any) -> tuple[Recipe, dict[str, str]]:
+    """The recipe a file chooses with those of its changes that are in range, and what is wrong with the others.
 
     Field by field in the recipe's own order, as a range may rest on the fields above it.
     """
-    choice: Any = file.recipe
     chosen, faults = RECIPES[choice.base], {}
     if _refusal(replace, chosen, **choice.changes) is None:
         return replace(chosen, **choice.changes), {}
@@ -114,31 +117,43 @@ def sound_recipe(file: SpecFile) -> tuple[Recipe, dict[str, str]]:
 
 
 def recipe_fits(file: SpecFile) -> Iterator[Finding]:
-    """The recipe against the epochs, the ranks and the dataset, but for fields that are wrong in themselves."""
-    choice: Any = file.recipe
-    if choice.base not in RECIPES:
-        return
-    chosen, faults = sound_recipe(file)
+    """The recipes against the epochs, the ranks and the dataset, but for fields that are wrong in themselves."""
+    for at, choice in file.recipe.choices():
+        if choice.base in RECIPES:
+            yield from _fits(file, at, *sound_recipe(choice))
+
+
+def _fits(file: SpecFile, at: Location, chosen: Recipe, faults: Mapping[str, str]) -> Iterator[Finding]:
     if chosen.warmup_epochs >= file.budget.epochs:
         shown = f"{chosen.warmup_epochs:g} warmup_epochs do not end within budget.epochs ({file.budget.epochs})"
-        yield Finding(("recipe", "warmup_epochs"), f"{shown}; give fewer", needs=(("budget", "epochs"),))
+        yield Finding((*at, "warmup_epochs"), f"{shown}; give fewer", needs=(("budget", "epochs"),))
     if not faults.keys() & {"batch_size", "accumulation"}:
-        yield from _batch(chosen, file.resources.workers)
-    row = DATASETS.get(file.dataset.name)
-    if row and chosen.augment not in row.augments and file.dataset.name != "synthetic":
+        yield from _batch(chosen, file.resources.workers, at)
+    if file.dataset.name in DATASETS and file.dataset.name != "synthetic":
+        yield from _suits(chosen, DATASETS[file.dataset.name], at)
+
+
+def _suits(chosen: Recipe, row: DatasetRow, at: Location) -> Iterator[Finding]:
+    needs = (("dataset", "name"), (*at, "augment"))
+    if chosen.augment not in row.augments:
         message = f"augment {chosen.augment!r} does not suit dataset {row.name!r}; it takes {', '.join(row.augments)}"
-        yield Finding(("recipe", "augment"), message, needs=(("dataset", "name"),))
+        yield Finding((*at, "augment"), message, needs=needs)
+        return
+    for name, message in unheeded(chosen, row.augments):
+        yield Finding((*at, name), f"{message}; those of dataset {row.name!r} are in memory", needs=needs)
 
 
-def _batch(chosen: Recipe, workers: int) -> Iterator[Finding]:
-    parts = workers * chosen.accumulation
+def _batch(chosen: Recipe, workers: int, at: Location) -> Iterator[Finding]:
+    parts, needs = workers * chosen.accumulation, (("resources", "workers"), (*at, "accumulation"))
     if chosen.batch_size % parts:
         nearest = max(round(chosen.batch_size / parts), 1) * parts
         message = (
             f"a batch_size of {chosen.batch_size} cannot be shared evenly by {workers} workers x {chosen.accumulation} "
             f"accumulation steps; the nearest that can is {nearest}"
         )
-        yield Finding(("recipe", "batch_size"), message, needs=(("resources", "workers"), ("recipe", "accumulation")))
+        yield Finding((*at, "batch_size"), message, needs=needs)
+    elif odd := odd_to_mix(chosen, workers):
+        yield Finding((*at, "batch_size"), odd, needs=needs)
 
 
 def budget(file: SpecFile) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("name", _is(Kind.free)),
     ("storage", _is(Kind.free)),
     ("recipe.base", _is(Kind.free)),  # a name; the fields themselves are compared
+    ("recipe.by_backbone.*.base", _is(Kind.free)),
+    ("dataset.download", _is(Kind.free)),
     ("backbones", _is(Kind.extends)),
     ("optimizers", _is(Kind.extends)),
     ("budget.trials_per_cell", _is(Kind.extends)),
@@ -62,13 +64,16 @@ RULES: tuple[tuple[str, Rule], ...] = (
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
-    """Fields in which two resolved experiments differ. Spaces of optimizers that only one has are not compared."""
-    common = old["search_spaces"].keys() & new["search_spaces"].keys()
+    """Fields in which two resolved experiments differ. What is said of optimizers and backbones that only one has is
+    not compared."""
+    common = {*old["optimizers"], *old["backbones"]} & {*new["optimizers"], *new["backbones"]}
     return list(_differences(_only(old, common), _only(new, common)))
 
 
-def _only(spec: Mapping[str, Any], optimizers: set[str]) -> dict[str, Any]:
-    return {**spec, "search_spaces": {name: spec["search_spaces"][name] for name in optimizers}}
+def _only(spec: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    own_recipes = {name: own for name, own in spec["recipe"]["by_backbone"].items() if name in names}
+    spaces = {name: space for name, space in spec["search_spaces"].items() if name in names}
+    return {**spec, "recipe": {**spec["recipe"], "by_backbone": own_recipes}, "search_spaces": spaces}
 
 
 def _differences(old: Any, new: Any, field: str = "") -> Iterator[Difference]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
@@ -17,6 +17,7 @@ from bocb_tune.recipes import RECIPES, Recipe
 from bocb_tune.shape import Shape
 from bocb_tune.space import Positive, SpaceFile
 from bocb_tune.tasks import TASKS
+from bocb_tune.yaml_source import Location
 
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -65,7 +66,7 @@ class RecipeShape(Shape):
     @property
     def changes(self) -> dict[str, Any]:
         """Fields that were given."""
-        return self.model_dump(exclude_unset=True, exclude={"base"})
+        return self.model_dump(exclude_unset=True, exclude={"base", "by_backbone"})
 
 
 def _drop_default(schema: dict[str, Any]) -> None:
@@ -94,6 +95,24 @@ def _recipe_file() -> type[RecipeShape]:
 
 
 RecipeFile = _recipe_file()
+
+
+class GridRecipeFile(RecipeFile):  # type: ignore[valid-type, misc]
+    """The recipe of a grid: a named one with what differs from it, and other ones for some of its backbones."""
+
+    by_backbone: dict[str, RecipeFile] = Field(default_factory=dict)  # type: ignore[valid-type]
+    """Recipes of backbones that are trained by another one than the rest, by the backbone's name."""
+
+    def choices(self) -> Iterator[tuple[Location, Any]]:
+        """Every recipe in here, the grid's own first, with its place in the file."""
+        yield ("recipe",), self
+        for backbone, choice in self.by_backbone.items():
+            yield ("recipe", "by_backbone", backbone), choice
+
+    def of(self, backbone: str) -> tuple[Location, Any]:
+        """The recipe that a backbone is trained by, with its place in the file."""
+        own = self.by_backbone.get(backbone)
+        return (("recipe", "by_backbone", backbone), own) if own else (("recipe",), self)
 
 
 class Budget(Shape):
@@ -218,8 +237,8 @@ class SpecFile(Shape):
         Field(strict=False, min_length=1, json_schema_extra={"items": {"type": "string", **_names(OPTIMIZERS)}}),
     ]
     """Names of optimizers."""
-    recipe: RecipeFile  # type: ignore[valid-type]
-    """What the grid holds fixed: a name, or a mapping of a base recipe and what differs from it."""
+    recipe: GridRecipeFile
+    """What the grid holds fixed: a name, or a mapping of a base recipe and what differs from it, also by backbone."""
     budget: Budget
     """How much is trained."""
     search: Search = Search()
@@ -244,9 +263,12 @@ def schema() -> dict[str, Any]:
     for key, table in tables.items():
         variants = [_variant(name, row) for name, row in table.items()]
         keys[key] = {"description": keys[key]["description"], "anyOf": [_names(table), *variants]}
-    keys["recipe"] = {"description": keys["recipe"]["description"], "anyOf": [_names(RECIPES), parts["RecipeFile"]]}
+    keys["recipe"] = {"description": keys["recipe"]["description"], "anyOf": [_names(RECIPES), parts["GridRecipeFile"]]}
+    parts["GridRecipeFile"]["properties"]["by_backbone"]["additionalProperties"] = {
+        "anyOf": [_names(RECIPES), {"$ref": "#/$defs/RecipeFile"}]
+    }
     keys["search_spaces"]["propertyNames"] = _names(OPTIMIZERS)
-    del parts["Choice"], parts["RecipeFile"]
+    del parts["Choice"], parts["GridRecipeFile"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 

@@ -39,6 +39,8 @@ class CellStatus:
     """Epochs trained."""
     seconds: float
     """Seconds they took, summed over slots."""
+    unreadable: int = 0
+    """Most images that could not be decoded in an epoch."""
 
     @property
     def ended(self) -> int:
@@ -87,7 +89,12 @@ def cell_status(cell: str, trials: int, records: Iterable[TrialRecord]) -> CellS
         best=max(full, default=None),
         epochs=sum(record.budget for record in records),
         seconds=sum(record.elapsed_s for record in records),
+        unreadable=max((_unreadable(record) for record in records), default=0),
     )
+
+
+def _unreadable(record: TrialRecord) -> int:
+    return int(record.measurements[-1].metrics.get("unreadable_images", 0)) if record.measurements else 0
 
 
 def grid_status(cells: Sequence[CellStatus], slots: int) -> GridStatus:
@@ -134,8 +141,12 @@ def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> Re
             _number(cell.epochs_per_s),
         )
     hidden = len(status.cells) - len(cells)
-    note = [Text(f"... and {hidden} more cells", style="dim")] if hidden else []
-    return Group(grid, *note, total_line(status))
+    notes = [Text(f"... and {hidden} more cells", style="dim")] if hidden else []
+    if unreadable := max((cell.unreadable for cell in status.cells), default=0):
+        notes.append(
+            Text(f"{unreadable} images an epoch cannot be decoded and are skipped; the log names them", "yellow")
+        )
+    return Group(grid, *notes, total_line(status))
 
 
 _ALWAYS = (TrialStatus.running, TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged, TrialStatus.failed)

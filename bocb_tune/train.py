@@ -18,18 +18,23 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.optim.swa_utils import update_bn
 
 from bocb_tune.data.base import Batch
-from bocb_tune.ranks import all_reduce, broadcast_buffers, gather_objects, require_same
+from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.ranks import all_reduce, average, broadcast_buffers, gather_objects, require_same
 from bocb_tune.recipes import Recipe
 from bocb_tune.rng import rng_state, seed_all, set_rng_state
-from bocb_tune.schedule import epoch_order, epoch_plan, lr_factor
+from bocb_tune.schedule import epoch_order, epoch_plan, lr_factor, repeated
 from bocb_tune.tasks.base import Context, Diverged, OutOfMemory
 from bocb_tune.types import Measurement, TrialSpec, derive_seed
 
 LOOKS_PER_EPOCH = 10
 FEWEST_STEPS_PER_LOOK = 10
 """How often in an epoch the running loss is looked at: each look waits for the device."""
+STEPS_TO_RENORM = 50
+"""Batches that statistics of BatchNorm are estimated from at the average of an averaging optimizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +102,8 @@ class _Loop:
         steps = training.num_images // self.recipe.batch_size
         self.total = steps * trial.budget
         self.warmup = round(self.recipe.warmup_epochs * steps)
+        own_schedule = OPTIMIZERS[trial.cell.optimizer].schedule == "own"
+        self.min_lr_ratio = 1.0 if own_schedule else self.recipe.min_lr_ratio
         _require_runnable(self.recipe, trial.budget, self.device)
         self.peaks = [group["lr"] for group in training.optimizer.param_groups]
         self.parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
@@ -118,6 +125,7 @@ class _Loop:
         """Trains and validates one epoch. Raises Diverged, on all ranks together."""
         started = time.perf_counter()
         train_loss, trained_s = self._train(epoch)
+        self._move_to_average(epoch)
         self._share_buffers()
         metrics = self.training.evaluate(
             self.ema.module if self.ema else self.training.model, epoch == self.trial.budget
@@ -129,7 +137,7 @@ class _Loop:
         images = self.recipe.batch_size * (self.training.num_images // self.recipe.batch_size)
         metrics |= {
             "train_loss": train_loss,
-            "lr": self._lr_factor(self.step - 1) * self.peaks[0],
+            "lr": self._lr_factor(self.step - 1) * max(self.peaks),  # of the last layer, if layers decay
             "images_per_s": images / trained_s,
             "seconds": seconds,
             "peak_memory_gib": memory,
@@ -143,8 +151,7 @@ class _Loop:
     def _train(self, epoch: int) -> tuple[float, float]:
         """Mean training loss, and this rank's seconds of training."""
         started = time.perf_counter()
-        order = epoch_order(self.training.num_images, self.trial.seed, epoch)
-        plan = epoch_plan(order, self.recipe, self.ranks, self.context.micro_batch_divisor)
+        plan = self._plan(epoch)
         batches = self.training.batches(
             [piece for step in plan for piece in step], derive_seed(self.trial.seed, "augment", epoch)
         )
@@ -152,6 +159,8 @@ class _Loop:
         look_every = max(FEWEST_STEPS_PER_LOOK, len(plan) // LOOKS_PER_EPOCH)
         total = torch.zeros((), device=self.device)
         self.forward.train()
+        if isinstance(self.training.optimizer, Averaging):
+            self.training.optimizer.train()
         for done in range(1, len(plan) + 1):
             total += self._optimizer_step(batches, shares)
             if done % look_every == 0:
@@ -160,6 +169,10 @@ class _Loop:
         self._require_finite_parameters(epoch)
         return mean, time.perf_counter() - started
 
+    def _plan(self, epoch: int) -> list[list[Tensor]]:
+        order = repeated(epoch_order(self.training.num_images, self.trial.seed, epoch), self.recipe)
+        return epoch_plan(order, self.recipe, self.ranks, self.context.micro_batch_divisor)
+
     def _optimizer_step(self, batches: Iterator[Batch], shares: Sequence[float]) -> Tensor:
         """One step over its micro-batches, each weighing its share of the images; the mean loss, left on the device."""
         optimizer, factor = self.training.optimizer, self._lr_factor(self.step)
@@ -167,12 +180,14 @@ class _Loop:
             group["lr"] = peak * factor
         total = torch.zeros((), device=self.device)
         for piece, share in enumerate(shares, start=1):
+            batch = next(batches)
             with self._gradients_stay_local(piece < len(shares)):
                 with autocast(self.device, self.recipe):
-                    loss = self.training.loss(self.forward, next(batches)) * share
+                    loss = self.training.loss(self.forward, batch) * share
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self._clip()
+        self._observe_curvature(batch)
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -182,7 +197,28 @@ class _Loop:
         return total
 
     def _lr_factor(self, step: int) -> float:
-        return lr_factor(step, total=self.total, warmup=self.warmup, min_ratio=self.recipe.min_lr_ratio)
+        return lr_factor(step, total=self.total, warmup=self.warmup, min_ratio=self.min_lr_ratio)
+
+    def _observe_curvature(self, batch: Batch) -> None:
+        """Gives a second-order optimizer the estimate it waits for: from a micro-batch a rank, in full precision."""
+        optimizer = self.training.optimizer
+        if not isinstance(optimizer, SecondOrder) or not optimizer.curvature_due:
+            return
+        # compiled models have no second derivatives
+        eager = torch.compiler.set_stance("force_eager") if self.recipe.compile else contextlib.nullcontext()
+        with eager:
+            estimate = hutchinson(lambda: self.training.loss(self.training.model, batch), self.parameters)
+        optimizer.observe(average(estimate, self.ranks))
+
+    def _move_to_average(self, epoch: int) -> None:
+        """An averaging optimizer is validated and saved at its average, where BatchNorm has seen nothing yet."""
+        if not isinstance(self.training.optimizer, Averaging):
+            return
+        self.training.optimizer.eval()
+        plan = self._plan(epoch)[:STEPS_TO_RENORM]
+        seed = derive_seed(self.trial.seed, "renorm", epoch)
+        with autocast(self.device, self.recipe):
+            update_bn(self.training.batches([piece for step in plan for piece in step], seed), self.training.model)
 
     def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
         if local and isinstance(self.forward, DistributedDataParallel):

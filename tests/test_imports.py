@@ -24,7 +24,7 @@ READS_TENSORS = "bocb_tune.analysis.checkpoints"
 
 SPEC_SIDE = ("space", "spec", "spec_file", "spec_checks", "spec_compare", "grid", "yaml_source", "shape", "names")
 PLAIN = ("types", "journal", "engine.policy", *SPEC_SIDE)
-TRAINING = ("optimizers", "recipes", "train", "backbones", "data", "tasks")
+TRAINING = ("optimizers", "recipes", "augment", "losses", "train", "backbones", "data", "tasks")
 
 
 def imports(path: Path) -> Iterator[str]:

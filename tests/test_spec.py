@@ -1,6 +1,7 @@
 """The spec: every error at once, with its place and its exact words; a resolved spec loads to itself."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from bocb_tune import probes, spec_checks
+from bocb_tune.grid import plan_grid
+from bocb_tune.names import unknown
 from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.recipes import RECIPES, recipe_settings
 from bocb_tune.spec import ExperimentSpec, SpecError, dump_resolved, load_spec, resolved
 from bocb_tune.spec_compare import Kind, compare, refusal
 from bocb_tune.spec_file import SpecFile
@@ -28,7 +32,7 @@ recipe: digits
 budget: {epochs: 9, trials_per_cell: 20}
 search: {design: 4}
 """
-KNOWN_OPTIMIZERS = "(known: adam, adamw, adan, lamb, lion, sgd, sgdp)"
+KNOWN_OPTIMIZERS = str(unknown("optimizer", "", OPTIMIZERS)).removeprefix("unknown optimizer '' ")
 
 
 def load(text: str, overrides: Sequence[str] = (), checks: Sequence[Any] = ()) -> ExperimentSpec:
@@ -76,7 +80,10 @@ BAD_LINES = [
         "optimizers: [sgd, adamww]",
         f"5: optimizers[1]: unknown optimizer 'adamww'; did you mean 'adamw'? {KNOWN_OPTIMIZERS}",
     ),
-    ("recipe: digit", "6: recipe: unknown recipe 'digit'; did you mean 'digits'? (known: digits, imagenet)"),
+    (
+        "recipe: digit",
+        f"6: recipe: unknown recipe 'digit'; did you mean 'digits'? (known: {', '.join(sorted(RECIPES))})",
+    ),
     (
         "recipe: {base: digits, precision: fp8}",
         "6: recipe.precision: unknown choice 'fp8'; did you mean 'fp32'? (known: bf16, fp16, fp32)",
@@ -180,6 +187,52 @@ def test_a_fault_of_a_recipe_does_not_hide_how_the_rest_fits() -> None:
         "6: recipe.batch_size: a batch_size of 63 cannot be shared evenly by 2 workers x 1 accumulation steps; "
         "the nearest that can is 64",
     ]
+
+
+BY_BACKBONE = [
+    ("ridg: digits", "recipe.by_backbone.ridg: unknown backbone of this grid 'ridg'; did you mean 'ridge'? (known: "),
+    ("ridge: digit", "recipe.by_backbone.ridge: unknown recipe 'digit'; did you mean 'digits'? (known: "),
+    ("ridge: {bas: digits}", "recipe.by_backbone.ridge.bas: unknown key 'bas'; did you mean 'base'?"),
+    ("ridge: {base: digits, batch_size: x}", "recipe.by_backbone.ridge.batch_size: must be a whole number, not 'x'"),
+    (
+        "ridge: {base: digits, drop_path: 2.0}",
+        "recipe.by_backbone.ridge.drop_path: recipe field 'drop_path' is 2.0; it must be at least 0 and below 1",
+    ),
+    (
+        "ridge: {base: digits, warmup_epochs: 9}",
+        "recipe.by_backbone.ridge.warmup_epochs: 9 warmup_epochs do not end within budget.epochs (9); give fewer",
+    ),
+    (
+        "ridge: {base: digits, batch_size: 25, mixup: 0.8}",
+        "recipe.by_backbone.ridge.batch_size: mixup and cutmix pair images, and a batch_size of 25 leaves an odd "
+        "number, 25, to each of 1 workers x 1 accumulation steps; the nearest that suits is 24",
+    ),
+    ("ridge: {base: digits, by_backbone: {}}", "recipe.by_backbone.ridge.by_backbone: unknown key 'by_backbone'"),
+]
+
+
+@pytest.mark.parametrize(("entry", "problem"), BY_BACKBONE, ids=[entry for entry, _ in BY_BACKBONE])
+def test_a_bad_recipe_of_a_backbone(entry: str, problem: str) -> None:
+    found = problems(with_lines(f"recipe: {{base: digits, by_backbone: {{{entry}}}}}"))
+    assert any(line.startswith(f"6: {problem}") for line in found)
+    assert len(found) == (2 if "bas:" in entry else 1)  # a wrong base is also a missing one
+
+
+def test_a_backbone_may_have_a_recipe_of_its_own() -> None:
+    spec = load(with_lines("recipe: {base: digits, batch_size: 32, by_backbone: {ridge: {base: imagenet_torch}}}"))
+    assert spec.recipe_of("bowl") == ("digits", replace(RECIPES["digits"], batch_size=32))
+    assert spec.recipe_of("ridge") == ("imagenet_torch", RECIPES["imagenet_torch"])
+    assert load(dump_resolved(spec)) == spec
+    settings = {cell.cell.backbone: cell.settings["recipe"] for cell in plan_grid(spec).cells}
+    assert settings == {name: recipe_settings(spec.recipe_of(name)[1]) for name in spec.backbones}
+
+
+def test_a_recipe_of_a_new_backbone_extends_a_run() -> None:
+    old = resolved(load(with_lines("backbones: [bowl]")))
+    new = resolved(load(with_lines("recipe: {base: digits, by_backbone: {ridge: imagenet_torch}}")))
+    assert {change.kind for change in compare(old, new)} == {Kind.extends}
+    changed = resolved(load(with_lines("recipe: {base: digits, by_backbone: {bowl: imagenet_torch}}")))
+    assert {change.kind for change in compare(old, changed) if change.field.startswith("recipe")} == {Kind.fixed}
 
 
 def test_errors_that_rest_on_each_other_are_told_once() -> None:

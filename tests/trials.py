@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bocb_tune.recipes import Recipe
+from bocb_tune.recipes import Recipe, recipe_settings
 from bocb_tune.types import Cell, Phase, TrialSpec
 
 QUICK = Recipe(batch_size=256, augment="shift")
@@ -42,7 +42,7 @@ def digits_trial(
         settings={
             "task": {},
             "dataset": options,
-            "recipe": asdict(replace(QUICK, **recipe)),
+            "recipe": recipe_settings(replace(QUICK, **recipe)),
             "optimizer": fixed or {},
             "workers": 1,
         },

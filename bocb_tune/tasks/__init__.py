@@ -28,7 +28,7 @@ TASKS: dict[str, TaskRow] = {
     "classification": TaskRow(
         target="bocb_tune.tasks.classification:Classification",
         description="image classification; score: top-1 accuracy on the validation split, in points",
-        datasets=("digits", "imagefolder"),
+        datasets=("digits", "cifar10", "cifar100", "imagenet", "imagefolder", "huggingface"),
     ),
     "synthetic": TaskRow(
         target="bocb_tune.tasks.synthetic:Synthetic",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bocb_tune.backbones import build_backbone, list_backbones
+from bocb_tune.augment import augmented, image_transform, mixed, normalise
+from bocb_tune.backbones import build_backbone, list_backbones, require_batch
 from bocb_tune.data import DATASETS, load_dataset, num_classes
-from bocb_tune.data.base import Batch, Dataset
+from bocb_tune.data.base import Batch, Dataset, Transform
+from bocb_tune.losses import LOSSES
 from bocb_tune.optimizers import build_optimizer
 from bocb_tune.ranks import all_reduce
-from bocb_tune.recipes import Recipe
+from bocb_tune.recipes import Recipe, unheeded
 from bocb_tune.rng import seed_all
 from bocb_tune.tasks.base import Context, Ranks
 from bocb_tune.train import Training, autocast, catch_out_of_memory, fit
@@ -45,12 +47,11 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     """Model, optimizer and data of a trial. ValueError for settings that do not go together."""
     name, options = _named(trial.settings["dataset"])
     recipe = Recipe(**trial.settings["recipe"])
-    if recipe.augment not in DATASETS[name].augments:
-        valid = " or ".join(repr(augment) for augment in DATASETS[name].augments)
-        raise ValueError(f"recipe field 'augment' is {recipe.augment!r}; dataset {name!r} can take {valid}")
+    _require_suits(recipe, name)
     pictures = Pictures(load_dataset(name, options, context.ranks.device), recipe, context)
     model = _build_model(trial, pictures.dataset, recipe, context.ranks)
-    optimizer = build_optimizer(model, trial.cell.optimizer, **trial.hparams, **trial.settings["optimizer"])
+    fixed = {"layer_decay": recipe.layer_decay, **trial.settings["optimizer"]}
+    optimizer = build_optimizer(model, trial.cell.optimizer, **trial.hparams, **fixed)
     return Training(
         model=model,
         optimizer=optimizer,
@@ -60,6 +61,15 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
         loss=pictures.loss,
         evaluate=pictures.evaluate,
     )
+
+
+def _require_suits(recipe: Recipe, dataset: str) -> None:
+    augments = DATASETS[dataset].augments
+    if recipe.augment not in augments:
+        valid = " or ".join(repr(augment) for augment in augments)
+        raise ValueError(f"recipe field 'augment' is {recipe.augment!r}; dataset {dataset!r} can take {valid}")
+    for name, message in unheeded(recipe, augments):
+        raise ValueError(f"recipe field {name!r} {message}; dataset {dataset!r} is in memory")
 
 
 def _named(dataset: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -75,6 +85,7 @@ def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Rank
         image_size=dataset.image_size,
         drop_path=recipe.drop_path,
     )
+    require_batch(model, trial.cell.backbone, recipe.batch_size // ranks.world_size // recipe.accumulation)
     return model.to(device=ranks.device, memory_format=_memory_format(recipe))  # type: ignore[call-overload, no-any-return]
 
 
@@ -89,21 +100,36 @@ class Pictures:
     dataset: Dataset
     recipe: Recipe
     context: Context
+    faults: set[str] = field(default_factory=set)
+    """Images of the epoch that could not be decoded."""
 
     def train(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
-        """Augmented training batches on the device."""
-        return map(self._to_device, self.dataset.batches("train", plan, augment=self.recipe.augment, seed=seed))
+        """Augmented training batches on the device; labels are shares of the classes if the recipe mixes images."""
+        batches = map(self._to_device, self._augmented(plan, seed))
+        return mixed(batches, self.recipe, self.dataset.num_classes, seed) if self.recipe.mixes else batches
+
+    def _augmented(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
+        if self.dataset.in_memory:
+            return augmented(self.dataset, plan, self.recipe, seed)
+        transform = self._transform(train=True)
+        return self.dataset.batches("train", plan, transform=transform, seed=seed, faults=self.faults)
+
+    def _transform(self, *, train: bool) -> Transform:
+        mean, std = self.dataset.mean, self.dataset.std
+        return image_transform(self.recipe, self.dataset.image_size, train=train, mean=mean, std=std)
 
     def _to_device(self, batch: Batch) -> Batch:
         images, labels = batch
         device = self.context.ranks.device
+        if images.dtype == torch.uint8:
+            images = normalise(images, self.dataset.mean, self.dataset.std)
         images = images.to(device, non_blocking=True, memory_format=_memory_format(self.recipe))
         return images, labels.to(device, non_blocking=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross-entropy."""
-        images, labels = batch
-        return functional.cross_entropy(model(images), labels, label_smoothing=self.recipe.label_smoothing)
+        """The recipe's loss, a mean over the images."""
+        images, targets = batch
+        return LOSSES[self.recipe.loss](model(images), targets, self.recipe.label_smoothing)
 
     def evaluate(self, model: nn.Module, last: bool) -> dict[str, float]:
         """`score` and `val_loss` on the validation split, and at the last epoch `test_score`."""
@@ -111,6 +137,9 @@ class Pictures:
         metrics = {"score": score, "val_loss": loss}
         if last and self.dataset.count("test"):
             metrics["test_score"], _ = self._top1(model, "test")
+        if not self.dataset.in_memory:
+            (metrics["unreadable_images"],) = all_reduce([len(self.faults)], "sum", self.context.ranks)
+            self.faults.clear()
         return metrics
 
     @torch.no_grad()
@@ -120,12 +149,14 @@ class Pictures:
         per_rank = self.recipe.batch_size // ranks.world_size // self.recipe.accumulation
         own = torch.arange(ranks.rank, count, ranks.world_size)
         plan = torch.split(own, max(1, per_rank // self.context.micro_batch_divisor)) if len(own) else ()
-        sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=ranks.device)
         model.eval()
-        for images, labels in map(self._to_device, self.dataset.batches(split, plan)):
+        transform = None if self.dataset.in_memory else self._transform(train=False)
+        batches = self.dataset.batches(split, plan, transform=transform, faults=self.faults)
+        for images, labels in map(self._to_device, batches):
             with autocast(torch.device(ranks.device), self.recipe):
                 logits = model(images)
             losses = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            sums += torch.stack([(logits.argmax(1) == labels).sum(), losses])
-        correct, loss = all_reduce(sums.tolist(), "sum", ranks)
-        return 100 * correct / count, loss / count
+            sums += torch.stack([(logits.argmax(1) == labels).sum(), losses, losses.new_tensor(len(labels))])
+        correct, loss, seen = all_reduce(sums.tolist(), "sum", ranks)
+        return 100 * correct / seen, loss / seen

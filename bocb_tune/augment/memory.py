@@ -1,0 +1,152 @@
+"""Augmentation of images in memory, in batch and on their device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bocb_tune.augment.geometry import moved
+from bocb_tune.augment.policy import Policy
+from bocb_tune.data.base import Batch, Dataset
+from bocb_tune.recipes import Recipe
+
+VIEWS_AT_A_TIME = 1024
+"""Fewest views that are augmented together: a kernel for each operation costs the same for one image or for many."""
+
+NOISE_SHEETS = 256
+ERASE_ATTEMPTS = 10
+ERASE_AREA = (0.02, 1 / 3)
+ERASE_ASPECT = (0.3, 1 / 0.3)
+"""Of random erasing: arXiv:1708.04896 and timm's `RandomErasing`, whose filling with noise by pixel is ours too."""
+
+
+def augmented(dataset: Dataset, plan: Sequence[Tensor], recipe: Recipe, seed: int) -> Iterator[Batch]:
+    """Training batches, float32 and ready for a model, one for each tensor of views [batch] of the plan."""
+    views_there = dataset.count("train") * recipe.repeated_augment
+    epoch = Epoch.draw(recipe, views_there, (dataset.in_chans, dataset.image_size, dataset.image_size), seed)
+    for pieces in _chunks(plan):
+        views, sizes = torch.cat(pieces), [len(piece) for piece in pieces]
+        ((images, labels),) = dataset.batches("train", [views])
+        images = epoch.look(images, views, dataset.mean)
+        # In floats by the batch: they then stay in the processor's cache.
+        for piece, batch, targets in zip(pieces, torch.split(images, sizes), torch.split(labels, sizes), strict=True):
+            yield epoch.finish(batch, piece, dataset), targets
+
+
+def _chunks(plan: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    chunk: list[Tensor] = []
+    for piece in plan:
+        chunk.append(piece)
+        if sum(map(len, chunk)) >= VIEWS_AT_A_TIME:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 [n, channels, height, width] to float32; `mean` and `std` of each channel are of values in 0..1."""
+    shift, scale = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in (mean, std))
+    return images.float().sub_(shift).div_(scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """Everything that is drawn for the views of one epoch, on the CPU: a pure function of the seed.
+
+    View v is image v % count; how it looks depends on neither its batch nor the rank that asks for it.
+    """
+
+    shift: Tensor
+    """Pixels [views, 2]."""
+    flip: Tensor
+    """[views]."""
+    mirror: bool
+    policy: Policy | None
+    erasing: Erasing | None
+
+    @classmethod
+    def draw(cls, recipe: Recipe, views: int, shape: tuple[int, int, int], seed: int) -> Epoch:
+        """`shape` is that of an image, (channels, height, width)."""
+        generator = torch.Generator().manual_seed(seed)
+        reach = 0 if recipe.augment == "none" else shape[2] // 8
+        shift = torch.randint(2 * reach + 1, (views, 2), generator=generator) - reach
+        flips = recipe.augment == "flip_shift"
+        flip = torch.rand(views, generator=generator) < 0.5 if flips else torch.zeros(views, dtype=torch.bool)
+        policy = erasing = None
+        if recipe.rand_augment:
+            std, layers = recipe.rand_augment_std, recipe.rand_augment_layers
+            policy = Policy.draw(views, recipe.rand_augment, std, layers, generator)
+        if recipe.erase:
+            erasing = Erasing.draw(recipe.erase, views, shape, generator)
+        return cls(shift=shift, flip=flip, mirror=flips, policy=policy, erasing=erasing)
+
+    def look(self, images: Tensor, views: Tensor, mean: tuple[float, ...]) -> Tensor:
+        """Image k as view `views[k]`, not yet normalised. Images that are floats, and so were ready, are only moved."""
+        device = images.device
+        shift, flip = self.shift[views].to(device), self.flip[views].to(device)
+        images = moved(images, shift, flip, mirror=self.mirror)
+        if self.policy is None:
+            return images
+        return self.policy(images, views, (255 * torch.tensor(mean, device=device)).round())
+
+    def finish(self, images: Tensor, views: Tensor, dataset: Dataset) -> Tensor:
+        """What `look` gave, ready for a model."""
+        if images.dtype != torch.uint8:
+            return images
+        images = normalise(images, dataset.mean, dataset.std)
+        return self.erasing(images, views) if self.erasing else images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasing:
+    """Boxes of noise, for images normalised already."""
+
+    box: Tensor
+    """First row, first column, and those after the last, [views, 4]; empty where nothing is erased."""
+    sheet: Tensor
+    """Which noise, [views]: drawn apart for each view it would fill the memory of the epoch many times."""
+    noise: Tensor
+    """[sheets, channels, height, width], normal."""
+
+    @classmethod
+    def draw(cls, probability: float, views: int, shape: tuple[int, int, int], generator: torch.Generator) -> Erasing:
+        """Area and aspect ratio are drawn until the box is smaller than the image both ways, ten times at most."""
+        _, height, width = shape
+        tries = (views, ERASE_ATTEMPTS)
+        area = _uniform(ERASE_AREA, tries, generator) * (height * width)
+        aspect = _uniform((math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])), tries, generator).exp()
+        sides = torch.stack([(area * aspect).sqrt().round(), (area / aspect).sqrt().round()], 2)
+        limits = torch.tensor([height, width])
+        fits = (sides < limits).all(2)
+        chosen = sides[torch.arange(views), fits.int().argmax(1)]
+        erased = fits.any(1) & (torch.rand(views, generator=generator) < probability)
+        chosen = torch.where(erased[:, None], chosen, 0)
+        first = (torch.rand(views, 2, generator=generator) * (limits - chosen + 1)).floor()
+        return cls(
+            box=torch.cat([first, first + chosen], 1).long(),
+            sheet=torch.randint(NOISE_SHEETS, (views,), generator=generator),
+            noise=torch.randn(NOISE_SHEETS, *shape, generator=generator),
+        )
+
+    def __call__(self, images: Tensor, views: Tensor) -> Tensor:
+        """Erases in place; image k is view `views[k]`."""
+        box = self.box[views]
+        rows = (box[:, 2] > box[:, 0]).nonzero()[:, 0]
+        top, left, bottom, right = box[rows, :, None, None].to(images.device).unbind(1)
+        height, width = images.shape[2:]
+        y = torch.arange(height, device=images.device)[:, None]
+        x = torch.arange(width, device=images.device)
+        inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+        noise = self.noise[self.sheet[views[rows]]].to(images.device)
+        rows = rows.to(images.device)
+        images[rows] = torch.where(inside[:, None], noise, images[rows])
+        return images
+
+
+def _uniform(ends: tuple[float, float], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return ends[0] + (ends[1] - ends[0]) * torch.rand(shape, generator=generator)
