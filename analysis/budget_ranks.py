@@ -13,7 +13,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.draws import Array, Refused
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape import NoLandscape
 from bocb_tune.analysis.surface import Box

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -22,6 +22,12 @@ SELECTED_MAXIMUM = "selected maximum"
 FLOOR = "floor: every trial diverged"
 # Below this many seeds an interval of a mean says next to nothing.
 MIN_SEEDS_FOR_INTERVAL = 3
+UNKNOWN = math.inf
+"""Stands for a value that is not known where values are compared: NaN is not even equal to itself."""
+
+_Key = tuple[str, str]
+_Runs = list[tuple[float, float, float]]
+"""(lr, weight decay, score) of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +63,17 @@ class CellSummary:
 
 def summarise_cells(table: TrialTable) -> tuple[CellSummary, ...]:
     """All cells of the grid, backbones by optimizers, those without a trial too."""
-    trials = dict(iter(table.trials.groupby(CELL)))
-    none = table.trials.iloc[:0]
-    full = table.trials["max_budget"].max()
-    return tuple(
-        _summary(backbone, optimizer, trials.get((backbone, optimizer), none), full, table.objective.floor)
-        for backbone in table.backbones
-        for optimizer in table.optimizers
-    )
+    trials, floor = table.trials, table.objective.floor
+    outcomes: defaultdict[_Key, Counter[TrialStatus]] = defaultdict(Counter)
+    for backbone, optimizer, status in zip(trials["backbone"], trials["optimizer"], trials["status"], strict=True):
+        outcomes[backbone, optimizer][TrialStatus(status)] += 1
+    whole = trials[at_full_budget(trials, trials["max_budget"].max())]
+    diverged, is_repeat = whole["status"] == TrialStatus.diverged, whole["phase"] == Phase.repeat
+    completed = whole["status"] == TrialStatus.completed
+    tried = _by_cell(whole[completed & ~is_repeat])
+    fresh = _by_cell(whole.assign(score=whole["score"].mask(diverged, floor))[(completed | diverged) & is_repeat])
+    keys = [(backbone, optimizer) for backbone in table.backbones for optimizer in table.optimizers]
+    return tuple(_summary(key, outcomes[key], tried[key], fresh[key], floor) for key in keys)
 
 
 def cell_matrix(table: TrialTable, cells: tuple[CellSummary, ...]) -> Matrix:
@@ -83,20 +92,27 @@ def total_counts(cells: tuple[CellSummary, ...]) -> Counts:
     return Counts(**{name: sum(counts[name] for counts in each) for name in each[0]})
 
 
-def _summary(backbone: str, optimizer: str, trials: pd.DataFrame, full: float, floor: float) -> CellSummary:
-    outcomes = Counter(TrialStatus(status) for status in trials["status"])
+def _by_cell(trials: pd.DataFrame) -> defaultdict[_Key, _Runs]:
+    found: defaultdict[_Key, _Runs] = defaultdict(list)
+    for backbone, optimizer, *run in trials[[*CELL, "lr", "weight_decay", "score"]].itertuples(index=False, name=None):
+        found[backbone, optimizer].append((run[0], run[1], run[2]))
+    return found
+
+
+def _summary(key: _Key, outcomes: Counter[TrialStatus], tried: _Runs, fresh: _Runs, floor: float) -> CellSummary:
     counts = Counts(
-        n_trials=len(trials),
+        n_trials=outcomes.total(),
         n_completed=outcomes[TrialStatus.completed],
         n_stopped=outcomes[TrialStatus.stopped],
         n_diverged=outcomes[TrialStatus.diverged],
     )
-    full_length = trials[at_full_budget(trials, full)]
-    point = _best_point(full_length)
+    backbone, optimizer = key
+    point = _best_point(tried)
     if point is None:
         best = _without_point(outcomes, counts, floor)
         return CellSummary(backbone=backbone, optimizer=optimizer, counts=outcomes, best=best)
-    best, sd = _estimate(point, _fresh_scores(full_length, point, floor), counts)
+    at_point = tuple(score for lr, decay, score in fresh if (lr, decay) == (point.lr, point.weight_decay))
+    best, sd = _estimate(point, at_point, counts)
     return CellSummary(
         backbone=backbone,
         optimizer=optimizer,
@@ -118,28 +134,29 @@ class _Point:
     is_only: bool
 
 
-def _best_point(trials: pd.DataFrame) -> _Point | None:
+def _best_point(tried: _Runs) -> _Point | None:
     """The setting with the best mean over its completed trials, repeats aside; ties go to the smaller lr."""
-    tried = trials[(trials["status"] == TrialStatus.completed) & (trials["phase"] != Phase.repeat)]
-    if tried.empty:
+    if not tried:
         return None
-    points = tried.groupby(["lr", "weight_decay"], dropna=False)["score"].agg(["mean", tuple]).reset_index()
-    best = points.sort_values(["mean", "lr", "weight_decay"], ascending=[False, True, True]).iloc[0]
+    scores: defaultdict[tuple[float, float], list[float]] = defaultdict(list)
+    for lr, decay, score in tried:
+        scores[UNKNOWN if math.isnan(lr) else lr, UNKNOWN if math.isnan(decay) else decay].append(score)
+    means = {setting: _mean(values) for setting, values in scores.items()}
+    best = min(means, key=lambda setting: (-means[setting], *setting))
+    lr, decay = (math.nan if value == UNKNOWN else value for value in best)
     return _Point(
-        lr=best["lr"],
-        weight_decay=best["weight_decay"],
-        score=float(best["mean"]),
-        scores=best["tuple"],
-        is_only=len(points) == 1,
+        lr=lr,
+        weight_decay=decay,
+        score=means[best] if math.isfinite(means[best]) else math.nan,
+        scores=tuple(scores[best]),
+        is_only=len(scores) == 1,
     )
 
 
-def _fresh_scores(trials: pd.DataFrame, point: _Point, floor: float) -> tuple[float, ...]:
-    """Scores of the repeats at the point; one that diverged has the floor."""
-    ended = trials["status"].isin([TrialStatus.completed, TrialStatus.diverged])
-    at_point = (trials["lr"] == point.lr) & (trials["weight_decay"] == point.weight_decay)
-    fresh = trials[ended & at_point & (trials["phase"] == Phase.repeat)]
-    return tuple(fresh["score"].mask(fresh["status"] == TrialStatus.diverged, floor))
+def _mean(scores: list[float]) -> float:
+    """Of those that are known; minus infinity if none is."""
+    known = [score for score in scores if not math.isnan(score)]
+    return math.fsum(known) / len(known) if known else -math.inf
 
 
 def _estimate(point: _Point, fresh: tuple[float, ...], counts: Counts) -> tuple[Estimate, float]:

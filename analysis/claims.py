@@ -11,12 +11,13 @@ from enum import StrEnum
 
 import numpy as np
 
+from bocb_tune.analysis.arrays import Flags
 from bocb_tune.analysis.concordance import concordance
 from bocb_tune.analysis.contrasts import Contrast, sgd_on_classical
 from bocb_tune.analysis.coupling import Lines, coupling_indices, line_shares
 from bocb_tune.analysis.families import CLASSICAL, SGD_FAMILY, backbone_class, plain
 from bocb_tune.analysis.standings import regret, spread
-from bocb_tune.analysis.twoway import Flags, Matrix, decompose
+from bocb_tune.analysis.twoway import Matrix, decompose
 from bocb_tune.analysis.viable import failures, viable_coupling
 
 STRONGLY_COUPLED = ("CNX-T", "Moga-S", "URLK-T", "DeiT-S")

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2, rankdata, spearmanr, studentized_range
 
+from bocb_tune.analysis.arrays import Flags
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.resample import interval, resampled
-from bocb_tune.analysis.twoway import Flags, Matrix, refusal
+from bocb_tune.analysis.twoway import Matrix, refusal
 
 MIN_CONCORDANCE_SHAPE = (4, 3)
 

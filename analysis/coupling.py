@@ -12,16 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import chndtrinc
+from scipy.stats import chi2
 from scipy.stats import f as fisher
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
+from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.resample import Noise, corrected_squares, interval, redraw
+from bocb_tune.analysis.resample import Noise, corrected_squares, interval, redraw, shrunken
 from bocb_tune.analysis.twoway import (
     COMPLETE_ENOUGH,
     Decomposition,
-    Flags,
     Matrix,
     decompose,
     fit_refusal,
@@ -31,6 +32,9 @@ from bocb_tune.analysis.twoway import (
 
 MIN_INDEX_SHAPE = (4, 4)
 WITH_NOISE = "plug-in, includes noise"
+FROM_LANDSCAPES = (
+    "expected scores at the optima of the landscapes; their uncertainty taken off; interval of their draws"
+)
 LEVEL = 0.95
 CLEAR = 1e6
 """Above this the root of a noncentral chi-square is Gaussian with sd 1 for all purposes, and its inverse overflows."""
@@ -89,6 +93,29 @@ def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Gener
         rho, total = (Estimate(value=share, method=method, reason=Reason.TOO_FEW_REPLICATES) for share in found)
         return rho, total
     return _corrected_shares(values, parts, noise, rng)
+
+
+def fitted_interaction_shares(draws: Array) -> tuple[Estimate, Estimate]:
+    """The same shares for what each cell would score at its optimum, from draws of that [draws, backbones, optimizers].
+
+    A value over a few seeds at the point found is off by the seeds, by a rare divergence none of them met (or one did),
+    and by how far the search was from the optimum; a landscape knows of all three (compared in docs/STATISTICS.md).
+    The variance of the draws is taken off as the noise of seeds is, and the interval is that of the draws about the fit
+    without it.
+    """
+    values, variance = draws.mean(axis=0), float(draws.var(axis=0).mean())
+    if reason := fit_refusal(values):
+        return _twice(Estimate(value=None, reason=reason))
+    parts = decompose(values)
+    df = parts.optimizer.size - 1 + parts.df_interaction
+    if parts.ss_optimizer + parts.ss_interaction <= variance * chi2.ppf(LEVEL, df):
+        return _twice(Estimate(value=None, reason=Reason.DEGENERATE_VARIANCE))
+    point, again = (corrected_squares(each, variance) for each in (values, shrunken(parts, variance) + draws - values))
+    rho, total = (
+        _with_interval(float(getattr(point, name)), getattr(again, name), FROM_LANDSCAPES + _about_holes(values), None)
+        for name in ("share_of_optimizer_effect", "share_of_total")
+    )
+    return rho, total
 
 
 def noise_test(parts: Decomposition, noise: Noise) -> NoiseTest:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
-Array = NDArray[np.float64]
+from bocb_tune.analysis.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 9
 MARGIN = (1.0, 1.0)

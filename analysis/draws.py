@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.analysis.arrays import Array, Index
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
-
-Array = NDArray[np.float64]
-Index = NDArray[np.intp]
 
 LEVEL = 0.95
 REPLICATES = 1000

@@ -7,13 +7,15 @@ Drift is not cost: it may lie inside the flat region, so where a landscape is kn
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bocb_tune.analysis import draws as drawn
 from bocb_tune.analysis import surface
-from bocb_tune.analysis.draws import Array, Refused
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.estimate import Estimate
 from bocb_tune.analysis.landscape import Landscape
 from bocb_tune.analysis.sensitivity import EPSILON
@@ -57,6 +59,7 @@ class Drift:
 class CellDrift:
     """Drift of one cell that has a landscape."""
 
+    reference: Setting
     lr: Estimate
     """du, decades."""
     weight_decay: Estimate
@@ -81,6 +84,11 @@ def modal_setting(lr: Array, weight_decay: Array) -> Setting:
     return Setting(_mode(lr), _mode(np.where(weight_decay <= NO_DECAY, NO_DECAY, weight_decay)))
 
 
+def is_enough(lr: Array, weight_decay: Array) -> bool:
+    """Whether enough backbones have a setting [backbones], NaN where unknown."""
+    return bool(np.sum(np.isfinite(lr) & np.isfinite(weight_decay)) >= MIN_BACKBONES)
+
+
 def drift(lr: Array, weight_decay: Array, reference: Setting) -> Drift:
     """D10 of one optimizer from its settings [backbones], NaN where unknown."""
     return Drift(
@@ -102,6 +110,15 @@ def landscape_drift(cells: Cells, reference: Setting) -> dict[str, CellDrift] | 
     return {name: _cell_drift(cell, reference) for name, cell in cells.items()}
 
 
+def drift_of_cells(cells: Mapping[str, CellDrift], backbones: Sequence[str]) -> Drift:
+    """The drifts of one optimizer's landscapes as those of settings [backbones], NaN where there is no landscape."""
+    place = [backbones.index(name) for name in cells]
+    du, dv = np.full(len(backbones), np.nan), np.full(len(backbones), np.nan)
+    du[place] = [cell.lr.value for cell in cells.values()]
+    dv[place] = [cell.weight_decay.value for cell in cells.values()]
+    return Drift(reference=next(iter(cells.values())).reference, lr=du, weight_decay=dv)
+
+
 def lr_variance(lr: Array) -> LrVariance:
     """Two-way split of log10 lr* from a complete table [backbones, optimizers]."""
     parts = decompose(np.log10(lr))
@@ -116,7 +133,7 @@ def lr_variance(lr: Array) -> LrVariance:
 
 def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
     grid = cell.grid
-    rows, columns = surface.argmax(cell.draws)
+    rows, columns = cell.peaks
     decays = np.append(10 ** grid.v[: grid.num_decay], 0.0)
     best = best_setting(cell)
     all_lr = np.append(best.lr, 10 ** grid.u[rows])
@@ -127,7 +144,7 @@ def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
         for x in (found.lr, found.weight_decay)
     )
     width = float(surface.usable_decades(surface.lr_slice(cell.mean), grid.u, EPSILON)[0])
-    return CellDrift(lr=lr, weight_decay=decay, half_widths=2 * float(found.lr[0]) / width)
+    return CellDrift(reference=reference, lr=lr, weight_decay=decay, half_widths=2 * float(found.lr[0]) / width)
 
 
 def _mode(values: Array) -> float:

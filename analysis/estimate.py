@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -33,6 +34,7 @@ class Reason(StrEnum):
     NO_SHARED_SUPPORT = "NO_SHARED_SUPPORT"
     NO_SPACE = "NO_SPACE"
     NOT_SEARCHED = "NOT_SEARCHED"
+    TOO_COSTLY = "TOO_COSTLY"
 
     @property
     def sentence(self) -> str:
@@ -63,8 +65,14 @@ _SENTENCES = {
     Reason.NOT_POWER_LAW: "the spectrum does not follow a power law",
     Reason.NO_SHARED_SUPPORT: "the setting lies outside the range searched there",
     Reason.NO_SPACE: "the range the trials were drawn from is not known",
-    Reason.NOT_SEARCHED: "the source has no learning rates or weight decays",
+    Reason.NOT_SEARCHED: "no cell has several settings of learning rate and weight decay",
+    Reason.TOO_COSTLY: "not computed: it takes too long on so many cells",
 }
+
+
+def known(value: float | None) -> float | None:
+    """JSON has no NaN: what is not known is null."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from bocb_tune.analysis.cache import code, fingerprint
 from bocb_tune.analysis.drawing import lines, matrices, rows, scatter, surfaces
 from bocb_tune.analysis.drawing.page import DARK
+from bocb_tune.analysis.drawing.svg import inline, lean
+from bocb_tune.analysis.parallel import spread
 from bocb_tune.analysis.plots import values
 from bocb_tune.analysis.plots.values import Plot
 
@@ -40,6 +42,10 @@ RC: Any = {
 }
 DPI, DPI_IN_SVG = 150, 120
 """Of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
+FEWEST_PARALLEL = 12
+"""Fewer figures than this are drawn before other processes have started."""
+HEAD, PNG_END = 4096, b"IEND\xaeB`\x82"
+"""Bytes of a PNG within which its notes stand, and its last ones."""
 DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
     values.Heatmap: matrices.heatmap,
     values.Transfer: matrices.transfer,
@@ -56,16 +62,45 @@ DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
 }
 
 
+def render_all(plots: Sequence[Plot], folder: Path) -> dict[str, str]:
+    """Write `folder`/STEM.svg and .png of each plot, but for those that are there already, drawn from equal values.
+
+    Returns:
+        By stem, the SVG for inlining, its ids made unique on the page.
+    """
+    parts = [(plot, folder, fingerprint(code(), plot)) for plot in plots]
+    spread(_write, [part for part in parts if not _is_drawn(*part)], fewest=FEWEST_PARALLEL)
+    stems = [plot.stem for plot in plots]
+    return {stem: inline((folder / f"{stem}.svg").read_text(encoding="utf-8"), stem) for stem in stems}
+
+
 def render(plot: Plot, folder: Path) -> str:
-    """Write `folder`/STEM.svg and .png; return the SVG for inlining, its ids made unique on the page."""
+    """As `render_all`, of a single plot."""
+    return render_all([plot], folder)[plot.stem]
+
+
+def _is_drawn(plot: Plot, folder: Path, mark: str) -> bool:
+    """Whether both files are whole and carry the fingerprint of the plot."""
+    try:
+        svg, png = ((folder / f"{plot.stem}.{ending}").read_bytes() for ending in ("svg", "png"))
+    except OSError:
+        return False
+    return svg.endswith(_foot(mark).encode()) and mark.encode() in png[:HEAD] and png.endswith(PNG_END)
+
+
+def _foot(mark: str) -> str:
+    return f"<!-- drawn from {mark} -->\n"
+
+
+def _write(part: tuple[Plot, Path, str]) -> None:
+    plot, folder, mark = part
     with look():
         figure = draw(plot)
-        figure.savefig(folder / f"{plot.stem}.png", dpi=DPI, pil_kwargs={"compress_level": 3})
+        note = {"Software": None, "Source": mark}
+        figure.savefig(folder / f"{plot.stem}.png", dpi=DPI, metadata=note, pil_kwargs={"compress_level": 1})
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, dpi=DPI_IN_SVG)
-    svg = _lean(text.getvalue())
-    (folder / f"{plot.stem}.svg").write_text(svg, encoding="utf-8")
-    return _inline(svg, plot.stem)
+    (folder / f"{plot.stem}.svg").write_text(lean(text.getvalue()) + _foot(mark), encoding="utf-8")
 
 
 @contextmanager
@@ -81,14 +116,3 @@ def draw(plot: Plot) -> Figure:
     if type(plot) not in DRAWERS:
         raise NotImplementedError(type(plot))
     return DRAWERS[type(plot)](plot)
-
-
-def _lean(svg: str) -> str:
-    """Coordinates to a hundredth of a point, no indentation: a third less, with no difference to the eye."""
-    tags = re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
-    return re.sub(r"\n\s+<", "\n<", tags)
-
-
-def _inline(svg: str, prefix: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)

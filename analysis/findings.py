@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+import numpy as np
+
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.cells import CellSummary, cell_matrix, summarise_cells, total_counts
 from bocb_tune.analysis.concordance import Concordance
+from bocb_tune.analysis.coupling import fitted_interaction_shares
+from bocb_tune.analysis.crosschecks import Importance, optuna_importances
+from bocb_tune.analysis.draws import Refused
+from bocb_tune.analysis.drift import Drift, LrVariance, drift, drift_of_cells, is_enough, lr_variance, modal_setting
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
-from bocb_tune.analysis.matrix_findings import MatrixFindings, examine
+from bocb_tune.analysis.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.matrix_findings import SEED, MatrixFindings, examine
 from bocb_tune.analysis.metrics import COARSER
-from bocb_tune.analysis.modelling import CellModel, Key, Landscapes, model_cells
+from bocb_tune.analysis.modelling import CellModel, Key, model_cells, scale_of
 from bocb_tune.analysis.patterns import RunPatterns
+from bocb_tune.analysis.searches import Search, search_of
 from bocb_tune.analysis.sensitivity import EPSILON
-from bocb_tune.analysis.table import TrialTable
+from bocb_tune.analysis.surface import Box
+from bocb_tune.analysis.table import CELL, TrialTable
 from bocb_tune.analysis.tuning_findings import TuningFindings, compare_landscapes, evidence_of
-from bocb_tune.analysis.twoway import Decomposition, Matrix
+from bocb_tune.analysis.twoway import MIN_SHARE_SHAPE, Decomposition, Matrix, refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +39,7 @@ class Findings:
     grid: MatrixFindings
     models: Mapping[Key, CellModel]
     """Landscape and metrics of every cell, by (backbone, optimizer)."""
-    landscapes: Landscapes
+    landscapes: Mapping[Key, Landscape | NoLandscape]
     tuning: TuningFindings
     patterns: tuple[RunPatterns, ...] = ()
     """Of the kept checkpoints, where they were asked for."""
@@ -48,12 +60,33 @@ class Findings:
     @property
     def interaction_share(self) -> Estimate:
         """SS_interaction / (SS_optimizer + SS_interaction)."""
-        return self.grid.shares[0]
+        return self._shares[0]
 
     @property
     def interaction_share_total(self) -> Estimate:
         """SS_interaction / SS_total."""
-        return self.grid.shares[1]
+        return self._shares[1]
+
+    @cached_property
+    def _shares(self) -> tuple[Estimate, Estimate]:
+        """From the landscapes where most cells have one, else from the cell values."""
+        draws = self._best_draws()
+        return self.grid.shares if draws is None else fitted_interaction_shares(draws)
+
+    def _best_draws(self) -> Array | None:
+        """Draws of each cell's score at its optimum [draws, backbones, optimizers], of its seeds where it has no
+        landscape; None if few cells have one, or seeds were not repeated where they are needed."""
+        models = [self.model(cell).model for cell in self.cells]
+        fitted = {place: model.best_draws for place, model in enumerate(models) if isinstance(model, Landscape)}
+        noise = self.grid.noise
+        if 2 * len(fitted) <= len(models) or (noise is None and len(fitted) < len(models)):
+            return None
+        sd = 0.0 if noise is None else np.sqrt(noise.cell_variance.ravel())
+        size = (len(next(iter(fitted.values()))), len(models))
+        draws = self.matrix.ravel() + sd * np.random.default_rng(SEED).standard_normal(size)
+        for place, known in fitted.items():
+            draws[:, place] = known
+        return draws.reshape(-1, *self.matrix.shape)
 
     @property
     def kendall_w(self) -> Estimate:
@@ -85,6 +118,46 @@ class Findings:
                 return epsilon
         return COARSER[-1]
 
+    @cached_property
+    def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
+        """By Optuna's evaluators on completed trials, by cell and evaluator: cross-checks (C8)."""
+        spaces = self.table.spaces
+        boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in spaces.items()}
+        found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
+        return dict(zip(self.models, found, strict=True))
+
+    @cached_property
+    def searches(self) -> Mapping[Key, Search]:
+        """What the search of each cell found."""
+        rows = dict(iter(self.table.trials.groupby(CELL)))
+        floor, none = scale_of(self.table).floor, self.table.trials.iloc[:0]
+        return {
+            (cell.backbone, cell.optimizer): search_of(
+                cell, rows.get((cell.backbone, cell.optimizer), none), self.model(cell), floor
+            )
+            for cell in self.cells
+        }
+
+    @cached_property
+    def drifts(self) -> Mapping[str, Drift]:
+        """How far the best settings lie apart, by optimizer (D10): of landscapes from the best common setting; without
+        any, of the best trials from the most frequent setting."""
+        backbones, evidence = self.table.backbones, self.tuning.evidence
+        found = {o: each.drift for o, each in self.tuning.optimizers.items() if not isinstance(each.drift, Refused)}
+        if evidence.curves:
+            return {name: drift_of_cells(cells, backbones) for name, cells in found.items()}
+        pairs = zip(evidence.optimizers, evidence.lr.T, evidence.weight_decay.T, strict=True)
+        return {name: drift(lr, wd, modal_setting(lr, wd)) for name, lr, wd in pairs if is_enough(lr, wd)}
+
+    @cached_property
+    def lr_variance(self) -> LrVariance | None:
+        """What the best learning rate depends on (D10), over the backbones that have one with every optimizer."""
+        shape = (len(self.table.backbones), len(self.table.optimizers))
+        stars = [self.model(cell).estimates["lr_star"].value for cell in self.cells]
+        lr = np.array(stars, dtype=float).reshape(shape) if self.tuning.evidence.curves else self.tuning.evidence.lr
+        lr = lr[np.isfinite(lr).all(axis=1)]
+        return lr_variance(lr) if refusal(lr, MIN_SHARE_SHAPE) is None and np.ptp(np.log10(lr)) > 0 else None
+
     def model(self, cell: CellSummary) -> CellModel:
         """Of one cell."""
         return self.models[cell.backbone, cell.optimizer]
@@ -95,12 +168,15 @@ def at_tolerance(key: str, epsilon: float) -> str:
     return key if epsilon == EPSILON else f"{key}_at_{epsilon:g}"
 
 
-def find(table: TrialTable) -> Findings:
-    """Compute everything; what the data cannot say is refused with a reason."""
+def find(table: TrialTable, cache: Path | None = None) -> Findings:
+    """Compute everything; what the data cannot say is refused with a reason.
+
+    `cache` is a folder where what is slow to compute is kept from one analysis to the next.
+    """
     cells = summarise_cells(table)
     values = cell_matrix(table, cells)
-    models = model_cells(table)
-    landscapes = Landscapes(models=models)
+    models = model_cells(table, cache)
+    landscapes = {key: cell.model for key, cell in models.items()}
     return Findings(
         table=table,
         cells=cells,

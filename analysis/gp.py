@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-Array = NDArray[np.float64]
+from bocb_tune.analysis.arrays import Array
 
 NAMES = ("a1", "lu", "lv", "a0", "a2", "mu", "mv", "st", "se", "k")
 """The hyper-parameters; `theta` holds their natural logarithms in this order, and k as it is."""
@@ -64,7 +64,8 @@ def matern52(r2: Array) -> tuple[Array, Array]:
     """Correlation at squared scaled distance r2, and w with dM/dlog(l) = w * (distance along l / l)^2."""
     r = np.sqrt(5 * r2)
     decay = np.exp(-r)
-    return (1 + r + r * r / 3) * decay, (5 / 3) * (1 + r) * decay
+    slope = (1 + r) * decay
+    return slope + (5 / 3) * r2 * decay, (5 / 3) * slope
 
 
 def quadratic(x: Array) -> Array:
@@ -73,15 +74,21 @@ def quadratic(x: Array) -> Array:
     return np.asarray(np.column_stack([np.ones_like(c), c, d, c * c, c * d, d * d]) * _QUADRATIC_SD)
 
 
-def landscape_kernel(log_theta: Array, x1: Array, zero1: Array, x2: Array, zero2: Array) -> Array:
-    """Covariance of f between two sets of points, [points1, points2]."""
-    a1, lu, lv, a0 = np.exp(log_theta[[_A1, _LU, _LV, _A0]])
-    du2 = ((x1[:, :1] - x2[:, 0]) / lu) ** 2
-    smooth, _ = matern52(du2 + ((x1[:, 1:] - x2[:, 1]) / lv) ** 2)
-    cov = a1**2 * smooth + quadratic(x1) @ quadratic(x2).T
-    if zero1.any() and zero2.any():
-        cov = cov + a0**2 * matern52(du2)[0] * np.outer(zero1, zero2)
-    return np.asarray(cov)
+class Pairs:
+    """Two sets of points, ready for the covariance of f between them at many hyper-parameters."""
+
+    def __init__(self, x1: Array, zero1: Array, x2: Array, zero2: Array) -> None:
+        self._du2 = (x1[:, :1] - x2[:, 0]) ** 2
+        self._dv2 = (x1[:, 1:] - x2[:, 1]) ** 2
+        self._quadratic = quadratic(x1) @ quadratic(x2).T
+        self._zero = np.ix_(np.flatnonzero(zero1), np.flatnonzero(zero2))
+
+    def covariance(self, log_theta: Array) -> Array:
+        """[points1, points2]"""
+        a1, lu, lv, a0 = np.exp(log_theta[[_A1, _LU, _LV, _A0]])
+        found = a1**2 * matern52(self._du2 / lu**2 + self._dv2 / lv**2)[0] + self._quadratic
+        found[self._zero] += a0**2 * matern52(self._du2[self._zero] / lu**2)[0]
+        return np.asarray(found)
 
 
 def progress(tau: Array, k: float) -> tuple[Array, Array]:
@@ -225,12 +232,12 @@ class _Solved:
         terms: Array = self.precision - self.precision**2 * spread - self._record_pull() ** 2
         return terms
 
-    def landscape(self, x: Array, is_zero: Array) -> tuple[Array, Array]:
-        """Posterior mean [points] and covariance [points, points] of f."""
+    def landscape(self, among: Pairs, to_trials: Pairs) -> tuple[Array, Array]:
+        """Posterior mean [points] and covariance [points, points] of f, from the pairs of points and those of points
+        and trials."""
         n = self.records.num_trials
-        cross = landscape_kernel(self.log_theta, x, is_zero, self.records.x, self.records.is_zero)
-        prior = landscape_kernel(self.log_theta, x, is_zero, x, is_zero)
-        return cross @ self.pull[:n], prior - cross @ self.information[:n, :n] @ cross.T
+        cross = to_trials.covariance(self.log_theta)
+        return cross @ self.pull[:n], among.covariance(self.log_theta) - cross @ self.information[:n, :n] @ cross.T
 
     def without_trial(self) -> tuple[Array, Array]:
         """Mean and variance [trials] of each trial's last record, predicted from the other trials (all of its records

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
-Array = NDArray[np.float64]
+from bocb_tune.analysis.arrays import Array
+
 LEVEL = 0.95
 
 

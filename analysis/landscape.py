@@ -16,25 +16,19 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
-from scipy.special import expit, logit
-from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from bocb_tune.analysis import gp
-from bocb_tune.analysis.divergence import Divergence, fit_divergence, probability
+from bocb_tune.analysis.arrays import Array, Flags, Index
+from bocb_tune.analysis.divergence import Divergence, fit_divergence
 from bocb_tune.analysis.estimate import Counts, Reason
-from bocb_tune.analysis.surface import Array, Box, Grid, argmax
-
-Flags = NDArray[np.bool_]
+from bocb_tune.analysis.scale import Scale
+from bocb_tune.analysis.surface import Box, Grid, argmax
+from bocb_tune.analysis.surfaces import Drawn, Surfaces, coarse, leaning
+from bocb_tune.analysis.validation import Validation, validate
 
 MIN_TRIALS, MIN_COMPLETED, MIN_DISTINCT_LR, MIN_SPAN = 25, 5, 12, 0.6
 NUM_HYPER, DRAWS_EACH = 60, 4
-COARSE_LR, COARSE_DECAY = 17, 11
-"""Nodes at which the process is drawn; cubic splines take the draws to the full grid."""
-SURE = 1e-6
-"""Shares of score nearer to 0 or 1 than this are taken as this."""
-Z90 = 1.6448536269514722
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,121 +79,6 @@ class CellTrials:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """How scores are turned into what the process models, and back."""
-
-    bounded: bool
-    """Scores are points of 0..100 and modelled as logits; otherwise as they are."""
-    floor: float
-    """Score of a diverged trial."""
-    num_images: float = np.inf
-    """Images a score is the share of: its binomial noise is known then."""
-
-    def forward(self, score: Array) -> Array:
-        """Empirical logit (Cox & Snell, "Analysis of Binary Data", 1989, section 2.1.6)."""
-        if not self.bounded:
-            return np.asarray(score, float)
-        share = np.clip(score / 100, 0, 1)
-        if np.isfinite(self.num_images):
-            share = (self.num_images * share + 0.5) / (self.num_images + 1)
-        return np.asarray(logit(np.clip(share, SURE, 1 - SURE)))
-
-    def variance(self, score: Array) -> Array:
-        """Known part of the noise of `forward(score)`."""
-        if not self.bounded or not np.isfinite(self.num_images):
-            return np.zeros_like(score)
-        share = expit(self.forward(score))
-        return 1 / (self.num_images * share * (1 - share))
-
-    def step(self, score: float, sd: float) -> float:
-        """Change of the score for one sd of noise of its value, the known part included."""
-        at = np.array([score])
-        reach = np.sqrt(sd**2 + self.variance(at))
-        value = self.forward(at)
-        return float((self.backward(value + reach) - self.backward(value - reach))[0] / 2)
-
-    def backward(self, value: Array) -> Array:
-        if not self.bounded:
-            return value
-        share = expit(value)
-        if np.isfinite(self.num_images):
-            share = np.clip((share * (self.num_images + 1) - 0.5) / self.num_images, 0, 1)
-        return 100 * share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
-    """How well the model predicts trials it has not seen: each trial left out with all its records."""
-
-    rmse: float
-    """At the trial's last record, in the unit of the score."""
-    bias: float
-    """Observed minus predicted."""
-    spread: float
-    """sd of the last records within their rung."""
-    noise: float
-    """sd of the model's own noise, in the unit of the score."""
-    standardised_sd: float
-    """sd of the residuals in units of their predicted sd: 1 if the model knows its own uncertainty."""
-    coverage90: float
-    """Share of the observations within their 90 % predictive interval."""
-    rank_correlation: float
-    """Spearman, predicted against observed, over completed trials."""
-    num_audit: int
-    """Trials exempt from stopping that reached the full budget: the only look into the censored region."""
-    audit_z: float
-    """Mean standardised residual of these times the root of their number; NaN without any."""
-
-    @property
-    def is_poor(self) -> bool:
-        far_off = self.rmse > 0.5 * self.spread and self.rmse > 2 * self.noise
-        return far_off or self.coverage90 < 0.70 or abs(self.audit_z) > 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A fitted cell as it is kept and passed on: small, since `landscape()` makes the draws anew, always the same."""
-
-    box: Box
-    scale: Scale
-    process: Array
-    """Draws of the process on the coarse grid [draws, lr, decay], in the terms of `Scale.forward`."""
-    place: Array
-    """Draws of the line of divergence: its place [draws] (see `divergence.py`)."""
-    log_steepness: Array
-    """[draws]"""
-    lean: Array
-    """[draws]"""
-    noise: float
-    """sd of a trial's value: its seed and its last measurement, in the terms of `Scale.forward`."""
-    validation: Validation
-    counts: Counts
-
-    def landscape(self) -> Landscape:
-        """The surface and its draws on the full grid."""
-        grid = Grid(box=self.box)
-        score = self.scale.backward(_refine(self.process.astype(float), _coarse(self.box), grid))
-        d = np.clip(2 * self.box.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1, -1, 1)
-        line = (part[:, None, None] for part in (self.place, self.log_steepness, self.lean))
-        p = probability(grid.u[:, None], d, *line)
-        draws = score + p * (self.scale.floor - score)
-        mean = draws.mean(axis=0)
-        row, column = argmax(mean)
-        return Landscape(
-            grid=grid,
-            mean=mean,
-            draws=draws.astype(np.float32),
-            divergence=p.mean(axis=0),
-            divergence_lr=self.place + self.lean * float(d[column]),
-            log_steepness=self.log_steepness,
-            floor=self.scale.floor,
-            noise=self.scale.step(float(score.mean(axis=0)[row, column]), self.noise),
-            validation=self.validation,
-            counts=self.counts,
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
     """A fitted cell. Scores are in the objective's unit, larger is better."""
@@ -207,8 +86,10 @@ class Landscape:
     grid: Grid
     mean: Array
     """Expected score e [lr, decay]."""
-    draws: Array
-    """Draws of e [draws, lr, decay]."""
+    surfaces: Surfaces
+    """Draws of e."""
+    peaks: tuple[Index, Index]
+    """Best node of each draw: its index along lr and along decay, each [draws]."""
     divergence: Array
     """Probability of diverging [lr, decay]."""
     divergence_lr: Array
@@ -221,11 +102,45 @@ class Landscape:
     validation: Validation
     counts: Counts
 
+    @classmethod
+    def of(cls, drawn: Drawn, noise: float, validation: Validation, counts: Counts) -> Landscape:
+        """From its draws; `noise` is the sd of a trial's value in the terms of `Scale.forward`."""
+        score, p = drawn.parts()
+        draws, grid = drawn.expected(score, p), Grid(box=drawn.box)
+        mean = draws.mean(axis=0)
+        row, column = argmax(mean)
+        cell = cls(
+            grid=grid,
+            mean=mean,
+            surfaces=drawn,
+            peaks=argmax(draws),
+            divergence=p.mean(axis=0),
+            divergence_lr=drawn.place + drawn.lean * float(leaning(grid)[column]),
+            log_steepness=drawn.log_steepness,
+            floor=drawn.scale.floor,
+            noise=drawn.scale.step(float(score[:, row, column].mean()), noise),
+            validation=validation,
+            counts=counts,
+        )
+        object.__setattr__(cell, "draws", draws.astype(np.float32))  # at hand, so they need not be made anew
+        return cell
+
+    @cached_property
+    def draws(self) -> Array:
+        """All draws of e [draws, lr, decay]: forty times the size of what they are made from."""
+        return self.surfaces.whole()
+
     @cached_property
     def best_node(self) -> tuple[int, int]:
         """Index of the best point of the mean surface along lr and along decay."""
         row, column = argmax(self.mean)
         return int(row), int(column)
+
+    @property
+    def best_draws(self) -> Array:
+        """Draws of e at the best point of the mean surface [draws]."""
+        row, column = self.best_node
+        return self.surfaces.at(np.array([row]), np.array([column]))[:, 0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,13 +154,7 @@ class NoLandscape:
 
 
 def fit_landscape(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Landscape | NoLandscape:
-    """The landscape of a cell, or why there is none; see `fit_model`."""
-    model = fit_model(trials, box, scale, seed)
-    return model if isinstance(model, NoLandscape) else model.landscape()
-
-
-def fit_model(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Model | NoLandscape:
-    """Model a cell, or say why it cannot be modelled.
+    """The landscape of a cell, or why there is none.
 
     Args:
         trials: all trials of the cell that ended, or are running with records.
@@ -254,10 +163,10 @@ def fit_model(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Mode
         seed: of the draws; the same data and seed give the same landscape, whatever the order of the trials.
     """
     with threadpool_limits(limits=1):  # matrices this small are slower on several threads
-        return _fit_model(_in_canonical_order(trials), box, scale, seed)
+        return _fit(_in_canonical_order(trials), box, scale, seed)
 
 
-def _fit_model(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Model | NoLandscape:
+def _fit(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Landscape | NoLandscape:
     if refused := _too_little(trials, box):
         return NoLandscape(reason=refused[0], detail=refused[1], counts=trials.counts)
     data = _Standardised.of(trials, box, scale)
@@ -268,24 +177,22 @@ def _fit_model(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Model |
     if validation.is_poor:
         return NoLandscape(
             reason=Reason.SURROGATE_POOR,
-            detail=_why_poor(validation),
+            detail=str(validation),
             counts=trials.counts,
             validation=validation,
         )
     rng = np.random.default_rng(seed)
     process = data.centre + data.unit * _draw_process(fitted, box, rng)
     place, log_steepness, lean = _fit_line(trials, box).draws(len(process), rng)
-    return Model(
+    drawn = Drawn(
         box=box,
         scale=scale,
         process=process.astype(np.float32),
         place=place,
         log_steepness=log_steepness,
         lean=lean,
-        noise=data.unit * _noise_sd(fitted),
-        validation=validation,
-        counts=trials.counts,
     )
+    return Landscape.of(drawn, data.unit * _noise_sd(fitted), validation, trials.counts)
 
 
 def _in_canonical_order(trials: CellTrials) -> CellTrials:
@@ -359,46 +266,26 @@ class _Standardised:
 
 
 def _validate(trials: CellTrials, data: _Standardised, fitted: gp.Fit, scale: Scale) -> Validation:
-    solved = fitted.likelihood.solved(fitted.log_theta)
-    mean, variance = solved.without_trial()
+    mean, variance = fitted.likelihood.solved(fitted.log_theta).without_trial()
     records = data.records
     last = np.searchsorted(records.trial, np.arange(records.num_trials), side="right") - 1
-    observed, tau = records.y[last], records.tau[last]
-    z = (observed - mean) / np.sqrt(variance)
+    observed = records.y[last]
     seen, predicted = (scale.backward(data.centre + data.unit * y) for y in (observed, mean))
-    done = trials.completed[data.trial]
-    audit = trials.audit[data.trial] & done
     noise = data.unit * _noise_sd(fitted)
-    return Validation(
-        rmse=float(np.sqrt(np.mean((seen - predicted) ** 2))),
-        bias=float(np.mean(seen - predicted)),
-        spread=_spread_within(seen, tau),
-        noise=float(np.median([scale.step(float(score), noise) for score in predicted])),
-        standardised_sd=float(np.std(z)),
-        coverage90=float(np.mean(np.abs(z) <= Z90)),
-        rank_correlation=float(spearmanr(predicted[done], seen[done]).statistic) if np.ptp(seen[done]) > 0 else np.nan,
-        num_audit=int(audit.sum()),
-        audit_z=float(z[audit].mean() * np.sqrt(audit.sum())) if audit.any() else float("nan"),
+    return validate(
+        seen,
+        predicted,
+        (observed - mean) / np.sqrt(variance),
+        rung=records.tau[last],
+        noise=np.array([scale.step(float(score), noise) for score in predicted]),
+        completed=trials.completed[data.trial],
+        audit=trials.audit[data.trial],
     )
 
 
 def _noise_sd(fitted: gp.Fit) -> float:
     """sd of a trial's y: its seed and one measurement."""
     return float(np.hypot(*np.exp(fitted.log_theta[[gp.NAMES.index("st"), gp.NAMES.index("se")]])))
-
-
-def _spread_within(values: Array, group: Array) -> float:
-    """sd of the values about the mean of their group."""
-    _, index = np.unique(np.round(group, 9), return_inverse=True)
-    means = np.bincount(index, values) / np.bincount(index)
-    return float(np.sqrt(np.mean((values - means[index]) ** 2)))
-
-
-def _why_poor(found: Validation) -> str:
-    return (
-        f"trials left out are predicted with an error of {found.rmse:.2f} (spread {found.spread:.2f}, noise "
-        f"{found.noise:.2f}), {found.coverage90:.0%} within their 90 % interval, audit z {found.audit_z:.1f}"
-    )
 
 
 def _fit_line(trials: CellTrials, box: Box) -> Divergence:
@@ -417,25 +304,12 @@ def _best_lr(trials: CellTrials) -> float:
 
 def _draw_process(fitted: gp.Fit, box: Box, rng: np.random.Generator) -> Array:
     """Draws of f on the coarse grid [draws, lr, decay], in mirrored pairs so that their mean is that of the process."""
-    coarse = _coarse(box)
-    x, is_zero = coarse.nodes()
+    grid = coarse(box)
+    nodes, records = grid.nodes(), fitted.likelihood.records
+    among, to_trials = gp.Pairs(*nodes, *nodes), gp.Pairs(*nodes, records.x, records.is_zero)
     draws = []
     for log_theta in fitted.hyper_draws(NUM_HYPER, rng):
-        mean, covariance = fitted.likelihood.solved(log_theta).landscape(x, is_zero)
+        mean, covariance = fitted.likelihood.solved(log_theta).landscape(among, to_trials)
         z = rng.standard_normal((DRAWS_EACH // 2, len(mean)))
         draws.append(gp.draw_normal(mean, covariance, np.concatenate([z, -z])))
-    return np.concatenate(draws).reshape(-1, *coarse.shape)
-
-
-def _coarse(box: Box) -> Grid:
-    return Grid(box=box, num_lr=COARSE_LR, num_decay=COARSE_DECAY)
-
-
-def _refine(values: Array, coarse: Grid, grid: Grid) -> Array:
-    """Cubic splines from the coarse to the full grid, weight decay 0 apart."""
-    along_lr = make_interp_spline(coarse.u, np.eye(COARSE_LR))(grid.u)
-    inside = slice(None, COARSE_DECAY)
-    along_decay = make_interp_spline(coarse.v[inside], np.eye(COARSE_DECAY))(grid.v[: grid.num_decay])
-    by_lr = np.einsum("ui,dij->duj", along_lr, values, optimize=True)
-    fine = by_lr[..., inside] @ along_decay.T
-    return np.concatenate([fine, by_lr[..., COARSE_DECAY:]], axis=-1)
+    return np.concatenate(draws).reshape(-1, *grid.shape)

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bocb_tune.analysis import paper
+from bocb_tune.analysis.parallel import spread
 from bocb_tune.analysis.table import (
     CELL,
     TRIAL_COLUMNS,
@@ -31,6 +32,9 @@ from bocb_tune.journal import FOLDER, CellJournal, Problem, fold, has_header, re
 from bocb_tune.space import Dim, read_space
 from bocb_tune.types import Objective, TrialRecord
 from bocb_tune.yaml_source import read_source
+
+FEWEST_PARALLEL = 48
+"""Fewer journals than this are read before other processes have started."""
 
 
 def load(source: str, space_file: Path | None = None) -> TrialTable:
@@ -69,8 +73,7 @@ def read_journals(folder: Path) -> TrialTable:
         raise SourceError(
             f"{folder}: no journals in {folder / FOLDER}; give the folder a run wrote (runs/NAME by default)"
         )
-    with _uncollected():
-        cells = [_read_cell(path) for path in paths]
+    cells = spread(_read_cell, paths, fewest=FEWEST_PARALLEL)
     trials = pd.DataFrame((row for cell in cells for row in cell.rows), columns=TRIAL_COLUMNS).astype(_DTYPES)
     curves = _curves(trials, cells)
     objective = _objective(folder, cells)
@@ -85,6 +88,7 @@ def read_journals(folder: Path) -> TrialTable:
         spaces=_run_spaces(folder),
         cells=tuple(cell.key for cell in cells),
         num_images=granularity(curves["score"].to_numpy()) if objective.unit == "points" else math.inf,
+        validated_on_test=any(cell.validated_on_test for cell in cells),
     )
 
 
@@ -96,6 +100,7 @@ class _CellRows:
     objective: Objective
     problems: tuple[Problem, ...]
     rungs: tuple[int, ...]
+    validated_on_test: bool
     rows: list[tuple[Any, ...]]
     """[trials], as `TRIAL_COLUMNS`."""
     lengths: list[int]
@@ -119,6 +124,11 @@ def _uncollected() -> Iterator[None]:
 
 
 def _read_cell(path: Path) -> _CellRows:
+    with _uncollected():
+        return _reduced(path)
+
+
+def _reduced(path: Path) -> _CellRows:
     journal = read_journal(path)
     records = fold(journal.cell, journal.events).values()
     measured = [measurement for record in records for measurement in record.measurements]
@@ -133,6 +143,7 @@ def _read_cell(path: Path) -> _CellRows:
         objective=journal.objective,
         problems=journal.problems,
         rungs=_rungs(journal),
+        validated_on_test=journal.settings.get("dataset", {}).get("validate_on") == "test",
         rows=[_trial_row(record) for record in records],
         lengths=[len(record.measurements) for record in records],
         budget=np.array([measurement.budget for measurement in measured], dtype=float),

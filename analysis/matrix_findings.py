@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bocb_tune.analysis.arrays import Flags
 from bocb_tune.analysis.cells import CellSummary
 from bocb_tune.analysis.claims import Claim, claims
 from bocb_tune.analysis.concordance import (
@@ -30,10 +31,10 @@ from bocb_tune.analysis.coupling import (
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.families import backbone_class
 from bocb_tune.analysis.resample import Noise, pooled_noise
-from bocb_tune.analysis.standings import regret, spread, top
-from bocb_tune.analysis.structure import Version, generalisation, versions
+from bocb_tune.analysis.standings import num_near_best, regret, spread, top
+from bocb_tune.analysis.structure import Version, generalisation, leave_one_out, null_singular_share, versions
 from bocb_tune.analysis.table import TrialTable
-from bocb_tune.analysis.twoway import Decomposition, Flags, Matrix, decompose, fit_refusal, refusal
+from bocb_tune.analysis.twoway import Decomposition, Matrix, decompose, fit_refusal, refusal
 from bocb_tune.analysis.viable import Polish, failures, led_by_failures, median_polish, viable_coupling
 from bocb_tune.types import TrialStatus
 
@@ -63,6 +64,12 @@ class MatrixFindings:
     led_by_failures: bool
     polish: Polish | None
     versions: tuple[Version, ...]
+    null_singular_share: float | None
+    """Share of the first singular direction that Gaussian noise of this shape stays below in 95 % of cases; None for
+    fewer than four backbones or optimizers, where noise has hardly another direction."""
+    share_without: tuple[Matrix, Matrix] | None
+    """Plug-in share of the optimizer's effect without each backbone [backbones], without each optimizer [optimizers];
+    None unless three of each are left."""
     generalisation: Estimate
     agreement: Estimate
     ranks: Concordance | None
@@ -87,6 +94,10 @@ class MatrixFindings:
         """Whether among the four best of its backbone [backbones, optimizers]."""
         return top(self.values)
 
+    def near_best(self, within: float) -> Matrix:
+        """Optimizers within so many points of a backbone's best [backbones], the best included."""
+        return num_near_best(self.values, within)
+
     def spread_without_worst(self) -> tuple[Matrix, Matrix]:
         """sd and range of each backbone without its worst cell [backbones], NaN where a cell is missing or few are."""
         if self.values.shape[1] < MIN_SPREAD:
@@ -105,7 +116,7 @@ def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -
     ranked = not refusal(values, MIN_CONCORDANCE_SHAPE)
     coupling, viable = coupling_indices(values, noise), viable_coupling(values, failed, noise)
     classes = tuple(backbone_class(name) for name in table.backbones)
-    full = complete and min(values.shape) >= 3
+    full, large = (complete and min(values.shape) >= least for least in (3, 4))
     return MatrixFindings(
         values=values,
         noise=noise,
@@ -117,8 +128,10 @@ def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -
         failed=failed,
         viable=viable,
         led_by_failures=led_by_failures(coupling[0], viable[0]),
-        polish=median_polish(values) if complete and min(values.shape) >= 4 else None,
+        polish=median_polish(values) if large else None,
         versions=versions(values, table.objective.unit == "points") if full else (),
+        null_singular_share=null_singular_share(values.shape, np.random.default_rng(SEED)) if large else None,
+        share_without=leave_one_out(values) if large else None,
         generalisation=generalisation(values, rng),
         agreement=agreement(values, rng),
         ranks=concordance(values) if ranked else None,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.contrasts import Contrast
 from bocb_tune.analysis.draws import Refused
-from bocb_tune.analysis.estimate import Estimate
+from bocb_tune.analysis.estimate import Estimate, known
 from bocb_tune.analysis.findings import Findings, interaction_estimate
 from bocb_tune.analysis.landscape import NoLandscape
+from bocb_tune.analysis.searches import Search
 from bocb_tune.analysis.tuning_curves import SIZES
 from bocb_tune.types import TrialStatus
 
 SCHEMA = 1
+NEAR_BEST = (1.0, 2.0)
+"""Points from the best of a backbone within which optimizers are counted."""
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
@@ -31,10 +34,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "backbones": {name: _backbone(findings, row) for row, name in enumerate(table.backbones)},
         "optimizers": {name: _optimizer(findings, column) for column, name in enumerate(table.optimizers)},
         "cells": {cell.key: _cell(findings, index) for index, cell in enumerate(findings.cells)},
-        "recommendation": {
-            "general": findings.tuning.general.to_json(),
-            "per_backbone": {name: found.to_json() for name, found in findings.tuning.per_backbone.items()},
-        },
+        "recommendation": _recommendation(findings),
     }
     cleaned: dict[str, Any] = _without_nan(values)
     return cleaned
@@ -49,13 +49,21 @@ def _without_nan(value: Any) -> Any:
     return [_without_nan(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def known(value: float | None) -> float | None:
-    """JSON has no NaN: what is not known is null."""
-    return None if value is None or not math.isfinite(value) else float(value)
+def _recommendation(findings: Findings) -> dict[str, Any]:
+    general = findings.tuning.general.to_json()
+    return {
+        "leave_one_backbone_out": general.pop("held_out"),
+        "general": general,
+        "per_backbone": {name: found.to_json() for name, found in findings.tuning.per_backbone.items()},
+    }
 
 
 def _grid(findings: Findings) -> dict[str, Any]:
-    grid, parts = findings.grid, findings.decomposition
+    grid, parts, table = findings.grid, findings.decomposition, findings.table
+    without = grid.share_without and {
+        "backbone": dict(zip(table.backbones, grid.share_without[0].tolist(), strict=True)),
+        "optimizer": dict(zip(table.optimizers, grid.share_without[1].tolist(), strict=True)),
+    }
     return {
         "grand_mean": parts and parts.mean,
         "ss_backbone": parts and parts.ss_backbone,
@@ -63,6 +71,7 @@ def _grid(findings: Findings) -> dict[str, Any]:
         "ss_interaction": parts and parts.ss_interaction,
         "interaction_share": findings.interaction_share.to_json(),
         "interaction_share_total": findings.interaction_share_total.to_json(),
+        "interaction_share_of_values": grid.shares[0].to_json(),
         "generalisation": grid.generalisation.to_json(),
         "kendall_w": findings.kendall_w.to_json(),
         "noise": grid.noise and {"sd": grid.noise.sd, "df": grid.noise.df},
@@ -74,6 +83,9 @@ def _grid(findings: Findings) -> dict[str, Any]:
         "versions": {
             v.name: {"share": v.parts.share_of_optimizer_effect, "singular": known(v.singular)} for v in grid.versions
         },
+        "null_singular": grid.null_singular_share,
+        "interaction_share_without": without,
+        "lr_variance": findings.lr_variance and asdict(findings.lr_variance),
         "claims": [
             {"statement": c.statement, "verdict": str(c.verdict), "evidence": [check.statement for check in c.checks]}
             for c in grid.claims
@@ -90,6 +102,8 @@ def _contrast(found: Contrast) -> dict[str, Any]:
         "psi": found.psi.to_json(),
         "p_points": found.on_points.p,
         "p_ranks": found.on_ranks.p,
+        "p_points_two_sided": found.on_points.p_two_sided,
+        "p_ranks_two_sided": found.on_ranks.p_two_sided,
     }
 
 
@@ -117,7 +131,14 @@ def _backbone(findings: Findings, row: int) -> dict[str, Any]:
         "std_drop_worst": known(sd[row]),
         "range_drop_worst": known(spread[row]),
         "best_optimizer": best,
+        "near_best": {f"{within:g}": _count(grid.near_best(within)[row], values) for within in NEAR_BEST},
+        "polish_scale": None if grid.polish is None else float(grid.polish.row_scale[row]),
     }
+
+
+def _count(number: float, values: Array) -> int | None:
+    """Of a complete line."""
+    return int(number) if np.isfinite(values).all() else None
 
 
 def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
@@ -138,6 +159,25 @@ def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
         "lr_sensitivity": mean_over_backbones(findings, name, "lr_sensitivity").to_json(),
         "transfer_regret": _part(found.transfer, "mean"),
         "tunability": _part(found.tunability, "mean"),
+        "tunability_median": _part(found.tunability, "median"),
+        "tunability_worst": _part(found.tunability, "worst"),
+        "worth_tuning": None if isinstance(found.dimension, Refused) else list(found.dimension.by_regret),
+        "drift": _drift(findings, name),
+    }
+
+
+def _drift(findings: Findings, name: str) -> dict[str, Any] | None:
+    """Distances of the best settings from the reference, decades; None where too few are known."""
+    found = findings.drifts.get(name)
+    if found is None:
+        return None
+    return {
+        "lr": found.reference.lr,
+        "weight_decay": found.reference.weight_decay,
+        "mean_lr": found.mean_lr,
+        "mean_weight_decay": found.mean_weight_decay,
+        "share_beyond_half_a_decade": found.share_beyond(),
+        "by_backbone": dict(zip(findings.table.backbones, found.lr.tolist(), strict=True)),
     }
 
 
@@ -178,6 +218,23 @@ def _cell(findings: Findings, index: int) -> dict[str, Any]:
         "counts": {str(status): cell.counts.get(status, 0) for status in TrialStatus},
         "landscape": _landscape(findings, index),
         **{key: estimate.to_json() for key, estimate in findings.model(cell).estimates.items()},
+        "search": _search(findings.searches[cell.backbone, cell.optimizer]),
+        "cross_checks": {
+            evaluator: {name: estimate.to_json() for name, estimate in found.items()}
+            for evaluator, found in findings.importances[cell.backbone, cell.optimizer].items()
+        },
+    }
+
+
+def _search(found: Search) -> dict[str, Any]:
+    return {
+        "trials": found.trials,
+        "epochs": found.epochs,
+        "reported": found.reported,
+        "random": found.random.to_json(),
+        "random_reported": found.random_reported.to_json(),
+        "early": found.early.to_json(),
+        "observed": {str(n): e.to_json() for n, e in zip(SIZES, found.observed, strict=True)},
     }
 
 

@@ -4,46 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.landscape import MIN_TRIALS, CellTrials, Landscape, Model, NoLandscape, Scale, fit_model
+from bocb_tune.analysis.arrays import Array, Index
+from bocb_tune.analysis.cache import Cache, code, fingerprint
+from bocb_tune.analysis.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.landscape import MIN_TRIALS, CellTrials, Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.marginals import Marginals, marginals
 from bocb_tune.analysis.metrics import METRICS, measure
-from bocb_tune.analysis.surface import Box
+from bocb_tune.analysis.parallel import spread
+from bocb_tune.analysis.scale import Scale
+from bocb_tune.analysis.surface import Box, Grid
+from bocb_tune.analysis.surfaces import Drawn
 from bocb_tune.analysis.table import CELL, TrialTable
 from bocb_tune.analysis.tuning_curves import TuningCurve, tuning_curve
+from bocb_tune.analysis.validation import Validation
 from bocb_tune.types import TrialStatus
 
 Key = tuple[str, str]
 """(backbone, optimizer)"""
 
 ENDED = (TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged)
+FEWEST_PARALLEL = 6
+"""Fewer cells than this are modelled before other processes have started."""
 MOST_RUNGS = 12
 """Records kept of a trial that was never subject to rungs: more say nothing new about the same curve."""
-FEWEST_PARALLEL = 6
-"""Fewer cells than this to model are done before other processes have started."""
-MOST_EXPANDED = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellModel:
     """What the trials of one cell carry."""
 
-    model: Model | NoLandscape
+    model: Landscape | NoLandscape
     estimates: Mapping[str, Estimate]
     """By key of `METRICS`; each refused, with the reason of the cell, where there is no landscape."""
     trials: CellTrials
     curve: TuningCurve | None = None
     """None where there is no landscape."""
+    marginals: Marginals | None = None
+
+
+KINDS = (
+    *(CellModel, CellTrials, Landscape, NoLandscape, Drawn, Grid, Box, Scale, Validation),
+    *(Counts, Estimate, Reason, TuningCurve, Marginals),
+)
+"""What a model is made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,43 +66,27 @@ class _Job:
     scale: Scale
 
 
-@dataclass(frozen=True, kw_only=True)
-class Landscapes(Mapping[Key, Landscape | NoLandscape]):
-    """The landscapes of all cells; the draws are made when asked for, and only the latest are kept."""
-
-    models: Mapping[Key, CellModel]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_expand", lru_cache(MOST_EXPANDED)(self._landscape))
-
-    def _landscape(self, key: Key) -> Landscape | NoLandscape:
-        model = self.models[key].model
-        return model if isinstance(model, NoLandscape) else model.landscape()
-
-    def __getitem__(self, key: Key) -> Landscape | NoLandscape:
-        found: Landscape | NoLandscape = self._expand(key)  # type: ignore[attr-defined]
-        return found
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self.models)
-
-    def __len__(self) -> int:
-        return len(self.models)
-
-
-def model_cells(table: TrialTable) -> dict[Key, CellModel]:
-    """Model every cell of the grid."""
+def model_cells(table: TrialTable, cache: Path | None = None) -> dict[Key, CellModel]:
+    """Model every cell of the grid; `cache` is a folder where models are kept from one analysis to the next."""
     keys = [(backbone, optimizer) for backbone in table.backbones for optimizer in table.optimizers]
-    return dict(zip(keys, _model_all(_jobs(table, keys)), strict=True))
+    jobs = dict(zip(keys, _jobs(table, keys), strict=True))
+    slow = {key: job for key, job in jobs.items() if job.box is not None and len(job.trials.lr) >= MIN_TRIALS}
+    fitted = dict(zip(slow, _fit_all(list(slow.values()), cache), strict=True))
+    return {key: fitted[key] if key in fitted else _model(job) for key, job in jobs.items()}
 
 
-def _model_all(jobs: list[_Job]) -> Iterable[CellModel]:
-    worth = sum(len(job.trials.lr) >= MIN_TRIALS and job.box is not None for job in jobs)
-    workers = min(os.cpu_count() or 1, worth)
-    if worth < FEWEST_PARALLEL or workers < 2:
-        return [_model(job) for job in jobs]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        return list(pool.map(_model, jobs, chunksize=max(1, len(jobs) // (8 * workers))))
+def _fit_all(jobs: list[_Job], folder: Path | None) -> list[CellModel]:
+    if folder is None:
+        return spread(_model, jobs, fewest=FEWEST_PARALLEL)
+    cache, names = Cache(folder, KINDS), [fingerprint(code(), job) for job in jobs]
+    found = [cache.get(name) for name in names]
+    missing = [place for place, kept in enumerate(found) if kept is None]
+    made = spread(_model, [jobs[place] for place in missing], fewest=FEWEST_PARALLEL)
+    for place, model in zip(missing, made, strict=True):
+        cache.put(names[place], model)
+        found[place] = model
+    cache.keep_only(names)
+    return found
 
 
 def _model(job: _Job) -> CellModel:
@@ -100,16 +95,21 @@ def _model(job: _Job) -> CellModel:
 
 
 def _fit(job: _Job) -> CellModel:
+    trials = job.trials
     if job.box is None:
-        searched = len(job.trials.lr) > 1
-        reason = Reason.NO_SPACE if searched else Reason.NOT_SEARCHED
-        model: Model | NoLandscape = NoLandscape(reason=reason, detail=reason.sentence, counts=job.trials.counts)
+        reason = Reason.NO_SPACE if len(trials.lr) > 1 else Reason.NOT_SEARCHED
+        cell: Landscape | NoLandscape = NoLandscape(reason=reason, detail=reason.sentence, counts=trials.counts)
     else:
-        model = fit_model(job.trials, job.box, job.scale, seed=_seed(job.trials))
-    if isinstance(model, NoLandscape):
-        return CellModel(model=model, estimates=_refused(model), trials=job.trials)
-    cell = model.landscape()
-    return CellModel(model=model, estimates=measure(cell), trials=job.trials, curve=tuning_curve(cell))
+        cell = fit_landscape(trials, job.box, job.scale, seed=_seed(trials))
+    if isinstance(cell, NoLandscape):
+        return CellModel(model=cell, estimates=_refused(cell), trials=trials)
+    return CellModel(
+        model=replace(cell),  # without its draws, which are large
+        estimates=measure(cell),
+        trials=trials,
+        curve=tuning_curve(cell),
+        marginals=marginals(cell),
+    )
 
 
 def _seed(trials: CellTrials) -> int:
@@ -161,50 +161,55 @@ def scale_of(table: TrialTable) -> Scale:
 
 def cell_trials(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> CellTrials:
     """The arrays of one cell; of each curve, the records at rungs and the last one."""
-    place = {name: index for index, name in enumerate(trials["trial"])}
     full = trials["max_budget"].to_numpy(float)
-    budget = trials["budget"].to_numpy(float)
-    share = np.where(np.isfinite(budget / full), np.minimum(budget / full, 1.0), 1.0)
     status = trials["status"].to_numpy(str)
-    records = _records(trials, curves, rungs, place)
+    place, budget, score = _records(trials, curves, rungs)
     return CellTrials(
         lr=trials["lr"].to_numpy(float),
         weight_decay=trials["weight_decay"].to_numpy(float),
         diverged=status == TrialStatus.diverged,
         completed=status == TrialStatus.completed,
         audit=trials["audit"].fillna(False).to_numpy(bool),
-        share=share,
-        record_trial=records["place"].to_numpy(np.intp),
-        record_share=records["share"].to_numpy(float),
-        record_score=records["score"].to_numpy(float),
+        share=_share(trials["budget"].to_numpy(float), full),
+        record_trial=place,
+        record_share=_share(budget, full[place]),
+        record_score=score,
     )
 
 
-def _records(
-    trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...], place: Mapping[str, int]
-) -> pd.DataFrame:
-    """(place, share, score), sorted."""
-    curves = curves[curves["trial"].isin(place)]
-    kept = curves[curves["budget"].isin(_kept_budgets(curves, rungs))]
-    last = curves.groupby("trial", sort=False).tail(1)
-    single = trials[~trials["trial"].isin(set(curves["trial"]))].dropna(subset=["score"])
-    rows = pd.concat([frame[["trial", "budget", "score"]] for frame in (kept, last, single)]).drop_duplicates(
-        ["trial", "budget"]
+def _share(budget: Array, full: Array) -> Array:
+    """Of the full budget, in (0, 1]; all of it where not known."""
+    share = budget / full
+    return np.where(np.isfinite(share) & (share > 0), np.minimum(share, 1.0), 1.0)
+
+
+def _records(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> tuple[Index, Array, Array]:
+    """(place of the trial, budget, score), sorted; a trial without a curve has its final score."""
+    places = {name: place for place, name in enumerate(trials["trial"])}
+    place = np.array([places.get(name, -1) for name in curves["trial"].to_numpy(object)], dtype=np.intp)
+    ours = place >= 0
+    place, budget, score = place[ours], curves["budget"].to_numpy(float)[ours], curves["score"].to_numpy(float)[ours]
+    is_last = np.append(place[1:] != place[:-1], True)[: len(place)]
+    kept = is_last | np.isin(budget, _kept_budgets(budget, rungs))
+    alone = np.setdiff1d(np.arange(len(trials)), place)
+    ends = (
+        (place, alone),
+        (budget, trials["budget"].to_numpy(float)[alone]),
+        (score, trials["score"].to_numpy(float)[alone]),
     )
-    index = rows["trial"].map(place).astype(np.intp)
-    full = trials["max_budget"].to_numpy(float)[index]
-    share = (rows["budget"].to_numpy(float) / full) if len(rows) else np.empty(0)
-    share = np.where(np.isfinite(share) & (share > 0), np.minimum(share, 1.0), 1.0)
-    found = pd.DataFrame({"place": index, "share": share, "score": rows["score"]}).dropna()
-    return found.sort_values(["place", "share"], kind="stable")
+    place, budget, score = (np.concatenate([of_curves[kept], of_trials]) for of_curves, of_trials in ends)
+    order = np.lexsort((budget, place))
+    order = order[~np.isnan(score[order])]
+    place, budget, score = place[order], budget[order], score[order]
+    again = (np.diff(place, prepend=-1) == 0) & (np.diff(budget, prepend=np.nan) == 0)
+    return place[~again], budget[~again], score[~again]
 
 
-def _kept_budgets(curves: pd.DataFrame, rungs: tuple[int, ...]) -> list[float]:
+def _kept_budgets(budget: Array, rungs: tuple[int, ...]) -> Array:
     if rungs:
-        return [float(rung) for rung in rungs]
-    budgets = np.unique(curves["budget"].to_numpy(float))
+        return np.array(rungs, dtype=float)
+    budgets = np.unique(budget)
     if len(budgets) <= MOST_RUNGS:
-        return [float(each) for each in budgets]
+        return budgets
     wanted = np.geomspace(max(budgets[0], 1e-9), budgets[-1], MOST_RUNGS)
-    kept = np.unique(budgets[np.abs(budgets[:, None] - wanted).argmin(axis=0)])
-    return [float(each) for each in kept]
+    return np.unique(budgets[np.abs(budgets[:, None] - wanted).argmin(axis=0)])

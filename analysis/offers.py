@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from bocb_tune.analysis import surface
-from bocb_tune.analysis.draws import Array
+from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.estimate import Counts
 from bocb_tune.analysis.landscape import Landscape
 from bocb_tune.analysis.sensitivity import EPSILON
 from bocb_tune.analysis.settings import Setting, at_node
 from bocb_tune.analysis.surface import Grid
-
-Flags = NDArray[np.bool_]
 
 CAUTIOUS = 0.1
 """With a single trial the setting with the best of this quantile of its score is taken."""
@@ -136,7 +133,8 @@ def _search(cell: Landscape, inside: Flags, trials: int, rng: np.random.Generato
     tried = rng.choice(weights.size, size=(SEARCHES, trials), p=weights / weights.sum())
     tried[:, 0] = np.ravel_multi_index(cell.best_node, cell.mean.shape)
     noise = cell.noise * rng.standard_normal(tried.shape)
-    true = np.concatenate([surfaces.reshape(-1, weights.size)[:, tried] for surfaces in (cell.mean, cell.draws)])
+    nodes = np.unravel_index(tried, cell.mean.shape)
+    true = np.concatenate([cell.mean[nodes][None], cell.surfaces.at(*nodes)])
     picked = (true + noise).argmax(axis=-1)[..., None]
     chosen: Array = np.take_along_axis(true, picked, axis=-1)[..., 0].mean(axis=-1)
     return chosen

@@ -14,9 +14,10 @@ from functools import partial
 import numpy as np
 
 from bocb_tune.analysis import spectra as s
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.intervals import welch_interval
-from bocb_tune.analysis.spectra import Array, Layer
+from bocb_tune.analysis.spectra import Layer
 
 NUM_COMPONENTS: dict[str, Callable[[int], int]] = {
     "1": lambda _: 1,
@@ -47,6 +48,13 @@ LI = "Li et al. 2024, arXiv:2410.06373, named there"
 
 PATTERNS: tuple[Pattern, ...] = (
     Pattern(tag="E1", key="alpha", name="exponent of the tail", source=CLAUSET, compute=s.alpha),
+    Pattern(
+        tag="E1",
+        key="alpha_by_position",
+        name="exponent of the tail, kernel positions apart",
+        source=CLAUSET,
+        compute=s.alpha_by_position,
+    ),
     Pattern(tag="E2", key="stable_rank", name="stable rank", source=MARTIN, compute=s.stable_rank),
     Pattern(tag="E3", key="entropy", name="entropy of the spectrum", source=MARTIN, compute=s.entropy),
     Pattern(tag="E3", key="effective_rank", name="effective rank", source=ROY, compute=s.effective_rank),

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.draws import Array, Index
+from bocb_tune.analysis.arrays import Array, Index
 from bocb_tune.analysis.estimate import Counts, Estimate
 from bocb_tune.analysis.families import plain
 from bocb_tune.analysis.sensitivity import EPSILON

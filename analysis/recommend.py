@@ -60,6 +60,7 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
         regret=drawn.estimate(
             float(regret[:, place].mean()), regret[:, place], unit="points", counts=counts, method=method
         ),
+        cost=evidence.cost([backbone], pick, trials),
         tied=_by_robustness(offers, tied - {pick}),
         not_judged=evidence.not_judged(backbone),
         method=FROM_LANDSCAPES,

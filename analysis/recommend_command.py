@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
+from bocb_tune.analysis.cache import FOLDER
 from bocb_tune.analysis.findings import find
 from bocb_tune.analysis.load import load
 from bocb_tune.analysis.recommend import recommend
@@ -27,8 +29,14 @@ def recommendation(
     table = load(source, space_file)
     if backbone is not None and backbone not in table.backbones:
         raise unknown("backbone", backbone, table.backbones)
-    evidence = find(table).tuning.evidence
+    evidence = find(table, _kept(source)).tuning.evidence
     rng = np.random.default_rng(SEED)
     if backbone is None:
         return recommend_general(evidence, trials, rng)
     return recommend(evidence, backbone, trials, rng)
+
+
+def _kept(source: str) -> Path | None:
+    """What the report of a run keeps from one analysis to the next, if there is one."""
+    folder = Path(source) / "report" / FOLDER
+    return folder if folder.is_dir() and os.access(folder, os.W_OK) else None

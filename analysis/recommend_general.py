@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.draws import Array
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.drift import modal_setting
 from bocb_tune.analysis.estimate import Reason
 from bocb_tune.analysis.landscape import Landscape
@@ -103,6 +103,7 @@ def _general(evidence: Evidence, tables: _Tables, ranking: Ranking, trials: int)
         expected=drawn.estimate(scores[0], scores[1:], unit="points", counts=evidence.counts, method=over),
         p_best=standing.p_least_regret,
         regret=standing.mean_regret,
+        cost=evidence.cost(tables.backbones, ranking.pick, trials),
         tied=tuple(sorted(tied, key=lambda name: ranking.standings[name].mean_regret.value or 0.0)),
         not_judged=tuple((name, Reason.INCOMPLETE_MATRIX) for name in left_out),
         method=over,

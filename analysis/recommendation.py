@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bocb_tune.analysis.draws import Array
-from bocb_tune.analysis.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.costs import NO_COST, Cost, mean_cost
+from bocb_tune.analysis.estimate import Counts, Estimate, Reason, known
 from bocb_tune.analysis.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.offers import SearchBox
 from bocb_tune.analysis.ranking import HeldOut, Ranking
@@ -32,11 +33,17 @@ class Evidence:
     """Best setting seen in each cell [backbones, optimizers], NaN where not known."""
     weight_decay: Array
     landscapes: Mapping[tuple[str, str], Landscape | NoLandscape] = field(default_factory=dict)
-    """By (backbone, optimizer); empty for a source without settings. Made when asked for, so one is asked for once."""
+    """By (backbone, optimizer); empty for a source without settings."""
     curves: Mapping[tuple[str, str], TuningCurve] = field(default_factory=dict)
     """Tuning curve of every cell that has a landscape."""
     counts: Counts
     """Of all cells together."""
+    costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
+    """Of one trial, by (backbone, optimizer)."""
+
+    def cost(self, backbones: Sequence[str], optimizer: str, trials: int) -> Cost:
+        """Of so many trials, on average over some backbones."""
+        return mean_cost(self.costs.get((name, optimizer), NO_COST) for name in backbones).times(trials)
 
     def of_backbone(self, backbone: str) -> dict[str, Landscape]:
         """Landscapes of one backbone by optimizer."""
@@ -80,6 +87,8 @@ class Recommendation:
     """Probability that no other optimizer is better; None where the source does not let it be had."""
     regret: Estimate
     """What is lost if another optimizer would have been better, points."""
+    cost: Cost = NO_COST
+    """Of the trials, as those of the grid cost."""
     tied: tuple[str, ...] = ()
     """Other optimizers that are as good as far as the data can say, the more robust first."""
     not_judged: tuple[tuple[str, Reason], ...] = ()
@@ -111,6 +120,7 @@ class Recommendation:
             "box": self.box and asdict(self.box),
             "expected": self.expected.to_json(),
             "regret": self.regret.to_json(),
+            "cost": {name: known(value) for name, value in asdict(self.cost).items()},
             "tied": list(self.tied),
             "not_judged": {name: str(reason) for name, reason in self.not_judged},
             "status": "refused" if self.optimizer is None else "ok",
@@ -131,7 +141,9 @@ class Recommendation:
         missing = ", ".join(f"{name} ({reason})" for name, reason in self.not_judged)
         left_out = f"Not judged: {missing}." if missing else ""
         numbers = f"Expected score {_number(self.expected)}, regret {_number(self.regret)}."
-        return tuple(line for line in (first, search, numbers, sure, tied, left_out, f"From {self.method}.") if line)
+        cost = f"Cost, as in the grid: {self.cost}." if str(self.cost) else ""
+        lines = (first, search, numbers, sure, tied, cost, left_out, f"From {self.method}.")
+        return tuple(line for line in lines if line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bocb_tune.analysis import compare as comparison
-from bocb_tune.analysis.checks import run_checks
-from bocb_tune.analysis.figures import render
+from bocb_tune.analysis.cache import FOLDER
+from bocb_tune.analysis.figures import render_all
 from bocb_tune.analysis.findings import find
 from bocb_tune.analysis.load import load
 from bocb_tune.analysis.metrics_file import to_json
@@ -33,7 +33,8 @@ def analyze(source: str, out: Path | None = None, space_file: Path | None = None
         source: a run folder (finished or not), a CSV or Parquet trial table, or one of `paper:cifar100`,
             `paper:imagenet`, `paper:coco`.
         out: the report folder; `report` inside a run folder, or in the current folder for a table. Its `figures` and
-            `tables` are written over, nothing is deleted.
+            `tables` are written over, nothing is deleted; its `cache` holds what need not be computed again, and may
+            be deleted at any time.
         space_file: search space the trials were drawn from, named after its optimizer, for tables.
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
 
@@ -44,12 +45,13 @@ def analyze(source: str, out: Path | None = None, space_file: Path | None = None
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
     """
     table = load(source, space_file)
-    findings = find(table)
+    folder = out or (Path(source) / "report" if table.source.kind == "run" else Path("report"))
+    findings = find(table, folder / FOLDER)
     if patterns:
         findings = replace(findings, patterns=_patterns(source, table))
-    folder = out or (Path(source) / "report" if table.source.kind == "run" else Path("report"))
-    cards = [section(findings) for section in SECTIONS]
-    values = to_json(findings) | {"checks": [asdict(check) for check in run_checks(findings)]}
+    cards = [card for section in SECTIONS if (card := section(findings)) is not None]
+    checks = [check.to_json() for card in cards if isinstance(card, Card) for check in card.checks]
+    values = to_json(findings) | {"checks": checks}
     return _write(folder, table, cards, pages(findings), values)
 
 
@@ -99,6 +101,6 @@ def _page(table: TrialTable, cards: Cards, cells: Sequence[CellPage], folder: Pa
         table=table,
         cards=cards,
         cells=cells,
-        pictures={plot.stem: Markup(render(plot, folder / "figures")) for plot in plots},
+        pictures={stem: Markup(svg) for stem, svg in render_all(plots, folder / "figures").items()},
         zip=zip,
     )

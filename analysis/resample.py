@@ -93,13 +93,7 @@ def redraw(parts: Decomposition, noise: Noise, rng: np.random.Generator) -> tupl
     Returns:
         Matrices [draws, backbones, optimizers] and the variance of a cell's value each would estimate [draws].
     """
-    num_backbones, num_optimizers = parts.interaction.shape
-    truth = (
-        parts.mean
-        + _shrunken(parts.backbone, parts.ss_backbone, num_backbones - 1, noise)[:, None]
-        + _shrunken(parts.optimizer, parts.ss_optimizer, num_optimizers - 1, noise)
-        + _shrunken(parts.interaction, parts.ss_interaction, parts.df_interaction, noise)
-    )
+    truth = shrunken(parts, noise.variance)
     matrices = truth + np.sqrt(noise.cell_variance) * rng.standard_normal((NUM_DRAWS, *truth.shape))
     return matrices, noise.variance * rng.chisquare(noise.df, NUM_DRAWS) / noise.df
 
@@ -115,9 +109,20 @@ def resampled(size: int, rng: np.random.Generator) -> np.ndarray[tuple[int, ...]
     return rng.integers(size, size=(NUM_DRAWS, size))
 
 
-def _shrunken(effect: Matrix, ss: float, df: int, noise: Noise) -> Matrix:
-    factor = np.sqrt(max(0.0, 1 - df * noise.variance / ss)) if ss > 0 else 0.0
-    return effect * factor
+def shrunken(parts: Decomposition, variance: float) -> Matrix:
+    """What a fit suggests once noise of this variance a cell is taken off its effects [backbones, optimizers]."""
+    num_backbones, num_optimizers = parts.interaction.shape
+    return np.asarray(
+        parts.mean
+        + _less(parts.backbone, parts.ss_backbone, (num_backbones - 1) * variance)[:, None]
+        + _less(parts.optimizer, parts.ss_optimizer, (num_optimizers - 1) * variance)
+        + _less(parts.interaction, parts.ss_interaction, parts.df_interaction * variance)
+    )
+
+
+def _less(effect: Matrix, ss: float, noise: float) -> Matrix:
+    """Effects whose sum of squares is what is left of `ss` without the noise in it."""
+    return effect * (np.sqrt(max(0.0, 1 - noise / ss)) if ss > 0 else 0.0)
 
 
 def _ratio(part: Matrix, whole: Matrix) -> Matrix:

@@ -13,15 +13,16 @@ import numpy as np
 from scipy.special import expit, logit
 
 from bocb_tune.analysis import surface
+from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape import Landscape
-from bocb_tune.analysis.surface import Array
 
 EPSILON = 1.0
 """Points within which a setting is as good as the best."""
 LEVEL = 0.95
-EDGE_SHARE, EDGE_PROBABILITY = 0.05, 0.25
-"""A best point within this share of the range of an end, in this share of the draws, lies at the edge."""
+EDGE_SHARE, EDGE_PROBABILITY, LIKELY_EDGE = 0.05, 0.25, 0.5
+"""A best point within this share of the range of an end, in this share of the draws, may lie at the edge; in the last
+share of the draws at one and the same edge, it does."""
 WINDOW_DECADES = 3.0
 MIN_NODES, MAX_INDEFINITE = 12, 0.25
 MIN_DIVERGED, MIN_NOT_DIVERGED = 3, 10
@@ -36,7 +37,7 @@ def lr_star(cell: Landscape) -> Estimate:
     axis = cell.grid.u
     peak = _refined_peak(surface.lr_profile(cell.mean), axis, row)
     half = (axis[1] - axis[0]) / 2
-    draws = axis[surface.argmax(cell.draws)[0]]
+    draws = axis[cell.peaks[0]]
     lo, hi = _quantiles(draws)
     lo, hi = max(min(lo, peak) - half, axis[0]), min(max(hi, peak) + half, axis[-1])
     return _known(cell, 10**peak, (10**lo, 10**hi), "lr")
@@ -45,7 +46,7 @@ def lr_star(cell: Landscape) -> Estimate:
 def wd_star(cell: Landscape) -> Estimate:
     """B1: the best weight decay, 0 where that is best."""
     grid, (_, column) = cell.grid, cell.best_node
-    columns = surface.argmax(cell.draws)[1]
+    columns = cell.peaks[1]
     values = np.append(10 ** grid.v[: grid.num_decay], 0.0)
     draws = values[np.minimum(columns, grid.num_decay)]
     return _known(cell, float(values[min(column, grid.num_decay)]), _quantiles(draws, "nearest"), "weight decay")
@@ -55,7 +56,7 @@ def zero_decay_probability(cell: Landscape) -> Estimate:
     """B1: probability that weight decay 0 is best."""
     if not cell.grid.has_zero:
         return _refused(cell, Reason.PRIOR_MISMATCH, "weight decay 0 was not a choice")
-    share = float(np.mean(surface.argmax(cell.draws)[1] == cell.grid.num_decay))
+    share = float(np.mean(cell.peaks[1] == cell.grid.num_decay))
     return replace(_known(cell, share, (None, None), ""), method="share of draws")
 
 
@@ -253,12 +254,27 @@ def _decades(cell: Landscape, line: Callable[[Array], Array], axis: Array, epsil
     )
 
 
+def edge_of(cell: Landscape) -> str | None:
+    """B6: the one edge at which the best point most probably lies; None where no edge has the better half."""
+    shares = {name: float(np.mean(near)) for name, near in _near_edges(cell).items()}
+    likeliest = max(shares, key=lambda name: shares[name])
+    return likeliest if shares[likeliest] > LIKELY_EDGE else None
+
+
 def _edge_share(cell: Landscape) -> float:
-    rows, columns = surface.argmax(cell.draws)
+    return float(np.mean(np.any(list(_near_edges(cell).values()), axis=0)))
+
+
+def _near_edges(cell: Landscape) -> dict[str, Flags]:
+    """Whether the best point of each draw lies near an edge [draws]; weight decay 0 lies at none."""
+    rows, columns = cell.peaks
     lr = rows / (cell.grid.num_lr - 1)
     decay = np.where(columns < cell.grid.num_decay, columns / (cell.grid.num_decay - 1), 0.5)
-    near = [(x < EDGE_SHARE) | (x > 1 - EDGE_SHARE) for x in (lr, decay)]
-    return float(np.mean(near[0] | near[1]))
+    return {
+        f"{end} {name}": near
+        for name, x in (("lr", lr), ("weight decay", decay))
+        for end, near in (("lowest", x < EDGE_SHARE), ("highest", x > 1 - EDGE_SHARE))
+    }
 
 
 def is_at_edge(cell: Landscape) -> bool:
@@ -331,7 +347,7 @@ def _margin(cell: Landscape, log_odds: float) -> Estimate:
         known = Estimate(value=bound, lo=bound, unit="decades", counts=cell.counts, method=text)
         return replace(known, reason=Reason.NO_DIVERGENCE)
     line = cell.divergence_lr + log_odds / np.exp(cell.log_steepness)
-    draws = line - axis[surface.argmax(cell.draws)[0]]
+    draws = line - axis[cell.peaks[0]]
     point = float(np.median(line)) - best_u
     lo, hi = _quantiles(draws)
     return _known(cell, point, (min(lo, point), max(hi, point)), "decades")

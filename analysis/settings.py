@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bocb_tune.analysis import surface
-from bocb_tune.analysis.draws import Array, Refused
+from bocb_tune.analysis.arrays import Array, Index
+from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.estimate import Reason
 from bocb_tune.analysis.landscape import Landscape
 from bocb_tune.analysis.surface import Grid
@@ -57,21 +59,14 @@ def at_node(grid: Grid, row: int, column: int) -> Setting:
 
 def score_at(values: Array, grid: Grid, settings: list[Setting]) -> Array:
     """Surfaces [..., lr, decay] at some settings, bilinear in the logs [..., settings]; NaN outside the box."""
-    lr, decay = np.array(settings, dtype=float).T
-    zero = decay == 0
-    row, down, in_row = _between(np.log10(lr), grid.box.lr, grid.num_lr)
-    v = np.log10(np.where(zero, 1.0, decay))
-    column, right, in_column = _between(v, grid.box.weight_decay, grid.num_decay)
-    column, right = np.where(zero, grid.shape[1] - 2, column), np.where(zero, 1.0, right)
-    found = (1 - down) * ((1 - right) * values[..., row, column] + right * values[..., row, column + 1])
-    found = found + down * ((1 - right) * values[..., row + 1, column] + right * values[..., row + 1, column + 1])
-    inside = in_row & np.where(zero, grid.has_zero, in_column)
-    return np.where(inside, found, np.nan)
+    near = _Corners.of(grid, settings)
+    return near.mean(values[..., near.row, near.column])
 
 
 def draws_at(cell: Landscape, settings: list[Setting]) -> Array:
     """Expected scores at some settings [1 + draws, settings], the mean surface first; NaN outside the box."""
-    return np.concatenate([score_at(values, cell.grid, settings) for values in (cell.mean[None], cell.draws)])
+    near = _Corners.of(cell.grid, settings)
+    return near.mean(np.concatenate([cell.mean[near.row, near.column][None], cell.surfaces.at(near.row, near.column)]))
 
 
 def without_common_ground(cells: Cells, least: int) -> Refused | None:
@@ -82,6 +77,37 @@ def without_common_ground(cells: Cells, least: int) -> Refused | None:
     if len({cell.grid.box for cell in cells.values()}) > 1:
         return Refused(reason=Reason.PRIOR_MISMATCH, detail="the backbones were searched over different boxes")
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Corners:
+    """The four nodes around some settings, and what each of them counts."""
+
+    row: Index
+    """[4, settings]"""
+    column: Index
+    weight: Array
+    """[4, settings], NaN outside the box."""
+
+    @classmethod
+    def of(cls, grid: Grid, settings: list[Setting]) -> _Corners:
+        lr, decay = np.array(settings, dtype=float).T
+        zero = decay == 0
+        row, down, in_row = _between(np.log10(lr), grid.box.lr, grid.num_lr)
+        v = np.log10(np.where(zero, 1.0, decay))
+        column, right, in_column = _between(v, grid.box.weight_decay, grid.num_decay)
+        column, right = np.where(zero, grid.shape[1] - 2, column), np.where(zero, 1.0, right)
+        weight = np.array([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+        inside = in_row & np.where(zero, grid.has_zero, in_column)
+        return cls(
+            row=np.array([row, row, row + 1, row + 1]),
+            column=np.array([column, column + 1, column, column + 1]),
+            weight=np.where(inside, weight, np.nan),
+        )
+
+    def mean(self, values: Array) -> Array:
+        """From the values at the nodes [..., 4, settings] that at the settings [..., settings]."""
+        return np.asarray((values * self.weight).sum(axis=-2))
 
 
 def _between(x: Array, ends: tuple[float, float], num: int) -> tuple[NDArray[np.intp], Array, NDArray[np.bool_]]:

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from scipy.linalg import svdvals
 from scipy.stats import norm
 
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.estimate import Estimate, Reason
-
-Array = NDArray[np.float64]
 
 MIN_EIGS_POWER_LAW, MIN_TAIL = 50, 20
 MIN_EIGS_ENERGY = 10
@@ -45,6 +44,8 @@ class Layer:
     """[out, in]"""
     is_depthwise: bool = False
     """Each row sees one channel: a stack of filters, not a matrix of connections."""
+    positions: int = 1
+    """Places of a convolution's kernel, which change fastest along a row; 1 for a linear layer."""
 
     @cached_property
     def eigenvalues(self) -> Array:
@@ -55,6 +56,18 @@ class Layer:
     def centred_eigenvalues(self) -> Array:
         """[M], descending, of the matrix with the mean of each column taken out: variances of its rows, times out."""
         return np.square(svdvals(self.weight - self.weight.mean(axis=0)))
+
+    @cached_property
+    def eigenvalues_by_position(self) -> Array:
+        """Those of the matrices [out, in / groups] of all kernel positions, pooled, descending."""
+        slices = self.weight.reshape(len(self.weight), -1, self.positions)
+        pooled = [np.square(svdvals(slices[:, :, place])) for place in range(self.positions)]
+        return np.sort(np.concatenate(pooled))[::-1]
+
+    @cached_property
+    def exponent(self) -> Estimate:
+        """E1 of the flattened matrix: costly, and for a linear layer the same in both modes."""
+        return _exponent(self, self.eigenvalues)
 
     @property
     def is_zero(self) -> bool:
@@ -81,6 +94,7 @@ def layers_of(weights: Mapping[str, NDArray[np.floating]]) -> tuple[Layer, ...]:
             depth=place / last,
             weight=np.asarray(weight, dtype=float).reshape(len(weight), -1),
             is_depthwise=weight.ndim > 2 and weight.shape[1] == 1,
+            positions=math.prod(weight.shape[2:]),
         )
         for place, (name, weight) in enumerate(used.items())
     )
@@ -161,7 +175,19 @@ def _resampled(below: Array, count: int, tail: Tail, rng: np.random.Generator) -
 
 def alpha(layer: Layer) -> Estimate:
     """E1: exponent of the spectrum's tail; given, and flagged, where a power law does not fit."""
-    values = _positive(layer.eigenvalues)
+    return layer.exponent
+
+
+def alpha_by_position(layer: Layer) -> Estimate:
+    """E1 of the pooled spectra of a convolution's kernel positions, as WeightWatcher takes them (commit d6fd015).
+
+    The factor it scales them by is common to all and changes no exponent.
+    """
+    return layer.exponent if layer.positions == 1 else _exponent(layer, layer.eigenvalues_by_position)
+
+
+def _exponent(layer: Layer, eigenvalues: Array) -> Estimate:
+    values = _positive(eigenvalues)
     if layer.is_depthwise or len(values) < MIN_EIGS_POWER_LAW or len(np.unique(values)) <= MIN_TAIL:
         return Estimate(value=None, reason=Reason.TOO_FEW_EIGS)
     tail = fit_tail(values)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from bocb_tune.analysis.twoway import Flags, Matrix
+from bocb_tune.analysis.arrays import Flags
+from bocb_tune.analysis.twoway import Matrix
 
 TOP = 4
 

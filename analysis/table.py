@@ -18,6 +18,7 @@ Dims = Mapping[str, Dim]
 """Range of `lr` and of `weight_decay`."""
 
 CELL = ["backbone", "optimizer"]
+HYPERPARAMETERS = ("lr", "weight_decay")
 TRIAL_COLUMNS = [
     *CELL,
     "trial",
@@ -86,6 +87,8 @@ class TrialTable:
     """Where `lr` and `weight_decay` could lie, by optimizer, where known."""
     num_images: float = math.inf
     """Images a score is the share of, where the scores show it: their binomial noise is known then."""
+    validated_on_test: bool = False
+    """Whether the scores, by which settings are selected, are of test data."""
 
 
 def granularity(scores: NDArray[np.float64]) -> float:
@@ -116,6 +119,7 @@ def make_table(
     spaces: Mapping[str, Dims] | None = None,
     cells: tuple[tuple[str, str], ...] = (),
     num_images: float = math.inf,
+    validated_on_test: bool = False,
 ) -> TrialTable:
     """Sort the rows and name the axes; `cells` adds (backbone, optimizer) pairs that have no trial yet."""
     trials = trials.reindex(columns=TRIAL_COLUMNS)
@@ -132,4 +136,5 @@ def make_table(
         rungs=rungs or {},
         spaces=spaces or {},
         num_images=num_images,
+        validated_on_test=validated_on_test,
     )

@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.draws import Array, Refused
+from bocb_tune.analysis.arrays import Array, Flags
+from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.sensitivity import EPSILON
 from bocb_tune.analysis.settings import Cells, best_setting, draws_at
-
-Flags = NDArray[np.bool_]
 
 MIN_BACKBONES = 2
 METHOD = "settings from mean surfaces, scores from draws"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.draws import Array, Refused
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape import Landscape
 from bocb_tune.analysis.sensitivity import EPSILON

@@ -2,9 +2,9 @@
 
 Tags such as C4 are those of the metrics' catalogue in the documentation. Two roads lead to the curve:
 
-From the scores of trials that are independent draws from the search distribution: Dodge et al. 2019 (arXiv:1909.03004)
-plug in the empirical distribution, Tang et al. 2020 (arXiv:2004.13705) take the unbiased U-statistic. A sampler that
-learns, or a scheduler that stops, breaks their assumption.
+From the scores of trials that are independent draws from the search distribution: the unbiased U-statistic of Tang et
+al. 2020 (arXiv:2004.13705); the plug-in of Dodge et al. 2019 (arXiv:1909.03004) is biased low. A sampler that learns,
+or a scheduler that stops, breaks their assumption.
 
 From a landscape, whatever search it was fitted on: n settings drawn from pi, each scored with the noise of one run, the
 best of these scores selected. With G the distribution of a noisy score the winner's lies below y with probability
@@ -21,9 +21,9 @@ import numpy as np
 from scipy.special import gammaln, ndtr
 
 from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.draws import Array
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
-from bocb_tune.analysis.landscape import CellTrials, Landscape
+from bocb_tune.analysis.landscape import Landscape
 from bocb_tune.analysis.surface import Box, Grid
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -36,17 +36,11 @@ NUM_ATOMS, NUM_NEAR = 256, 121
 """Values a surface is reduced to, and steps of the noisy score around the best value."""
 REACH = 6.0
 """Standard deviations of noise around the best value that are resolved."""
+NO_CHANCE = 1e-12
+"""Intervals of the noisy score less probable than this count for nothing: within them only rounding is left."""
 
 
 # From observed trials
-
-
-def plug_in_weights(num_trials: int, n: int) -> Array:
-    """Weights of the sorted scores, lowest first [trials], under which they sum to (i/B)^n - ((i-1)/B)^n: C4(a).
-
-    Dodge et al. 2019, arXiv:1909.03004, section 3: biased low, with the smaller variance.
-    """
-    return np.diff((np.arange(num_trials + 1) / num_trials) ** n)
 
 
 def unbiased_weights(num_trials: int, n: int) -> Array:
@@ -61,9 +55,9 @@ def unbiased_weights(num_trials: int, n: int) -> Array:
     return weights
 
 
-def expected_best(scores: Array, n: int, weights: Callable[[int, int], Array] = unbiased_weights) -> Array:
+def expected_best(scores: Array, n: int) -> Array:
     """Expected best of n of the scores [..., trials], for each row [...]."""
-    best: Array = np.sort(scores, axis=-1) @ weights(scores.shape[-1], n)
+    best: Array = np.sort(scores, axis=-1) @ unbiased_weights(scores.shape[-1], n)
     return best
 
 
@@ -147,11 +141,6 @@ def tuning_curve(cell: Landscape) -> TuningCurve:
     return TuningCurve(deployed=deployed, validation=validation, box=cell.grid.box, counts=cell.counts)
 
 
-def epochs_per_trial(trials: CellTrials, budget: int) -> float:
-    """Mean epochs a trial of the cell used, stopped ones what they ran: the unit of a curve's cost axis."""
-    return float(trials.share.mean() * budget)
-
-
 def random_search(surfaces: Array, grid: Grid, noise: float, longest: int = LONGEST) -> tuple[Array, Array]:
     """Expected deployed and validation score of the best of n random settings, each [surfaces, longest].
 
@@ -209,5 +198,5 @@ def _noisy_scores(atoms: Array, mass: Array, edges: Array, noise: float) -> tupl
     inside = mass @ chance
     safe = np.maximum(inside, 1e-300)
     true = (mass @ (atoms[:, None] * chance)) / safe
-    noisy = true + (mass @ shift) / safe
+    noisy = true + np.where(inside > NO_CHANCE, mass @ shift, 0) / safe
     return np.cumsum(inside, axis=1)[:, :-1], true, noisy

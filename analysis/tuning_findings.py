@@ -10,10 +10,11 @@ import numpy as np
 
 from bocb_tune.analysis.budget_ranks import BudgetRanks, budget_ranks
 from bocb_tune.analysis.cells import CellSummary, total_counts
+from bocb_tune.analysis.costs import cost_per_trial
 from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.drift import CellDrift, landscape_drift
 from bocb_tune.analysis.landscape import Landscape, NoLandscape
-from bocb_tune.analysis.modelling import CellModel, Key, Landscapes
+from bocb_tune.analysis.modelling import CellModel, Key
 from bocb_tune.analysis.recommend import recommend
 from bocb_tune.analysis.recommend_general import recommend_general
 from bocb_tune.analysis.recommendation import Evidence, General, Recommendation
@@ -66,7 +67,7 @@ def evidence_of(
     cells: tuple[CellSummary, ...],
     values: Matrix,
     models: Mapping[Key, CellModel],
-    landscapes: Landscapes,
+    landscapes: Mapping[Key, Landscape | NoLandscape],
 ) -> Evidence:
     """What recommendations are made from."""
     lr, decay = (np.array([getattr(c, name) for c in cells]).reshape(values.shape) for name in ("lr", "weight_decay"))
@@ -79,6 +80,7 @@ def evidence_of(
         landscapes=landscapes,
         curves={key: cell.curve for key, cell in models.items() if cell.curve is not None},
         counts=total_counts(cells),
+        costs=cost_per_trial(table),
     )
 
 

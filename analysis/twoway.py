@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from bocb_tune.analysis.arrays import Flags
 from bocb_tune.analysis.estimate import Reason
 
 Matrix = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 MIN_SHARE_SHAPE = (3, 3)
 MIN_CELLS_A_LINE = 3

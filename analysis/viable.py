@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from bocb_tune.analysis.arrays import Flags
 from bocb_tune.analysis.coupling import MIN_INDEX_SHAPE, Lines, line_coupling
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.resample import Noise
-from bocb_tune.analysis.twoway import MIN_CELLS_A_LINE, Flags, Matrix, fit_refusal
+from bocb_tune.analysis.twoway import MIN_CELLS_A_LINE, Matrix, fit_refusal
 
 DELTA = 10.0
 """Points below the best of its backbone at which a cell counts as failed; 5 and 15 are looked at beside it."""

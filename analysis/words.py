@@ -68,7 +68,7 @@ def _interaction(findings: Findings) -> str:
             f"{text} This is a plug-in value: it includes seed noise, which tends to make it too large, and it has no "
             "interval here."
         )
-    return f"{text} Seed noise is taken off; 95 % interval {100 * share.lo:.0f} to {100 * share.hi:.0f} %."
+    return f"{text} Noise is taken off; 95 % interval {100 * share.lo:.0f} to {100 * share.hi:.0f} %."
 
 
 def _agreement(findings: Findings) -> tuple[str, ...]:
@@ -92,11 +92,12 @@ def _sensitivity(findings: Findings) -> tuple[str, ...]:
         return ()
     ordered = sorted(known, key=lambda name: known[name].value or 0.0)
     told = [
-        f"{name} {'at least ' if known[name].reason else ''}{known[name].value:.1f} "
-        f"({known[name].lo:.1f} to {known[name].hi:.1f})"
+        f"{'at least ' if known[name].reason else ''}{known[name].value:.1f} decades "
+        f"({known[name].lo:.1f} to {known[name].hi:.1f}) in {name}"
         for name in dict.fromkeys((ordered[0], ordered[-1]))
     ]
+    points = f"{findings.tolerance:g} point{'s' * (findings.tolerance != 1)}"
     return (
-        f"The learning rate may be off, within {findings.tolerance:g} point(s) of the best, by a stretch of "
-        f"{' to '.join(told)} decades, over the {len(known)} of {len(found)} cells where that can be told.",
+        f"Learning rates within {points} of the best span from {' to '.join(told)}, over the {len(known)} of "
+        f"{len(found)} cells where that can be told.",
     )

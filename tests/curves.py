@@ -6,7 +6,8 @@ import numpy as np
 
 from bocb_tune.analysis.estimate import Counts
 from bocb_tune.analysis.landscape import Landscape
-from bocb_tune.analysis.surface import Box, Grid
+from bocb_tune.analysis.surface import Box, Grid, argmax
+from bocb_tune.analysis.surfaces import Known
 from tests.landscapes import BOX, VALIDATION, Surface
 
 
@@ -27,11 +28,13 @@ def landscape(
     mean = np.broadcast_to(surface(u, v), grid.shape).astype(float)
     shift = np.random.default_rng(seed).normal(0, spread, num_draws // 2)
     shift = np.concatenate([shift, -shift])
+    draws = (mean + shift[:, None, None]).astype(np.float32)
     p = np.zeros(grid.shape) if divergence is None else np.broadcast_to(divergence(u, v), grid.shape)
     return Landscape(
         grid=grid,
         mean=mean,
-        draws=(mean + shift[:, None, None]).astype(np.float32),
+        surfaces=Known(values=draws),
+        peaks=argmax(draws),
         divergence=p,
         divergence_lr=np.full(num_draws, box.lr[1] + 1.0),
         log_steepness=np.zeros(num_draws),

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bocb_tune.analysis.estimate import Counts
-from bocb_tune.analysis.landscape import CellTrials, Landscape, Validation
-from bocb_tune.analysis.surface import Box, Grid
+from bocb_tune.analysis.landscape import CellTrials, Landscape
+from bocb_tune.analysis.surface import Box, Grid, argmax
+from bocb_tune.analysis.surfaces import Known
+from bocb_tune.analysis.validation import Validation
 
 Array = NDArray[np.float64]
 Surface = Callable[[Array, Array], Array]
@@ -147,7 +149,8 @@ def exact(
     return Landscape(
         grid=grid,
         mean=values,
-        draws=np.repeat(values[None], 3, axis=0),
+        surfaces=Known(values=np.repeat(values[None], 3, axis=0)),
+        peaks=argmax(np.repeat(values[None], 3, axis=0)),
         divergence=np.repeat((grid.u > divergence_lr).astype(float)[:, None], len(grid.v), axis=1),
         divergence_lr=np.full(3, divergence_lr),
         log_steepness=np.full(3, 10.0),

@@ -13,6 +13,7 @@ from bocb_tune.analysis.concordance import agreement, concordance
 from bocb_tune.analysis.coupling import (
     cell_tests,
     coupling_indices,
+    fitted_interaction_shares,
     interaction_shares,
     line_coupling,
     line_shares,
@@ -426,3 +427,37 @@ def repeated(truth: Matrix, sd: float, seeds: int, draws: np.random.Generator) -
     noise = pooled_noise(runs.std(axis=0, ddof=1), np.full(truth.shape, float(seeds)))
     assert noise is not None
     return runs.mean(axis=0), noise
+
+
+def planted(interaction: float) -> Matrix:
+    rng = np.random.default_rng(5)
+    backbone, optimizer, both = rng.normal(size=(6, 1)), 2 * rng.normal(size=(1, 5)), rng.normal(size=(6, 5))
+    centred = both - both.mean(axis=0) - both.mean(axis=1, keepdims=True) + both.mean()
+    return 70 + backbone + optimizer + interaction * centred
+
+
+def test_shares_from_draws_without_spread_are_those_of_the_matrix() -> None:
+    truth = planted(1.0)
+    rho, total = fitted_interaction_shares(np.repeat(truth[None], 40, axis=0))
+    assert rho.value == pytest.approx(decompose(truth).share_of_optimizer_effect)
+    assert total.value == pytest.approx(decompose(truth).share_of_total)
+    assert (rho.lo, rho.hi) == pytest.approx((rho.value, rho.value))
+
+
+@pytest.mark.parametrize("interaction", [0.0, 0.3, 1.0])
+def test_shares_from_draws_cover_the_truth(interaction: float) -> None:
+    truth, rng, inside = planted(interaction), np.random.default_rng(11), []
+    share = decompose(truth).share_of_optimizer_effect
+    sd = rng.uniform(0.1, 0.5, truth.shape)  # cells known to different precision
+    for _ in range(200):
+        posterior = truth + sd * rng.normal(size=truth.shape) + sd * rng.normal(size=(240, *truth.shape))
+        rho, _ = fitted_interaction_shares(posterior)
+        assert rho.lo is not None
+        assert rho.hi is not None
+        inside.append(rho.lo - 1e-9 <= share <= rho.hi + 1e-9)
+    assert np.mean(inside) >= 0.88
+
+
+def test_shares_from_draws_are_refused_where_cells_do_not_differ() -> None:
+    rho, _ = fitted_interaction_shares(70 + np.random.default_rng(0).normal(size=(240, 6, 5)))
+    assert rho.reason is Reason.DEGENERATE_VARIANCE

@@ -23,6 +23,7 @@ from bocb_tune.analysis.drawing.scatter import label_heights, spread
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.figures import DRAWERS
 from bocb_tune.analysis.landscape import CellTrials, Landscape
+from bocb_tune.analysis.marginals import marginals
 from bocb_tune.analysis.plots import of_coupling, of_landscapes, values
 from bocb_tune.analysis.plots.of_coupling import by_group
 from bocb_tune.analysis.plots.values import Curve, CurvePanel, Curves, LandscapePanel, Landscapes, Plot, Ranges
@@ -172,7 +173,8 @@ def profiles(grid: Grid) -> Plot:
 
 
 def isolation(grid: Grid) -> Plot:
-    return of_landscapes.isolation(1, grid.backbones[0], cells(grid), "top1 [points]")
+    alone = {name: (found, marginals(cell)) for name, (found, cell) in cells(grid).items()}
+    return of_landscapes.isolation(1, grid.backbones[0], alone, "top1 [points]")
 
 
 MAKERS: tuple[Callable[[Grid], Plot], ...] = (
@@ -244,8 +246,28 @@ def test_files_are_sound_whatever_the_names(make: Callable[[Grid], Plot], tmp_pa
 
 
 def test_the_same_plot_gives_the_same_bytes(tmp_path: Path) -> None:
+    plot, folders = critical(SMALL), (tmp_path / "one", tmp_path / "other")
+    for folder in folders:
+        folder.mkdir()
+    assert figures.render(plot, folders[0]) == figures.render(plot, folders[1])
+    one, other = ([path.read_bytes() for path in sorted(folder.iterdir())] for folder in folders)
+    assert one == other
+
+
+def test_a_figure_is_drawn_again_only_if_its_values_changed_or_its_file_is_broken(tmp_path: Path) -> None:
     plot = critical(SMALL)
-    assert figures.render(plot, tmp_path) == figures.render(plot, tmp_path)
+    inline, svg, png = figures.render(plot, tmp_path), tmp_path / f"{plot.stem}.svg", tmp_path / f"{plot.stem}.png"
+    whole = {path: path.read_bytes() for path in (svg, png)}
+    written = [path.stat().st_mtime_ns for path in (svg, png)]
+    assert figures.render(plot, tmp_path) == inline
+    assert [path.stat().st_mtime_ns for path in (svg, png)] == written
+    figures.render(replace(plot, mean_ranks=plot.mean_ranks + 0.25), tmp_path)
+    assert svg.read_bytes() != whole[svg]
+    assert figures.render(plot, tmp_path) == inline
+    for path in (svg, png):
+        path.write_bytes(whole[path][:-20])
+        assert figures.render(plot, tmp_path) == inline
+        assert path.read_bytes() == whole[path]
 
 
 def test_rounding_coordinates_leaves_names_alone(tmp_path: Path) -> None:
@@ -304,7 +326,7 @@ def test_the_band_of_a_profile_holds_it_and_is_not_lifted_by_the_best_of_each_dr
 
 def test_isolation_is_the_mean_over_the_other() -> None:
     """E (v - centre)^2 over the box is (2.5^3 + 2.5^3) / 15 = 2.0833, and the same for u."""
-    panel = of_landscapes.isolation(1, "b", {"o": (trials(), exact(bowl, nodes=401))}, "points").panels[0]
+    panel = of_landscapes.isolation(1, "b", {"o": (trials(), marginals(exact(bowl, nodes=401)))}, "points").panels[0]
     u, v = panel.lr.x, panel.decay.x
     assert panel.lr.value == pytest.approx(90 - 4 * (u - CENTRE[0]) ** 2 - 1 * 25 / 12, abs=1e-3)
     assert panel.decay.value == pytest.approx(90 - 1 * (v - CENTRE[1]) ** 2 - 4 * 25 / 12, abs=1e-3)
@@ -313,7 +335,8 @@ def test_isolation_is_the_mean_over_the_other() -> None:
 
 def test_isolation_shows_every_trial() -> None:
     found = trials()
-    panel = of_landscapes.isolation(1, "b", {"o": (found, exact(bowl, box=WITH_ZERO, nodes=21))}, "points").panels[0]
+    alone = {"o": (found, marginals(exact(bowl, box=WITH_ZERO, nodes=21)))}
+    panel = of_landscapes.isolation(1, "b", alone, "points").panels[0]
     for dots in (panel.lr_trials, panel.decay_trials):
         assert len(dots.x) == len(found.lr)
         assert np.isnan(dots.score).sum() == found.diverged.sum()

@@ -128,7 +128,7 @@ def test_every_section_is_filled_or_says_why(findings: Findings) -> None:
     cards = {section.__name__: section(findings) for section in SECTIONS}
     filled = {name for name, card in cards.items() if isinstance(card, Card)}
     assert {"sensitivity", "profiles", "alone", "variance", "budget", "carry_over", "landscape", "in_words"} <= filled
-    assert "learning rate may be off" in " ".join(cards["in_words"].text)  # type: ignore[union-attr]
+    assert "Learning rates within" in " ".join(cards["in_words"].text)  # type: ignore[union-attr]
 
 
 def test_numbers_are_json(findings: Findings) -> None:
@@ -137,6 +137,11 @@ def test_numbers_are_json(findings: Findings) -> None:
     assert cell["landscape"]["status"] == "ok"
     assert 0 < cell["landscape"]["validation"]["coverage90"] <= 1
     assert cell["usable_decades_lr_at_2"]["unit"] == "decades"
+    search = cell["search"]
+    assert search["random_reported"]["value"] >= search["random"]["value"]
+    assert search["reported"] > 50
+    assert cell["lr_importance"]["value"] + cell["wd_importance"]["value"] == pytest.approx(1)
+    assert values["recommendation"]["per_backbone"]["bowl"]["cost"]["epochs"] > 16
 
 
 def test_checks_count_what_was_stopped(findings: Findings) -> None:

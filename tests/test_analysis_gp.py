@@ -78,10 +78,10 @@ def test_gradient(likelihood: gp.Likelihood, log_theta: Array) -> None:
 def test_prediction_equals_the_dense_one(likelihood: gp.Likelihood) -> None:
     theta, r = thetas()[1], likelihood.records
     x, zero = np.array([[0.2, 0.3], [0.7, -0.2]]), np.array([0.0, 1.0])
-    mean, covariance = likelihood.solved(theta).landscape(x, zero)
+    mean, covariance = likelihood.solved(theta).landscape(gp.Pairs(x, zero, x, zero), gp.Pairs(x, zero, r.x, r.is_zero))
     k = dense_covariance(theta, r)
-    cross = gp.landscape_kernel(theta, x, zero, r.x, r.is_zero)[:, r.trial]
-    prior = gp.landscape_kernel(theta, x, zero, x, zero)
+    cross = gp.Pairs(x, zero, r.x, r.is_zero).covariance(theta)[:, r.trial]
+    prior = gp.Pairs(x, zero, x, zero).covariance(theta)
     assert mean == pytest.approx(cross @ np.linalg.solve(k, r.y), abs=1e-5)
     assert covariance == pytest.approx(prior - cross @ np.linalg.solve(k, cross.T), abs=1e-5)
 

@@ -11,7 +11,8 @@ import pytest
 from bocb_tune.analysis import sensitivity, surface
 from bocb_tune.analysis.divergence import fit_divergence
 from bocb_tune.analysis.estimate import Reason
-from bocb_tune.analysis.landscape import CellTrials, Landscape, NoLandscape, Scale, fit_landscape
+from bocb_tune.analysis.landscape import CellTrials, Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.scale import Scale
 from bocb_tune.analysis.surface import Grid
 from tests.landscapes import BOWL, BOX, HARD, RIDGE, Planted, simulate
 
@@ -77,47 +78,6 @@ def test_errors_are_small() -> None:
     for name, most in {"near_optimal_volume": 0.02, "lr_star": 0.3, "prior_mean_regret": 3.0}.items():
         errors = [FUNCTIONALS[name](cell.mean, cell.grid) - known[name] for cell in cells]
         assert abs(float(np.mean(errors))) < most
-
-
-def test_order_of_trials_does_not_matter() -> None:
-    trials = simulate(BOWL, 40, 3)
-    order = np.random.default_rng(0).permutation(40)
-    place = np.argsort(order)
-    records = np.argsort(place[trials.record_trial], kind="stable")
-    shuffled = CellTrials(
-        **{
-            name: getattr(trials, name)[order]
-            for name in ("lr", "weight_decay", "diverged", "completed", "audit", "share")
-        },
-        record_trial=place[trials.record_trial][records],
-        record_share=trials.record_share[records],
-        record_score=trials.record_score[records],
-    )
-    one, other = (fit_landscape(t, BOWL.box, SCALE) for t in (trials, shuffled))
-    assert isinstance(one, Landscape)
-    assert isinstance(other, Landscape)
-    assert np.array_equal(one.draws, other.draws)
-
-
-def test_unit_of_the_learning_rate_does_not_matter() -> None:
-    trials = simulate(BOWL, 40, 3)
-    scaled = replace(trials, lr=100 * trials.lr)
-    box = replace(BOWL.box, lr=(BOWL.box.lr[0] + 2, BOWL.box.lr[1] + 2))
-    one, other = fit_landscape(trials, BOWL.box, SCALE), fit_landscape(scaled, box, SCALE)
-    assert isinstance(one, Landscape)
-    assert isinstance(other, Landscape)
-    assert one.mean == pytest.approx(other.mean, abs=0.05)
-
-
-def test_affine_scores_do_not_matter_where_they_are_not_shares() -> None:
-    scale = Scale(bounded=False, floor=-20.0)
-    trials = simulate(BOWL, 40, 3)
-    moved = replace(trials, record_score=3 * trials.record_score + 7)
-    one = fit_landscape(trials, BOWL.box, scale)
-    other = fit_landscape(moved, BOWL.box, replace(scale, floor=3 * scale.floor + 7))
-    assert isinstance(one, Landscape)
-    assert isinstance(other, Landscape)
-    assert 3 * one.mean + 7 == pytest.approx(other.mean, abs=0.05)
 
 
 def test_too_few_trials() -> None:

@@ -73,6 +73,17 @@ def test_a_spectrum_that_is_a_power_law_gives_its_exponent() -> None:
     assert found.lo < known(found) < found.hi
 
 
+def test_kernel_positions_are_pooled() -> None:
+    """Every position of the kernel has the same matrix, so its spectrum is that matrix's, repeated."""
+    one = with_singular_values(np.sqrt(PARETO[::4]), (125, 140)).weight
+    (conv,) = layers_of({"conv.weight": np.repeat(one[:, :, None], 4, axis=2).reshape(125, 140, 2, 2)})
+    pooled = COMPUTE["alpha_by_position"](conv)
+    assert known(pooled) == pytest.approx(fit_tail(np.repeat(PARETO[::4], 4)).alpha)
+    assert "of 500" in pooled.method
+    linear = layer(one)
+    assert COMPUTE["alpha_by_position"](linear) == COMPUTE["alpha"](linear)
+
+
 def test_a_tail_above_a_body_that_is_none_is_found() -> None:
     rng = np.random.default_rng(0)
     starts = []

@@ -20,6 +20,7 @@ from bocb_tune.analysis.recommend_general import recommend_general
 from bocb_tune.analysis.recommendation import FROM_LANDSCAPES, FROM_SCORES, Evidence, General
 from bocb_tune.analysis.settings import Setting
 from bocb_tune.analysis.surface import Box
+from bocb_tune.analysis.surfaces import Known
 from bocb_tune.analysis.tuning_curves import tuning_curve
 from tests.curves import landscape
 from tests.landscapes import BOX, Array, Surface, bowl, cliff
@@ -200,7 +201,7 @@ def test_more_trials_do_not_expect_less_where_the_first_is_not_certain() -> None
     cell = landscape(bowl, noise=0.05)
     shift = np.random.default_rng(0).normal(0, 3.0, (40, 1, 1))
     draws = cell.draws + shift * (cell.grid.u[:, None] + 2.5)
-    uncertain = replace(cell, draws=draws.astype(np.float32))
+    uncertain = replace(cell, surfaces=Known(values=draws.astype(np.float32)))
     few, many = (make_offer(uncertain, n, rng()).draws.mean() for n in (2, 64))
     assert many > few + 0.2
     assert make_offer(cell, 64, rng()).expected == pytest.approx(90, abs=0.05)

@@ -61,7 +61,11 @@ def test_metrics_follow_the_schema(page: Path) -> None:
     assert set(metrics) == parts
     assert metrics["objective"] == {"metric": "top1", "mode": "max", "floor": 1.0}
     cell = metrics["cells"]["vit_tiny/sgd"]
-    assert set(cell) == {"best", "interaction", "counts", "landscape", *(metric.key for metric in METRICS)}
+    own = {"best", "interaction", "counts", "landscape", "search", "cross_checks"}
+    assert set(cell) == own | {metric.key for metric in METRICS}
+    assert cell["search"]["trials"] == 9
+    assert cell["search"]["observed"]["64"]["reason"] in ("NOT_IID", "BUDGET_EXCEEDS_DATA")
+    assert set(metrics["recommendation"]) == {"general", "leave_one_backbone_out", "per_backbone"}
     assert (cell["lr_star"]["status"], cell["lr_star"]["reason"]) == ("refused", "NO_SPACE")
     fields = [
         "value",
@@ -162,12 +166,23 @@ def test_a_section_without_data_says_why() -> None:
     assert reasons["landscape"] == "only one setting per cell is known"
     assert reasons["curves"] == "the source has no measurements along the budget"
     assert "NOT_SEARCHED" in reasons["sensitivity"]
-    fitted = {"sensitivity", "profiles", "alone", "variance", "budget", "carry_over"}
+    fitted = {"sensitivity", "profiles", "alone", "variance", "cross_checks", "budget", "carry_over"}
     assert set(reasons) == {"landscape", "curves", "weights", *fitted}
     words = sections["in_words"]
     assert isinstance(words, Card)
     assert "64.8 % of the variation" in words.text[2]
     assert "AdaGrad) to 80.55 (Adan)" in words.text[1]
+    told = sections["drift"]
+    assert isinstance(told, Card)
+    assert "89.2% is due to the optimizer, 2.6% to the backbone and 8.2% to the pairing" in told.text[1]
+    matrix = sections["matrix"]
+    assert isinstance(matrix, Card)
+    assert "leaving out one optimizer 0.55 (without LARS) to 0.84 (without AdaGrad)" in matrix.text[-1]
+    assert isinstance(sections["conclusions"], Card)
+
+
+def test_what_is_about_the_paper_stands_in_no_other_report(page: Path) -> None:
+    assert "paper&#39;s conclusions" not in page.read_text(encoding="utf-8")
 
 
 def test_figures_show_what_the_trials_were(tmp_path: Path) -> None:

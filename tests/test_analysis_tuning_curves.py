@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -20,16 +19,14 @@ from bocb_tune.analysis.tuning_curves import (
     LONGEST,
     SIZES,
     TuningCurve,
-    epochs_per_trial,
     expected_best,
     observed_curve,
-    plug_in_weights,
     random_search,
     tuning_curve,
     unbiased_weights,
 )
 from tests.curves import landscape
-from tests.landscapes import BOWL, BOX, Array, bowl, on_grid, simulate
+from tests.landscapes import BOX, Array, bowl, on_grid
 
 COUNTS = Counts(n_trials=30, n_completed=30)
 BOWL_CURVE = {1: 79.583, 2: 83.915, 4: 86.691, 8: 88.225, 16: 89.064, 32: 89.518}
@@ -119,22 +116,20 @@ def test_the_unbiased_estimator_is_the_mean_over_all_subsets(n: int) -> None:
     assert expected_best(scores, n) == pytest.approx(by_enumeration(scores, n))
 
 
-@pytest.mark.parametrize("weights", [plug_in_weights, unbiased_weights])
-def test_estimators_average_with_weights_and_know_the_ends(weights: Callable[[int, int], Array]) -> None:
+def test_the_estimator_averages_with_weights_and_knows_the_ends() -> None:
     for n in (1, 3, 20):
-        assert weights(20, n).sum() == pytest.approx(1)
+        assert unbiased_weights(20, n).sum() == pytest.approx(1)
     scores = np.random.default_rng(0).normal(70, 5, 20)
-    assert expected_best(scores, 1, weights) == pytest.approx(scores.mean())
-    assert expected_best(scores, 20, weights) <= scores.max() + 1e-9
+    assert expected_best(scores, 1) == pytest.approx(scores.mean())
+    assert expected_best(scores, 20) == pytest.approx(scores.max())
 
 
-def test_bias_of_both_estimators_on_the_bowl() -> None:
-    """B = 30, n = 10: -.25 points for the plug-in, none for the U-statistic."""
+def test_the_estimator_is_unbiased_on_the_bowl() -> None:
+    """B = 30, n = 10."""
     rng = np.random.default_rng(0)
     scores = bowl(rng.uniform(-5, 0, (20_000, 30)), rng.uniform(-6, -1, (20_000, 30)))
     values, grid = on_grid(bowl, 400)
     truth = random_search(values[None], grid, noise=0.0)[0][0, 9]
-    assert expected_best(scores, 10, plug_in_weights).mean() - truth == pytest.approx(-0.25, abs=0.04)
     assert expected_best(scores, 10).mean() - truth == pytest.approx(0, abs=0.04)
 
 
@@ -149,12 +144,6 @@ def test_observed_trials_are_refused_where_they_do_not_carry_a_curve() -> None:
     assert adaptive[0].reason is Reason.NOT_IID
     nothing = observed_curve(np.empty(0), True, COUNTS, np.random.default_rng(0), (1,))
     assert nothing[0].reason is Reason.BUDGET_EXCEEDS_DATA
-
-
-def test_a_stopped_trial_costs_what_it_ran() -> None:
-    trials = simulate(BOWL, 200, seed=0)
-    assert epochs_per_trial(trials, 90) == pytest.approx(90 * trials.share.mean())
-    assert epochs_per_trial(trials, 90) < 60
 
 
 def narrow(u: Array, v: Array) -> Array:
@@ -207,3 +196,15 @@ def test_ranks_need_two_optimizers_and_one_box_each() -> None:
     assert isinstance(refused, Refused)
     assert refused.reason is Reason.PRIOR_MISMATCH
     assert "easy" in refused.detail
+
+
+def test_surfaces_of_unlike_heights_do_not_disturb_each_other() -> None:
+    """Beyond the top of a low surface nothing is left but rounding, which must not be divided by."""
+    values, grid = on_grid(bowl, 60)
+    together = random_search(np.stack([values, values - 30]), grid, noise=0.3)
+    apart = [random_search(each[None], grid, noise=0.3) for each in (values, values - 30)]
+    for kind, both in enumerate(together):
+        for row, alone in zip(both, apart, strict=True):
+            np.testing.assert_allclose(row, alone[kind][0], atol=0.02)
+    deployed, validation = together
+    assert (validation >= deployed - 1e-6).all()

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.drawing.page import DARK, GREY, INK, RED, Look, decades, fixed, key, line_key, slots
 from bocb_tune.analysis.plots.values import (
-    Array,
     Band,
     CurvePanel,
     Curves,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
+from bocb_tune.analysis.arrays import Flags
 from bocb_tune.analysis.drawing.page import (
     DARK,
     INK,
@@ -24,7 +25,7 @@ from bocb_tune.analysis.drawing.page import (
     single,
     slots,
 )
-from bocb_tune.analysis.plots.values import Flags, Heatmap, Transfer
+from bocb_tune.analysis.plots.values import Heatmap, Transfer
 from bocb_tune.analysis.style import label
 
 MOST_NUMBERED = 24

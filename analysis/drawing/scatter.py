@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.drawing.page import DARK, INK, fixed, slots
-from bocb_tune.analysis.plots.values import Array, CouplingPanel, CouplingScatter
+from bocb_tune.analysis.plots.values import CouplingPanel, CouplingScatter
 from bocb_tune.analysis.style import backbone_marker, label, optimizer_color
 
 MARKERS, NAMES = (-0.4, 0.0), 0.06

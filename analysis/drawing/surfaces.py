@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.drawing.page import DARK, GREY, INK, RED, Look, color_bar, decades, key, line_key, slots
-from bocb_tune.analysis.plots.values import Array, FittedSurface, Flags, LandscapePanel, Landscapes
+from bocb_tune.analysis.plots.values import FittedSurface, LandscapePanel, Landscapes
 from bocb_tune.types import TrialStatus
 
 LEVELS = 12

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.estimate import Estimate
 from bocb_tune.analysis.families import backbone_class, optimizer_family
 from bocb_tune.analysis.plots.values import (
-    Array,
     CouplingPanel,
     CouplingScatter,
     CriticalDifference,
-    Flags,
     Forest,
     ForestPanel,
     Heatmap,

@@ -10,21 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bocb_tune.analysis.arrays import Flags
 from bocb_tune.analysis.cells import CellSummary
 from bocb_tune.analysis.findings import Findings
 from bocb_tune.analysis.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.plots.of_coupling import cell_matrix, interaction_matrix
 from bocb_tune.analysis.plots.of_landscapes import fitted_surface
-from bocb_tune.analysis.plots.values import (
-    Curve,
-    CurvePanel,
-    Curves,
-    Flags,
-    Heatmap,
-    LandscapePanel,
-    Landscapes,
-    Strip,
-)
+from bocb_tune.analysis.plots.values import Curve, CurvePanel, Curves, Heatmap, LandscapePanel, Landscapes, Strip
 from bocb_tune.analysis.surface import Box
 from bocb_tune.analysis.table import CELL
 from bocb_tune.types import Phase, TrialStatus

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.landscape import CellTrials, Landscape
+from bocb_tune.analysis.marginals import Marginals, with_interval
 from bocb_tune.analysis.plots.values import (
-    Array,
     Band,
     FittedSurface,
     Isolation,
@@ -19,7 +20,7 @@ from bocb_tune.analysis.plots.values import (
     VariancePanel,
     VarianceSplit,
 )
-from bocb_tune.analysis.sensitivity import EPSILON, LEVEL
+from bocb_tune.analysis.sensitivity import EPSILON
 
 Cells = Mapping[str, tuple[CellTrials, Landscape]]
 """The fitted cells of one backbone, by optimizer, in the order of their panels."""
@@ -58,15 +59,21 @@ def lr_profiles(number: int, backbone: str, cells: Cells, unit: str, epsilon: fl
     )
 
 
-def isolation(number: int, backbone: str, cells: Cells, unit: str) -> Isolation:
-    """All trials against learning rate alone and weight decay alone (Sivaprasad et al. 2020, arXiv:1910.11758)."""
+def isolation(number: int, backbone: str, cells: Mapping[str, tuple[CellTrials, Marginals]], unit: str) -> Isolation:
+    """All trials against learning rate alone and weight decay alone (Sivaprasad et al. 2020, arXiv:1910.11758).
+
+    Args:
+        number: of the backbone, for the file's name.
+        cells: fitted cells of the backbone, by optimizer, in the order of their panels.
+        unit: of the score, as on the axis.
+    """
     return Isolation(
         stem=f"isolation-{number:02d}",
         title=backbone,
         caption="Last score of every trial against one hyper-parameter, whatever the other; hollow: stopped before its "
         "full budget. Line: mean of the model over the other hyper-parameter as trials are drawn; band: 95 %. Weight "
         "decay 0 stands apart at the left.",
-        panels=tuple(_isolated(name, trials, cell) for name, (trials, cell) in cells.items()),
+        panels=tuple(_isolated(name, *cell) for name, cell in cells.items()),
         unit=unit,
     )
 
@@ -102,7 +109,7 @@ def _profile(name: str, trials: CellTrials, cell: Landscape, epsilon: float) -> 
     row, column = cell.best_node
     return ProfilePanel(
         title=name,
-        score=_band(cell.grid.u, cell.mean[rows, best], cell.draws[:, rows, best]),
+        score=_band(cell.grid.u, with_interval(cell.mean[rows, best], cell.surfaces.at(rows, best))),
         divergence=cell.divergence[rows, best],
         trials=_dots(np.log10(trials.lr), trials),
         best=float(cell.grid.u[row]),
@@ -110,27 +117,23 @@ def _profile(name: str, trials: CellTrials, cell: Landscape, epsilon: float) -> 
     )
 
 
-def _isolated(name: str, trials: CellTrials, cell: Landscape) -> IsolationPanel:
-    grid = cell.grid
-    lr_weights = grid.weights.sum(axis=1)
-    inside = slice(None, grid.num_decay)
-    decay = _band(grid.v, lr_weights @ cell.mean, np.einsum("i,dij->dj", lr_weights, cell.draws))
+def _isolated(name: str, trials: CellTrials, alone: Marginals) -> IsolationPanel:
+    grid, inside = alone.grid, slice(None, alone.grid.num_decay)
     zero_at = grid.box.weight_decay[0] - 0.8
     drawn = trials.weight_decay
     return IsolationPanel(
         title=name,
-        lr=_band(grid.u, cell.mean @ grid.decay_weights, cell.draws @ grid.decay_weights),
+        lr=_band(grid.u, alone.lr),
         lr_trials=_dots(np.log10(trials.lr), trials),
-        decay=Band(x=decay.x[inside], value=decay.value[inside], lo=decay.lo[inside], hi=decay.hi[inside]),
+        decay=_band(grid.v[inside], alone.decay[:, inside]),
         decay_trials=_dots(np.where(drawn > 0, np.log10(np.where(drawn > 0, drawn, 1.0)), zero_at), trials),
-        zero=np.array([decay.value[-1], decay.lo[-1], decay.hi[-1]]) if grid.has_zero else None,
+        zero=alone.decay[:, -1] if grid.has_zero else None,
         zero_at=zero_at,
     )
 
 
-def _band(x: Array, value: Array, draws: Array) -> Band:
-    lo, hi = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Band(x=x, value=value, lo=np.minimum(lo, value), hi=np.maximum(hi, value))
+def _band(x: Array, curve: Array) -> Band:
+    return Band(x=x, value=curve[0], lo=curve[1], hi=curve[2])
 
 
 def _dots(x: Array, trials: CellTrials) -> TrialDots:

@@ -1,24 +1,19 @@
-"""The sections of a report, each a function of the findings: a `Card`, or `NotApplicable` with its reason."""
+"""The sections of a report, each a function of the findings: a `Card`, `NotApplicable` with its reason, or None where
+the section is about another source."""
 
 from collections.abc import Callable
 
 from bocb_tune.analysis.findings import Findings
+from bocb_tune.analysis.sections.budget import budget
 from bocb_tune.analysis.sections.cells import best_points, curves, landscape, pages
 from bocb_tune.analysis.sections.coupling import conclusions, coupling, matrix, order
 from bocb_tune.analysis.sections.overview import counts, health, in_words, methods
 from bocb_tune.analysis.sections.patterns import weights
-from bocb_tune.analysis.sections.tuning import (
-    alone,
-    budget,
-    carry_over,
-    profiles,
-    recommendation,
-    sensitivity,
-    variance,
-)
+from bocb_tune.analysis.sections.settings import carry_over, drift
+from bocb_tune.analysis.sections.tuning import alone, cross_checks, profiles, recommendation, sensitivity, variance
 from bocb_tune.analysis.sections.values import Card, NotApplicable
 
-SECTIONS: tuple[Callable[[Findings], Card | NotApplicable], ...] = (
+SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     in_words,
     health,
     recommendation,
@@ -31,8 +26,10 @@ SECTIONS: tuple[Callable[[Findings], Card | NotApplicable], ...] = (
     profiles,
     alone,
     variance,
+    cross_checks,
     budget,
     carry_over,
+    drift,
     weights,
     best_points,
     curves,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from bocb_tune.analysis.checks import Check
 from bocb_tune.analysis.compare import Comparison, Difference
 from bocb_tune.analysis.estimate import Estimate
+from bocb_tune.analysis.remark import Check
 from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, or_nan, shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from bocb_tune.analysis import plots
 from bocb_tune.analysis.contrasts import Contrast
 from bocb_tune.analysis.findings import Findings
+from bocb_tune.analysis.metrics_file import NEAR_BEST
 from bocb_tune.analysis.plots.of_coupling import coupling_scatter, critical_difference
 from bocb_tune.analysis.plots.values import Ranges
 from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, number, or_nan, shown, why
@@ -33,7 +35,7 @@ def matrix(findings: Findings) -> Card | NotApplicable:
     significant = None if tests is None else tests.significant
     return Card(
         title=title,
-        text=(text, *_test(findings), *_versions(findings)),
+        text=(text, *_test(findings), *_versions(findings), *_without(findings)),
         tables=(_variation(findings), cells),
         figures=(plots.score_heatmap(findings), plots.interaction_heatmap(findings, significant)),
     )
@@ -47,7 +49,7 @@ def coupling(findings: Findings) -> Card | NotApplicable:
     text = [
         "Coupling: root mean square deviation of a line's cells from additivity, in points. Failures: cells more than "
         "10 points below the best of their backbone, or all of whose trials diverged. Viable coupling: the same "
-        "deviation with failures left out."
+        "deviation with failures left out. Polish: robust scale of a row after an additive fit by medians."
     ]
     if grid.led_by_failures:
         text.append("The plain coupling index is driven by failures here: read viable coupling and failures instead.")
@@ -89,11 +91,11 @@ def order(findings: Findings) -> Card | NotApplicable:
     )
 
 
-def conclusions(findings: Findings) -> Card | NotApplicable:
-    """What the paper concludes from its table, checked on that table."""
+def conclusions(findings: Findings) -> Card | None:
+    """What the paper concludes from its table, checked on that table and on no other."""
     title = "The paper's conclusions, checked on its own table"
     if not findings.grid.claims:
-        return NotApplicable(title=title, reason="the source is not the paper's CIFAR-100 table")
+        return None
     rows = [
         {
             "claim": claim.statement,
@@ -111,7 +113,11 @@ def conclusions(findings: Findings) -> Card | NotApplicable:
 
 def _test(findings: Findings) -> tuple[str, ...]:
     test, share = findings.grid.noise_test, findings.interaction_share
-    line = f"Interaction share {shown(share)}; of all variation {shown(findings.interaction_share_total)}."
+    line = (
+        f"Interaction share {shown(share)}; of all variation {shown(findings.interaction_share_total)}; {share.method}."
+    )
+    if share is not findings.grid.shares[0]:
+        line += f" From the values below, {findings.grid.shares[0].method}: {shown(findings.grid.shares[0])}."
     wide = findings.grid.generalisation
     if wide.lo is not None:
         line += f" Drawing backbones and optimizers anew it would lie between {wide.lo:.2f} and {number(wide.hi)}."
@@ -125,7 +131,29 @@ def _versions(findings: Findings) -> tuple[str, ...]:
     if not found:
         return ()
     each = ", ".join(f"{v.name} {number(v.parts.share_of_optimizer_effect)}" for v in found)
-    return (f"The same share on other scales: {each}. A conclusion worth having holds on all.",)
+    line = f"The same share on other scales: {each}. A conclusion worth having holds on all."
+    if findings.grid.null_singular_share is None:
+        return (line,)
+    shape = ", ".join(f"{v.name} {number(v.singular)}" for v in found)
+    return (
+        line,
+        f"Part of the interaction in its first singular direction: {shape}; above "
+        f"{number(findings.grid.null_singular_share)} it has more structure than noise has in 95 % of cases.",
+    )
+
+
+def _without(findings: Findings) -> tuple[str, ...]:
+    """How much the share hangs on one backbone or on one optimizer."""
+    if findings.grid.share_without is None:
+        return ()
+    table = findings.table
+    named = zip((table.backbones, table.optimizers), findings.grid.share_without, strict=True)
+    told = [
+        f"{number(shares[low])} (without {names[low]}) to {number(shares[high])} (without {names[high]})"
+        for names, shares in named
+        for low, high in [(int(np.argmin(shares)), int(np.argmax(shares)))]
+    ]
+    return (f"Leaving out one backbone the plug-in share is {told[0]}; leaving out one optimizer {told[1]}.",)
 
 
 def _classes(findings: Findings) -> tuple[str, ...]:
@@ -161,6 +189,15 @@ def _variation(findings: Findings) -> DataTable:
     return DataTable(stem="decomposition", frame=frame, formats={"sum_of_squares": ".1f", "share_of_total": ".4f"})
 
 
+def _of_backbones(findings: Findings) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[Any]]]:
+    """Robust scale of a row, and how many optimizers are near its best, where no cell is missing."""
+    grid = findings.grid
+    if grid.polish is None:
+        return {}
+    near = {f"within_{points:g}_of_best": grid.near_best(points).astype(int) for points in NEAR_BEST}
+    return {"polish": grid.polish.row_scale, **near}
+
+
 def _lines(findings: Findings, kind: str, names: tuple[str, ...], axis: int) -> DataTable:
     grid = findings.grid
     plain, viable = grid.coupling[axis], grid.viable[axis]
@@ -176,5 +213,8 @@ def _lines(findings: Findings, kind: str, names: tuple[str, ...], axis: int) -> 
         }
     )
     formats = dict.fromkeys(("mean", "viable_coupling", "from", "to", "coupling"), ".2f")
+    if kind == "backbone":
+        frame = frame.assign(**_of_backbones(findings))
+        formats["polish"] = ".2f"
     frame = frame.sort_values("viable_coupling", ascending=False, kind="stable", ignore_index=True)
     return DataTable(stem=f"coupling_of_{kind}s", frame=frame, formats=formats)

@@ -1,4 +1,4 @@
-"""Sections on sensitivity: what to use, how wide the good region is, what trials buy, what carries over."""
+"""Sections on sensitivity: what to use, how wide the good region is, what the score depends on."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from bocb_tune.analysis.draws import Refused
+from bocb_tune.analysis.crosschecks import EVALUATORS
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.findings import Findings, at_tolerance
 from bocb_tune.analysis.landscape import CellTrials, Landscape
+from bocb_tune.analysis.marginals import Marginals
 from bocb_tune.analysis.metrics import METRICS
 from bocb_tune.analysis.metrics_file import mean_over_backbones
 from bocb_tune.analysis.plots import Plot
-from bocb_tune.analysis.plots.of_coupling import drift as drift_plot
 from bocb_tune.analysis.plots.of_coupling import overview as overview_plot
-from bocb_tune.analysis.plots.of_coupling import transfer as transfer_plot
-from bocb_tune.analysis.plots.of_coupling import tuning_curves as curves_plot
 from bocb_tune.analysis.plots.of_coupling import usable_decades as decades_plot
 from bocb_tune.analysis.plots.of_findings import score_label
 from bocb_tune.analysis.plots.of_landscapes import isolation, lr_profiles, variance_split
 from bocb_tune.analysis.plots.values import Ranges
 from bocb_tune.analysis.ranking import Ranking
-from bocb_tune.analysis.sections.values import Card, DataTable, NotApplicable, figure_card, or_nan
-from bocb_tune.analysis.surface import Array
-from bocb_tune.analysis.tuning_curves import SIZES
+from bocb_tune.analysis.sections.values import (
+    Card,
+    DataTable,
+    NotApplicable,
+    figure_card,
+    has_landscape,
+    or_nan,
+    why_none,
+)
+from bocb_tune.analysis.table import CELL
 
 
 def recommendation(findings: Findings) -> Card | NotApplicable:
@@ -56,8 +61,8 @@ def recommendation(findings: Findings) -> Card | NotApplicable:
 def sensitivity(findings: Findings) -> Card | NotApplicable:
     """All metrics of all cells, and the usable decades drawn."""
     title = "Sensitivity of each cell"
-    if not _any_landscape(findings):
-        return NotApplicable(title=title, reason=_why_none(findings))
+    if not has_landscape(findings):
+        return NotApplicable(title=title, reason=why_none(findings))
     decades = at_tolerance("usable_decades_lr", findings.tolerance)
     found = {key: cell.estimates[decades] for key, cell in findings.models.items()}
     text = (
@@ -79,91 +84,63 @@ def profiles(findings: Findings) -> Card | NotApplicable:
     title = "Score over learning rate"
     figures = [lr_profiles(n, b, c, score_label(findings)) for n, b, c in _fitted(findings)]
     if not figures:
-        return NotApplicable(title=title, reason=_why_none(findings))
+        return NotApplicable(title=title, reason=why_none(findings))
     return figure_card(title, figures[0].caption, tuple(figures))
 
 
 def alone(findings: Findings) -> Card | NotApplicable:
     title = "Each hyper-parameter alone"
-    figures = [isolation(n, b, c, score_label(findings)) for n, b, c in _fitted(findings)]
+    figures = [isolation(n, b, _marginals(findings, b), score_label(findings)) for n, b, _ in _fitted(findings)]
     if not figures:
-        return NotApplicable(title=title, reason=_why_none(findings))
+        return NotApplicable(title=title, reason=why_none(findings))
     return figure_card(title, figures[0].caption, tuple(figures))
 
 
 def variance(findings: Findings) -> Card | NotApplicable:
     title = "What the score depends on"
-    if not _any_landscape(findings):
-        return NotApplicable(title=title, reason=_why_none(findings))
+    if not has_landscape(findings):
+        return NotApplicable(title=title, reason=why_none(findings))
     figures = tuple(_variance(findings, n, name) for n, name in enumerate(findings.table.backbones, start=1))
     return figure_card(title, figures[0].caption, figures)
 
 
-def budget(findings: Findings) -> Card | NotApplicable:
-    title = "What a budget of trials buys"
-    curves = {name: _curves(findings, name) for name in findings.table.backbones}
-    curves = {name: each for name, each in curves.items() if np.isfinite(each[1]).any()}
-    if not curves:
-        return NotApplicable(title=title, reason=_why_none(findings))
-    ranks = findings.tuning.ranks
-    text: list[str] = []
-    tables: tuple[DataTable, ...] = ()
-    if isinstance(ranks, Refused):
-        text.append(f"Ranks by budget: {ranks.detail} ({ranks.reason}).")
-    else:
-        frame = pd.DataFrame({"optimizer": ranks.optimizers})
-        for place, size in enumerate(SIZES):
-            frame[f"rank_at_{size}"] = [ranks.ranks[name][place].value for name in ranks.optimizers]
-        formats = {f"rank_at_{size}": ".2f" for size in SIZES}
-        tables = (DataTable(stem="ranks_by_budget", frame=frame, formats=formats),)
-        text += [f"From {c.trials} trials on {c.behind} ranks before {c.ahead}." for c in ranks.crossings]
-    plot = curves_plot(findings.table.optimizers, curves, score_label(findings))
-    return Card(title=title, text=tuple(text), tables=tables, figures=(plot,))
-
-
-def carry_over(findings: Findings) -> Card | NotApplicable:
-    title = "Do settings carry over between backbones?"
-    found = {o: f.transfer for o, f in findings.tuning.optimizers.items() if not isinstance(f.transfer, Refused)}
-    if not found:
-        return NotApplicable(title=title, reason=_why_none(findings))
-    backbones = findings.table.backbones
-    regret = {name: _placed(f.regret, f.backbones, backbones) for name, f in found.items()}
-    rows = [
-        {
-            "optimizer": name,
-            "regret_of_another's_setting": f.mean.value,
-            "within_1_point": f.within.value,
-            "cost_of_a_common_setting": _mean_gain(findings, name),
-        }
-        for name, f in found.items()
-    ]
-    formats = {"regret_of_another's_setting": ".2f", "within_1_point": ".2f", "cost_of_a_common_setting": ".2f"}
-    table = DataTable(stem="transfer", frame=pd.DataFrame(rows), formats=formats)
-    figures: list[Plot] = [transfer_plot(backbones, regret)]
-    if drifted := _drift(findings):
-        figures.append(drifted)
+def cross_checks(findings: Findings) -> Card | NotApplicable:
+    """C8 beside C7."""
+    title = "Cross-checks by other methods"
+    rows = [_importances(findings, *key) for key in findings.models]
+    numbers = [name for name in rows[0] if name not in CELL]
+    if not any(math.isfinite(float(row[name])) for row in rows for name in numbers):  # type: ignore[arg-type]
+        return NotApplicable(title=title, reason=why_none(findings))
     text = (
-        "Points lost on a backbone by the best setting of another one. A common setting is the best for the other "
-        "backbones together, so its cost is what tuning for each backbone is worth."
+        "Part of the learning rate in what the score depends on, by four methods that need not agree, weight decay "
+        "having the rest but for the interaction. Functional ANOVA: share of the variance of the fitted landscape, "
+        "which this report relies on. PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255): how much the best tenth of "
+        "the landscape differs from all of it, main effects only. Optuna's evaluators see completed trials only, which "
+        "early stopping has selected."
     )
-    return Card(title=title, text=(text,), tables=(table,), figures=tuple(figures))
+    frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    table = DataTable(stem="cross_checks", frame=frame, formats=dict.fromkeys(numbers, ".2f"))
+    return Card(title=title, text=(text, *_left_out(findings)), tables=(table,))
 
 
-def _any_landscape(findings: Findings) -> bool:
-    return any(cell.curve is not None for cell in findings.models.values())
+def _importances(findings: Findings, backbone: str, optimizer: str) -> dict[str, object]:
+    own, others = findings.models[backbone, optimizer].estimates, findings.importances[backbone, optimizer]
+    return {
+        "backbone": backbone,
+        "optimizer": optimizer,
+        "functional_ANOVA": or_nan(own["lr_variance_share"].value),
+        "PED-ANOVA": or_nan(own["lr_importance"].value),
+        **{f"Optuna's_{name}": or_nan(found["lr"].value) for name, found in others.items()},
+    }
 
 
-def _why_none(findings: Findings) -> str:
-    """The commonest reason why cells have no landscape."""
-    reasons = [cell.estimates["lr_star"].reason for cell in findings.models.values()]
-    known = [reason for reason in reasons if reason is not None]
-    if not known:
-        return "too few backbones have a landscape of the same optimizer"
-    commonest = max(set(known), key=known.count)
-    detail = next(
-        c.estimates["lr_star"].method for c in findings.models.values() if c.estimates["lr_star"].reason is commonest
-    )
-    return f"{commonest.sentence} ({commonest}; {detail})"
+def _left_out(findings: Findings) -> Iterator[str]:
+    """Cells without Optuna's numbers, by reason."""
+    refused = [(name, each[name]["lr"]) for each in findings.importances.values() for name in EVALUATORS]
+    for reason in dict.fromkeys(estimate.reason for _, estimate in refused if estimate.reason is not None):
+        names = [name for name, estimate in refused if estimate.reason is reason]
+        told = " and ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
+        yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence} ({reason})."
 
 
 def _refusals(findings: Findings) -> tuple[str, ...]:
@@ -185,7 +162,7 @@ def _short_table(findings: Findings) -> DataTable:
         "prior_mean_regret",
     )
     rows = [
-        {"backbone": b, "optimizer": o} | {key: _value(cell.estimates[key]) for key in keys}
+        {"backbone": b, "optimizer": o} | {key: or_nan(cell.estimates[key].value) for key in keys}
         for (b, o), cell in findings.models.items()
     ]
     formats = {"lr_star": ".2g", "wd_star": ".2g", keys[2]: ".3f"} | dict.fromkeys(keys[3:], ".2f")
@@ -198,7 +175,7 @@ def _long_table(findings: Findings) -> DataTable:
             "backbone": b,
             "optimizer": o,
             "metric": metric.key,
-            "value": _value(cell.estimates[metric.key]),
+            "value": or_nan(cell.estimates[metric.key].value),
             "lo": or_nan(cell.estimates[metric.key].lo),
             "hi": or_nan(cell.estimates[metric.key].hi),
             "reason": cell.estimates[metric.key].reason or "",
@@ -214,10 +191,6 @@ def _long_table(findings: Findings) -> DataTable:
     )
 
 
-def _value(estimate: Estimate) -> float:
-    return or_nan(estimate.value)
-
-
 def _fitted(findings: Findings) -> Iterator[tuple[int, str, Mapping[str, tuple[CellTrials, Landscape]]]]:
     for number_, backbone in enumerate(findings.table.backbones, start=1):
         cells = {}
@@ -230,13 +203,18 @@ def _fitted(findings: Findings) -> Iterator[tuple[int, str, Mapping[str, tuple[C
             yield number_, backbone, cells
 
 
+def _marginals(findings: Findings, backbone: str) -> dict[str, tuple[CellTrials, Marginals]]:
+    cells = {name: findings.models[backbone, name] for name in findings.table.optimizers}
+    return {name: (cell.trials, cell.marginals) for name, cell in cells.items() if cell.marginals is not None}
+
+
 def _variance(findings: Findings, number_: int, backbone: str) -> Plot:
     optimizers = findings.table.optimizers
     whole, top = (
         np.array(
             [
                 [
-                    _value(findings.models[backbone, o].estimates[f"{name}_variance_share{part}"])
+                    or_nan(findings.models[backbone, o].estimates[f"{name}_variance_share{part}"].value)
                     for name in ("lr", "wd")
                 ]
                 for o in optimizers
@@ -245,17 +223,6 @@ def _variance(findings: Findings, number_: int, backbone: str) -> Plot:
         for part in ("", "_top")
     )
     return variance_split(number_, backbone, optimizers, whole, top)
-
-
-def _curves(findings: Findings, backbone: str) -> tuple[Array, Array, Array, Array]:
-    n = np.array(SIZES, float)
-    rows = []
-    for optimizer in findings.table.optimizers:
-        curve = findings.models[backbone, optimizer].curve
-        found = [curve.at(size) for size in SIZES] if curve is not None else [Estimate(value=None)] * len(SIZES)
-        rows.append([[or_nan(e.value), or_nan(e.lo), or_nan(e.hi)] for e in found])
-    whole = np.array(rows)
-    return n, whole[:, :, 0], whole[:, :, 1], whole[:, :, 2]
 
 
 def _overview(findings: Findings, ranking: Ranking) -> Plot:
@@ -281,36 +248,3 @@ def _worst_backbone(findings: Findings, optimizer: str) -> str:
     """Where the optimizer falls furthest behind the best."""
     cost = findings.grid.regret[:, findings.table.optimizers.index(optimizer)]
     return findings.table.backbones[int(np.nanargmax(cost))] if np.isfinite(cost).any() else ""
-
-
-def _placed(regret: tuple[tuple[Estimate, ...], ...], known: tuple[str, ...], backbones: tuple[str, ...]) -> Array:
-    """[from, to] over all backbones, NaN where there is none."""
-    whole = np.full((len(backbones), len(backbones)), np.nan)
-    place = [backbones.index(name) for name in known]
-    whole[np.ix_(place, place)] = [[_value(e) for e in row] for row in regret]
-    return whole
-
-
-def _mean_gain(findings: Findings, optimizer: str) -> float:
-    found = findings.tuning.optimizers[optimizer].tunability
-    return math.nan if isinstance(found, Refused) else _value(found.mean)
-
-
-def _drift(findings: Findings) -> Plot | None:
-    table = findings.table
-    shape = (len(table.backbones), len(table.optimizers))
-    value, lo, hi = (np.full(shape, np.nan) for _ in range(3))
-    for column, optimizer in enumerate(table.optimizers):
-        found = findings.tuning.optimizers[optimizer].drift
-        if isinstance(found, Refused):
-            continue
-        for backbone, cell in found.items():
-            row = table.backbones.index(backbone)
-            value[row, column], lo[row, column], hi[row, column] = (
-                or_nan(cell.lr.value),
-                or_nan(cell.lr.lo),
-                or_nan(cell.lr.hi),
-            )
-    if not np.isfinite(value).any():
-        return None
-    return drift_plot(table.backbones, table.optimizers, value, lo, hi, "the best common one")

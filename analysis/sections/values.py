@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bocb_tune.analysis.checks import Check
 from bocb_tune.analysis.estimate import Estimate
+from bocb_tune.analysis.findings import Findings
 from bocb_tune.analysis.plots import Plot
+from bocb_tune.analysis.remark import Check
 
 # More figures than this in a section fold away, so that the page can be read past them.
 MOST_OPEN = 4
@@ -74,6 +75,23 @@ def why(refused: Estimate) -> str:
     """A refusal in words, its code behind."""
     assert refused.reason is not None
     return f"{refused.reason.sentence} ({refused.reason})"
+
+
+def has_landscape(findings: Findings) -> bool:
+    """Whether any cell has one."""
+    return any(cell.curve is not None for cell in findings.models.values())
+
+
+def why_none(findings: Findings) -> str:
+    """The commonest reason why cells have no landscape."""
+    refused = [cell.estimates["lr_star"] for cell in findings.models.values() if cell.estimates["lr_star"].reason]
+    if not refused:
+        return "too few backbones have a landscape of the same optimizer"
+    reasons = [estimate.reason for estimate in refused]
+    first = refused[reasons.index(max(set(reasons), key=reasons.count))]
+    assert first.reason is not None
+    detail = f"; {first.method}" if first.method not in ("", first.reason.sentence) else ""
+    return f"{first.reason.sentence} ({first.reason}{detail})"
 
 
 def figure_card(title: str, text: str, figures: tuple[Plot, ...]) -> Card:

@@ -1,0 +1,10 @@
+"""What arrays are called in signatures; their axes stand in the docstrings, as in `[trials, 2]`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Index = NDArray[np.intp]

@@ -1,0 +1,85 @@
+"""How well the model of a cell predicts trials it has not seen; what it must do to be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from bocb_tune.analysis.arrays import Array, Flags
+
+Z90 = 1.6448536269514722
+MOST_ERROR, LEAST_COVERAGE, MOST_AUDIT_Z = 0.5, 0.70, 3.0
+"""Error in spreads of the scores, share within the 90 % interval, and audit beyond which a model is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """Each trial left out with all its records."""
+
+    rmse: float
+    """At the trial's last record, in the unit of the score."""
+    bias: float
+    """Observed minus predicted."""
+    spread: float
+    """sd of the last records within their rung."""
+    noise: float
+    """sd of the model's own noise, in the unit of the score."""
+    standardised_sd: float
+    """sd of the residuals in units of their predicted sd: 1 if the model knows its own uncertainty."""
+    coverage90: float
+    """Share of the observations within their 90 % predictive interval."""
+    rank_correlation: float
+    """Spearman, predicted against observed, over completed trials."""
+    num_audit: int
+    """Trials exempt from stopping that reached the full budget: the only look into the censored region."""
+    audit_z: float
+    """Mean standardised residual of these times the root of their number; NaN without any."""
+
+    @property
+    def is_poor(self) -> bool:
+        far_off = self.rmse > MOST_ERROR * self.spread and self.rmse > 2 * self.noise
+        return far_off or self.coverage90 < LEAST_COVERAGE or abs(self.audit_z) > MOST_AUDIT_Z
+
+    def __str__(self) -> str:
+        return (
+            f"trials left out are predicted with an error of {self.rmse:.2f} (spread {self.spread:.2f}, noise "
+            f"{self.noise:.2f}), {self.coverage90:.0%} within their 90 % interval, audit z {self.audit_z:.1f}"
+        )
+
+
+def validate(
+    observed: Array, predicted: Array, z: Array, *, rung: Array, noise: Array, completed: Flags, audit: Flags
+) -> Validation:
+    """Sum up what leaving out each trial gave.
+
+    Args:
+        observed: last score of each trial [trials], in the unit of the score.
+        predicted: what the other trials predict [trials].
+        z: residual in units of its predicted sd [trials].
+        rung: what last scores are compared within [trials].
+        noise: sd of the model's own noise at each prediction [trials].
+        completed: trials that reached the full budget [trials].
+        audit: trials exempt from stopping [trials].
+    """
+    seen = audit & completed
+    differ = np.ptp(observed[completed]) > 0
+    return Validation(
+        rmse=float(np.sqrt(np.mean((observed - predicted) ** 2))),
+        bias=float(np.mean(observed - predicted)),
+        spread=_spread_within(observed, rung),
+        noise=float(np.median(noise)),
+        standardised_sd=float(np.std(z)),
+        coverage90=float(np.mean(np.abs(z) <= Z90)),
+        rank_correlation=float(spearmanr(predicted[completed], observed[completed]).statistic) if differ else np.nan,
+        num_audit=int(seen.sum()),
+        audit_z=float(z[seen].mean() * np.sqrt(seen.sum())) if seen.any() else float("nan"),
+    )
+
+
+def _spread_within(values: Array, group: Array) -> float:
+    """sd of the values about the mean of their group."""
+    _, index = np.unique(np.round(group, 9), return_inverse=True)
+    means = np.bincount(index, values) / np.bincount(index)
+    return float(np.sqrt(np.mean((values - means[index]) ** 2)))
