@@ -20,7 +20,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Mean over images and classes, each class a yes or no of its own (arXiv:2110.00476, section 2.3).
+    """Mean over images and classes, each class a yes or no of its own (arXiv:2110.00476).
 
     Every class that is in a mixed image is a full yes, whatever its share. Smoothing e of K classes makes a yes
     1 - e + e/K and a no e/K, as timm's `BinaryCrossEntropy` does.

@@ -43,7 +43,7 @@ class Recipe:
     """Compile the model with `torch.compile`."""
     loss: Loss = "ce"
     """ce: cross-entropy. bce: one binary cross-entropy a class, every class in a mixed image being a full target
-    (arXiv:2110.00476, section 2.3)."""
+    (arXiv:2110.00476)."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one before it (arXiv:2106.08254, appendix); 1 is off."""
     mixup: float = 0.0
