@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,12 +87,22 @@ class Cache:
             np.savez(file, json=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         part.replace(self._path(name))
 
+    def all(self, names: Sequence[str], make: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """The value under each fingerprint. Those that are missing are made, given their places; others are deleted."""
+        found = [self.get(name) for name in names]
+        missing = [place for place, value in enumerate(found) if value is None]
+        for place, value in zip(missing, make(missing), strict=True):
+            self.put(names[place], value)
+            found[place] = value
+        self.keep_only(names)
+        return found
+
     def keep_only(self, names: Iterable[str]) -> None:
         """Delete all other entries."""
         kept = {self._path(name) for name in names}
         for path in self.folder.glob("*.npz"):
             if path not in kept:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npz"

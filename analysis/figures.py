@@ -42,7 +42,7 @@ RC: Any = {
 }
 DPI, DPI_IN_SVG = 150, 120
 """Of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
-FEWEST_PARALLEL = 12
+FEWEST_PARALLEL = 8
 """Fewer figures than this are drawn before other processes have started."""
 HEAD, PNG_END = 4096, b"IEND\xaeB`\x82"
 """Bytes of a PNG within which its notes stand, and its last ones."""

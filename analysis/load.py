@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bocb_tune.analysis import paper
+from bocb_tune.analysis.cache import Cache, code, fingerprint
 from bocb_tune.analysis.parallel import spread
 from bocb_tune.analysis.table import (
     CELL,
@@ -28,37 +29,38 @@ from bocb_tune.analysis.table import (
     make_table,
 )
 from bocb_tune.analysis.trial_file import SUFFIXES, read_trial_file
-from bocb_tune.journal import FOLDER, CellJournal, Problem, fold, has_header, read_journal
+from bocb_tune.journal import FOLDER, CellJournal, fold, has_header, read_journal
 from bocb_tune.space import Dim, read_space
 from bocb_tune.types import Objective, TrialRecord
 from bocb_tune.yaml_source import read_source
 
 FEWEST_PARALLEL = 48
-"""Fewer journals than this are read before other processes have started."""
+"""Fewer journals than this are read before other processes have started, and need not be kept as arrays."""
 
 
-def load(source: str, space_file: Path | None = None) -> TrialTable:
+def load(source: str, space_file: Path | None = None, cache: Path | None = None) -> TrialTable:
     """Read a source.
 
     Args:
         source: a run folder, a CSV or Parquet trial table, or `paper:NAME`.
         space_file: search space the trials were drawn from, for sources that do not bring their own.
+        cache: folder where the journals of a large run are kept as arrays from one reading to the next.
 
     Raises:
         SourceError: if the source does not exist, is empty, or cannot be read; the message says what to do.
     """
-    table = _read(source)
+    table = _read(source, cache)
     if space_file is None:
         return table
     return replace(table, spaces={**table.spaces, **_space(space_file, table)})
 
 
-def _read(source: str) -> TrialTable:
+def _read(source: str, cache: Path | None) -> TrialTable:
     if source.startswith("paper:"):
         return paper.published(source.removeprefix("paper:"))
     path = Path(source)
     if path.is_dir():
-        return read_journals(path)
+        return read_journals(path, cache)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return read_trial_file(path)
     found = "is neither a run folder nor a .csv or .parquet file" if path.exists() else "does not exist"
@@ -66,14 +68,15 @@ def _read(source: str) -> TrialTable:
     raise SourceError(f"{source}: {found}; give a run folder, a .csv or .parquet trial table, or one of {known}")
 
 
-def read_journals(folder: Path) -> TrialTable:
+def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
     """Read the journals of a run folder, finished or not."""
     paths = [path for path in sorted((folder / FOLDER).glob("*.jsonl")) if has_header(path)]
     if not paths:
         raise SourceError(
             f"{folder}: no journals in {folder / FOLDER}; give the folder a run wrote (runs/NAME by default)"
         )
-    cells = spread(_read_cell, paths, fewest=FEWEST_PARALLEL)
+    whole, each = _hashes_of(paths)
+    cells = _read_cells(paths, each, cache)
     trials = pd.DataFrame((row for cell in cells for row in cell.rows), columns=TRIAL_COLUMNS).astype(_DTYPES)
     curves = _curves(trials, cells)
     objective = _objective(folder, cells)
@@ -81,9 +84,9 @@ def read_journals(folder: Path) -> TrialTable:
         trials,
         curves,
         objective=objective,
-        source=Source(kind="run", name=folder.resolve().name, sha256=_hash_of(paths)),
+        source=Source(kind="run", name=folder.resolve().name, sha256=whole),
         notes=_journal_notes(cells),
-        garbled=tuple(str(problem) for cell in cells for problem in cell.problems if not problem.torn),
+        garbled=tuple(problem for cell in cells for problem in cell.garbled),
         rungs={cell.key: cell.rungs for cell in cells},
         spaces=_run_spaces(folder),
         cells=tuple(cell.key for cell in cells),
@@ -98,7 +101,9 @@ class _CellRows:
 
     key: tuple[str, str]
     objective: Objective
-    problems: tuple[Problem, ...]
+    garbled: tuple[str, ...]
+    torn: int
+    """Lines cut short by a crash."""
     rungs: tuple[int, ...]
     validated_on_test: bool
     rows: list[tuple[Any, ...]]
@@ -123,6 +128,18 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def _read_cells(paths: list[Path], hashes: list[str], cache: Path | None) -> list[_CellRows]:
+    if cache is None or len(paths) < FEWEST_PARALLEL:
+        return _read_all(paths)
+    names = [fingerprint(code(), str(path), content) for path, content in zip(paths, hashes, strict=True)]
+    kept = Cache(cache / "journals", (_CellRows, Objective))
+    return kept.all(names, lambda missing: _read_all([paths[place] for place in missing]))
+
+
+def _read_all(paths: list[Path]) -> list[_CellRows]:
+    return spread(_read_cell, paths, fewest=FEWEST_PARALLEL)
+
+
 def _read_cell(path: Path) -> _CellRows:
     with _uncollected():
         return _reduced(path)
@@ -141,7 +158,8 @@ def _reduced(path: Path) -> _CellRows:
     return _CellRows(
         key=(journal.cell.backbone, journal.cell.optimizer),
         objective=journal.objective,
-        problems=journal.problems,
+        garbled=tuple(str(problem) for problem in journal.problems if not problem.torn),
+        torn=sum(problem.torn for problem in journal.problems),
         rungs=_rungs(journal),
         validated_on_test=journal.settings.get("dataset", {}).get("validate_on") == "test",
         rows=[_trial_row(record) for record in records],
@@ -198,7 +216,7 @@ def _objective(folder: Path, cells: list[_CellRows]) -> Objective:
 
 
 def _journal_notes(cells: list[_CellRows]) -> tuple[str, ...]:
-    torn = sum(problem.torn for cell in cells for problem in cell.problems)
+    torn = sum(cell.torn for cell in cells)
     text = (
         f"{torn} journal(s) end in a line cut short by a crash; what it would have said is done again on the next run."
     )
@@ -209,11 +227,14 @@ def _rungs(journal: CellJournal) -> tuple[int, ...]:
     return tuple(sorted({rung for event in journal.events for rung in event.get("rungs", ())}))
 
 
-def _hash_of(paths: list[Path]) -> str:
-    whole = hashlib.sha256()
+def _hashes_of(paths: list[Path]) -> tuple[str, list[str]]:
+    """SHA-256 of all files together and of each."""
+    whole, each = hashlib.sha256(), []
     for path in paths:
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
+        content = path.read_bytes()
+        whole.update(content)
+        each.append(hashlib.sha256(content).hexdigest())
+    return whole.hexdigest(), each
 
 
 def _space(path: Path, table: TrialTable) -> dict[str, Dims]:

@@ -77,16 +77,13 @@ def model_cells(table: TrialTable, cache: Path | None = None) -> dict[Key, CellM
 
 def _fit_all(jobs: list[_Job], folder: Path | None) -> list[CellModel]:
     if folder is None:
-        return spread(_model, jobs, fewest=FEWEST_PARALLEL)
-    cache, names = Cache(folder, KINDS), [fingerprint(code(), job) for job in jobs]
-    found = [cache.get(name) for name in names]
-    missing = [place for place, kept in enumerate(found) if kept is None]
-    made = spread(_model, [jobs[place] for place in missing], fewest=FEWEST_PARALLEL)
-    for place, model in zip(missing, made, strict=True):
-        cache.put(names[place], model)
-        found[place] = model
-    cache.keep_only(names)
-    return found
+        return _model_all(jobs)
+    names = [fingerprint(code(), job) for job in jobs]
+    return Cache(folder / "models", KINDS).all(names, lambda missing: _model_all([jobs[place] for place in missing]))
+
+
+def _model_all(jobs: list[_Job]) -> list[CellModel]:
+    return spread(_model, jobs, fewest=FEWEST_PARALLEL)
 
 
 def _model(job: _Job) -> CellModel:

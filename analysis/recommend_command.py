@@ -26,7 +26,7 @@ def recommendation(
         ValueError: if the source cannot be read, it has no such backbone, or trials is below 1.
     """
     check_trials(trials)
-    table = load(source, space_file)
+    table = load(source, space_file, _kept(source))
     if backbone is not None and backbone not in table.backbones:
         raise unknown("backbone", backbone, table.backbones)
     evidence = find(table, _kept(source)).tuning.evidence

@@ -44,8 +44,8 @@ def analyze(source: str, out: Path | None = None, space_file: Path | None = None
     Raises:
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
     """
-    table = load(source, space_file)
-    folder = out or (Path(source) / "report" if table.source.kind == "run" else Path("report"))
+    folder = out or (Path(source) / "report" if Path(source).is_dir() else Path("report"))
+    table = load(source, space_file, folder / FOLDER)
     findings = find(table, folder / FOLDER)
     if patterns:
         findings = replace(findings, patterns=_patterns(source, table))

@@ -63,12 +63,13 @@ class Drawn:
 
     def at(self, row: Index, column: Index) -> Array:
         along_lr, along_decay = _splines(self.box)
-        nodes = np.einsum("ni,nj->ijn", along_lr[row.ravel()], along_decay[column.ravel()])
-        values = np.tensordot(self.process, nodes, axes=2)
+        places, back = np.unique(np.ravel([row, column]).reshape(2, -1), axis=1, return_inverse=True)
+        nodes = np.einsum("ni,nj->ijn", along_lr[places[0]], along_decay[places[1]])
+        values = np.tensordot(self.process, nodes.astype(np.float32), axes=2)
         grid = Grid(box=self.box)
-        p = self._diverging(grid.u[row.ravel()], leaning(grid)[column.ravel()])
-        expected: Array = self.expected(self.scale.backward(values), p)
-        return expected.reshape(len(expected), *row.shape)
+        p = self._diverging(grid.u[places[0]], leaning(grid)[places[1]])
+        expected: Array = self.expected(self.scale.backward(values), p)[:, back]
+        return expected.reshape(len(expected), *np.shape(row))
 
     def parts(self) -> tuple[Array, Array]:
         """Score of a run that does not diverge, and probability of diverging, each [draws, lr, decay]."""

@@ -1,10 +1,10 @@
 """From journals to the finished report of a large grid: time, memory, and how both grow.
 
 The run folder is made here: synthetic landscapes under random search with early stopping at 3, 9, 27 and 81 of 200
-epochs, 64 trials a cell, about 50 measurements each. Loading, the models of all cells, the whole way from journals to
-report, and the same again after one cell has changed are timed in a process of its own, for the grid and for half of
-its cells; beside them Optuna's fANOVA and PED-ANOVA on the completed trials of the same cells, which know neither
-stopped nor diverged ones (and are refused below 50 of them).
+epochs, 64 trials a cell, about 50 measurements each. Loading, the whole way from journals to report, and the same again
+after one cell has changed are timed as commands of their own, seconds of wall time and of CPU, for the grid and for
+half of its cells. Beside them Optuna's fANOVA and PED-ANOVA on the completed trials of the same cells, which know
+neither stopped nor diverged ones (and are refused below 50 of them).
 
 Targets at 400 cells (`--cells 400`): loading 20 s, journals to report 6 minutes and 4 GiB on 2 cores, twice the cells
 at most 2.2 times the time, a cell's model 1 s of CPU, 30 s after one cell has changed. By default 40 cells.
@@ -17,15 +17,16 @@ import json
 import math
 import os
 import random
-import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from harness import fresh
@@ -33,10 +34,9 @@ from machine import show
 from ruamel.yaml import YAML
 
 from bocb_tune.analysis.cache import FOLDER
-from bocb_tune.analysis.crosschecks import optuna_importance
+from bocb_tune.analysis.crosschecks import EVALUATORS, optuna_importance
 from bocb_tune.analysis.load import load
 from bocb_tune.analysis.modelling import model_cells
-from bocb_tune.analysis.report import analyze
 from bocb_tune.analysis.surface import Box
 from bocb_tune.engine.run import provenance
 from bocb_tune.journal import end_event, header, measure_event, start_event
@@ -47,6 +47,7 @@ from bocb_tune.tasks.synthetic import OPTIMA, SHAPES
 from bocb_tune.types import Cell, Measurement, Objective, Phase, TrialSpec, derive_seed
 
 EPOCHS, RUNGS, TRIALS, KEEP = 200, (3, 9, 27, 81), 64, 1 / 3
+SOME = 8
 OBJECTIVE = Objective(metric="score", unit="points", floor=1.0)
 SETTINGS: dict[str, Any] = {"task": {"noise": 0.5, "epoch_s": 0.0}, "dataset": {"name": "synthetic"}}
 
@@ -137,42 +138,32 @@ def _end(trial: TrialSpec, status: str, score: float, budget: int, message: str)
     return end_event(trial.id, status=status, score=score, budget=budget, elapsed_s=0.0, message=message)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Took:
-    """What a part of the way cost, all processes together."""
+    """What a command cost, with all processes it started (Linux)."""
 
-    wall_s: float
-    cpu_s: float
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    gib: float = 0.0
+    """Most memory at one time; what processes share is counted for each."""
 
     def __str__(self) -> str:
         return f"{self.wall_s:.1f} ({self.cpu_s:.1f})"
 
 
-@contextmanager
-def taking(found: dict[str, Took], part: str) -> Iterator[None]:
-    wall, cpu = time.perf_counter(), _cpu_s()
-    yield
-    found[part] = Took(time.perf_counter() - wall, _cpu_s() - cpu)
-
-
-def _cpu_s() -> float:
-    """Of this process, of those that it started, and of those below them that have ended (Linux)."""
-    below = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    lines = [Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split() for process in ("self", *below)]
-    return sum(int(ticks) for line in lines for ticks in line[11:15]) / os.sysconf("SC_CLK_TCK")
-
-
-class Peak(Thread):
-    """Most memory that this process and all below it had together; what they share is counted for each (Linux)."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.gib = 0.0
-
-    def run(self) -> None:
-        while True:
-            self.gib = max(self.gib, sum(map(_rss_gib, _family(os.getpid()))))
-            time.sleep(0.25)
+def took(code: str, *arguments: str) -> Took:
+    """Run Python code in a process of its own and watch it."""
+    found, start = Took(), time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        seen = [each for each in map(_usage, _family(process.pid)) if each]
+        found.cpu_s = max(found.cpu_s, sum(cpu_s for cpu_s, _ in seen))
+        found.gib = max(found.gib, sum(gib for _, gib in seen))
+        time.sleep(0.1)
+    if process.returncode:
+        raise RuntimeError(f"{code} {arguments} ended with {process.returncode}")
+    found.wall_s = time.perf_counter() - start
+    return found
 
 
 def _family(process: int) -> Iterator[int]:
@@ -182,32 +173,40 @@ def _family(process: int) -> Iterator[int]:
             yield from _family(int(below))
 
 
-def _rss_gib(process: int) -> float:
+def _usage(process: int) -> tuple[float, float] | None:
+    """Seconds of CPU, those of its ended children too, and GiB in memory."""
     with suppress(OSError):
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return 0.0
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        ticks = sum(map(int, fields[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return None
 
 
-def timed(folder: str) -> tuple[dict[str, Took], float]:
-    """The parts of a first analysis, one after a cell has changed, and GiB at most."""
-    peak = Peak()
-    peak.start()
-    found: dict[str, Took] = {}
-    run, report = Path(folder), Path(folder) / "report"
-    with taking(found, "load"):
-        table = load(folder)
-    with taking(found, "models"):
-        model_cells(table, report / FOLDER)
-    shutil.rmtree(report)
-    del table
-    with taking(found, "report"):
-        analyze(folder)
-    changed = min((run / "cells").glob("*.jsonl"))
+LOAD = "import sys; from bocb_tune.analysis.load import load; load(sys.argv[1])"
+ANALYZE = "from bocb_tune.cli import main; main()"
+
+
+def analysed(folder: Path) -> list[str]:
+    """Loading, the first analysis, one after a cell has changed, the most memory and the size of the page."""
+    loaded, first = took(LOAD, str(folder)), took(ANALYZE, "analyze", str(folder))
+    changed = min((folder / "cells").glob("*.jsonl"))
     lines = changed.read_text().splitlines(keepends=True)
     changed.write_text("".join(lines[:-1]))  # its last trial has not ended
-    with taking(found, "again"):
-        analyze(folder)
-    return found, peak.gib
+    again = took(ANALYZE, "analyze", str(folder))
+    page = (folder / "report" / "report.html").stat().st_size / 1e6
+    return [*map(str, (loaded, first, again)), f"{max(first.gib, again.gib):.2f}", f"{page:.0f}"]
+
+
+def model_s(folder: str) -> float:
+    """Seconds of CPU for the model and the metrics of a cell, median of some."""
+    table = load(folder)
+    seconds = []
+    for backbone in table.backbones[:SOME]:
+        start = time.process_time()
+        model_cells(replace(table, backbones=(backbone,), optimizers=table.optimizers[:1]))
+        seconds.append(time.process_time() - start)
+    return statistics.median(seconds)
 
 
 def optuna_s(folder: str, evaluator: str) -> float:
@@ -230,24 +229,11 @@ def main() -> None:
         for size in (cells // 2, cells):
             folder = Path(root) / f"grid{size}"
             count = make_run(folder, size)
-            found, gib = fresh(timed, str(folder))
-            others = [fresh(optuna_s, str(folder), name) for name in ("fanova", "ped-anova")]
-            page = (folder / "report" / "report.html").stat().st_size / 1e6
-            parts = (str(found[part]) for part in ("load", "models", "report", "again"))
-            rows.append(
-                [str(size), str(count), *parts, f"{gib:.2f}", f"{page:.0f}", *(f"{each:.1f}" for each in others)]
-            )
-    columns = [
-        "cells",
-        "measurements",
-        "load s",
-        "models s",
-        "journals to report s",
-        "one cell changed s",
-        "GiB",
-        "page MB",
-    ]
-    columns += ["fANOVA s", "PED-ANOVA s"]
+            parts = [f"{fresh(model_s, str(folder)):.2f}", *analysed(folder)]
+            others = [f"{fresh(optuna_s, str(folder), name):.1f}" for name in EVALUATORS]
+            rows.append([str(size), str(count), *parts, *others])
+    columns = ["cells", "measurements", "model s a cell", "load s", "journals to report s", "one cell changed s"]
+    columns += ["GiB", "page MB", *(f"{name} s" for name in EVALUATORS)]
     show(f"Analysis of a grid of {TRIALS} trials a cell, one run each; seconds of wall time (of CPU)", columns, rows)
 
 

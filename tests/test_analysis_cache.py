@@ -20,6 +20,7 @@ from bocb_tune.analysis.metrics_file import to_json
 from bocb_tune.analysis.modelling import model_cells
 from bocb_tune.analysis.surface import Box
 from bocb_tune.analysis.table import TrialTable
+from tests.fakes import FakeRun, write_run
 from tests.landscapes import BOWL, RIDGE, simulate
 from tests.test_analysis_findings import DIMS, rows_of
 
@@ -82,7 +83,7 @@ def test_only_what_changed_is_modelled_again(table: TrialTable, tmp_path: Path, 
     fitted.clear()
     model_cells(moved(table, "bowl"), tmp_path)
     assert sorted(fitted) == [10, 40]
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list((tmp_path / "models").iterdir())) == 2
     fitted.clear()
     model_cells(replace(table, num_images=10_000.0), tmp_path)
     assert sorted(fitted) == [10, 40, 40]
@@ -125,3 +126,16 @@ def test_the_fingerprint_tells_values_apart() -> None:
     values += [np.zeros(1, np.float32), Entry(0), Entry((0,)), np.array(["0"]), np.array(["0"], dtype=object)]
     assert len({fingerprint(value) for value in values}) == len(values)
     assert fingerprint(Entry(np.arange(3))) == fingerprint(Entry(np.arange(3)))
+
+
+def test_journals_from_the_cache_make_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bocb_tune.analysis.load.FEWEST_PARALLEL", 9)
+    monkeypatch.setattr("bocb_tune.analysis.parallel.os.cpu_count", lambda: 1)
+    run, cache = write_run(tmp_path, FakeRun(trials=4)), tmp_path / "cache"
+    plain, first = load(str(run)), load(str(run), cache=cache)
+    monkeypatch.setattr("bocb_tune.analysis.load.read_journal", None)
+    again = load(str(run), cache=cache)
+    for table in (first, again):
+        for name in ("trials", "curves"):
+            pd.testing.assert_frame_equal(getattr(table, name), getattr(plain, name))
+        assert replace(table, trials=plain.trials, curves=plain.curves) == plain

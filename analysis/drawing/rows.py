@@ -32,7 +32,7 @@ from bocb_tune.analysis.plots.values import (
 )
 from bocb_tune.analysis.style import backbone_marker, label, optimizer_color
 
-PARTS = (("learning rate", "#4477aa", ""), ("weight decay", "#ddaa33", "////"), ("both together", "#d9d9d9", "\\\\"))
+PARTS = (("learning rate", "#4477aa", ""), ("weight decay", "#ddaa33", "////"), ("both together", "#d9d9d9", "\\" * 4))
 """Hatches carry the parts where colour does not."""
 
 
