@@ -27,6 +27,8 @@ from bocb_tune.types import TrialRecord
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process started here; Ray does the same for workers of one CPU
 
 SPAWN = get_context("spawn")
+NICENESS = 15
+"""Of Ray's workers, which is why bare ranks get it too: on a full machine the scheduler would favour them otherwise."""
 
 
 @dataclass
@@ -107,6 +109,7 @@ class BareRanks:
 
 
 def _join(ranks: Ranks, meeting: str) -> None:
+    os.nice(NICENESS)
     torch.set_num_threads(1)
     if ranks.world_size > 1:
         distributed.init_process_group("gloo", init_method=meeting, rank=ranks.rank, world_size=ranks.world_size)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
 from bocb_tune.backbones import BACKBONES, FULL, SMALL
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
-from bocb_tune.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES
+from bocb_tune.recipes import DEFAULTS, DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES, Recipe
 from bocb_tune.space import load_space
 from bocb_tune.tasks import TASKS, get_task
 
@@ -31,7 +32,8 @@ def _optimizers() -> list[dict[str, Any]]:
     for name, row in OPTIMIZERS.items():
         space = load_space(name)
         ranges = f"lr {space.lr}, weight decay {space.weight_decay} ({row.decay})"
-        described = f"{row.family}; {ranges}; {row.target}; {row.source}"
+        takes = f"arguments {', '.join(row.takes)}" if row.takes else "no other arguments"
+        described = f"{row.family}; {ranges}; {takes}; {row.target}; {row.source}"
         rows.append({**asdict(row), "description": described, "search_space": asdict(space)})
     return rows
 
@@ -50,20 +52,35 @@ def _backbone(name: str, task: str) -> dict[str, Any]:
 
 
 def _datasets() -> list[dict[str, Any]]:
-    return [asdict(row) for row in DATASETS.values()]
-
-
-def _recipes() -> list[dict[str, Any]]:
     return [
-        {
-            "name": name,
-            "description": DESCRIPTIONS[name],
-            "published_epochs": PUBLISHED_EPOCHS.get(name),
-            **asdict(recipe),
-        }
-        for name, recipe in RECIPES.items()
+        {**asdict(row), "description": f"{row.description}; {_options(row.options)}; {row.source}"}
+        for row in DATASETS.values()
     ]
 
 
+def _options(options: Mapping[str, Any]) -> str:
+    shown = (option if default is None else f"{option} {default!r}" for option, default in options.items())
+    return f"options: {', '.join(shown)}" if options else "no options"
+
+
+def _recipes() -> list[dict[str, Any]]:
+    return [_recipe(name, recipe) for name, recipe in RECIPES.items()]
+
+
+def _recipe(name: str, recipe: Recipe) -> dict[str, Any]:
+    values, epochs = asdict(recipe), PUBLISHED_EPOCHS.get(name)
+    shown = ", ".join(f"{field} {value}" for field, value in values.items() if value != DEFAULTS[field])
+    published = f"; published with {epochs} epochs" if epochs else ""
+    return {
+        "name": name,
+        "description": f"{DESCRIPTIONS[name]}{published}; {shown}",
+        "published_epochs": epochs,
+        **values,
+    }
+
+
 def _tasks() -> list[dict[str, Any]]:
-    return [{"name": name, **asdict(row)} for name, row in TASKS.items()]
+    return [
+        {"name": name, **asdict(row), "description": f"{row.description}; {_options(row.options)}"}
+        for name, row in TASKS.items()
+    ]

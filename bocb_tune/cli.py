@@ -62,19 +62,19 @@ def check(spec: SpecPath) -> None:
 
 
 @app.command()
-def plan(spec: SpecPath, only: Only = "*", overrides: Overrides = None, as_json: AsJson = False) -> None:
+def plan(
+    spec: SpecPath,
+    only: Only = "*",
+    overrides: Overrides = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also train each backbone for a few steps here: time, memory, disk.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show what an experiment will run: cells, skips, trials and epochs."""
-    from rich.console import Console
+    from bocb_tune.commands import show_plan
 
-    from bocb_tune.grid import cost, plan_grid
-    from bocb_tune.show import plan_json, print_plan
-
-    loaded = _load_local(spec, overrides or ())
-    grid = plan_grid(loaded, only)
-    if as_json:
-        _print_json(plan_json(loaded, grid, cost(loaded, grid)))
-    else:
-        print_plan(Console(), loaded, grid, cost(loaded, grid))
+    show_plan(_load_local(spec, overrides or ()), only, as_json=as_json, measured=measure)
 
 
 @app.command()
@@ -191,12 +191,12 @@ def list_command(kind: Listed, as_json: AsJson = False) -> None:
 
 
 def _load_local(path: Path, overrides: Any = ()) -> Any:
-    """The experiment, checked against this machine; GPUs it lacks are a warning."""
-    from bocb_tune.probes import LOCAL, missing_gpus
+    """The experiment, checked against this machine; GPUs and data it lacks are a warning."""
+    from bocb_tune.probes import PLANNED, missing_data, missing_gpus
     from bocb_tune.spec import load_spec
 
-    spec = load_spec(path, overrides, LOCAL)
-    if warning := missing_gpus(spec):
+    spec = load_spec(path, overrides, PLANNED)
+    for warning in filter(None, (missing_gpus(spec), missing_data(spec))):
         print(f"warning: {warning}", file=sys.stderr)
     return spec
 

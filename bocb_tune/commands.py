@@ -8,15 +8,53 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bocb_tune.probes import LOCAL, REMOTE, backbones, data, missing_gpus
 from bocb_tune.spec import ExperimentSpec, load_spec
 from bocb_tune.types import Phase, TrialSpec, TrialStatus
 
+if TYPE_CHECKING:
+    from bocb_tune.grid import Cost, Grid
+    from bocb_tune.measure import Measured, Totals
+
 LOG_FILE = "ray.log"
 KILLED = (
     "the run was killed, or its Ray node died; nothing that had ended is lost. The same command goes on from there."
 )
+
+
+def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool) -> None:
+    """Print what an experiment will run; with `measured`, also what that takes on this machine."""
+    from rich.console import Console
+
+    from bocb_tune.grid import cost, plan_grid
+    from bocb_tune.show import measured_json, plan_json, print_measured, print_plan
+
+    grid = plan_grid(spec, only)
+    planned = cost(spec, grid)
+    found = _measure(spec, grid, planned) if measured else None
+    if as_json:
+        measurements = {"measured": measured_json(*found)} if found else {}
+        print(json.dumps(plan_json(spec, grid, planned) | measurements, indent=2))
+        return
+    print_plan(Console(), spec, grid, planned)
+    if found:
+        print_measured(Console(), spec, *found)
+
+
+def _measure(spec: ExperimentSpec, grid: Grid, planned: Cost) -> tuple[list[Measured], Totals]:
+    """Says on stderr how far it is, and which cells do not fit."""
+    from bocb_tune.measure import measure, totals, warnings
+
+    rows = []
+    for row in measure(spec, grid):
+        rows.append(row)
+        print(f"measured {row.backbone}", file=sys.stderr)
+    total = totals(spec, grid, planned, rows)
+    for warning in warnings(grid, rows, total.device):
+        print(f"warning: {warning}", file=sys.stderr)
+    return rows, total
 
 
 def run_experiment(spec_path: Path, out: Path | None, address: str | None, only: str, overrides: Sequence[str]) -> int:

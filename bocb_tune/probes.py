@@ -19,7 +19,7 @@ from bocb_tune.spec import ExperimentSpec
 from bocb_tune.spec_checks import Check, sound_recipe
 from bocb_tune.spec_file import SpecFile
 from bocb_tune.tasks import TASKS, get_task
-from bocb_tune.yaml_source import Finding
+from bocb_tune.yaml_source import Finding, Location
 
 
 def backbones(file: SpecFile) -> Iterator[Finding]:
@@ -59,13 +59,13 @@ def _under_recipe(file: SpecFile, index: int, found: Traits) -> Iterator[Finding
     if choice.base not in RECIPES:
         return
     recipe, faults = sound_recipe(choice)
-    needs = (("task",), ("dataset",), ("backbones", index))
+    needs: tuple[Location, ...] = (("task",), ("dataset",), ("backbones", index))
     if recipe.drop_path and not found.drop_path and "drop_path" not in faults:
         yield Finding((*at, "drop_path"), str(NoDropPath(name, recipe.drop_path)), needs)
     parts = file.resources.workers * recipe.accumulation
     if recipe.batch_size == parts and found.batch_norm and not faults.keys() & {"batch_size", "accumulation"}:
-        needs = (*needs, ("resources", "workers"), (*at, "accumulation"))
-        yield Finding((*at, "batch_size"), str(LoneImage(name)), needs)
+        parted = (("resources", "workers"), (*at, "accumulation"))
+        yield Finding((*at, "batch_size"), str(LoneImage(name)), (*needs, *parted))
 
 
 def data(file: SpecFile) -> Iterator[Finding]:

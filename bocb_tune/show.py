@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +11,13 @@ from rich.table import Table
 from bocb_tune.grid import Cost, Grid
 from bocb_tune.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
 from bocb_tune.spec import ExperimentSpec, dump_resolved, resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bocb_tune.measure import Measured, Totals
+
+NOT_TIMED = "Not in the times: validation, exchange of gradients between ranks, reading and decoding of files."
 
 
 def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
@@ -82,3 +90,46 @@ def epochs_line(spec: ExperimentSpec, cost: Cost) -> str:
         f"(rungs after epoch {rungs}; a trial runs to {spec.budget.epochs}).\n"
         f"Checkpoints kept: {cost.checkpoints}, and one for each trial running. Run folder: {spec.run_dir}"
     )
+
+
+def measured_json(measured: Sequence[Measured], total: Totals) -> dict[str, Any]:
+    """What was measured, JSON-able."""
+    return {**asdict(total), "backbones": [asdict(row) for row in measured]}
+
+
+def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Measured], total: Totals) -> None:
+    """A row a backbone, and what the grid takes."""
+    console.rule(f"measured on {total.device}", align="left")
+    console.print(measured_table(measured))
+    for line in measured_lines(spec, total):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def measured_table(measured: Sequence[Measured]) -> Table:
+    """A row a backbone."""
+    table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
+    for heading in ("batch a rank", "s an epoch", "peak GiB", "largest batch"):
+        table.add_column(heading, justify="right")
+    for row in measured:
+        seconds = "out of memory" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.3g}"
+        peak = "-" if row.peak_memory_gib is None else f"{row.peak_memory_gib:.2f}"
+        largest = "-" if row.largest_batch is None else str(row.largest_batch)
+        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, peak, largest)
+    return table
+
+
+def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
+    """What the table rests on, and the grid's sums."""
+    images = "counted" if total.counted else "the published number less those held out: the data are not here"
+    lines = [
+        f"From a few steps on random images in the shape of {spec.dataset.name}'s, with the optimizer of the grid that "
+        f"keeps the most state; an epoch has {total.images} images ({images}).",
+        NOT_TIMED,
+        f"Device-hours: about {total.device_hours:.3g} with early stopping, {total.device_hours_worst:.3g} at worst. "
+        f"Checkpoints kept: about {total.checkpoint_gib:.3g} GiB.",
+    ]
+    if total.device.startswith("CPU"):
+        lines.insert(1, "Peak memory and largest batch are not measured on a CPU.")
+        if spec.resources.gpus_per_worker:
+            lines.insert(1, "The experiment asks for GPUs and there is none here: these times are this CPU's.")
+    return lines

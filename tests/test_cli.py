@@ -24,7 +24,7 @@ from bocb_tune.yaml_source import read_source
 EXPERIMENTS = sorted((Path(cli.__file__).parents[1] / "experiments").glob("*.yaml"))
 FLAGS = {
     "check": ["SPEC"],
-    "plan": ["SPEC", "--only", "--set", "--json"],
+    "plan": ["SPEC", "--only", "--set", "--measure", "--json"],
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
     "trial": ["SPEC", "--cell", "--lr", "--weight-decay", "--seed", "--set"],
     "status": ["RUN", "--json", "--watch"],
