@@ -371,7 +371,8 @@ def test_an_all_diverged_cell_of_a_run_has_the_floor(table: TrialTable) -> None:
     ended = table.trials.assign(status="diverged", score=1.0)
     findings = find(replace(table, trials=ended))
     assert all(cell.value == 1.0 for cell in findings.cells)
-    assert len(remarks(findings, "all_diverged")) == 9
+    (message,) = remarks(findings, "all_diverged")
+    assert message.count("/") == 9
 
 
 def test_an_unfinished_run_is_reported_and_not_decomposed(tmp_path: Path) -> None:
@@ -409,7 +410,7 @@ def test_a_best_point_near_the_edge_of_a_known_range_is_named_in_decades(tmp_pat
     )
     source = write(tmp_path / "t.csv", HEADER + ",lr,wd", "a,adamw,70,0.08,0", "b,adamw,70,1e-3,1e-2", "a,sgd,70,99,99")
     (message,) = remarks(find(load(source, space)), "edge_of_range")
-    assert "best lr 0.08 is 0.10 decades from the edge of its range 1e-05 .. 0.1" in message
+    assert message.endswith("may lie beyond: a/adamw (0.08, 0.10 decades from the end of 1e-05 .. 0.1).")
     assert remarks(find(load(source)), "edge_of_range") == []
     with pytest.raises(SourceError, match=r"search space of 'lion', but the trials are of sgd, adamw"):
         load(source, space.rename(tmp_path / "lion.yaml"))
