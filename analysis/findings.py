@@ -69,9 +69,10 @@ class Findings:
 
     @cached_property
     def _shares(self) -> tuple[Estimate, Estimate]:
-        """From the landscapes where most cells have one, else from the cell values."""
+        """From the landscapes where most cells have one and they are sharp enough, else from the cell values."""
         draws = self._best_draws()
-        return self.grid.shares if draws is None else fitted_interaction_shares(draws)
+        fitted = None if draws is None else fitted_interaction_shares(draws)
+        return self.grid.shares if fitted is None or fitted[0].value is None else fitted
 
     def _best_draws(self) -> Array | None:
         """Draws of each cell's score at its optimum [draws, backbones, optimizers], of its seeds where it has no
