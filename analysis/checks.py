@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import median
 
 from bocb_tune.analysis import checks_of_settings as settings
 from bocb_tune.analysis.cells import FRESH_SEEDS, at_full_budget
 from bocb_tune.analysis.findings import Findings
-from bocb_tune.analysis.remark import MOST_LISTED, Check, about, listed
+from bocb_tune.analysis.remark import MOST_LISTED, Check, about, listed, told
 from bocb_tune.analysis.table import CELL, HYPERPARAMETERS
 from bocb_tune.types import TrialStatus
 
 # With fewer fresh seeds than this a cell's value is one draw, not a mean.
 FEWEST_SEEDS = 3
 MANY_DIVERGED = 0.3
+# Times the median sd of seeds.
+MUCH_NOISIER = 5
 # Completed trials that ended early, and the band of points they ended in.
 FEWEST_EARLY, EARLY_BAND = 5, 1.0
 
@@ -64,6 +67,19 @@ def too_few_seeds(findings: Findings) -> Iterator[Check]:
     which = "All cells have" if len(few) == len(valued) else f"{len(few)} of {len(valued)} cells ({listed(few)}) have"
     text = f"{which} fewer than {FEWEST_SEEDS} fresh seeds at their best point: their scores are uncertain."
     yield from about(few, name="too_few_seeds", level="caution", message=text)
+
+
+def unequal_noise(findings: Findings) -> Iterator[Check]:
+    """Cells whose seeds lie much further apart than those of the others: tests and intervals pool all of them."""
+    sd = {cell.key: cell.sd for cell in findings.cells if cell.sd > 0}
+    usual = median(sd.values()) if sd else 0.0
+    unstable = {key: f"sd {each:.1f}" for key, each in sd.items() if each > MUCH_NOISIER * usual}
+    text = (
+        f"Seeds at the best point differ far more than elsewhere (usual sd {usual:.1f}) in {told(unstable)}: what was "
+        "found there is unstable. Noise is pooled over cells, so it is too large for the others: what is coupled among "
+        "them may go unseen."
+    )
+    yield from about(unstable, name="unequal_noise", level="caution", message=text)
 
 
 def same_seed(findings: Findings) -> Iterator[Check]:
@@ -166,6 +182,7 @@ CHECKS: tuple[Callable[[Findings], Iterator[Check]], ...] = (
     many_diverged,
     all_diverged,
     too_few_seeds,
+    unequal_noise,
     same_seed,
     validated_on_test,
     unequal_trials,

@@ -147,6 +147,10 @@ FIRES: dict[str, tuple[Callable[[], Findings], str]] = {
         lambda: without(lambda row: first_cell(row) and row["trial"] in ("ax12", "ax13")),
         "1 of 4 cells (a/x) have fewer than 3 fresh seeds",
     ),
+    "unequal_noise": (
+        lambda: edited(lambda row: first_cell(row) and row["trial"] == "ax12", changed(score=50.0)),
+        "(usual sd 0.3) in a/x (sd ",
+    ),
     "same_seed": (
         lambda: edited(lambda row: first_cell(row) and row["phase"] == "repeat", changed(seed=1, score=70.0)),
         "2 trial(s) have the setting, the seed and the score of another, in a/x",
