@@ -29,6 +29,7 @@ from bocb_tune.analysis.plots.of_coupling import by_group
 from bocb_tune.analysis.plots.values import Curve, CurvePanel, Curves, LandscapePanel, Landscapes, Plot, Ranges
 from bocb_tune.analysis.sections.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.analysis.style import BACKBONE_MARKERS, OPTIMIZER_COLORS, optimizer_color, optimizer_dash
+from bocb_tune.analysis.surfaces import Known
 from tests.landscapes import BOWL, BOX, CENTRE, bowl, exact, ridge, simulate
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'q' ]]>\n../../e", "$x_2$ \\frac {{ 7*7 }}", "x" * 80, "名前")
@@ -316,7 +317,8 @@ def test_profile_follows_the_ridge() -> None:
 def test_the_band_of_a_profile_holds_it_and_is_not_lifted_by_the_best_of_each_draw() -> None:
     """Weight decay does nothing here and draws are noise about 50: the band stays about 50."""
     cell = exact(lambda u, v: 50 + 0 * u * v, nodes=41)
-    noisy = replace(cell, draws=cell.mean + np.random.default_rng(0).normal(0, 1, (200, 41, 41)))
+    noise = np.random.default_rng(0).normal(0, 1, (200, 41, 41))
+    noisy = replace(cell, surfaces=Known(values=cell.mean + noise))
     band = of_landscapes.lr_profiles(1, "b", {"o": (trials(), noisy)}, "points").panels[0].score
     assert (band.lo <= band.value).all()
     assert (band.value <= band.hi).all()

@@ -24,7 +24,7 @@ from ray import tune
 from bocb_tune.engine.policy import MAX_ATTEMPTS
 from bocb_tune.types import TrialSpec
 
-BATCH_S = 5.0
+BATCH_S = 0.5
 """How long measurements may gather before the driver takes them, unless one calls for a decision."""
 
 Item = dict[str, Any]
