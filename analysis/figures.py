@@ -74,11 +74,6 @@ def render_all(plots: Sequence[Plot], folder: Path) -> dict[str, str]:
     return {stem: inline((folder / f"{stem}.svg").read_text(encoding="utf-8"), stem) for stem in stems}
 
 
-def render(plot: Plot, folder: Path) -> str:
-    """As `render_all`, of a single plot."""
-    return render_all([plot], folder)[plot.stem]
-
-
 def _is_drawn(plot: Plot, folder: Path, mark: str) -> bool:
     """Whether both files are whole and carry the fingerprint of the plot."""
     try:

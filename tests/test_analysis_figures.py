@@ -62,6 +62,10 @@ HOSTILE = Grid(NASTY, NASTY)
 LARGE = Grid(tuple(BACKBONE_MARKERS), tuple(OPTIMIZER_COLORS))
 
 
+def render(plot: Plot, folder: Path) -> str:
+    return figures.render_all([plot], folder)[plot.stem]
+
+
 def trials(seed: int = 0) -> CellTrials:
     return simulate(BOWL, 30, seed)
 
@@ -235,7 +239,7 @@ def drawn_texts(figure: Figure) -> list[Text]:
 @pytest.mark.parametrize("make", MAKERS, ids=by_name)
 def test_files_are_sound_whatever_the_names(make: Callable[[Grid], Plot], tmp_path: Path) -> None:
     plot = make(HOSTILE)
-    inline = figures.render(plot, tmp_path)
+    inline = render(plot, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {f"{plot.stem}.svg", f"{plot.stem}.png"}
     ElementTree.fromstring((tmp_path / f"{plot.stem}.svg").read_bytes())
     assert "<script" not in inline
@@ -250,31 +254,31 @@ def test_the_same_plot_gives_the_same_bytes(tmp_path: Path) -> None:
     plot, folders = critical(SMALL), (tmp_path / "one", tmp_path / "other")
     for folder in folders:
         folder.mkdir()
-    assert figures.render(plot, folders[0]) == figures.render(plot, folders[1])
+    assert render(plot, folders[0]) == render(plot, folders[1])
     one, other = ([path.read_bytes() for path in sorted(folder.iterdir())] for folder in folders)
     assert one == other
 
 
 def test_a_figure_is_drawn_again_only_if_its_values_changed_or_its_file_is_broken(tmp_path: Path) -> None:
     plot = critical(SMALL)
-    inline, svg, png = figures.render(plot, tmp_path), tmp_path / f"{plot.stem}.svg", tmp_path / f"{plot.stem}.png"
+    inline, svg, png = render(plot, tmp_path), tmp_path / f"{plot.stem}.svg", tmp_path / f"{plot.stem}.png"
     whole = {path: path.read_bytes() for path in (svg, png)}
     written = [path.stat().st_mtime_ns for path in (svg, png)]
-    assert figures.render(plot, tmp_path) == inline
+    assert render(plot, tmp_path) == inline
     assert [path.stat().st_mtime_ns for path in (svg, png)] == written
-    figures.render(replace(plot, mean_ranks=plot.mean_ranks + 0.25), tmp_path)
+    render(replace(plot, mean_ranks=plot.mean_ranks + 0.25), tmp_path)
     assert svg.read_bytes() != whole[svg]
-    assert figures.render(plot, tmp_path) == inline
+    assert render(plot, tmp_path) == inline
     for path in (svg, png):
         path.write_bytes(whole[path][:-20])
-        assert figures.render(plot, tmp_path) == inline
+        assert render(plot, tmp_path) == inline
         assert path.read_bytes() == whole[path]
 
 
 def test_rounding_coordinates_leaves_names_alone(tmp_path: Path) -> None:
     name = "net-1.23456"
     plot = of_coupling.cell_matrix(np.array([[1.0, 2.0]]), (name,), ("a", "b"), "points")
-    text = figures.render(plot, tmp_path)
+    text = render(plot, tmp_path)
     assert name in text
     assert not re.search(r' [xy]="-?\d+\.\d{3}', text)
 
@@ -282,7 +286,7 @@ def test_rounding_coordinates_leaves_names_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS, ids=by_name)
 def test_a_whole_grid_of_twenty_by_twenty_is_drawn(make: Callable[[Grid], Plot], tmp_path: Path) -> None:
-    svg = figures.render(make(LARGE), tmp_path)
+    svg = render(make(LARGE), tmp_path)
     assert len(svg) < 1_500_000
 
 

@@ -20,6 +20,7 @@ from bocb_tune.spec import dump_resolved, load_spec
 from bocb_tune.spec_file import SpecFile, schema
 from bocb_tune.tasks import TASKS
 from bocb_tune.yaml_source import read_source
+from tests.command import bocb
 
 EXPERIMENTS = sorted((Path(cli.__file__).parents[1] / "experiments").glob("*.yaml"))
 FLAGS = {
@@ -51,14 +52,6 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return path
-
-
-def bocb(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
-    """Exit code of a command run in this process."""
-    monkeypatch.setattr(sys, "argv", ["bocb-tune", *map(str, args)])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    return int(exit_.value.code or 0)
 
 
 def test_the_flags_are_those() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from bocb_tune import cli
 from bocb_tune.backbones import BACKBONES
 from bocb_tune.grid import cost, plan_grid
 from bocb_tune.optimizers.published import PUBLISHED
@@ -18,6 +16,7 @@ from bocb_tune.recipes import PUBLISHED_EPOCHS
 from bocb_tune.spec import ExperimentSpec, SpecError, load_spec
 from bocb_tune.types import TrialStatus
 from tests.cells import GRID, TRAINS, cifar_grid, outcomes, written
+from tests.command import bocb
 from tests.datasets import make_cifar
 from tests.processes import Run, records_in
 
@@ -154,13 +153,6 @@ def test_a_value_that_is_wrong_in_itself_is_found_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(path, checks=[models])
     assert [problem.field for problem in caught.value.problems] == ["recipe.drop_path"]
-
-
-def bocb(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["bocb-tune", *map(str, args)])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    return int(exit_.value.code or 0)
 
 
 def test_the_subset_covers_the_grid() -> None:
