@@ -19,7 +19,7 @@ from scipy.stats import t as student
 
 from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.resample import Noise, corrected_squares, interval, redraw, shrunken
+from bocb_tune.analysis.resample import Noise, Squares, corrected_squares, interval, redraw, shrunken
 from bocb_tune.analysis.twoway import (
     COMPLETE_ENOUGH,
     Decomposition,
@@ -111,11 +111,7 @@ def fitted_interaction_shares(draws: Array) -> tuple[Estimate, Estimate]:
     if parts.ss_optimizer + parts.ss_interaction <= variance * chi2.ppf(LEVEL, df):
         return _twice(Estimate(value=None, reason=Reason.DEGENERATE_VARIANCE))
     point, again = (corrected_squares(each, variance) for each in (values, shrunken(parts, variance) + draws - values))
-    rho, total = (
-        _with_interval(float(getattr(point, name)), getattr(again, name), FROM_LANDSCAPES + _about_holes(values), None)
-        for name in ("share_of_optimizer_effect", "share_of_total")
-    )
-    return rho, total
+    return _with_intervals(point, again, values, FROM_LANDSCAPES)
 
 
 def noise_test(parts: Decomposition, noise: Noise) -> NoiseTest:
@@ -185,13 +181,17 @@ def _corrected_shares(
     point = corrected_squares(values, noise.variance)
     again = corrected_squares(*redraw(parts, noise, rng))
     test = f"F test of the interaction p = {noise_test(parts, noise).p:.2g}"
-    method = f"noise taken off; parametric bootstrap; {test}{_about_holes(values)}"
+    return _with_intervals(point, again, values, f"noise taken off; parametric bootstrap; {test}")
+
+
+def _with_intervals(point: Squares, again: Squares, values: Matrix, method: str) -> tuple[Estimate, Estimate]:
+    """Both shares at the point, with the interval of those had again; without one where too many cells are missing."""
     reason = Reason.INCOMPLETE_MATRIX if np.isnan(values).mean() > 1 - COMPLETE_ENOUGH else None
     pairs = (
         (point.share_of_optimizer_effect, again.share_of_optimizer_effect),
         (point.share_of_total, again.share_of_total),
     )
-    rho, total = (_with_interval(float(value), draws, method, reason) for value, draws in pairs)
+    rho, total = (_with_interval(float(value), draws, method + _about_holes(values), reason) for value, draws in pairs)
     return rho, total
 
 

@@ -36,6 +36,19 @@ HELD_OUT: dict[str, Any] = {"validate_on": "val", "val_share": 0.1, "split_seed"
 """Options of datasets without validation images: some are held out of the training images, or with `validate_on: test`,
 as in many published tables, the test images are validated on."""
 
+
+def _cifar(name: str, classes: int, pickled: str, binary: str) -> DatasetRow:
+    return DatasetRow(
+        name=name,
+        description=f"60,000 colour 32x32 images in {classes} classes; ROOT/{pickled} or ROOT/{binary}",
+        source="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+        options={"root": None, "download": False, **HELD_OUT},
+        required=("root",),
+        free=("download",),
+        augments=("none", "flip_shift"),
+    )
+
+
 DATASETS: dict[str, DatasetRow] = {
     "digits": DatasetRow(
         name="digits",
@@ -44,24 +57,8 @@ DATASETS: dict[str, DatasetRow] = {
         options={"image_size": 32, "split_seed": 0},
         augments=("none", "shift"),
     ),
-    "cifar10": DatasetRow(
-        name="cifar10",
-        description="60,000 colour 32x32 images in 10 classes; ROOT/cifar-10-batches-py or ROOT/cifar-10-batches-bin",
-        source="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
-        options={"root": None, "download": False, **HELD_OUT},
-        required=("root",),
-        free=("download",),
-        augments=("none", "flip_shift"),
-    ),
-    "cifar100": DatasetRow(
-        name="cifar100",
-        description="60,000 colour 32x32 images in 100 classes; ROOT/cifar-100-python or ROOT/cifar-100-binary",
-        source="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
-        options={"root": None, "download": False, **HELD_OUT},
-        required=("root",),
-        free=("download",),
-        augments=("none", "flip_shift"),
-    ),
+    "cifar10": _cifar("cifar10", 10, "cifar-10-batches-py", "cifar-10-batches-bin"),
+    "cifar100": _cifar("cifar100", 100, "cifar-100-python", "cifar-100-binary"),
     "imagenet": DatasetRow(
         name="imagenet",
         description="ImageNet-1K in ROOT/train/<class> and ROOT/val/<class>, or ROOT packed into one file",
