@@ -72,20 +72,20 @@ def best_in_outer_fifth(findings: Findings) -> Iterator[Check]:
     """Cells most of whose ten best trials lie in the lowest or the highest fifth of a range."""
     trials = findings.table.trials
     completed = trials[trials["status"] == TrialStatus.completed].dropna(subset=["lr", "weight_decay", "score"])
-    completed = completed[completed["phase"] != Phase.repeat]
+    searched = completed[completed["phase"] != Phase.repeat]
+    best = searched.sort_values("score", ascending=False, kind="stable").groupby(CELL).head(TOP_TRIALS)
     for name in HYPERPARAMETERS:
         found = {
             f"{backbone}/{optimizer}": text
-            for (backbone, optimizer), rows in completed.groupby(CELL)
-            if (text := _outer_fifth(findings.table.spaces.get(str(optimizer)), rows, name))
+            for (backbone, optimizer), top in best.groupby(CELL)
+            if (text := _outer_fifth(findings.table.spaces.get(str(optimizer)), top, name))
         }
         text = f"Most of the {TOP_TRIALS} best trials have {name} in one outer fifth of its range: {told(found)}."
         yield from about(found, name="best_in_outer_fifth", level="caution", message=text)
 
 
-def _outer_fifth(dims: Dims | None, rows: pd.DataFrame, name: str) -> str:
-    """The fifth in which most of the best trials lie; empty if there is none."""
-    top = rows.nlargest(TOP_TRIALS, "score")
+def _outer_fifth(dims: Dims | None, top: pd.DataFrame, name: str) -> str:
+    """The fifth in which most of the best trials of a cell lie; empty if there is none."""
     if dims is None or len(top) < TOP_TRIALS:
         return ""
     values = top[name][top[name] > 0]

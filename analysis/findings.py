@@ -93,7 +93,7 @@ class Findings:
     def kendall_w(self) -> Estimate:
         return self.grid.agreement
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         """Of all cells together."""
         return total_counts(self.cells)
