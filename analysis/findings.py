@@ -18,10 +18,11 @@ from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.drift import Drift, LrVariance, drift, drift_of_cells, is_enough, lr_variance, modal_setting
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.landscape import Landscape, NoLandscape
-from bocb_tune.analysis.matrix_findings import SEED, MatrixFindings, examine
+from bocb_tune.analysis.matrix_findings import MatrixFindings, examine
 from bocb_tune.analysis.metrics import COARSER
 from bocb_tune.analysis.modelling import CellModel, Key, model_cells, scale_of
 from bocb_tune.analysis.patterns import RunPatterns
+from bocb_tune.analysis.resample import SEED
 from bocb_tune.analysis.searches import Search, search_of
 from bocb_tune.analysis.sensitivity import EPSILON
 from bocb_tune.analysis.surface import Box

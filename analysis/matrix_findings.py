@@ -30,7 +30,7 @@ from bocb_tune.analysis.coupling import (
 )
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.families import backbone_class
-from bocb_tune.analysis.resample import Noise, pooled_noise
+from bocb_tune.analysis.resample import SEED, Noise, pooled_noise
 from bocb_tune.analysis.standings import num_near_best, regret, spread, top
 from bocb_tune.analysis.structure import Version, generalisation, leave_one_out, null_singular_share, versions
 from bocb_tune.analysis.table import TrialTable
@@ -41,8 +41,6 @@ from bocb_tune.types import TrialStatus
 PAPER = "paper:cifar100"
 MIN_SPREAD = 4
 """Optimizers below which a spread without the worst says nothing."""
-SEED = 20241009
-"""Of every bootstrap and permutation: the same table gives the same report."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from bocb_tune.analysis.load import load
 from bocb_tune.analysis.recommend import recommend
 from bocb_tune.analysis.recommend_general import recommend_general
 from bocb_tune.analysis.recommendation import General, Recommendation, check_trials
-from bocb_tune.analysis.tuning_findings import SEED
+from bocb_tune.analysis.resample import SEED
 from bocb_tune.names import unknown
 
 

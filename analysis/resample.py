@@ -9,6 +9,8 @@ import numpy as np
 from bocb_tune.analysis.twoway import Decomposition, Matrix, adjusted_ss, effects, residual_df
 
 NUM_DRAWS = 1000
+SEED = 20241009
+"""Of every bootstrap, permutation and set of draws: the same table gives the same report."""
 MIN_NOISE_DF = 3
 
 

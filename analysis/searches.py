@@ -12,10 +12,9 @@ from bocb_tune.analysis.cells import CellSummary
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape import NoLandscape
 from bocb_tune.analysis.modelling import CellModel
+from bocb_tune.analysis.resample import SEED
 from bocb_tune.analysis.tuning_curves import LONGEST, observed_curve
 from bocb_tune.types import Phase, TrialStatus
-
-SEED = 20241009
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

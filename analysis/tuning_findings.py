@@ -18,6 +18,7 @@ from bocb_tune.analysis.modelling import CellModel, Key
 from bocb_tune.analysis.recommend import recommend
 from bocb_tune.analysis.recommend_general import recommend_general
 from bocb_tune.analysis.recommendation import Evidence, General, Recommendation
+from bocb_tune.analysis.resample import SEED
 from bocb_tune.analysis.settings import common_default, held_out_defaults
 from bocb_tune.analysis.table import TrialTable
 from bocb_tune.analysis.transfer import Transfer, transfer
@@ -27,7 +28,6 @@ from bocb_tune.analysis.twoway import Matrix
 
 TRIALS = 16
 """Trials a recommendation is made for unless asked otherwise."""
-SEED = 20241009
 
 
 @dataclass(frozen=True, kw_only=True)

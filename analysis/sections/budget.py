@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import mode
 
 import numpy as np
 import pandas as pd
@@ -63,7 +64,7 @@ def _observed(findings: Findings) -> str:
     refused = [estimates[0].reason for estimates in found if estimates[0].value is None]
     if not refused:
         return "The curves of the trials themselves, which are independent draws, are in the table's file."
-    commonest = max(set(refused), key=refused.count)
+    commonest = mode(refused)
     assert commonest is not None
     return (
         f"{len(refused)} of {len(found)} cells have no curve of the trials themselves: {commonest.sentence} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import mode
 
 import pandas as pd
 
@@ -88,7 +89,7 @@ def why_none(findings: Findings) -> str:
     if not refused:
         return "too few backbones have a landscape of the same optimizer"
     reasons = [estimate.reason for estimate in refused]
-    first = refused[reasons.index(max(set(reasons), key=reasons.count))]
+    first = refused[reasons.index(mode(reasons))]
     assert first.reason is not None
     detail = f"; {first.method}" if first.method not in ("", first.reason.sentence) else ""
     return f"{first.reason.sentence} ({first.reason}{detail})"
