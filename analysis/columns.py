@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bocb_tune.analysis.table import CELL
 
@@ -16,10 +16,7 @@ NUMBERS = ("lr", "weight_decay", "seed", "score", "budget", "max_budget", "elaps
 ALIASES = {
     "backbone": ("model", "arch", "architecture", "network"),
     "optimizer": ("optimiser", "optim", "opt"),
-    "score": (
-        *("acc", "acc1", "accuracy", "top1", "top1acc", "top1accuracy"),
-        *("valacc", "valacc1", "valaccuracy", "valtop1", "valtop1acc", "validationaccuracy", "validationtop1"),
-    ),
+    "score": ("acc", "acc1", "accuracy", "top1", "top1acc", "top1accuracy"),
     "lr": ("learningrate", "baselr", "peaklr", "maxlr", "initlr"),
     "weight_decay": ("wd",),
     "seed": ("randomseed",),
@@ -36,6 +33,8 @@ FIELD_OF = {
 }
 # Names that tell a time and no unit.
 TIMES = ("time", "elapsed", "runtime", "walltime", "duration", "trainingtime", "traintime")
+# Data that a score's name may say it was measured on, best to select by first.
+VALIDATION, TEST = ("val", "valid", "validation", "eval"), ("test",)
 UNITS = {"points": r"%|percent|pct|points?", "fraction": r"fraction|0 ?\.\. ?1"}
 
 
@@ -49,18 +48,41 @@ class Column:
     """What it is read as; None if it is not used."""
     unit: str | None = None
     """`points` (0..100) or `fraction` (0..1), where the name says so: `top1 (%)`, `score_points`, `acc_fraction`."""
+    is_test: bool = False
+    """Whether it is a score whose name says that it is of test data: `test_acc`."""
 
 
 def understand(names: Iterable[str]) -> tuple[Column, ...]:
-    """The columns of a table, in its order."""
-    return tuple(_understand(name) for name in names)
+    """The columns of a table, in its order; a score of test data is not used where there is another."""
+    columns = tuple(_understand(name) for name in names)
+    if any(column.field == "score" and not column.is_test for column in columns):
+        return tuple(replace(column, field=None) if column.is_test else column for column in columns)
+    return columns
 
 
 def _understand(name: str) -> Column:
     lower = name.lower()
     unit = next((unit for unit, words in UNITS.items() if re.search(words, lower)), None)
-    field = FIELD_OF.get(_squashed(re.sub(UNITS[unit], "", lower) if unit else lower))
-    return Column(name=name, field=field if unit is None or field == "score" else None, unit=unit)
+    plain = _squashed(re.sub(UNITS[unit], "", lower) if unit else lower)
+    split, measured = _split(plain)
+    field = "score" if FIELD_OF.get(measured) == "score" else FIELD_OF.get(plain)
+    is_score = field == "score"
+    return Column(
+        name=name,
+        field=field if unit is None or is_score else None,
+        unit=unit,
+        is_test=is_score and split in TEST,
+    )
+
+
+def _split(plain: str) -> tuple[str, str]:
+    """What a score's name says it was measured on, if it does, and the rest of the name."""
+    for split in sorted((*VALIDATION, *TEST), key=len, reverse=True):
+        if plain.startswith(split):
+            return split, plain.removeprefix(split)
+        if plain.endswith(split):
+            return split, plain.removesuffix(split)
+    return "", plain
 
 
 def unused_note(columns: Iterable[Column]) -> str | None:

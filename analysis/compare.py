@@ -205,11 +205,24 @@ def _nothing_in_common(first: TrialTable, second: TrialTable, matched: list[Key]
 
 def _notes(first: TrialTable, second: TrialTable) -> Iterator[str]:
     """What else differs."""
-    pairs = {
-        "metric": (first.objective.metric, second.objective.metric),
-        "floor": (f"{first.objective.floor:g}", f"{second.objective.floor:g}"),
-        "largest full budget": tuple(f"{table.trials['max_budget'].max():g}" for table in (first, second)),
-    }
-    for what, (one, other) in pairs.items():
+    sides = _conditions(first), _conditions(second)
+    for what in (what for what in sides[0] if what in sides[1]):
+        one, other = (side[what] for side in sides)
         if one != other:
             yield f"The {what} is {one} in {first.source.name} and {other} in {second.source.name}."
+
+
+def _conditions(table: TrialTable) -> dict[str, str]:
+    """What a difference may be due to, as far as the table tells."""
+    ranges = {
+        f"range of {name} of {optimizer}": f"{dim.low:g} to {dim.high:g}" + " or 0" * (dim.zero_mass > 0)
+        for optimizer, dims in table.spaces.items()
+        for name, dim in dims.items()
+    }
+    return {
+        "metric": table.objective.metric,
+        "floor": f"{table.objective.floor:g}",
+        "largest full budget": f"{table.trials['max_budget'].max():g}",
+        "split that settings were selected on": "test" if table.validated_on_test else "validation",
+        **ranges,
+    }

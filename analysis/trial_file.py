@@ -40,9 +40,9 @@ def read_trial_file(path: Path) -> TrialTable:
         SourceError: naming file, row and column of what cannot be read.
     """
     reader = _Reader(path, notes=[])
-    raw, told = reader.raw()
+    raw, score = reader.raw()
     rows = reader.without_repetitions(reader.checked(raw))
-    rows, unit = reader.in_points(rows, told)
+    rows, unit = reader.in_points(rows, score.unit)
     curves = rows[CURVE_COLUMNS].dropna(subset=["budget", "score"])
     curves = curves[curves.duplicated([*CELL, "trial"], keep=False)]
     trials = reader.usable(reader.with_status(reader.one_row_a_trial(rows)))
@@ -53,6 +53,7 @@ def read_trial_file(path: Path) -> TrialTable:
         source=Source(kind="table", name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest()),
         notes=tuple(reader.notes),
         num_images=_num_images(rows, unit),
+        validated_on_test=score.is_test,
     )
 
 
@@ -63,8 +64,8 @@ class _Reader:
     path: Path
     notes: list[str]
 
-    def raw(self) -> tuple[pd.DataFrame, str | None]:
-        """The columns used, called by their fields, values as they stand; the unit that the score's name tells."""
+    def raw(self) -> tuple[pd.DataFrame, Column]:
+        """The columns used, called by their fields, values as they stand; and which one the score is."""
         rows = self._frame()
         rows.index = pd.RangeIndex(2, len(rows) + 2)
         columns = understand(map(str, rows.columns))
@@ -76,7 +77,7 @@ class _Reader:
             raise SourceError(f"{self.path}: the table has a header and no rows")
         if note := unused_note(columns):
             self.notes.append(note)
-        return rows, next(column.unit for column in columns if column.field == "score")
+        return rows, next(column for column in columns if column.field == "score")
 
     def _require_fields(self, columns: tuple[Column, ...]) -> None:
         found: dict[str, str] = {}

@@ -16,6 +16,7 @@ from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.intervals import mean_interval, welch_interval
 from bocb_tune.analysis.load import load
 from bocb_tune.analysis.table import SourceError, TrialTable
+from bocb_tune.space import Dim
 from tests.fakes import FakeRun, write_run
 
 BACKBONES, OPTIMIZERS = ("a", "b", "c", "d"), ("x", "y", "z")
@@ -109,9 +110,12 @@ def test_cells_that_do_not_match_are_named_and_left_out(tmp_path: Path) -> None:
 
 
 def test_what_else_differs_is_said(tmp_path: Path) -> None:
-    first = table_of(tmp_path, "one", ADDITIVE)
+    dims = {"lr": Dim("lr", 1e-4, 1.0), "weight_decay": Dim("weight_decay", 1e-5, 1e-2, 0.1)}
+    first = replace(table_of(tmp_path, "one", ADDITIVE), spaces={"x": dims, "y": dims})
     second = replace(
         first,
+        spaces={"x": {**dims, "weight_decay": Dim("weight_decay", 1e-6, 1e-2)}},
+        validated_on_test=True,
         objective=replace(first.objective, metric="ap", floor=0.1),
         trials=first.trials.assign(max_budget=300.0),
     )
@@ -119,6 +123,8 @@ def test_what_else_differs_is_said(tmp_path: Path) -> None:
         "The metric is score in one.csv and ap in one.csv.",
         "The floor is nan in one.csv and 0.1 in one.csv.",
         "The largest full budget is 9 in one.csv and 300 in one.csv.",
+        "The split that settings were selected on is validation in one.csv and test in one.csv.",
+        "The range of weight_decay of x is 1e-05 to 0.01 or 0 in one.csv and 1e-06 to 0.01 in one.csv.",
     )
 
 

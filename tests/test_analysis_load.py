@@ -111,6 +111,15 @@ def test_columns_are_known_however_they_are_written(tmp_path: Path, header: str)
     assert not any("not used" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("name", ["test_acc", "Test Accuracy (%)", "top1 test", "test score"])
+def test_scores_named_after_the_test_data_are_flagged(tmp_path: Path, name: str) -> None:
+    alone = load(write(tmp_path / "t.csv", f"backbone,optimizer,{name}", "a,b,71"))
+    assert (list(alone.trials["score"]), alone.validated_on_test) == ([71], True)
+    beside = load(write(tmp_path / "t.csv", f"backbone,optimizer,{name},val_acc", "a,b,71,69"))
+    assert (list(beside.trials["score"]), beside.validated_on_test) == ([69], False)
+    assert f"Columns not used: {name}." in beside.notes
+
+
 def test_the_name_of_the_score_decides_where_the_scores_cannot(tmp_path: Path) -> None:
     rows = ["a,b,71", "a,c,0.78", "a,d,80"]
     table = load(write(tmp_path / "t.csv", "backbone,optimizer,score (points)", *rows))
