@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from bocb_tune.analysis.cells import CellSummary, summarise_cells
-from bocb_tune.analysis.coupling import interaction_shares
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.intervals import mean_interval
-from bocb_tune.analysis.resample import pooled_noise
-from bocb_tune.analysis.table import SourceError, TrialTable
-from bocb_tune.analysis.twoway import Matrix
+from bocb_tune.analysis.matrix.cells import CellSummary, summarise_cells
+from bocb_tune.analysis.matrix.coupling import interaction_shares
+from bocb_tune.analysis.matrix.resample import pooled_noise
+from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.sources.table import SourceError, TrialTable
 
 Key = tuple[str, str]
 """(backbone, optimizer)"""

@@ -10,25 +10,33 @@ from pathlib import Path
 import numpy as np
 
 from bocb_tune.analysis.arrays import Array
-from bocb_tune.analysis.cells import CellSummary, cell_matrix, summarise_cells, total_counts
-from bocb_tune.analysis.concordance import Concordance
-from bocb_tune.analysis.coupling import fitted_interaction_shares
-from bocb_tune.analysis.crosschecks import Importance, optuna_importances
+from bocb_tune.analysis.cell.crosschecks import Importance, optuna_importances
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.cell.metrics import COARSER
+from bocb_tune.analysis.cell.modelling import CellModel, Key, model_cells, scale_of
+from bocb_tune.analysis.cell.sensitivity import EPSILON
+from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.draws import Refused
-from bocb_tune.analysis.drift import Drift, LrVariance, drift, drift_of_cells, is_enough, lr_variance, modal_setting
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
-from bocb_tune.analysis.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.matrix.cells import CellSummary, cell_matrix, summarise_cells, total_counts
+from bocb_tune.analysis.matrix.concordance import Concordance
+from bocb_tune.analysis.matrix.coupling import fitted_interaction_shares
+from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Decomposition, Matrix, refusal
 from bocb_tune.analysis.matrix_findings import MatrixFindings, examine
-from bocb_tune.analysis.metrics import COARSER
-from bocb_tune.analysis.modelling import CellModel, Key, model_cells, scale_of
-from bocb_tune.analysis.patterns import RunPatterns
-from bocb_tune.analysis.resample import SEED
-from bocb_tune.analysis.searches import Search, search_of
-from bocb_tune.analysis.sensitivity import EPSILON
-from bocb_tune.analysis.surface import Box
-from bocb_tune.analysis.table import CELL, TrialTable
+from bocb_tune.analysis.patterns.summary import RunPatterns
+from bocb_tune.analysis.sources.table import CELL, TrialTable
+from bocb_tune.analysis.tuning.drift import (
+    Drift,
+    LrVariance,
+    drift,
+    drift_of_cells,
+    is_enough,
+    lr_variance,
+    modal_setting,
+)
+from bocb_tune.analysis.tuning.searches import Search, search_of
 from bocb_tune.analysis.tuning_findings import TuningFindings, compare_landscapes, evidence_of
-from bocb_tune.analysis.twoway import MIN_SHARE_SHAPE, Decomposition, Matrix, refusal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bocb_tune.analysis.arrays import Flags
-from bocb_tune.analysis.cells import CellSummary
-from bocb_tune.analysis.claims import Claim, claims
-from bocb_tune.analysis.concordance import (
+from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.families import backbone_class
+from bocb_tune.analysis.matrix.cells import CellSummary
+from bocb_tune.analysis.matrix.claims import Claim, claims
+from bocb_tune.analysis.matrix.concordance import (
     MIN_CONCORDANCE_SHAPE,
     ClassAgreement,
     Concordance,
@@ -18,8 +20,8 @@ from bocb_tune.analysis.concordance import (
     concordance,
     critical_difference,
 )
-from bocb_tune.analysis.contrasts import Contrast, sgd_on_classical
-from bocb_tune.analysis.coupling import (
+from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
+from bocb_tune.analysis.matrix.coupling import (
     CellTests,
     Lines,
     NoiseTest,
@@ -28,14 +30,12 @@ from bocb_tune.analysis.coupling import (
     interaction_shares,
     noise_test,
 )
-from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.families import backbone_class
-from bocb_tune.analysis.resample import SEED, Noise, pooled_noise
-from bocb_tune.analysis.standings import num_near_best, regret, spread, top
-from bocb_tune.analysis.structure import Version, generalisation, leave_one_out, null_singular_share, versions
-from bocb_tune.analysis.table import TrialTable
-from bocb_tune.analysis.twoway import Decomposition, Matrix, decompose, fit_refusal, refusal
-from bocb_tune.analysis.viable import Polish, failures, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.matrix.resample import SEED, Noise, pooled_noise
+from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
+from bocb_tune.analysis.matrix.structure import Version, generalisation, leave_one_out, null_singular_share, versions
+from bocb_tune.analysis.matrix.twoway import Decomposition, Matrix, decompose, fit_refusal, refusal
+from bocb_tune.analysis.matrix.viable import Polish, failures, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.types import TrialStatus
 
 PAPER = "paper:cifar100"

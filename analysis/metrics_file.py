@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from bocb_tune.analysis.arrays import Array
-from bocb_tune.analysis.contrasts import Contrast
+from bocb_tune.analysis.cell.landscape import NoLandscape
+from bocb_tune.analysis.cell.tuning_curves import SIZES
 from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.estimate import Estimate, known
 from bocb_tune.analysis.findings import Findings, interaction_estimate
-from bocb_tune.analysis.landscape import NoLandscape
-from bocb_tune.analysis.searches import Search
-from bocb_tune.analysis.tuning_curves import SIZES
+from bocb_tune.analysis.matrix.contrasts import Contrast
+from bocb_tune.analysis.tuning.searches import Search
 from bocb_tune.types import TrialStatus
 
 SCHEMA = 1

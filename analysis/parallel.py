@@ -10,7 +10,7 @@ from typing import TypeVar
 
 CHUNKS = 8
 """Portions a worker is given its parts in: the last ones end at nearly the same time."""
-PRELOADED = ["bocb_tune.analysis.modelling", "bocb_tune.analysis.figures", "bocb_tune.analysis.load"]
+PRELOADED = ["bocb_tune.analysis.cell.modelling", "bocb_tune.analysis.page.figures", "bocb_tune.analysis.sources.load"]
 """Imported once, by the server that the workers are forked from."""
 
 Part = TypeVar("Part")

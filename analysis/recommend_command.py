@@ -9,11 +9,11 @@ import numpy as np
 
 from bocb_tune.analysis.cache import FOLDER
 from bocb_tune.analysis.findings import find
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.recommend import recommend
-from bocb_tune.analysis.recommend_general import recommend_general
-from bocb_tune.analysis.recommendation import General, Recommendation, check_trials
-from bocb_tune.analysis.resample import SEED
+from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.recommend.backbone import recommend
+from bocb_tune.analysis.recommend.general import recommend_general
+from bocb_tune.analysis.recommend.recommendation import General, Recommendation, check_trials
+from bocb_tune.analysis.sources.load import load
 from bocb_tune.names import unknown
 
 

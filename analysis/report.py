@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 from bocb_tune.analysis import compare as comparison
 from bocb_tune.analysis.cache import FOLDER
-from bocb_tune.analysis.figures import render_all
 from bocb_tune.analysis.findings import find
-from bocb_tune.analysis.load import load
 from bocb_tune.analysis.metrics_file import to_json
-from bocb_tune.analysis.patterns import RunPatterns
-from bocb_tune.analysis.sections import SECTIONS, Card, NotApplicable, pages
-from bocb_tune.analysis.sections.comparison import sections as comparison_sections
-from bocb_tune.analysis.sections.values import CellPage
-from bocb_tune.analysis.table import SourceError, TrialTable
+from bocb_tune.analysis.page.figures import render_all
+from bocb_tune.analysis.page.sections import SECTIONS, Card, NotApplicable, pages
+from bocb_tune.analysis.page.sections.comparison import sections as comparison_sections
+from bocb_tune.analysis.page.sections.values import CellPage
+from bocb_tune.analysis.patterns.summary import RunPatterns
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import SourceError, TrialTable
 
 Cards = Sequence[Card | NotApplicable]
 
@@ -70,7 +70,7 @@ def analyze_pair(first: str, second: str, out: Path | None = None) -> Path:
 
 
 def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
-    from bocb_tune.analysis.checkpoints import find_kept, patterns_of
+    from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of
 
     kept = find_kept(Path(source), table) if table.source.kind == "run" else ()
     if not kept:
@@ -92,7 +92,7 @@ def _write(folder: Path, table: TrialTable, cards: Cards, cells: Sequence[CellPa
 
 
 def _page(table: TrialTable, cards: Cards, cells: Sequence[CellPage], folder: Path) -> str:
-    loader = PackageLoader("bocb_tune.analysis", "templates")
+    loader = PackageLoader("bocb_tune.analysis.page", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

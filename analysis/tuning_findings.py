@@ -8,23 +8,23 @@ from functools import cached_property
 
 import numpy as np
 
-from bocb_tune.analysis.budget_ranks import BudgetRanks, budget_ranks
-from bocb_tune.analysis.cells import CellSummary, total_counts
-from bocb_tune.analysis.costs import cost_per_trial
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.cell.modelling import CellModel, Key
+from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.draws import Refused
-from bocb_tune.analysis.drift import CellDrift, landscape_drift
-from bocb_tune.analysis.landscape import Landscape, NoLandscape
-from bocb_tune.analysis.modelling import CellModel, Key
-from bocb_tune.analysis.recommend import recommend
-from bocb_tune.analysis.recommend_general import recommend_general
-from bocb_tune.analysis.recommendation import Evidence, General, Recommendation
-from bocb_tune.analysis.resample import SEED
-from bocb_tune.analysis.settings import common_default, held_out_defaults
-from bocb_tune.analysis.table import TrialTable
-from bocb_tune.analysis.transfer import Transfer, transfer
-from bocb_tune.analysis.tunability import Dimension, Tunability, effective_dimension, tunability
-from bocb_tune.analysis.tuning_curves import TuningCurve
-from bocb_tune.analysis.twoway import Matrix
+from bocb_tune.analysis.matrix.cells import CellSummary, total_counts
+from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.recommend.backbone import recommend
+from bocb_tune.analysis.recommend.general import recommend_general
+from bocb_tune.analysis.recommend.recommendation import Evidence, General, Recommendation
+from bocb_tune.analysis.sources.costs import cost_per_trial
+from bocb_tune.analysis.sources.table import TrialTable
+from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
+from bocb_tune.analysis.tuning.drift import CellDrift, landscape_drift
+from bocb_tune.analysis.tuning.settings import common_default, held_out_defaults
+from bocb_tune.analysis.tuning.transfer import Transfer, transfer
+from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 
 TRIALS = 16
 """Trials a recommendation is made for unless asked otherwise."""

@@ -34,10 +34,10 @@ from machine import show
 from ruamel.yaml import YAML
 
 from bocb_tune.analysis.cache import FOLDER
-from bocb_tune.analysis.crosschecks import EVALUATORS, optuna_importance
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.modelling import model_cells
-from bocb_tune.analysis.surface import Box
+from bocb_tune.analysis.cell.crosschecks import EVALUATORS, optuna_importance
+from bocb_tune.analysis.cell.modelling import model_cells
+from bocb_tune.analysis.cell.surface import Box
+from bocb_tune.analysis.sources.load import load
 from bocb_tune.engine.run import provenance
 from bocb_tune.journal import end_event, header, measure_event, start_event
 from bocb_tune.space import load_space
@@ -183,7 +183,7 @@ def _usage(process: int) -> tuple[float, float] | None:
     return None
 
 
-LOAD = "import sys; from bocb_tune.analysis.load import load; load(sys.argv[1])"
+LOAD = "import sys; from bocb_tune.analysis.sources.load import load; load(sys.argv[1])"
 ANALYZE = "from bocb_tune.cli import main; main()"
 
 

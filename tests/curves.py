@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from bocb_tune.analysis.cell.landscape import Landscape
+from bocb_tune.analysis.cell.surface import Box, Grid, argmax
+from bocb_tune.analysis.cell.surfaces import Known
 from bocb_tune.analysis.estimate import Counts
-from bocb_tune.analysis.landscape import Landscape
-from bocb_tune.analysis.surface import Box, Grid, argmax
-from bocb_tune.analysis.surfaces import Known
 from tests.landscapes import BOX, VALIDATION, Surface
 
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from bocb_tune.analysis import surface
 from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.cell import surface
+from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.estimate import Estimate
 from bocb_tune.analysis.findings import find
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.surface import Box, Grid
-from bocb_tune.analysis.twoway import decompose
+from bocb_tune.analysis.matrix.twoway import decompose
+from bocb_tune.analysis.sources.load import load
 from bocb_tune.launch import cell_plans
 from bocb_tune.space import load_space
 from bocb_tune.spec import load_spec
@@ -161,7 +161,14 @@ def rows(numbers: Sequence[Stated]) -> Iterator[list[str]]:
         refused = sum(each.what == key for each in numbers) - len(known)
         error = np.array([each.error for each in known])
         held = float(np.mean([each.is_held for each in known]))
-        yield [name, f"{held:.3f}", str(len(known)), str(refused), f"{error.mean():+.3f}", f"{np.abs(error).mean():.3f}"]
+        yield [
+            name,
+            f"{held:.3f}",
+            str(len(known)),
+            str(refused),
+            f"{error.mean():+.3f}",
+            f"{np.abs(error).mean():.3f}",
+        ]
 
 
 def table(numbers: Sequence[Stated]) -> str:

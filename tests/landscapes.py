@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from bocb_tune.analysis.cell.landscape import CellTrials, Landscape
+from bocb_tune.analysis.cell.surface import Box, Grid, argmax
+from bocb_tune.analysis.cell.surfaces import Known
+from bocb_tune.analysis.cell.validation import Validation
 from bocb_tune.analysis.estimate import Counts
-from bocb_tune.analysis.landscape import CellTrials, Landscape
-from bocb_tune.analysis.surface import Box, Grid, argmax
-from bocb_tune.analysis.surfaces import Known
-from bocb_tune.analysis.validation import Validation
 
 Array = NDArray[np.float64]
 Surface = Callable[[Array, Array], Array]

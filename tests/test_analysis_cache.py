@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bocb_tune.analysis import modelling
 from bocb_tune.analysis.cache import Cache, fingerprint
+from bocb_tune.analysis.cell import modelling
+from bocb_tune.analysis.cell.modelling import model_cells
+from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.findings import find
-from bocb_tune.analysis.load import load
 from bocb_tune.analysis.metrics_file import to_json
-from bocb_tune.analysis.modelling import model_cells
-from bocb_tune.analysis.surface import Box
-from bocb_tune.analysis.table import TrialTable
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import TrialTable
 from tests.fakes import FakeRun, write_run
 from tests.landscapes import BOWL, RIDGE, simulate
 from tests.test_analysis_findings import DIMS, rows_of
@@ -129,11 +129,11 @@ def test_the_fingerprint_tells_values_apart() -> None:
 
 
 def test_journals_from_the_cache_make_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bocb_tune.analysis.load.FEWEST_PARALLEL", 9)
+    monkeypatch.setattr("bocb_tune.analysis.sources.load.FEWEST_PARALLEL", 9)
     monkeypatch.setattr("bocb_tune.analysis.parallel.os.cpu_count", lambda: 1)
     run, cache = write_run(tmp_path, FakeRun(trials=4)), tmp_path / "cache"
     plain, first = load(str(run)), load(str(run), cache=cache)
-    monkeypatch.setattr("bocb_tune.analysis.load.read_journal", None)
+    monkeypatch.setattr("bocb_tune.analysis.sources.load.read_journal", None)
     again = load(str(run), cache=cache)
     for table in (first, again):
         for name in ("trials", "curves"):

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bocb_tune.analysis.checks import CHECKS, run_checks
+from bocb_tune.analysis.cell.metrics import measure
+from bocb_tune.analysis.cell.tuning_curves import tuning_curve
+from bocb_tune.analysis.checks.remark import MOST_LISTED, Check
+from bocb_tune.analysis.checks.run import CHECKS, run_checks
 from bocb_tune.analysis.findings import Findings, find
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.metrics import measure
-from bocb_tune.analysis.remark import MOST_LISTED, Check
-from bocb_tune.analysis.table import Dims, Source, TrialTable, make_table
-from bocb_tune.analysis.tuning_curves import tuning_curve
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import Dims, Source, TrialTable, make_table
 from bocb_tune.space import Dim
 from bocb_tune.types import Objective
 from tests.fakes import FakeRun, write_run

@@ -14,8 +14,8 @@ import pytest
 from bocb_tune.analysis.compare import compare, difference, to_json
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.intervals import mean_interval, welch_interval
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.table import SourceError, TrialTable
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.space import Dim
 from tests.fakes import FakeRun, write_run
 

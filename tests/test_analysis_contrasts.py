@@ -7,8 +7,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bocb_tune.analysis import contrasts
-from bocb_tune.analysis.contrasts import Contrast, permutations, planned_contrast, sgd_on_classical
 from bocb_tune.analysis.estimate import Reason
 from bocb_tune.analysis.families import (
     ADAPTIVE_LR,
@@ -22,8 +20,10 @@ from bocb_tune.analysis.families import (
     backbone_class,
     optimizer_family,
 )
-from bocb_tune.analysis.paper import published
-from bocb_tune.analysis.twoway import Matrix
+from bocb_tune.analysis.matrix import contrasts
+from bocb_tune.analysis.matrix.contrasts import Contrast, permutations, planned_contrast, sgd_on_classical
+from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.sources.paper import published
 from bocb_tune.optimizers import OPTIMIZERS
 
 INSIDE = np.array([True] * 3 + [False] * 4)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import t as student
 
-from bocb_tune.analysis.concordance import agreement, concordance
-from bocb_tune.analysis.coupling import (
+from bocb_tune.analysis.estimate import Reason
+from bocb_tune.analysis.matrix.concordance import agreement, concordance
+from bocb_tune.analysis.matrix.coupling import (
     cell_tests,
     coupling_indices,
     fitted_interaction_shares,
@@ -19,11 +20,10 @@ from bocb_tune.analysis.coupling import (
     line_shares,
     noise_test,
 )
-from bocb_tune.analysis.estimate import Reason
-from bocb_tune.analysis.resample import Noise, corrected_squares, pooled_noise, redraw
-from bocb_tune.analysis.standings import num_near_best, regret, spread, top
-from bocb_tune.analysis.structure import generalisation, tukey_test, versions
-from bocb_tune.analysis.twoway import MIN_SHARE_SHAPE, Matrix, decompose, fit_refusal, refusal, spare
+from bocb_tune.analysis.matrix.resample import Noise, corrected_squares, pooled_noise, redraw
+from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
+from bocb_tune.analysis.matrix.structure import generalisation, tukey_test, versions
+from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Matrix, decompose, fit_refusal, refusal, spare
 
 PLANTED = (
     75

@@ -18,18 +18,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bocb_tune.analysis import figures
-from bocb_tune.analysis.drawing.scatter import label_heights, spread
+from bocb_tune.analysis.cell.landscape import CellTrials, Landscape
+from bocb_tune.analysis.cell.marginals import marginals
+from bocb_tune.analysis.cell.surfaces import Known
 from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.figures import DRAWERS
-from bocb_tune.analysis.landscape import CellTrials, Landscape
-from bocb_tune.analysis.marginals import marginals
-from bocb_tune.analysis.plots import of_coupling, of_landscapes, values
-from bocb_tune.analysis.plots.of_coupling import by_group
-from bocb_tune.analysis.plots.values import Curve, CurvePanel, Curves, LandscapePanel, Landscapes, Plot, Ranges
-from bocb_tune.analysis.sections.values import Card, CellPage, DataTable, NotApplicable
+from bocb_tune.analysis.page import figures
+from bocb_tune.analysis.page.drawing.scatter import label_heights, spread
+from bocb_tune.analysis.page.figures import DRAWERS
+from bocb_tune.analysis.page.plots import of_coupling, of_landscapes, values
+from bocb_tune.analysis.page.plots.of_coupling import by_group
+from bocb_tune.analysis.page.plots.values import Curve, CurvePanel, Curves, LandscapePanel, Landscapes, Plot, Ranges
+from bocb_tune.analysis.page.sections.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.analysis.style import BACKBONE_MARKERS, OPTIMIZER_COLORS, optimizer_color, optimizer_dash
-from bocb_tune.analysis.surfaces import Known
 from tests.landscapes import BOWL, BOX, CENTRE, bowl, exact, ridge, simulate
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'q' ]]>\n../../e", "$x_2$ \\frac {{ 7*7 }}", "x" * 80, "名前")
@@ -457,7 +457,7 @@ def test_no_two_optimizers_of_the_paper_share_a_colour() -> None:
 
 def page(cards: tuple[Card | NotApplicable, ...], cells: tuple[CellPage, ...] = ()) -> str:
     environment = Environment(
-        loader=PackageLoader("bocb_tune.analysis", "templates"),
+        loader=PackageLoader("bocb_tune.analysis.page", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bocb_tune.analysis.checks import run_checks
+from bocb_tune.analysis.cell.landscape import CellTrials, NoLandscape
+from bocb_tune.analysis.cell.metrics import METRICS
+from bocb_tune.analysis.cell.modelling import model_cells
+from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings import Findings, find
-from bocb_tune.analysis.landscape import CellTrials, NoLandscape
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.metrics import METRICS
 from bocb_tune.analysis.metrics_file import to_json
-from bocb_tune.analysis.modelling import model_cells
-from bocb_tune.analysis.sections import SECTIONS, Card
-from bocb_tune.analysis.table import TrialTable
+from bocb_tune.analysis.page.sections import SECTIONS, Card
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.cli import app
 from bocb_tune.space import Dim
 from tests.landscapes import BOWL, RIDGE, Planted, simulate
@@ -110,7 +110,7 @@ def test_order_of_rows_does_not_matter(table: TrialTable, findings: Findings) ->
 
 
 def test_processes_change_nothing(table: TrialTable, findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bocb_tune.analysis.modelling.FEWEST_PARALLEL", 1)
+    monkeypatch.setattr("bocb_tune.analysis.cell.modelling.FEWEST_PARALLEL", 1)
     for key, cell in model_cells(table).items():
         assert cell.estimates == findings.models[key].estimates
 

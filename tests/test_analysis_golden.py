@@ -10,18 +10,25 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from bocb_tune.analysis.claims import claims
-from bocb_tune.analysis.concordance import agreement, agreement_by_class, concordance, critical_difference
-from bocb_tune.analysis.contrasts import Contrast, sgd_on_classical
-from bocb_tune.analysis.coupling import coupling_indices, interaction_shares, line_shares
-from bocb_tune.analysis.drift import drift, lr_variance, modal_setting
 from bocb_tune.analysis.estimate import Estimate, Reason
 from bocb_tune.analysis.families import METAFORMER, backbone_class
-from bocb_tune.analysis.paper import PUBLISHED, published
-from bocb_tune.analysis.standings import num_near_best, regret, spread, top
-from bocb_tune.analysis.structure import Version, generalisation, leave_one_out, null_singular_share, version, versions
-from bocb_tune.analysis.twoway import Matrix, decompose
-from bocb_tune.analysis.viable import failures, floored, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.matrix.claims import claims
+from bocb_tune.analysis.matrix.concordance import agreement, agreement_by_class, concordance, critical_difference
+from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
+from bocb_tune.analysis.matrix.coupling import coupling_indices, interaction_shares, line_shares
+from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
+from bocb_tune.analysis.matrix.structure import (
+    Version,
+    generalisation,
+    leave_one_out,
+    null_singular_share,
+    version,
+    versions,
+)
+from bocb_tune.analysis.matrix.twoway import Matrix, decompose
+from bocb_tune.analysis.matrix.viable import failures, floored, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.sources.paper import PUBLISHED, published
+from bocb_tune.analysis.tuning.drift import drift, lr_variance, modal_setting
 
 VERSIONS = """
 all                             | 10066.9 | 5634.2 | 10357.4 | .3975 | .6477 | 5.356 | .600 |  .03 | .86

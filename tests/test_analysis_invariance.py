@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bocb_tune.analysis.checks import run_checks
+from bocb_tune.analysis.cell.landscape import CellTrials, Landscape, fit_landscape
+from bocb_tune.analysis.cell.metrics import METRICS, measure
+from bocb_tune.analysis.cell.scale import Scale
+from bocb_tune.analysis.cell.surface import Box
+from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.estimate import Estimate
 from bocb_tune.analysis.findings import find
-from bocb_tune.analysis.landscape import CellTrials, Landscape, fit_landscape
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.metrics import METRICS, measure
-from bocb_tune.analysis.scale import Scale
-from bocb_tune.analysis.surface import Box
+from bocb_tune.analysis.sources.load import load
 from tests.landscapes import BOWL, simulate
 
 TRIALS = simulate(replace(BOWL, cliff=-1.2), 48, seed=5)

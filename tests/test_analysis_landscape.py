@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bocb_tune.analysis import sensitivity, surface
-from bocb_tune.analysis.divergence import fit_divergence
+from bocb_tune.analysis.cell import sensitivity, surface
+from bocb_tune.analysis.cell.divergence import fit_divergence
+from bocb_tune.analysis.cell.landscape import CellTrials, Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.cell.scale import Scale
+from bocb_tune.analysis.cell.surface import Grid
 from bocb_tune.analysis.estimate import Reason
-from bocb_tune.analysis.landscape import CellTrials, Landscape, NoLandscape, fit_landscape
-from bocb_tune.analysis.scale import Scale
-from bocb_tune.analysis.surface import Grid
 from tests.landscapes import BOWL, BOX, HARD, RIDGE, Planted, simulate
 
 SCALE = Scale(bounded=True, floor=1.0)

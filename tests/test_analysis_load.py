@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bocb_tune.analysis.cells import FRESH_SEEDS, ONLY_POINT, SELECTED_MAXIMUM
-from bocb_tune.analysis.checks import run_checks
+from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings import Findings, find
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.table import SourceError, TrialTable, granularity
+from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, SELECTED_MAXIMUM
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import SourceError, TrialTable, granularity
 from bocb_tune.journal import FOLDER, apply, fold, header
 from bocb_tune.types import Cell, TrialRecord
 from tests.fakes import OBJECTIVE, FakeRun, write_run

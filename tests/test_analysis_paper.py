@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.analysis.findings import Findings, find
-from bocb_tune.analysis.load import load
 from bocb_tune.analysis.metrics_file import to_json
-from bocb_tune.analysis.table import SourceError
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import SourceError
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from bocb_tune.analysis.checkpoints import find_kept, patterns_of, read_weights
 from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.patterns import PATTERNS, LayerPatterns, Pattern, RunPatterns, contrast, measure
-from bocb_tune.analysis.spectra import Layer, energy, fit_probability, fit_tail, layers_of
-from bocb_tune.analysis.table import SourceError, TrialTable
+from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of, read_weights
+from bocb_tune.analysis.patterns.spectra import Layer, energy, fit_probability, fit_tail, layers_of
+from bocb_tune.analysis.patterns.summary import PATTERNS, LayerPatterns, Pattern, RunPatterns, contrast, measure
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.tasks.base import Checkpoints
 from tests.fakes import FakeRun, write_run
 

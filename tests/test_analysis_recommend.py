@@ -10,18 +10,18 @@ from functools import partial
 import numpy as np
 import pytest
 
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.cell.surface import Box
+from bocb_tune.analysis.cell.surfaces import Known
+from bocb_tune.analysis.cell.tuning_curves import tuning_curve
 from bocb_tune.analysis.estimate import Counts, Reason
-from bocb_tune.analysis.landscape import Landscape, NoLandscape
-from bocb_tune.analysis.offers import box_of, cautious_score, make_offer
-from bocb_tune.analysis.paper import published
-from bocb_tune.analysis.ranking import leave_one_out, rank_optimizers
-from bocb_tune.analysis.recommend import recommend
-from bocb_tune.analysis.recommend_general import recommend_general
-from bocb_tune.analysis.recommendation import FROM_LANDSCAPES, FROM_SCORES, Evidence, General
-from bocb_tune.analysis.settings import Setting
-from bocb_tune.analysis.surface import Box
-from bocb_tune.analysis.surfaces import Known
-from bocb_tune.analysis.tuning_curves import tuning_curve
+from bocb_tune.analysis.recommend.backbone import recommend
+from bocb_tune.analysis.recommend.general import recommend_general
+from bocb_tune.analysis.recommend.offers import box_of, cautious_score, make_offer
+from bocb_tune.analysis.recommend.ranking import leave_one_out, rank_optimizers
+from bocb_tune.analysis.recommend.recommendation import FROM_LANDSCAPES, FROM_SCORES, Evidence, General
+from bocb_tune.analysis.sources.paper import published
+from bocb_tune.analysis.tuning.settings import Setting
 from tests.curves import landscape
 from tests.landscapes import BOX, Array, Surface, bowl, cliff
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bocb_tune.analysis import figures, plots
+from bocb_tune.analysis.cell.metrics import METRICS
 from bocb_tune.analysis.findings import find
-from bocb_tune.analysis.load import load
-from bocb_tune.analysis.metrics import METRICS
+from bocb_tune.analysis.page import figures, plots
+from bocb_tune.analysis.page.sections import SECTIONS, Card, NotApplicable
 from bocb_tune.analysis.report import analyze
-from bocb_tune.analysis.sections import SECTIONS, Card, NotApplicable
+from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.style import backbone_marker, optimizer_color
 from tests.fakes import FakeRun, write_run
 

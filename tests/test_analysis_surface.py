@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bocb_tune.analysis import sensitivity, surface
+from bocb_tune.analysis.cell import sensitivity, surface
+from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.estimate import Reason
-from bocb_tune.analysis.surface import Box, Grid
 from tests.landscapes import BOX, bowl, cliff, exact, on_grid, ridge
 
 EPSILON = 2.0

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bocb_tune.analysis.crosschecks import landscape_importance, optuna_importance
+from bocb_tune.analysis.cell.crosschecks import landscape_importance, optuna_importance
+from bocb_tune.analysis.cell.landscape import Landscape
+from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.draws import Refused
-from bocb_tune.analysis.drift import drift, landscape_drift, lr_variance, modal_setting
 from bocb_tune.analysis.estimate import Reason
-from bocb_tune.analysis.landscape import Landscape
-from bocb_tune.analysis.paper import published
-from bocb_tune.analysis.settings import (
+from bocb_tune.analysis.sources.paper import published
+from bocb_tune.analysis.tuning.drift import drift, landscape_drift, lr_variance, modal_setting
+from bocb_tune.analysis.tuning.settings import (
     Setting,
     best_setting,
     common_default,
@@ -23,9 +24,8 @@ from bocb_tune.analysis.settings import (
     held_out_defaults,
     score_at,
 )
-from bocb_tune.analysis.surface import Box, Grid
-from bocb_tune.analysis.transfer import Transfer, transfer
-from bocb_tune.analysis.tunability import Dimension, Tunability, effective_dimension, tunability
+from bocb_tune.analysis.tuning.transfer import Transfer, transfer
+from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 from tests.curves import landscape
 from tests.landscapes import BOWL, BOX, bowl, cliff, ridge, simulate
 

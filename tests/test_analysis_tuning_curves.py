@@ -7,13 +7,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bocb_tune.analysis import surface
-from bocb_tune.analysis.budget_ranks import BudgetRanks, budget_ranks
-from bocb_tune.analysis.draws import Refused
-from bocb_tune.analysis.estimate import Counts, Reason
-from bocb_tune.analysis.landscape import NoLandscape
-from bocb_tune.analysis.surface import Box
-from bocb_tune.analysis.tuning_curves import (
+from bocb_tune.analysis.cell import surface
+from bocb_tune.analysis.cell.landscape import NoLandscape
+from bocb_tune.analysis.cell.surface import Box
+from bocb_tune.analysis.cell.tuning_curves import (
     CPE_TRIALS,
     EMPHASES,
     LONGEST,
@@ -25,6 +22,9 @@ from bocb_tune.analysis.tuning_curves import (
     tuning_curve,
     unbiased_weights,
 )
+from bocb_tune.analysis.draws import Refused
+from bocb_tune.analysis.estimate import Counts, Reason
+from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
 from tests.curves import landscape
 from tests.landscapes import BOX, Array, bowl, on_grid
 

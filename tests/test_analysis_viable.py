@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bocb_tune.analysis.coupling import line_shares
 from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.resample import Noise
-from bocb_tune.analysis.twoway import Matrix, decompose
-from bocb_tune.analysis.viable import failures, floored, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.matrix.coupling import line_shares
+from bocb_tune.analysis.matrix.resample import Noise
+from bocb_tune.analysis.matrix.twoway import Matrix, decompose
+from bocb_tune.analysis.matrix.viable import failures, floored, led_by_failures, median_polish, viable_coupling
 
 ADDITIVE = 70 + np.arange(-4.0, 5.0, 2.0)[:, None] + np.arange(-1.0, 1.5, 0.5)
 CELL = (1, 3)

@@ -20,7 +20,7 @@ ANALYSIS = {
     f"bocb_tune.analysis.{'.'.join(path.relative_to(ANALYSIS_FOLDER).with_suffix('').parts)}": path
     for path in ANALYSIS_FOLDER.rglob("*.py")
 }
-READS_TENSORS = "bocb_tune.analysis.checkpoints"
+READS_TENSORS = "bocb_tune.analysis.patterns.checkpoints"
 
 SPEC_SIDE = ("space", "spec", "spec_file", "spec_checks", "spec_compare", "grid", "yaml_source", "shape", "names")
 PLAIN = ("types", "journal", "engine.policy", *SPEC_SIDE)
@@ -79,6 +79,30 @@ def test_the_analysis_stands_alone(module: str, path: Path) -> None:
     assert not {name for name in own if not under(name, allowed)}, module
     heavy = {"timm", "ray"} if module == READS_TENSORS else {"timm", "ray", "torch", "safetensors"}
     assert not {name for name in imports(path) if name.split(".")[0] in heavy}, module
+
+
+FOLDERS = ("sources", "patterns", "cell", "matrix", "tuning", "recommend", "checks", "page")
+"""Of the analysis, each resting on those before it."""
+FOUNDATIONS = ("arrays", "cache", "draws", "estimate", "families", "intervals", "parallel", "style")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_arrows_between_the_folders_of_the_analysis(folder: str) -> None:
+    later = rooms(*(f"analysis.{name}" for name in FOLDERS[FOLDERS.index(folder) + 1 :]))
+    inside = {module: path for module, path in ANALYSIS.items() if under(module, rooms(f"analysis.{folder}"))}
+    assert inside
+    for module, path in inside.items():
+        assert not {name for name in imports(path) if under(name, later)}, module
+
+
+def test_every_folder_of_the_analysis_has_its_place() -> None:
+    assert {path.parent.name for path in ANALYSIS_FOLDER.glob("*/__init__.py")} == set(FOLDERS)
+
+
+@pytest.mark.parametrize("name", FOUNDATIONS)
+def test_the_foundations_rest_on_no_folder(name: str) -> None:
+    folders = rooms(*(f"analysis.{folder}" for folder in FOLDERS))
+    assert not {imported for imported in imports(ANALYSIS[f"bocb_tune.analysis.{name}"]) if under(imported, folders)}
 
 
 def test_torch_waits_until_a_checkpoint_is_read() -> None:

@@ -1,0 +1,1 @@
+"""One cell: the model of its landscape, and every number read off it."""

@@ -1,0 +1,38 @@
+"""Expected score of a cell over one hyper-parameter alone, the other as trials are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.cell.landscape import Landscape
+from bocb_tune.analysis.cell.sensitivity import LEVEL
+from bocb_tune.analysis.cell.surface import Grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marginals:
+    """Curves are [3, nodes]: of the mean surface, and the ends of the interval over the draws."""
+
+    grid: Grid
+    lr: Array
+    decay: Array
+    """Weight decay 0 last, where it is a choice."""
+
+
+def marginals(cell: Landscape) -> Marginals:
+    """Both marginals of a landscape."""
+    weights = cell.grid.weights.sum(axis=1)
+    return Marginals(
+        grid=cell.grid,
+        lr=with_interval(cell.mean @ cell.grid.decay_weights, cell.draws @ cell.grid.decay_weights),
+        decay=with_interval(weights @ cell.mean, np.einsum("i,dij->dj", weights, cell.draws)),
+    )
+
+
+def with_interval(value: Array, draws: Array) -> Array:
+    """A curve [nodes] and its interval from draws [draws, nodes], which always holds it [3, nodes]."""
+    lo, hi = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return np.array([value, np.minimum(lo, value), np.maximum(hi, value)])

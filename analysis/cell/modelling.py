@@ -1,0 +1,212 @@
+"""Trials of a grid -> a model and the metrics of each cell; cells are independent, so they share the cores."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from bocb_tune.analysis.arrays import Array, Index
+from bocb_tune.analysis.cache import Cache, code, fingerprint
+from bocb_tune.analysis.cell.landscape import MIN_TRIALS, CellTrials, Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.cell.marginals import Marginals, marginals
+from bocb_tune.analysis.cell.metrics import METRICS, measure
+from bocb_tune.analysis.cell.scale import Scale
+from bocb_tune.analysis.cell.surface import Box, Grid
+from bocb_tune.analysis.cell.surfaces import Drawn
+from bocb_tune.analysis.cell.tuning_curves import TuningCurve, tuning_curve
+from bocb_tune.analysis.cell.validation import Validation
+from bocb_tune.analysis.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.parallel import spread
+from bocb_tune.analysis.sources.table import CELL, TrialTable
+from bocb_tune.types import TrialStatus
+
+Key = tuple[str, str]
+"""(backbone, optimizer)"""
+
+ENDED = (TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged)
+FEWEST_PARALLEL = 6
+"""Fewer cells than this are modelled before other processes have started."""
+MOST_RUNGS = 12
+"""Records kept of a trial that was never subject to rungs: more say nothing new about the same curve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellModel:
+    """What the trials of one cell carry."""
+
+    model: Landscape | NoLandscape
+    estimates: Mapping[str, Estimate]
+    """By key of `METRICS`; each refused, with the reason of the cell, where there is no landscape."""
+    trials: CellTrials
+    curve: TuningCurve | None = None
+    """None where there is no landscape."""
+    marginals: Marginals | None = None
+
+
+KINDS = (
+    *(CellModel, CellTrials, Landscape, NoLandscape, Drawn, Grid, Box, Scale, Validation),
+    *(Counts, Estimate, Reason, TuningCurve, Marginals),
+)
+"""What a model is made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One cell to model."""
+
+    trials: CellTrials
+    box: Box | None
+    scale: Scale
+
+
+def model_cells(table: TrialTable, cache: Path | None = None) -> dict[Key, CellModel]:
+    """Model every cell of the grid; `cache` is a folder where models are kept from one analysis to the next."""
+    keys = [(backbone, optimizer) for backbone in table.backbones for optimizer in table.optimizers]
+    jobs = dict(zip(keys, _jobs(table, keys), strict=True))
+    slow = {key: job for key, job in jobs.items() if job.box is not None and len(job.trials.lr) >= MIN_TRIALS}
+    fitted = dict(zip(slow, _fit_all(list(slow.values()), cache), strict=True))
+    return {key: fitted[key] if key in fitted else _model(job) for key, job in jobs.items()}
+
+
+def _fit_all(jobs: list[_Job], folder: Path | None) -> list[CellModel]:
+    if folder is None:
+        return _model_all(jobs)
+    names = [fingerprint(code(), job) for job in jobs]
+    return Cache(folder / "models", KINDS).all(names, lambda missing: _model_all([jobs[place] for place in missing]))
+
+
+def _model_all(jobs: list[_Job]) -> list[CellModel]:
+    return spread(_model, jobs, fewest=FEWEST_PARALLEL)
+
+
+def _model(job: _Job) -> CellModel:
+    with threadpool_limits(limits=1):
+        return _fit(job)
+
+
+def _fit(job: _Job) -> CellModel:
+    trials = job.trials
+    if job.box is None:
+        reason = Reason.NO_SPACE if len(trials.lr) > 1 else Reason.NOT_SEARCHED
+        cell: Landscape | NoLandscape = NoLandscape(reason=reason, detail=reason.sentence, counts=trials.counts)
+    else:
+        cell = fit_landscape(trials, job.box, job.scale, seed=_seed(trials))
+    if isinstance(cell, NoLandscape):
+        return CellModel(model=cell, estimates=_refused(cell), trials=trials)
+    return CellModel(
+        model=replace(cell),  # without its draws, which are large
+        estimates=measure(cell),
+        trials=trials,
+        curve=tuning_curve(cell),
+        marginals=marginals(cell),
+    )
+
+
+def _seed(trials: CellTrials) -> int:
+    """The same for the same trials in any order."""
+    whole = np.sort(np.concatenate([trials.lr, trials.record_score]))
+    return int.from_bytes(hashlib.sha256(whole.tobytes()).digest()[:4], "big")
+
+
+def _refused(model: NoLandscape) -> dict[str, Estimate]:
+    return {
+        metric.key: Estimate(
+            value=None, unit=metric.unit, counts=model.counts, reason=model.reason, method=model.detail
+        )
+        for metric in METRICS
+    }
+
+
+def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
+    trials = table.trials[table.trials["status"].isin(ENDED)].dropna(subset=["lr", "weight_decay"])
+    full = table.trials["max_budget"].max()
+    trials = trials[~(trials["max_budget"] < full)]
+    by_cell = {(str(b), str(o)): rows for (b, o), rows in trials.groupby(CELL)}
+    curves = {(str(b), str(o)): rows for (b, o), rows in table.curves.groupby(CELL)}
+    none = trials.iloc[:0]
+    return [
+        _Job(
+            trials=cell_trials(
+                by_cell.get(key, none), curves.get(key, table.curves.iloc[:0]), table.rungs.get(key, ())
+            ),
+            box=_box(table, key[1]),
+            scale=scale_of(table),
+        )
+        for key in keys
+    ]
+
+
+def _box(table: TrialTable, optimizer: str) -> Box | None:
+    dims = table.spaces.get(optimizer)
+    return None if dims is None else Box.of(dims["lr"], dims["weight_decay"])
+
+
+def scale_of(table: TrialTable) -> Scale:
+    """Points of 0..100 are modelled as logits; a floor that is not known is the lowest score seen."""
+    floor = table.objective.floor
+    if math.isnan(floor):
+        floor = float(table.trials["score"].min())
+    return Scale(bounded=table.objective.unit == "points", floor=floor, num_images=table.num_images)
+
+
+def cell_trials(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> CellTrials:
+    """The arrays of one cell; of each curve, the records at rungs and the last one."""
+    full = trials["max_budget"].to_numpy(float)
+    status = trials["status"].to_numpy(str)
+    place, budget, score = _records(trials, curves, rungs)
+    return CellTrials(
+        lr=trials["lr"].to_numpy(float),
+        weight_decay=trials["weight_decay"].to_numpy(float),
+        diverged=status == TrialStatus.diverged,
+        completed=status == TrialStatus.completed,
+        audit=trials["audit"].fillna(False).to_numpy(bool),
+        share=_share(trials["budget"].to_numpy(float), full),
+        record_trial=place,
+        record_share=_share(budget, full[place]),
+        record_score=score,
+    )
+
+
+def _share(budget: Array, full: Array) -> Array:
+    """Of the full budget, in (0, 1]; all of it where not known."""
+    share = budget / full
+    return np.where(np.isfinite(share) & (share > 0), np.minimum(share, 1.0), 1.0)
+
+
+def _records(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> tuple[Index, Array, Array]:
+    """(place of the trial, budget, score), sorted; a trial without a curve has its final score."""
+    places = {name: place for place, name in enumerate(trials["trial"])}
+    place = np.array([places.get(name, -1) for name in curves["trial"].to_numpy(object)], dtype=np.intp)
+    ours = place >= 0
+    place, budget, score = place[ours], curves["budget"].to_numpy(float)[ours], curves["score"].to_numpy(float)[ours]
+    is_last = np.append(place[1:] != place[:-1], True)[: len(place)]
+    kept = is_last | np.isin(budget, _kept_budgets(budget, rungs))
+    alone = np.setdiff1d(np.arange(len(trials)), place)
+    ends = (
+        (place, alone),
+        (budget, trials["budget"].to_numpy(float)[alone]),
+        (score, trials["score"].to_numpy(float)[alone]),
+    )
+    place, budget, score = (np.concatenate([of_curves[kept], of_trials]) for of_curves, of_trials in ends)
+    order = np.lexsort((budget, place))
+    order = order[~np.isnan(score[order])]
+    place, budget, score = place[order], budget[order], score[order]
+    again = (np.diff(place, prepend=-1) == 0) & (np.diff(budget, prepend=np.nan) == 0)
+    return place[~again], budget[~again], score[~again]
+
+
+def _kept_budgets(budget: Array, rungs: tuple[int, ...]) -> Array:
+    if rungs:
+        return np.array(rungs, dtype=float)
+    budgets = np.unique(budget)
+    if len(budgets) <= MOST_RUNGS:
+        return budgets
+    wanted = np.geomspace(max(budgets[0], 1e-9), budgets[-1], MOST_RUNGS)
+    return np.unique(budgets[np.abs(budgets[:, None] - wanted).argmin(axis=0)])

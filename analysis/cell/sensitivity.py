@@ -1,0 +1,381 @@
+"""How sensitive one cell is to its hyper-parameters: every number read off its landscape, with interval or refusal.
+
+Tags such as B2 are those of `metrics.py`. The point is the functional of the mean surface, the interval the quantiles
+of the functional over the draws. Notation: u = log10 lr, v = log10 weight decay, e = expected score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import expit, logit
+
+from bocb_tune.analysis.arrays import Array, Flags
+from bocb_tune.analysis.cell import surface
+from bocb_tune.analysis.cell.landscape import Landscape
+from bocb_tune.analysis.estimate import Estimate, Reason
+
+EPSILON = 1.0
+"""Points within which a setting is as good as the best."""
+LEVEL = 0.95
+EDGE_SHARE, EDGE_PROBABILITY, LIKELY_EDGE = 0.05, 0.25, 0.5
+"""A best point within this share of the range of an end, in this share of the draws, may lie at the edge; in the last
+share of the draws at one and the same edge, it does."""
+WINDOW_DECADES = 3.0
+MIN_NODES, MAX_INDEFINITE = 12, 0.25
+MIN_DIVERGED, MIN_NOT_DIVERGED = 3, 10
+ROUND_BELOW = 1.5
+"""Ratio of curvatures that counts as no direction."""
+METHOD = "joint model of all rungs, quantiles of draws"
+
+
+def lr_star(cell: Landscape) -> Estimate:
+    """B1: the best learning rate."""
+    row, _ = cell.best_node
+    axis = cell.grid.u
+    peak = _refined_peak(surface.lr_profile(cell.mean), axis, row)
+    half = (axis[1] - axis[0]) / 2
+    draws = axis[cell.peaks[0]]
+    lo, hi = _quantiles(draws)
+    lo, hi = max(min(lo, peak) - half, axis[0]), min(max(hi, peak) + half, axis[-1])
+    return _known(cell, 10**peak, (10**lo, 10**hi), "lr")
+
+
+def wd_star(cell: Landscape) -> Estimate:
+    """B1: the best weight decay, 0 where that is best."""
+    grid, (_, column) = cell.grid, cell.best_node
+    columns = cell.peaks[1]
+    values = np.append(10 ** grid.v[: grid.num_decay], 0.0)
+    draws = values[np.minimum(columns, grid.num_decay)]
+    return _known(cell, float(values[min(column, grid.num_decay)]), _quantiles(draws, "nearest"), "weight decay")
+
+
+def zero_decay_probability(cell: Landscape) -> Estimate:
+    """B1: probability that weight decay 0 is best."""
+    if not cell.grid.has_zero:
+        return _refused(cell, Reason.PRIOR_MISMATCH, "weight decay 0 was not a choice")
+    share = float(np.mean(cell.peaks[1] == cell.grid.num_decay))
+    return replace(_known(cell, share, (None, None), ""), method="share of draws")
+
+
+def best_score(cell: Landscape) -> Estimate:
+    """B1: expected score at the best point, taken at that fixed point: the best of a draw is biased upwards."""
+    row, column = cell.best_node
+    return _known(cell, float(cell.mean[row, column]), _quantiles(cell.draws[:, row, column]), "points")
+
+
+def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
+    """B2: share of the search space within epsilon of the best, in [0, 1], higher is more robust."""
+    if _below_noise(cell, epsilon):
+        return _refused(cell, Reason.EPS_BELOW_NOISE)
+    return _functional(cell, lambda e: surface.near_optimal_volume(e, cell.grid, epsilon), "")
+
+
+def random_trials_needed(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
+    """B2: trials of random search that land within epsilon of the best with 90 % chance."""
+    volume = near_optimal_volume(cell, epsilon)
+    if volume.value is None or volume.lo is None or volume.hi is None:
+        return replace(volume, unit="trials")
+    return replace(volume, value=n90(volume.value), lo=n90(volume.hi), hi=n90(volume.lo), unit="trials")
+
+
+def n90(volume: float) -> float:
+    """Smallest n with 1 - (1 - volume)^n >= 0.9."""
+    if volume <= 0:
+        return float("inf")
+    return 1.0 if volume >= 0.9 else float(np.ceil(np.log(0.1) / np.log1p(-volume)))
+
+
+def usable_decades_lr(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
+    """B3, slice: decades of learning rate within epsilon of the best, at the best weight decay."""
+    return _decades(cell, surface.lr_slice, cell.grid.u, epsilon)
+
+
+def usable_decades_lr_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
+    """B3, profile: the same with weight decay tuned anew for each learning rate."""
+    return _decades(cell, surface.lr_profile, cell.grid.u, epsilon)
+
+
+def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
+    """B3, slice: decades of weight decay within epsilon of the best positive one, at the best learning rate."""
+    grid = cell.grid
+    return _decades(cell, lambda e: surface.decay_slice(e, grid), grid.v[: grid.num_decay], epsilon)
+
+
+def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
+    """B3, profile: the same with the learning rate tuned anew for each weight decay."""
+    grid = cell.grid
+    return _decades(cell, lambda e: surface.decay_profile(e, grid), grid.v[: grid.num_decay], epsilon)
+
+
+def curvature_lr(cell: Landscape) -> Estimate:
+    """B4: H_uu, points per decade squared, low is flat."""
+    return _curvature(cell, lambda h: h[:, 0, 0], "points/decade^2")
+
+
+def curvature_wd(cell: Landscape) -> Estimate:
+    """B4: H_vv, points per decade squared, low is flat."""
+    return _curvature(cell, lambda h: h[:, 1, 1], "points/decade^2")
+
+
+def curvature_correlation(cell: Landscape) -> Estimate:
+    """B5: H_uv / sqrt(H_uu H_vv) in (-1, 1): positive where lr and weight decay trade off as a product."""
+    return _curvature(cell, lambda h: h[:, 0, 1] / np.sqrt(np.maximum(h[:, 0, 0] * h[:, 1, 1], 1e-300)), "")
+
+
+def anisotropy(cell: Landscape) -> Estimate:
+    """B5: ratio of the largest to the smallest curvature, at least 1."""
+    return _curvature(cell, _ratio, "")
+
+
+def orientation(cell: Landscape) -> Estimate:
+    """B5: direction of the flat axis in degrees from the lr axis, modulo 180: 135 is lr * wd = const, 45 lr / wd."""
+    ratio = anisotropy(cell)
+    if ratio.value is None:
+        return replace(ratio, unit="degrees")
+    assert ratio.lo is not None
+    if ratio.lo <= ROUND_BELOW:
+        return replace(_refused(cell, Reason.ISOTROPIC), unit="degrees")
+    return _curvature(cell, flat_direction, "degrees", circular=180.0)
+
+
+def flat_direction(hessian: Array) -> Array:
+    """Angle [...] of the eigenvector of the smallest curvature of [..., 2, 2], degrees in [0, 180)."""
+    _, vectors = np.linalg.eigh(hessian)
+    flat = vectors[..., :, 0]
+    return np.asarray(np.degrees(np.arctan2(flat[..., 1], flat[..., 0])) % 180)
+
+
+def edge_probability(cell: Landscape) -> Estimate:
+    """B6: probability that the best point lies within 5 % of an edge of the search space."""
+    return replace(_known(cell, _edge_share(cell), (None, None), ""), method="share of draws")
+
+
+def divergence_margin(cell: Landscape) -> Estimate:
+    """B7: decades from the best learning rate to the one at which half of the trials diverge."""
+    return _margin(cell, 0.0)
+
+
+def divergence_margin_10(cell: Landscape) -> Estimate:
+    """B7: decades from the best learning rate to the one at which a tenth of the trials diverge."""
+    return _margin(cell, float(logit(0.1)))
+
+
+def diverging_share(cell: Landscape) -> Estimate:
+    """B7: share of the search space that diverges, in [0, 1]."""
+    value = float(surface.mean(cell.divergence, cell.grid))
+    return replace(_known(cell, value, (None, None), ""), method="posterior mean of the line of divergence")
+
+
+def lr_sensitivity(cell: Landscape) -> Estimate:
+    """C1: mean loss in points over log-uniform learning rates of the box, at the best weight decay.
+
+    Wortsman et al. 2023, arXiv:2309.14322, section 2.2, for a score: best minus mean of max(score, floor).
+    """
+    axis = cell.grid.u
+    return _functional(cell, lambda e: surface.line_sensitivity(surface.lr_slice(e), axis, cell.floor), "points")
+
+
+def lr_sensitivity_window(cell: Landscape) -> Estimate:
+    """C1 over three decades centred on the best learning rate, so that optimizers with other boxes compare."""
+    axis = cell.grid.u
+    centre = axis[cell.best_node[0]]
+    window = (centre - WINDOW_DECADES / 2, centre + WINDOW_DECADES / 2)
+    if window[0] < axis[0] - 1e-9 or window[1] > axis[-1] + 1e-9:
+        return _refused(cell, Reason.NO_SHARED_SUPPORT, "the window of 3 decades leaves the range searched")
+    line = surface.lr_slice
+    return _functional(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor, window), "points")
+
+
+def prior_mean_regret(cell: Landscape) -> Estimate:
+    """C2: what a random setting of the search space costs against the best, points, lower is easier."""
+    return _functional(cell, lambda e: surface.prior_mean_regret(e, cell.grid), "points")
+
+
+def lr_variance_share(cell: Landscape) -> Estimate:
+    """C7: share of the variance of the score over the search space that is due to lr alone (functional ANOVA)."""
+    return _variance_share(cell, 1, None)
+
+
+def wd_variance_share(cell: Landscape) -> Estimate:
+    """C7: share due to weight decay alone, its jump at 0 included."""
+    return _variance_share(cell, 2, None)
+
+
+def lr_variance_share_top(cell: Landscape) -> Estimate:
+    """C7 over the better half of the search space only, since a cliff swamps everything."""
+    return _variance_share(cell, 1, _better_half(cell))
+
+
+def wd_variance_share_top(cell: Landscape) -> Estimate:
+    """C7 over the better half of the search space only."""
+    return _variance_share(cell, 2, _better_half(cell))
+
+
+def _known(cell: Landscape, value: float, interval: tuple[float | None, float | None], unit: str) -> Estimate:
+    lo, hi = interval
+    return Estimate(value=value, lo=lo, hi=hi, level=LEVEL, unit=unit, counts=cell.counts, method=METHOD)
+
+
+def _refused(cell: Landscape, reason: Reason, method: str = METHOD) -> Estimate:
+    return Estimate(value=None, counts=cell.counts, method=method, reason=reason)
+
+
+def _quantiles(draws: Array, method: str = "linear") -> tuple[float, float]:
+    lo, hi = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method=method)  # type: ignore[call-overload]
+    return float(lo), float(hi)
+
+
+def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str) -> Estimate:
+    """The interval always holds the point: where the functional of the mean lies outside the draws', it is widened."""
+    value = float(function(cell.mean))
+    lo, hi = _quantiles(function(cell.draws))
+    return _known(cell, value, (min(lo, value), max(hi, value)), unit)
+
+
+def _below_noise(cell: Landscape, epsilon: float) -> bool:
+    return bool(epsilon < 2 * cell.noise / np.sqrt(3))
+
+
+def _decades(cell: Landscape, line: Callable[[Array], Array], axis: Array, epsilon: float) -> Estimate:
+    if _below_noise(cell, epsilon):
+        return replace(_refused(cell, Reason.EPS_BELOW_NOISE), unit="decades")
+    value, at_edge, stretches = surface.usable_decades(line(cell.mean), axis, epsilon)
+    found = _functional(cell, lambda e: surface.usable_decades(line(e), axis, epsilon)[0], "decades")
+    parts = [METHOD]
+    if at_edge:
+        parts.append("at least: the stretch reaches the edge of the search space")
+    if stretches > 1:
+        parts.append(f"{int(stretches) - 1} more stretch(es) not counted")
+    return replace(
+        found, value=float(value), method="; ".join(parts), reason=Reason.OPTIMUM_AT_EDGE if at_edge else None
+    )
+
+
+def edge_of(cell: Landscape) -> str | None:
+    """B6: the one edge at which the best point most probably lies; None where no edge has the better half."""
+    shares = {name: float(np.mean(near)) for name, near in _near_edges(cell).items()}
+    likeliest = max(shares, key=lambda name: shares[name])
+    return likeliest if shares[likeliest] > LIKELY_EDGE else None
+
+
+def _edge_share(cell: Landscape) -> float:
+    return float(np.mean(np.any(list(_near_edges(cell).values()), axis=0)))
+
+
+def _near_edges(cell: Landscape) -> dict[str, Flags]:
+    """Whether the best point of each draw lies near an edge [draws]; weight decay 0 lies at none."""
+    rows, columns = cell.peaks
+    lr = rows / (cell.grid.num_lr - 1)
+    decay = np.where(columns < cell.grid.num_decay, columns / (cell.grid.num_decay - 1), 0.5)
+    return {
+        f"{end} {name}": near
+        for name, x in (("lr", lr), ("weight decay", decay))
+        for end, near in (("lowest", x < EDGE_SHARE), ("highest", x > 1 - EDGE_SHARE))
+    }
+
+
+def is_at_edge(cell: Landscape) -> bool:
+    """B6: whether the optimum may lie beyond the search space."""
+    return _edge_share(cell) > EDGE_PROBABILITY
+
+
+def _no_interior_optimum(cell: Landscape) -> Reason | None:
+    if cell.best_node[1] >= cell.grid.num_decay:
+        return Reason.OPTIMUM_AT_WD0
+    return Reason.OPTIMUM_AT_EDGE if is_at_edge(cell) else None
+
+
+def hessians(cell: Landscape) -> Array | None:
+    """B4: minus the Hessian of the score at the best point by least squares near it [1 + draws, 2, 2], the mean surface
+    first; None if too few nodes are near."""
+    grid = cell.grid
+    inside = cell.mean[:, : grid.num_decay]
+    top = float(inside.max())
+    near = inside >= top - _half_logit(top, inside)
+    if near.sum() < MIN_NODES:
+        return None
+    u, v = (axis[near] for axis in np.meshgrid(grid.u, grid.v[: grid.num_decay], indexing="ij"))
+    u, v = u - u.mean(), v - v.mean()
+    features = np.column_stack([np.ones_like(u), u, v, u * u / 2, u * v, v * v / 2])
+    stack = np.concatenate([inside[None], cell.draws[:, :, : grid.num_decay]])[:, near]
+    _, _, _, uu, uv, vv = -(np.linalg.pinv(features) @ stack.T)
+    return np.stack([np.stack([uu, uv], -1), np.stack([uv, vv], -1)], -2)
+
+
+def _half_logit(top: float, values: Array) -> float:
+    """Half a logit below the best, in points; a tenth of the range for a score that is not a share."""
+    if 0 < top < 100:
+        return top - 100 * float(expit(logit(top / 100) - 0.5))
+    return 0.1 * float(top - values.min())
+
+
+def _curvature(
+    cell: Landscape, function: Callable[[Array], Array], unit: str, circular: float | None = None
+) -> Estimate:
+    found = None if (no_optimum := _no_interior_optimum(cell)) else hessians(cell)
+    if found is None:
+        return replace(_refused(cell, no_optimum or Reason.SURROGATE_POOR), unit=unit)
+    definite = (found[:, 0, 0] > 0) & (np.linalg.det(found) > 0)
+    if not definite[0] or np.mean(~definite[1:]) > MAX_INDEFINITE:
+        return replace(_refused(cell, Reason.SURROGATE_POOR, "the optimum is not a clear peak"), unit=unit)
+    values = function(found[definite])
+    point, draws = float(values[0]), values[1:]
+    if circular:
+        draws = point + (draws - point + circular / 2) % circular - circular / 2
+    return _known(cell, point, _quantiles(draws), unit)
+
+
+def _ratio(hessian: Array) -> Array:
+    small, large = np.moveaxis(np.linalg.eigvalsh(hessian), -1, 0)
+    return np.asarray(large / small)
+
+
+def _margin(cell: Landscape, log_odds: float) -> Estimate:
+    """Decades from the best lr to where the log odds of diverging are `log_odds`."""
+    diverged, others = cell.counts.n_diverged, cell.counts.n_trials - cell.counts.n_diverged
+    if others < MIN_NOT_DIVERGED:
+        return replace(_refused(cell, Reason.TOO_FEW_COMPLETED), unit="decades")
+    axis = cell.grid.u
+    best_u = float(axis[cell.best_node[0]])
+    if diverged < MIN_DIVERGED:
+        lowest = float(np.quantile(cell.divergence_lr, (1 - LEVEL) / 2))
+        bound = min(lowest, float(axis[-1])) - best_u
+        text = f"at least: only {diverged} trials diverged"
+        known = Estimate(value=bound, lo=bound, unit="decades", counts=cell.counts, method=text)
+        return replace(known, reason=Reason.NO_DIVERGENCE)
+    line = cell.divergence_lr + log_odds / np.exp(cell.log_steepness)
+    draws = line - axis[cell.peaks[0]]
+    point = float(np.median(line)) - best_u
+    lo, hi = _quantiles(draws)
+    return _known(cell, point, (min(lo, point), max(hi, point)), "decades")
+
+
+def _better_half(cell: Landscape) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Nodes whose expected score is at least the median under pi."""
+    order = np.argsort(-cell.mean, axis=None)
+    mass = np.cumsum(cell.grid.weights.ravel()[order])
+    keep = np.zeros(cell.mean.size, dtype=bool)
+    keep[order[: int(np.searchsorted(mass, 0.5)) + 1]] = True
+    return keep.reshape(cell.mean.shape)
+
+
+def _variance_share(
+    cell: Landscape, part: int, keep: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None
+) -> Estimate:
+    total = float(surface.variance_shares(cell.mean, cell.grid, keep)[0])
+    if total <= cell.noise**2:
+        return _refused(cell, Reason.DEGENERATE_VARIANCE)
+    return _functional(cell, lambda e: surface.variance_shares(e, cell.grid, keep)[part], "")
+
+
+def _refined_peak(line: Array, axis: Array, top: int) -> float:
+    """Place of the maximum of a parabola through the best node and its neighbours."""
+    if top in (0, len(axis) - 1):
+        return float(axis[top])
+    left, middle, right = line[top - 1 : top + 2]
+    bend = left - 2 * middle + right
+    shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
+    return float(axis[top] + shift * (axis[1] - axis[0]))

@@ -1,0 +1,108 @@
+"""Draws of a surface over the whole grid: as they are, or kept as the little they are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from scipy.interpolate import make_interp_spline
+from scipy.linalg import block_diag
+
+from bocb_tune.analysis.arrays import Array, Index
+from bocb_tune.analysis.cell.divergence import probability
+from bocb_tune.analysis.cell.scale import Scale
+from bocb_tune.analysis.cell.surface import Box, Grid
+
+COARSE_LR, COARSE_DECAY = 17, 11
+"""Nodes at which the process is drawn; cubic splines take the draws to the full grid."""
+
+
+class Surfaces(Protocol):
+    """Draws of the expected score e over the nodes of a grid."""
+
+    def whole(self) -> Array:
+        """All of them [draws, lr, decay]."""
+
+    def at(self, row: Index, column: Index) -> Array:
+        """At some nodes [draws, *nodes], given their indices along lr and along decay [*nodes]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Surfaces as they are."""
+
+    values: Array
+    """[draws, lr, decay]"""
+
+    def whole(self) -> Array:
+        return self.values
+
+    def at(self, row: Index, column: Index) -> Array:
+        return self.values[:, row, column]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What surfaces are drawn from: a twentieth of their size, and the same surfaces whenever they are asked for."""
+
+    box: Box
+    scale: Scale
+    process: Array
+    """Draws of the process on the coarse grid [draws, lr, decay], in the terms of `Scale.forward`."""
+    place: Array
+    """Draws of the line of divergence: its place [draws] (see `divergence.py`)."""
+    log_steepness: Array
+    """[draws]"""
+    lean: Array
+    """[draws]"""
+
+    def whole(self) -> Array:
+        return self.expected(*self.parts()).astype(np.float32)
+
+    def at(self, row: Index, column: Index) -> Array:
+        along_lr, along_decay = _splines(self.box)
+        places, back = np.unique(np.ravel([row, column]).reshape(2, -1), axis=1, return_inverse=True)
+        nodes = np.einsum("ni,nj->ijn", along_lr[places[0]], along_decay[places[1]])
+        values = np.tensordot(self.process, nodes.astype(np.float32), axes=2)
+        grid = Grid(box=self.box)
+        p = self._diverging(grid.u[places[0]], leaning(grid)[places[1]])
+        expected: Array = self.expected(self.scale.backward(values), p)[:, back]
+        return expected.reshape(len(expected), *np.shape(row))
+
+    def parts(self) -> tuple[Array, Array]:
+        """Score of a run that does not diverge, and probability of diverging, each [draws, lr, decay]."""
+        grid = Grid(box=self.box)
+        along_lr, along_decay = _splines(self.box)
+        values = along_lr @ (self.process @ along_decay.T)
+        return self.scale.backward(values), self._diverging(grid.u[:, None], leaning(grid))
+
+    def expected(self, score: Array, p: Array) -> Array:
+        """e of such parts."""
+        return score + p * (self.scale.floor - score)
+
+    def _diverging(self, u: Array, d: Array) -> Array:
+        """Probability [draws, *nodes]."""
+        shape = (-1, *(1 for _ in np.broadcast_shapes(u.shape, d.shape)))
+        line = (part.reshape(shape) for part in (self.place, self.log_steepness, self.lean))
+        return probability(u, d, *line)
+
+
+def coarse(box: Box) -> Grid:
+    """The grid on which a process is drawn."""
+    return Grid(box=box, num_lr=COARSE_LR, num_decay=COARSE_DECAY)
+
+
+def leaning(grid: Grid) -> Array:
+    """Weight decays as the line of divergence takes them: -1 to 1 over the box [decay]."""
+    return np.asarray(np.clip(2 * grid.box.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1, -1, 1))
+
+
+@lru_cache
+def _splines(box: Box) -> tuple[Array, Array]:
+    """Cubic splines from the coarse to the full grid, weight decay 0 apart: [lr, coarse lr], [decay, coarse decay]."""
+    few, grid = coarse(box), Grid(box=box)
+    along_lr = make_interp_spline(few.u, np.eye(COARSE_LR))(grid.u)
+    inside = make_interp_spline(few.v[:COARSE_DECAY], np.eye(COARSE_DECAY))(grid.v[: grid.num_decay])
+    return along_lr, block_diag(inside, np.ones((1, 1))) if grid.has_zero else inside

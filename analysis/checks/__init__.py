@@ -1,0 +1,1 @@
+"""Health checks: what to know before believing a number."""

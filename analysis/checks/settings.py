@@ -1,0 +1,150 @@
+"""Health checks on settings: ranges, edges, and the landscapes fitted between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.cell.sensitivity import EDGE_PROBABILITY, EPSILON, edge_of
+from bocb_tune.analysis.checks.remark import Check, about, listed, told
+from bocb_tune.analysis.estimate import Reason
+from bocb_tune.analysis.findings import Findings
+from bocb_tune.analysis.matrix.cells import CellSummary
+from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS, Dims
+from bocb_tune.types import Phase, TrialStatus
+
+# A best point nearer than this to an end of its range may well have its optimum beyond it.
+EDGE_DECADES = 0.2
+# Of the ten best trials this many in one outer fifth of a range say that the range is off.
+TOP_TRIALS, MOST_OF_TOP = 10, 8
+# Pooled over the cells, in standard errors.
+AUDIT_Z = 2.5
+
+
+def edge_of_range(findings: Findings) -> Iterator[Check]:
+    """Best points that lie near an end of the range they were searched in."""
+    for name in HYPERPARAMETERS:
+        near = {cell.key: text for cell in findings.cells if (text := _near_edge(findings, cell, name))}
+        text = f"The best {name} lies near an end of the range searched, so the optimum may lie beyond: {told(near)}."
+        yield from about(near, name="edge_of_range", level="caution", message=text)
+
+
+def _near_edge(findings: Findings, cell: CellSummary, name: str) -> str:
+    """Where the best value lies, if it is near an end of its range or outside; else empty."""
+    value, dims = float(getattr(cell, name)), findings.table.spaces.get(cell.optimizer)
+    if dims is None or math.isnan(value):
+        return ""
+    distance = dims[name].edge_distance(value)
+    if distance >= EDGE_DECADES:
+        return ""
+    where = f"{distance:.2f} decades from the end" if distance >= 0 else f"{-distance:.2f} decades outside"
+    return f"{value:.3g}, {where} of {dims[name]}"
+
+
+def optimum_at_edge(findings: Findings) -> Iterator[Check]:
+    """Cells whose fitted optimum lies at one edge of the search space, and those in which it may lie anywhere."""
+    shares = {cell.key: findings.model(cell).estimates["edge_probability"].value for cell in findings.cells}
+    unsure = [cell for cell in findings.cells if (shares[cell.key] or 0.0) > EDGE_PROBABILITY]
+    edges = {cell.key: edge for cell in unsure if (edge := _edge(findings, cell))}
+    text = (
+        f"The fitted optimum lies at an edge of the search space: {told(edges)}. Extend the range by a decade there "
+        "and run again; more trials are owed, none is repeated."
+    )
+    yield from about(edges, name="optimum_at_edge", level="caution", message=text)
+    vague = {cell.key: f"{shares[cell.key]:.2f}" for cell in unsure if cell.key not in edges}
+    text = (
+        "Too noisy, or too flat, to say where the optimum is; it may as well lie at an edge of the search space (with "
+        f"probability): {told(vague)}. More trials or seeds would tell."
+    )
+    yield from about(vague, name="optimum_unclear", level="note", message=text)
+
+
+def _edge(findings: Findings, cell: CellSummary) -> str | None:
+    fitted = findings.landscapes[cell.backbone, cell.optimizer]
+    return edge_of(fitted) if isinstance(fitted, Landscape) else None
+
+
+def best_in_outer_fifth(findings: Findings) -> Iterator[Check]:
+    """Cells most of whose ten best trials lie in the lowest or the highest fifth of a range."""
+    trials = findings.table.trials
+    completed = trials[trials["status"] == TrialStatus.completed].dropna(subset=["lr", "weight_decay", "score"])
+    searched = completed[completed["phase"] != Phase.repeat]
+    best = searched.sort_values("score", ascending=False, kind="stable").groupby(CELL).head(TOP_TRIALS)
+    for name in HYPERPARAMETERS:
+        found = {
+            f"{backbone}/{optimizer}": text
+            for (backbone, optimizer), top in best.groupby(CELL)
+            if (text := _outer_fifth(findings.table.spaces.get(str(optimizer)), top, name))
+        }
+        text = f"Most of the {TOP_TRIALS} best trials have {name} in one outer fifth of its range: {told(found)}."
+        yield from about(found, name="best_in_outer_fifth", level="caution", message=text)
+
+
+def _outer_fifth(dims: Dims | None, top: pd.DataFrame, name: str) -> str:
+    """The fifth in which most of the best trials of a cell lie; empty if there is none."""
+    if dims is None or len(top) < TOP_TRIALS:
+        return ""
+    values = top[name][top[name] > 0]
+    place = np.log10(values / dims[name].low) / dims[name].decades
+    counts = {"lowest": int((place < 0.2).sum()), "highest": int((place > 0.8).sum())}
+    return next((f"{count} in the {end}" for end, count in counts.items() if count >= MOST_OF_TOP), "")
+
+
+def unlike_ranges(findings: Findings) -> Iterator[Check]:
+    """Optimizers searched over ranges of other widths: what is a share of the range does not compare."""
+    spaces = findings.table.spaces
+    for name in HYPERPARAMETERS:
+        widths = {optimizer: dims[name].decades for optimizer, dims in spaces.items()}
+        if len(widths) < 2 or max(widths.values()) - min(widths.values()) < EDGE_DECADES:
+            continue
+        each = ", ".join(f"{optimizer} {width:.1f}" for optimizer, width in widths.items())
+        text = (
+            f"Ranges of {name} differ in width ({each} decades): shares of the search space, the cost of a random "
+            "setting and tuning curves do not compare between these optimizers; decades do."
+        )
+        yield Check(name="unlike_ranges", level="note", message=text)
+
+
+def no_landscape(findings: Findings) -> Iterator[Check]:
+    """Cells that were searched and have no landscape, by reason."""
+    reasons: dict[Reason, list[str]] = {}
+    for cell in findings.cells:
+        model = findings.model(cell).model
+        if isinstance(model, NoLandscape) and model.reason not in (Reason.NOT_SEARCHED,):
+            reasons.setdefault(model.reason, []).append(cell.key)
+    for reason, cells in reasons.items():
+        text = f"No landscape in {len(cells)} cell(s), {listed(cells)}: {reason.sentence} ({reason})."
+        yield from about(cells, name="no_landscape", level="caution", message=text)
+
+
+def censored(findings: Findings) -> Iterator[Check]:
+    """How much was stopped, and whether the audit contradicts the model."""
+    trials = findings.table.trials
+    stopped = int((trials["status"] == TrialStatus.stopped).sum())
+    if not stopped:
+        return
+    checked = [
+        m.validation for m in (findings.model(cell).model for cell in findings.cells) if m.validation is not None
+    ]
+    audits = [found.audit_z for found in checked if found.num_audit]
+    text = f"{stopped} of {len(trials)} trials were stopped early: what they would have reached is modelled."
+    if not audits:
+        yield Check(name="censored", level="note", message=f"{text} No audited trial tests the model there.")
+        return
+    pooled = sum(audits) / math.sqrt(len(audits))
+    text = f"{text} Trials exempt from stopping differ from the model by z = {pooled:.1f} over {len(audits)} cells."
+    level = "caution" if abs(pooled) > AUDIT_Z else "note"
+    yield Check(name="censored", level=level, message=text)
+
+
+def tolerance_above_usual(findings: Findings) -> Iterator[Check]:
+    if findings.landscapes and findings.tolerance > EPSILON:
+        text = (
+            f"The noise of most cells is too large to tell settings {EPSILON:g} point apart: widths of good regions "
+            f"are stated at {findings.tolerance:g} points."
+        )
+        yield Check(name="tolerance", level="note", message=text)

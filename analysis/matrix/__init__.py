@@ -1,0 +1,1 @@
+"""The matrix of cell values: coupling, failures, the order of the optimizers."""

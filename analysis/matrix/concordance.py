@@ -1,0 +1,105 @@
+"""Whether backbones agree on the order of the optimizers.
+
+Notation: ranks[b, o], 1 = best within its backbone, ties share their mean rank; m backbones, k optimizers.
+Sources: Friedman (1937) and Kendall & Babington Smith (1939), with the correction for ties; Demsar, JMLR 7 (2006),
+for the critical difference. Backbones of one family are no independent judges: hence W within and without each class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2, rankdata, spearmanr, studentized_range
+
+from bocb_tune.analysis.arrays import Flags
+from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.matrix.resample import interval, resampled
+from bocb_tune.analysis.matrix.twoway import Matrix, refusal
+
+MIN_CONCORDANCE_SHAPE = (4, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concordance:
+    """How far the backbones agree on the order of the optimizers."""
+
+    w: float
+    """Kendall's W in [0, 1]: 1 if all order them alike; NaN if every backbone ties them all."""
+    chi2: float
+    """Friedman's statistic."""
+    df: int
+    ranks: Matrix
+    """[backbones, optimizers], 1 = best within its backbone, ties share their mean rank."""
+
+    @property
+    def p(self) -> float:
+        """Chance of a statistic as large if no optimizer were better than another."""
+        return float(chi2.sf(self.chi2, self.df))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassAgreement:
+    """High within and low between: the order of the optimizers is shared inside the class, not across it."""
+
+    within: Estimate
+    """Kendall's W of the class."""
+    without: Estimate
+    """Kendall's W of all other backbones."""
+    between: float
+    """Spearman correlation of the mean ranks inside and outside, NaN if there is none."""
+
+
+def concordance(values: Matrix) -> Concordance:
+    """Kendall's W over the rows of a complete matrix.
+
+    Args:
+        values: [backbones, optimizers], finite, larger is better.
+    """
+    ranks = rankdata(-values, axis=1)
+    m, k = values.shape
+    w = float(_kendall_w(ranks))
+    return Concordance(w=w, chi2=m * (k - 1) * w, df=k - 1, ranks=ranks)
+
+
+def agreement(values: Matrix, rng: np.random.Generator) -> Estimate:
+    """Kendall's W as it may be stated: the metrics' D8, interval by drawing backbones again."""
+    if reason := refusal(values, MIN_CONCORDANCE_SHAPE):
+        return Estimate(value=None, reason=reason)
+    found = concordance(values)
+    if np.isnan(found.w):
+        return Estimate(value=None, reason=Reason.DEGENERATE_VARIANCE)
+    lo, hi = interval(_kendall_w(found.ranks[resampled(len(values), rng)]))
+    method = f"Kendall's W with ties, Friedman chi2 {found.chi2:.1f} on {found.df} df, p = {found.p:.2g}"
+    return Estimate(value=found.w, lo=lo, hi=hi, method=f"{method}; bootstrap over backbones")
+
+
+def agreement_by_class(values: Matrix, classes: Sequence[str], rng: np.random.Generator) -> dict[str, ClassAgreement]:
+    """Agreement within each class of backbones, among all others, and between the two."""
+    kind = np.asarray(classes)
+    return {name: _class_agreement(values, kind == name, rng) for name in dict.fromkeys(classes)}
+
+
+def critical_difference(num_backbones: int, num_optimizers: int, alpha: float = 0.05) -> float:
+    """Difference of mean ranks above which two optimizers are told apart (Nemenyi's test)."""
+    q = studentized_range.ppf(1 - alpha, num_optimizers, np.inf) / np.sqrt(2)
+    return float(q * np.sqrt(num_optimizers * (num_optimizers + 1) / (6 * num_backbones)))
+
+
+def _kendall_w(ranks: Matrix) -> Matrix:
+    """W of each matrix of ranks [..., backbones, optimizers]; NaN where all is tied."""
+    m, k = ranks.shape[-2:]
+    spread = np.sum((ranks.sum(axis=-2) - m * (k + 1) / 2) ** 2, axis=-1)
+    # The spread of a row's ranks is (k^3 - k) / 12 less (n^3 - n) / 12 for each tie of n: the correction for ties.
+    most = m * np.sum((ranks - (k + 1) / 2) ** 2, axis=(-2, -1))
+    return np.where(most > 0, spread / np.where(most > 0, most, 1.0), np.nan)
+
+
+def _class_agreement(values: Matrix, inside: Flags, rng: np.random.Generator) -> ClassAgreement:
+    within, without = agreement(values[inside], rng), agreement(values[~inside], rng)
+    between = np.nan
+    if within.value is not None and without.value is not None:
+        means = [rankdata(-values[kept], axis=1).mean(axis=0) for kept in (inside, ~inside)]
+        between = float(spearmanr(*means).statistic) if min(np.ptp(mean) for mean in means) > 0 else np.nan
+    return ClassAgreement(within=within, without=without, between=between)

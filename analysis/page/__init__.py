@@ -1,0 +1,1 @@
+"""The report as a page: words, sections, plots as values, and their drawing."""

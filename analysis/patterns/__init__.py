@@ -1,0 +1,1 @@
+"""Patterns in the weights of kept checkpoints."""

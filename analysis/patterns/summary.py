@@ -1,0 +1,151 @@
+"""Parameter patterns: the statistics of all layers of a model, summed up by run and compared between optimizers.
+
+Eigenvalues of one matrix are no independent draws, so that no interval of a layer carries over to another training: the
+unit of inference is the training seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.intervals import welch_interval
+from bocb_tune.analysis.patterns import spectra as s
+from bocb_tune.analysis.patterns.spectra import Layer
+
+NUM_COMPONENTS: dict[str, Callable[[int], int]] = {
+    "1": lambda _: 1,
+    "5": lambda _: 5,
+    "tenth": lambda count: math.ceil(0.1 * count),
+}
+"""Principal components whose energy is told, of as many as there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """One number per layer; none has a good direction by itself."""
+
+    tag: str
+    """Of the catalogue, such as E1."""
+    key: str
+    name: str
+    """As the report shows it."""
+    source: str
+    compute: Callable[[Layer], Estimate]
+
+
+CLAUSET = "Clauset, Shalizi & Newman 2009, arXiv:0706.1062; Martin & Mahoney 2018, arXiv:1810.01075"
+MARTIN = "Martin & Mahoney 2018, arXiv:1810.01075"
+ROY = "Roy & Vetterli 2007, EUSIPCO"
+LI = "Li et al. 2024, arXiv:2410.06373, named there"
+
+
+PATTERNS: tuple[Pattern, ...] = (
+    Pattern(tag="E1", key="alpha", name="exponent of the tail", source=CLAUSET, compute=s.alpha),
+    Pattern(
+        tag="E1",
+        key="alpha_by_position",
+        name="exponent of the tail, kernel positions apart",
+        source=CLAUSET,
+        compute=s.alpha_by_position,
+    ),
+    Pattern(tag="E2", key="stable_rank", name="stable rank", source=MARTIN, compute=s.stable_rank),
+    Pattern(tag="E3", key="entropy", name="entropy of the spectrum", source=MARTIN, compute=s.entropy),
+    Pattern(tag="E3", key="effective_rank", name="effective rank", source=ROY, compute=s.effective_rank),
+    Pattern(tag="E4", key="frobenius_norm", name="L2 norm", source=LI, compute=s.frobenius_norm),
+    Pattern(tag="E4", key="rms", name="rms of a weight", source=LI, compute=s.rms),
+    Pattern(tag="E4", key="spectral_norm", name="spectral norm", source=MARTIN, compute=s.spectral_norm),
+    *(
+        Pattern(
+            tag="E5",
+            key=f"pca_energy_{name}" if centred else f"pca_energy_{name}_uncentred",
+            name=f"PCA energy of {name}" + ("" if centred else ", columns not centred"),
+            source=LI,
+            compute=partial(s.energy, components=components, centred=centred),
+        )
+        for centred in (True, False)
+        for name, components in NUM_COMPONENTS.items()
+    ),
+    Pattern(tag="E5", key="pca_components_90", name="components for 90 %", source=LI, compute=s.components90),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPatterns:
+    """What was found in one layer."""
+
+    name: str
+    depth: float
+    shape: tuple[int, int]
+    estimates: Mapping[str, Estimate]
+    """By key of `PATTERNS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPatterns:
+    """What was found in the model of one trial."""
+
+    backbone: str
+    optimizer: str
+    trial: str
+    layers: tuple[LayerPatterns, ...]
+
+    def profile(self, key: str) -> Array:
+        """A pattern over the layers that have it: [layers, 2], depth and value."""
+        found = [(layer.depth, layer.estimates[key].value) for layer in self.layers]
+        return np.array([(depth, value) for depth, value in found if value is not None]).reshape(-1, 2)
+
+    def summary(self, key: str) -> Estimate:
+        """Median over the layers that have the pattern; the interval is their quartiles."""
+        values = self.profile(key)[:, 1]
+        if len(values) == 0:
+            return Estimate(value=None, reason=Reason.TOO_FEW_EIGS)
+        lo, middle, hi = (float(value) for value in np.quantile(values, (0.25, 0.5, 0.75)))
+        method = f"median and quartiles of {len(values)} of {len(self.layers)} layers"
+        return Estimate(value=middle, lo=lo, hi=hi, level=0.5, method=method, counts=Counts(n_trials=1, n_seeds=1))
+
+
+def measure(layer: Layer) -> LayerPatterns:
+    """All patterns of a layer."""
+    rows, columns = layer.weight.shape
+    estimates = {pattern.key: pattern.compute(layer) for pattern in PATTERNS}
+    return LayerPatterns(name=layer.name, depth=layer.depth, shape=(rows, columns), estimates=estimates)
+
+
+def contrast(first: Sequence[RunPatterns], second: Sequence[RunPatterns], key: str) -> Estimate:
+    """How much larger a pattern is in the second group of runs than in the first, layer by layer.
+
+    Args:
+        first: one run a seed, of one cell.
+        second: the same of another cell of the same backbone.
+
+    Returns:
+        The difference of the groups' means of each run's median deviation, over the layers that all runs share, from
+        the layer's mean over all runs; Welch's interval over seeds where each group has two or more.
+    """
+    values = _shared_layers([*first, *second], key)
+    counts = Counts(n_trials=len(values), n_seeds=min(len(first), len(second)))
+    if values.shape[1] == 0:
+        return Estimate(value=None, reason=Reason.TOO_FEW_EIGS, counts=counts)
+    deviation = np.median(values - values.mean(axis=0), axis=1)
+    groups = deviation[: len(first)], deviation[len(first) :]
+    difference = float(groups[1].mean() - groups[0].mean())
+    method = f"median over {values.shape[1]} paired layers"
+    if min(len(first), len(second)) < 2:
+        return Estimate(value=difference, method=method, counts=counts, reason=Reason.TOO_FEW_REPLICATES)
+    sds = float(groups[0].std(ddof=1)), float(groups[1].std(ddof=1))
+    lo, hi = welch_interval(difference, sds, (len(first), len(second)))
+    return Estimate(value=difference, lo=lo, hi=hi, method=f"{method}, Welch's t over seeds", counts=counts)
+
+
+def _shared_layers(runs: Sequence[RunPatterns], key: str) -> Array:
+    """[runs, layers], of the layers in which every run has the pattern."""
+    found = [{layer.name: layer.estimates[key].value for layer in run.layers} for run in runs]
+    shared = [name for name in found[0] if all(values.get(name) is not None for values in found)]
+    return np.array([[values[name] for name in shared] for values in found], dtype=float)

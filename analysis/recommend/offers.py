@@ -1,0 +1,140 @@
+"""What one optimizer offers on a backbone for a number of trials: where to begin, where to search, what to expect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from bocb_tune.analysis.arrays import Array, Flags
+from bocb_tune.analysis.cell import surface
+from bocb_tune.analysis.cell.landscape import Landscape
+from bocb_tune.analysis.cell.sensitivity import EPSILON
+from bocb_tune.analysis.cell.surface import Grid
+from bocb_tune.analysis.estimate import Counts
+from bocb_tune.analysis.tuning.settings import Setting, at_node
+
+CAUTIOUS = 0.1
+"""With a single trial the setting with the best of this quantile of its score is taken."""
+SEARCHES, MOST_TRIALS = 64, 256
+"""Random searches simulated, and trials beyond which they find no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchBox:
+    """Where to search."""
+
+    lr: tuple[float, float]
+    weight_decay: tuple[float, float] | None
+    """None if only weight decay 0 is worth a trial."""
+    zero: bool
+    """Whether weight decay 0 is worth trials."""
+
+    def __str__(self) -> str:
+        ends = [] if self.weight_decay is None else [_ends(self.weight_decay)]
+        decay = " or ".join([*ends, *(["0"] if self.zero else [])])
+        return f"lr {_ends(self.lr)}, weight decay {decay}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """F1 for one optimizer."""
+
+    setting: Setting
+    """The first trial."""
+    box: SearchBox
+    merit: float
+    """What offers are chosen by, points: a low quantile of the score of one trial, or the expected score of several."""
+    expected: float
+    """Points."""
+    draws: Array
+    """Draws of the expected score [draws]."""
+    robustness: tuple[float, float]
+    """Near-optimal volume and divergence margin in decades: the larger the safer."""
+    counts: Counts
+
+
+def make_offer(cell: Landscape, trials: int, rng: np.random.Generator) -> Offer:
+    """The best use of a number of trials.
+
+    One trial is placed where a low quantile of its score is best, noise and divergence included. Of several the first
+    is the best setting, the others are random ones of the box around it; the best score of all is selected.
+    """
+    near = np.asarray(cell.mean >= cell.mean.max() - EPSILON)
+    inside = _bounding(near, cell.grid)
+    if trials == 1:
+        caution = cautious_score(cell)
+        row, column = map(int, surface.argmax(caution))
+        merit, expected, draws = float(caution[row, column]), float(cell.mean[row, column]), cell.draws[:, row, column]
+    else:
+        row, column = cell.best_node
+        values = _search(cell, inside, min(trials, MOST_TRIALS), rng)
+        merit, expected, draws = float(values[0]), float(values[0]), values[1:]
+    volume = float(np.sum(near * cell.grid.weights))
+    margin = float(np.mean(cell.divergence_lr)) - float(cell.grid.u[cell.best_node[0]])
+    return Offer(
+        setting=at_node(cell.grid, row, column),
+        box=box_of(near, cell.grid),
+        merit=merit,
+        expected=expected,
+        draws=draws.astype(float),
+        robustness=(volume, margin),
+        counts=cell.counts,
+    )
+
+
+def cautious_score(cell: Landscape) -> Array:
+    """Quantile `CAUTIOUS` of the score of one run at each node [lr, decay], points.
+
+    A run diverges with probability p; the score of one that does not is taken as normal about (e - p floor) / (1 - p),
+    with the variance of e over the draws and of the noise.
+    """
+    p = cell.divergence
+    stays = p < CAUTIOUS
+    safe = np.where(stays, p, 0.0)
+    score = (cell.mean - safe * cell.floor) / (1 - safe)
+    sd = np.hypot(cell.draws.std(axis=0), cell.noise)
+    return np.where(stays, score + sd * ndtri((CAUTIOUS - safe) / (1 - safe)), cell.floor)
+
+
+def box_of(near: Flags, grid: Grid) -> SearchBox:
+    """The box that bounds some nodes [lr, decay]."""
+    rows = np.flatnonzero(near.any(axis=1))
+    columns = np.flatnonzero(near[:, : grid.num_decay].any(axis=0))
+    low, high = (float(10 ** grid.u[row]) for row in (rows[0], rows[-1]))
+    decays = [float(10 ** grid.v[column]) for column in (columns[0], columns[-1])] if len(columns) else None
+    return SearchBox(
+        lr=(low, high),
+        weight_decay=(decays[0], decays[1]) if decays else None,
+        zero=bool(near[:, grid.num_decay :].any()),
+    )
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2g} to {interval[1]:.2g}"
+
+
+def _bounding(near: Flags, grid: Grid) -> Flags:
+    """Nodes of that box [lr, decay]."""
+    rows, columns = (np.asarray(near.any(axis=axis)) for axis in (1, 0))
+    zero = columns[grid.num_decay :]
+    return np.outer(_span(rows), np.concatenate([_span(columns[: grid.num_decay]), zero]))
+
+
+def _span(flags: Flags) -> Flags:
+    """True from the first to the last True."""
+    return np.logical_or.accumulate(flags) & np.logical_or.accumulate(flags[::-1])[::-1]
+
+
+def _search(cell: Landscape, inside: Flags, trials: int, rng: np.random.Generator) -> Array:
+    """Mean true score of the setting selected [1 + draws], the mean surface first; the same searches for all."""
+    weights = (cell.grid.weights * inside).ravel()
+    tried = rng.choice(weights.size, size=(SEARCHES, trials), p=weights / weights.sum())
+    tried[:, 0] = np.ravel_multi_index(cell.best_node, cell.mean.shape)
+    noise = cell.noise * rng.standard_normal(tried.shape)
+    nodes = np.unravel_index(tried, cell.mean.shape)
+    true = np.concatenate([cell.mean[nodes][None], cell.surfaces.at(*nodes)])
+    picked = (true + noise).argmax(axis=-1)[..., None]
+    chosen: Array = np.take_along_axis(true, picked, axis=-1)[..., 0].mean(axis=-1)
+    return chosen

@@ -1,0 +1,220 @@
+"""One optimizer for all backbones: mean and worst regret, who might be best, and a check on backbones left out.
+
+Values are a stack [1 + draws, backbones, optimizers] of points, the estimate itself first; a table of single scores is
+a stack of one. Regret is against the best optimizer of the same backbone in the same draw. Tags such as F2 are those of
+the metrics' catalogue in the documentation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from bocb_tune.analysis import draws as drawn
+from bocb_tune.analysis.arrays import Array, Index
+from bocb_tune.analysis.cell.sensitivity import EPSILON
+from bocb_tune.analysis.estimate import Counts, Estimate
+from bocb_tune.analysis.families import plain
+
+MIN_BACKBONES, MIN_OPTIMIZERS = 5, 3
+LIKELY = 0.5
+REPLICATES = 4000
+BASELINES = {"adamw": "AdamW", "sgd": "SGD", "sgdm": "SGD"}
+"""What is used without thinking, by optimizer as it is spelled plainly."""
+METHOD = "bootstrap over backbones"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """F2 of one optimizer."""
+
+    mean_regret: Estimate
+    """Points, over backbones."""
+    worst_regret: Estimate
+    mean_rank: Estimate
+    """1 is best."""
+    p_least_regret: float
+    """Probability of the least mean regret."""
+    p_best_rank: float
+    """Probability of the best mean rank."""
+    pareto: bool
+    """No other is better in mean or worst regret without being worse in the other."""
+    tied: bool
+    """Within `EPSILON` points of the least mean regret with a probability of at least `LIKELY`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; estimates as in `metrics.json`."""
+        plain = {key: getattr(self, key) for key in ("p_least_regret", "p_best_rank", "pareto", "tied")}
+        return {key: getattr(self, key).to_json() for key in ("mean_regret", "worst_regret", "mean_rank")} | plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """F2."""
+
+    backbones: tuple[str, ...]
+    pick: str
+    """Least mean regret, ties by the worst."""
+    standings: Mapping[str, Standing]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; estimates as in `metrics.json`."""
+        return {
+            "pick": self.pick,
+            "backbones": list(self.backbones),
+            "optimizers": {name: each.to_json() for name, each in self.standings.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """F3: what the recommendation would have cost on each backbone, had it been the new one."""
+
+    picks: Mapping[str, str]
+    """By backbone: the pick of the others."""
+    regret: Mapping[str, float]
+    """By backbone, points."""
+    mean: Estimate
+    """Over backbones."""
+    always: Mapping[str, Estimate]
+    """Mean regret of using one optimizer throughout: the best in hindsight; AdamW and SGD where the grid has them."""
+    gain: Mapping[str, Estimate]
+    """Points by which the recommendation is better than each of them, paired by backbone."""
+
+    def beats(self, optimizer: str) -> bool:
+        """Whether it is better beyond doubt."""
+        low = self.gain[optimizer].lo
+        return low is not None and low > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; estimates as in `metrics.json`."""
+        tables = {key: {name: e.to_json() for name, e in getattr(self, key).items()} for key in ("always", "gain")}
+        return {"picks": dict(self.picks), "regret": dict(self.regret), "mean": self.mean.to_json(), **tables}
+
+    def lines(self) -> tuple[str, ...]:
+        """The same in words."""
+        counts = Counter(self.picks.values()).most_common()
+        picked = ", ".join(f"{name} {times} of {len(self.picks)} times" for name, times in counts)
+        first = (
+            f"Each backbone left out in turn, the others pick {picked}; mean regret there {_span(self.mean)} points."
+        )
+        return (first, *(self._against(name) for name in self.always))
+
+    def _against(self, name: str) -> str:
+        verdict = "better beyond doubt" if self.beats(name) else "not better beyond doubt"
+        return (
+            f"Always {name}: {_span(self.always[name])}; the recommendation is {verdict}, by {_span(self.gain[name])}."
+        )
+
+
+def rank_optimizers(
+    values: Array, backbones: tuple[str, ...], optimizers: tuple[str, ...], counts: Counts, rng: np.random.Generator
+) -> Ranking:
+    """F2 from a stack of complete tables."""
+    replicates, times = _replicates(values, rng)
+    regret, ranks = _regret(replicates), rankdata(-replicates, axis=2)
+    chosen = times > 0
+    mean = np.einsum("rb,rbo->ro", times, regret) / len(backbones)
+    worst = np.where(chosen[:, :, None], regret, 0).max(axis=1)
+    rank = np.einsum("rb,rbo->ro", times, ranks) / len(backbones)
+    p_regret, p_rank = _share_best(mean[1:]), _share_best(rank[1:])
+    tied = (mean[1:] - mean[1:].min(axis=1, keepdims=True) <= EPSILON).mean(axis=0) >= LIKELY
+    standings = {
+        name: Standing(
+            mean_regret=_estimate(mean[:, o], "points", counts),
+            worst_regret=_estimate(worst[:, o], "points", counts),
+            mean_rank=_estimate(rank[:, o], "rank", counts),
+            p_least_regret=float(p_regret[o]),
+            p_best_rank=float(p_rank[o]),
+            pareto=not _dominated(mean[0], worst[0], o),
+            tied=bool(tied[o]),
+        )
+        for o, name in enumerate(optimizers)
+    }
+    return Ranking(backbones=backbones, pick=optimizers[_pick(regret[0])], standings=standings)
+
+
+def leave_one_out(
+    values: Array,
+    others: Array,
+    backbones: tuple[str, ...],
+    optimizers: tuple[str, ...],
+    counts: Counts,
+    rng: np.random.Generator,
+) -> HeldOut:
+    """F3.
+
+    Args:
+        values: the stack in which the held-out backbones are scored.
+        others: [held out, backbones, optimizers], the table the pick is made from when one backbone is held out,
+            without what was learnt on it; its own row is not looked at.
+    """
+    names = range(len(backbones))
+    picks = np.array([_pick(_regret(np.delete(others[b], b, axis=0))) for b in names])
+    baselines = {name: np.full(len(backbones), o) for o, name in enumerate(optimizers) if plain(name) in BASELINES}
+    hindsight = _pick(_regret(values[0]))
+    baselines[optimizers[hindsight]] = np.full(len(backbones), hindsight)
+    replicates, times = _replicates(values, rng)
+    regret = _regret(replicates)
+    taken = _mean_of(regret, picks, times)
+    always = {name: _mean_of(regret, column, times) for name, column in baselines.items()}
+    return HeldOut(
+        picks={backbones[b]: optimizers[picks[b]] for b in names},
+        regret={backbones[b]: float(regret[0, b, picks[b]]) for b in names},
+        mean=_estimate(taken, "points", counts),
+        always={name: _estimate(mean, "points", counts) for name, mean in always.items()},
+        gain={name: _estimate(mean - taken, "points", counts) for name, mean in always.items()},
+    )
+
+
+def _replicates(values: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The estimate and its replicates [1 + replicates, backbones, optimizers], and how often each backbone is in them
+    [1 + replicates, backbones]."""
+    draws = values[1:] if len(values) > 1 else values
+    picked = drawn.pick_draws(draws[..., None], rng, REPLICATES)[..., 0]
+    times = drawn.resampled_backbones(values.shape[1], rng, REPLICATES)
+    return np.concatenate([values[:1], picked]), np.concatenate([np.ones_like(times[:1]), times])
+
+
+def _regret(values: Array) -> Array:
+    """Against the best of each row [..., backbones, optimizers]."""
+    regret: Array = values.max(axis=-1, keepdims=True) - values
+    return regret
+
+
+def _pick(regret: Array) -> int:
+    """Least mean regret, ties by the worst, from [backbones, optimizers]."""
+    return int(np.lexsort((regret.max(axis=0), np.round(regret.mean(axis=0), 9)))[0])
+
+
+def _dominated(mean: Array, worst: Array, o: int) -> bool:
+    as_good = (mean <= mean[o]) & (worst <= worst[o])
+    return bool(np.any(as_good & ((mean < mean[o]) | (worst < worst[o]))))
+
+
+def _mean_of(regret: Array, columns: Index, times: Array) -> Array:
+    """Mean regret of one optimizer per backbone [1 + replicates]."""
+    taken = regret[:, np.arange(len(columns)), columns]
+    mean: Array = (taken * times).sum(axis=1) / len(columns)
+    return mean
+
+
+def _share_best(values: Array) -> Array:
+    """How often each optimizer has the smallest value [optimizers], from [replicates, optimizers]."""
+    best = values == values.min(axis=1, keepdims=True)
+    share: Array = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
+    return share
+
+
+def _estimate(values: Array, unit: str, counts: Counts) -> Estimate:
+    return drawn.estimate(float(values[0]), values[1:], unit=unit, counts=counts, method=METHOD)
+
+
+def _span(estimate: Estimate) -> str:
+    interval = "" if estimate.lo is None else f" ({estimate.lo:.2f} to {estimate.hi:.2f})"
+    return f"{estimate.value:.2f}{interval}"

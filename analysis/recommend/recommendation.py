@@ -1,0 +1,188 @@
+"""What a recommendation is made from, and what it says: as a value, as JSON and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.cell.tuning_curves import TuningCurve
+from bocb_tune.analysis.estimate import Counts, Estimate, Reason, known
+from bocb_tune.analysis.recommend.offers import SearchBox
+from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
+from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost
+from bocb_tune.analysis.tuning.settings import Setting
+
+LIKELY = 0.5
+"""An optimizer is tied with the best if its regret is within `EPSILON` with at least this probability."""
+FROM_LANDSCAPES = "landscapes of the cells"
+FROM_SCORES = "one score per cell, taken as it is"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a recommendation is made from."""
+
+    backbones: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    scores: Array
+    """Value of each cell [backbones, optimizers], points, NaN where there is none."""
+    lr: Array
+    """Best setting seen in each cell [backbones, optimizers], NaN where not known."""
+    weight_decay: Array
+    landscapes: Mapping[tuple[str, str], Landscape | NoLandscape] = field(default_factory=dict)
+    """By (backbone, optimizer); empty for a source without settings."""
+    curves: Mapping[tuple[str, str], TuningCurve] = field(default_factory=dict)
+    """Tuning curve of every cell that has a landscape."""
+    counts: Counts
+    """Of all cells together."""
+    costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
+    """Of one trial, by (backbone, optimizer)."""
+
+    def cost(self, backbones: Sequence[str], optimizer: str, trials: int) -> Cost:
+        """Of so many trials, on average over some backbones."""
+        return mean_cost(self.costs.get((name, optimizer), NO_COST) for name in backbones).times(trials)
+
+    def of_backbone(self, backbone: str) -> dict[str, Landscape]:
+        """Landscapes of one backbone by optimizer."""
+        return {o: self._landscape(backbone, o) for o in self.optimizers if (backbone, o) in self.curves}
+
+    def of_optimizer(self, optimizer: str) -> dict[str, Landscape]:
+        """Landscapes of one optimizer by backbone."""
+        return {b: self._landscape(b, optimizer) for b in self.backbones if (b, optimizer) in self.curves}
+
+    def not_judged(self, backbone: str) -> tuple[tuple[str, Reason], ...]:
+        """Optimizers without a landscape on a backbone, and why."""
+        missing = [name for name in self.optimizers if (backbone, name) not in self.curves]
+        cells = ((name, self.landscapes.get((backbone, name))) for name in missing)
+        return tuple(
+            (name, cell.reason if isinstance(cell, NoLandscape) else Reason.NOT_SEARCHED) for name, cell in cells
+        )
+
+    def _landscape(self, backbone: str, optimizer: str) -> Landscape:
+        cell = self.landscapes[backbone, optimizer]
+        assert isinstance(cell, Landscape), "a cell with a tuning curve has a landscape"
+        return cell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """What to use, or why nobody can say."""
+
+    backbone: str | None
+    """None: for any backbone like those of the grid."""
+    trials: int
+    """How many one can pay."""
+    optimizer: str | None
+    """None where refused; `reason` and `detail` say why."""
+    setting: Setting | None = None
+    """What to try first; None where the source has no settings."""
+    box: SearchBox | None = None
+    """Where to search with the other trials."""
+    expected: Estimate
+    """Score to expect, points."""
+    p_best: float | None = None
+    """Probability that no other optimizer is better; None where the source does not let it be had."""
+    regret: Estimate
+    """What is lost if another optimizer would have been better, points."""
+    cost: Cost = NO_COST
+    """Of the trials, as those of the grid cost."""
+    tied: tuple[str, ...] = ()
+    """Other optimizers that are as good as far as the data can say, the more robust first."""
+    not_judged: tuple[tuple[str, Reason], ...] = ()
+    """Optimizers left out, and why."""
+    method: str = ""
+    reason: Reason | None = None
+    detail: str = ""
+
+    @classmethod
+    def refused(cls, backbone: str | None, trials: int, reason: Reason, detail: str) -> Recommendation:
+        """None, and why."""
+        none = Estimate(value=None, unit="points", reason=reason)
+        return cls(
+            backbone=backbone,
+            trials=trials,
+            optimizer=None,
+            expected=none,
+            regret=none,
+            reason=reason,
+            detail=detail,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; estimates as in `metrics.json`."""
+        plain = {key: getattr(self, key) for key in ("backbone", "trials", "optimizer", "p_best", "method", "detail")}
+        return plain | {
+            "lr": self.setting and self.setting.lr,
+            "weight_decay": self.setting and self.setting.weight_decay,
+            "box": self.box and asdict(self.box),
+            "expected": self.expected.to_json(),
+            "regret": self.regret.to_json(),
+            "cost": {name: known(value) for name, value in asdict(self.cost).items()},
+            "tied": list(self.tied),
+            "not_judged": {name: str(reason) for name, reason in self.not_judged},
+            "status": "refused" if self.optimizer is None else "ok",
+            "reason": self.reason,
+        }
+
+    def lines(self) -> tuple[str, ...]:
+        """The same in words."""
+        target = self.backbone or "a backbone like those of the grid"
+        budget = f"{self.trials} trial{'s' * (self.trials != 1)}"
+        if self.optimizer is None:
+            assert self.reason is not None
+            return (f"No recommendation for {target}: {self.reason.sentence} ({self.reason}). {self.detail}".strip(),)
+        first = f"For {target} and {budget}: {self.optimizer}{_in_words(self.setting)}."
+        search = f"Search the other {self.trials - 1} in {self.box}." if self.box and self.trials > 1 else ""
+        sure = "" if self.p_best is None else f"It is the best of the grid with probability {self.p_best:.2f}."
+        tied = f"As good as far as the data can say: {', '.join(self.tied)}." if self.tied else ""
+        missing = ", ".join(f"{name} ({reason})" for name, reason in self.not_judged)
+        left_out = f"Not judged: {missing}." if missing else ""
+        numbers = f"Expected score {_number(self.expected)}, regret {_number(self.regret)}."
+        cost = f"Cost, as in the grid: {self.cost}." if str(self.cost) else ""
+        lines = (first, search, numbers, sure, tied, cost, left_out, f"From {self.method}.")
+        return tuple(line for line in lines if line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class General:
+    """F2 and F3."""
+
+    recommendation: Recommendation
+    fixed: Ranking | None
+    """With one setting per optimizer on all backbones; for a source without landscapes, its scores."""
+    tuned: Ranking | None
+    """With the trials spent on each backbone; None for one trial or without landscapes."""
+    held_out: HeldOut | None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able."""
+        rankings = {"fixed": self.fixed, "tuned": self.tuned}
+        return {
+            **self.recommendation.to_json(),
+            **{name: ranking and ranking.to_json() for name, ranking in rankings.items()},
+            "held_out": self.held_out and self.held_out.to_json(),
+        }
+
+    def lines(self) -> tuple[str, ...]:
+        """The same in words."""
+        return self.recommendation.lines() + (self.held_out.lines() if self.held_out else ())
+
+
+def _in_words(setting: Setting | None) -> str:
+    return "" if setting is None else f", lr {setting.lr:.2g}, weight decay {setting.weight_decay:.2g}"
+
+
+def _number(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "not known"
+    interval = "" if estimate.lo is None else f" ({estimate.lo:.2f} to {estimate.hi:.2f})"
+    return f"{estimate.value:.2f}{interval}"
+
+
+def check_trials(trials: int) -> None:
+    """Raise ValueError unless a number of trials can be spent."""
+    if trials < 1:
+        raise ValueError(f"a recommendation needs at least 1 trial, not {trials}")

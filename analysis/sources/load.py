@@ -1,0 +1,260 @@
+"""Any source -> `TrialTable`: a run folder's journals, a trial table of one's own, or a published table."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bocb_tune.analysis.cache import Cache, code, fingerprint
+from bocb_tune.analysis.parallel import spread
+from bocb_tune.analysis.sources import paper
+from bocb_tune.analysis.sources.table import (
+    CELL,
+    TRIAL_COLUMNS,
+    Dims,
+    Source,
+    SourceError,
+    TrialTable,
+    granularity,
+    make_table,
+)
+from bocb_tune.analysis.sources.trial_file import SUFFIXES, read_trial_file
+from bocb_tune.journal import FOLDER, CellJournal, fold, has_header, read_journal
+from bocb_tune.space import Dim, read_space
+from bocb_tune.types import Objective, TrialRecord
+from bocb_tune.yaml_source import read_source
+
+FEWEST_PARALLEL = 48
+"""Fewer journals than this are read before other processes have started, and need not be kept as arrays."""
+
+
+def load(source: str, space_file: Path | None = None, cache: Path | None = None) -> TrialTable:
+    """Read a source.
+
+    Args:
+        source: a run folder, a CSV or Parquet trial table, or `paper:NAME`.
+        space_file: search space the trials were drawn from, for sources that do not bring their own.
+        cache: folder where the journals of a large run are kept as arrays from one reading to the next.
+
+    Raises:
+        SourceError: if the source does not exist, is empty, or cannot be read; the message says what to do.
+    """
+    table = _read(source, cache)
+    if space_file is None:
+        return table
+    return replace(table, spaces={**table.spaces, **_space(space_file, table)})
+
+
+def _read(source: str, cache: Path | None) -> TrialTable:
+    if source.startswith("paper:"):
+        return paper.published(source.removeprefix("paper:"))
+    path = Path(source)
+    if path.is_dir():
+        return read_journals(path, cache)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return read_trial_file(path)
+    found = "is neither a run folder nor a .csv or .parquet file" if path.exists() else "does not exist"
+    known = ", ".join(f"paper:{name}" for name in paper.TABLES)
+    raise SourceError(f"{source}: {found}; give a run folder, a .csv or .parquet trial table, or one of {known}")
+
+
+def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
+    """Read the journals of a run folder, finished or not."""
+    paths = [path for path in sorted((folder / FOLDER).glob("*.jsonl")) if has_header(path)]
+    if not paths:
+        raise SourceError(
+            f"{folder}: no journals in {folder / FOLDER}; give the folder a run wrote (runs/NAME by default)"
+        )
+    whole, each = _hashes_of(paths)
+    cells = _read_cells(paths, each, cache)
+    trials = pd.DataFrame((row for cell in cells for row in cell.rows), columns=TRIAL_COLUMNS).astype(_DTYPES)
+    curves = _curves(trials, cells)
+    objective = _objective(folder, cells)
+    return make_table(
+        trials,
+        curves,
+        objective=objective,
+        source=Source(kind="run", name=folder.resolve().name, sha256=whole),
+        notes=_journal_notes(cells),
+        garbled=tuple(problem for cell in cells for problem in cell.garbled),
+        rungs={cell.key: cell.rungs for cell in cells},
+        spaces=_run_spaces(folder),
+        cells=tuple(cell.key for cell in cells),
+        num_images=granularity(curves["score"].to_numpy()) if objective.unit == "points" else math.inf,
+        validated_on_test=any(cell.validated_on_test for cell in cells),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CellRows:
+    """One journal, reduced to what the tables hold: the events of a large run do not fit into memory together."""
+
+    key: tuple[str, str]
+    objective: Objective
+    garbled: tuple[str, ...]
+    torn: int
+    """Lines cut short by a crash."""
+    rungs: tuple[int, ...]
+    validated_on_test: bool
+    rows: list[tuple[Any, ...]]
+    """[trials], as `TRIAL_COLUMNS`."""
+    lengths: list[int]
+    """[trials], measurements of each."""
+    budget: NDArray[np.float64]
+    """[measurements]"""
+    score: NDArray[np.float64]
+    """[measurements]"""
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Reading makes millions of objects and no cycles; the collector, looking for some, takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_cells(paths: list[Path], hashes: list[str], cache: Path | None) -> list[_CellRows]:
+    if cache is None or len(paths) < FEWEST_PARALLEL:
+        return _read_all(paths)
+    names = [fingerprint(code(), str(path), content) for path, content in zip(paths, hashes, strict=True)]
+    kept = Cache(cache / "journals", (_CellRows, Objective))
+    return kept.all(names, lambda missing: _read_all([paths[place] for place in missing]))
+
+
+def _read_all(paths: list[Path]) -> list[_CellRows]:
+    return spread(_read_cell, paths, fewest=FEWEST_PARALLEL)
+
+
+def _read_cell(path: Path) -> _CellRows:
+    with _uncollected():
+        return _reduced(path)
+
+
+def _reduced(path: Path) -> _CellRows:
+    journal = read_journal(path)
+    records = fold(journal.cell, journal.events).values()
+    measured = [measurement for record in records for measurement in record.measurements]
+    try:
+        scores = np.array([measurement.metrics.get("score") for measurement in measured], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise SourceError(
+            f"{path}: a measurement's score is not a number ({error}); mend or delete its line"
+        ) from error
+    return _CellRows(
+        key=(journal.cell.backbone, journal.cell.optimizer),
+        objective=journal.objective,
+        garbled=tuple(str(problem) for problem in journal.problems if not problem.torn),
+        torn=sum(problem.torn for problem in journal.problems),
+        rungs=_rungs(journal),
+        validated_on_test=journal.settings.get("dataset", {}).get("validate_on") == "test",
+        rows=[_trial_row(record) for record in records],
+        lengths=[len(record.measurements) for record in records],
+        budget=np.array([measurement.budget for measurement in measured], dtype=float),
+        score=scores,
+    )
+
+
+def _curves(trials: pd.DataFrame, cells: list[_CellRows]) -> pd.DataFrame:
+    lengths = [length for cell in cells for length in cell.lengths]
+    curves = trials[[*CELL, "trial"]].loc[trials.index.repeat(lengths)]
+    return curves.assign(
+        budget=np.concatenate([cell.budget for cell in cells]), score=np.concatenate([cell.score for cell in cells])
+    )
+
+
+_DTYPES: Any = {
+    "lr": float,
+    "weight_decay": float,
+    "score": float,
+    "budget": float,
+    "max_budget": float,
+    "seed": "Int64",
+}
+
+
+def _trial_row(record: TrialRecord) -> tuple[Any, ...]:
+    hparams = record.hparams
+    return (
+        record.cell.backbone,
+        record.cell.optimizer,
+        record.id,
+        str(record.phase),
+        str(record.status),
+        hparams.get("lr", math.nan),
+        hparams.get("weight_decay", math.nan),
+        record.seed,
+        math.nan if record.score is None else record.score,
+        record.budget,
+        record.max_budget,
+        record.elapsed_s,
+        record.audit,
+        record.message.encode(errors="backslashreplace").decode(),  # it may name a file whose name is no Unicode
+    )
+
+
+def _objective(folder: Path, cells: list[_CellRows]) -> Objective:
+    objectives = {cell.objective for cell in cells}
+    if len(objectives) > 1:
+        names = " and ".join(sorted(f"{o.metric} in {o.unit} with floor {o.floor:g}" for o in objectives))
+        raise SourceError(f"{folder}: the journals score different things ({names}); analyse them apart")
+    return cells[0].objective
+
+
+def _journal_notes(cells: list[_CellRows]) -> tuple[str, ...]:
+    torn = sum(cell.torn for cell in cells)
+    text = (
+        f"{torn} journal(s) end in a line cut short by a crash; what it would have said is done again on the next run."
+    )
+    return (text,) if torn else ()
+
+
+def _rungs(journal: CellJournal) -> tuple[int, ...]:
+    return tuple(sorted({rung for event in journal.events for rung in event.get("rungs", ())}))
+
+
+def _hashes_of(paths: list[Path]) -> tuple[str, list[str]]:
+    """SHA-256 of all files together and of each."""
+    whole, each = hashlib.sha256(), []
+    for path in paths:
+        content = path.read_bytes()
+        whole.update(content)
+        each.append(hashlib.sha256(content).hexdigest())
+    return whole.hexdigest(), each
+
+
+def _space(path: Path, table: TrialTable) -> dict[str, Dims]:
+    space = read_space(path)
+    if space.optimizer not in table.optimizers:
+        known = ", ".join(table.optimizers)
+        raise SourceError(f"{path}: by its name the search space of {space.optimizer!r}, but the trials are of {known}")
+    return {space.optimizer: {"lr": space.lr, "weight_decay": space.weight_decay}}
+
+
+def _run_spaces(folder: Path) -> dict[str, Dims]:
+    """The spaces a run's resolved spec holds; none for journals that lost their spec."""
+    path = folder / "spec.yaml"
+    if not path.exists():
+        return {}
+    return {name: _dims(space) for name, space in read_source(path).value.get("search_spaces", {}).items()}
+
+
+def _dims(space: Mapping[str, Mapping[str, float]]) -> Dims:
+    return {
+        name: Dim(name=name, low=space[name]["low"], high=space[name]["high"], zero_mass=space[name].get("zero", 0.0))
+        for name in ("lr", "weight_decay")
+    }

@@ -1,0 +1,155 @@
+"""How far the best settings of one optimizer lie apart over backbones, in decades (the metrics' D10).
+
+    du = log10 lr* - log10 lr of a reference,     dv likewise for weight decay, which counts as none below 1e-6
+
+Drift is not cost: it may lie inside the flat region, so where a landscape is known du stands beside its half width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bocb_tune.analysis import draws as drawn
+from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.cell import surface
+from bocb_tune.analysis.cell.landscape import Landscape
+from bocb_tune.analysis.cell.sensitivity import EPSILON
+from bocb_tune.analysis.draws import Refused
+from bocb_tune.analysis.estimate import Estimate
+from bocb_tune.analysis.matrix.twoway import decompose
+from bocb_tune.analysis.tuning.settings import Cells, Setting, best_setting, without_common_ground
+
+MIN_BACKBONES = 4
+NO_DECAY = 1e-6
+"""Published weight decays up to this are settings without any."""
+HALF_DECADE = 0.5
+OFF = 1e-9
+"""Decades below which two published numbers are the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Distances of the settings from a reference."""
+
+    reference: Setting
+    lr: Array
+    """du [backbones], decades; NaN where no setting is known."""
+    weight_decay: Array
+    """dv [backbones], decades."""
+
+    @property
+    def mean_lr(self) -> float:
+        """Mean |du|."""
+        return float(np.nanmean(np.abs(self.lr)))
+
+    @property
+    def mean_weight_decay(self) -> float:
+        """Mean |dv|."""
+        return float(np.nanmean(np.abs(self.weight_decay)))
+
+    def share_beyond(self, decades: float = HALF_DECADE) -> float:
+        """Share of backbones with |du| above a distance."""
+        return float(np.mean(np.abs(self.lr[np.isfinite(self.lr)]) > decades + OFF))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellDrift:
+    """Drift of one cell that has a landscape."""
+
+    reference: Setting
+    lr: Estimate
+    """du, decades."""
+    weight_decay: Estimate
+    """dv, decades."""
+    half_widths: float
+    """du in half widths of the stretch within 1 point of the best: below 1 in size it hardly matters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LrVariance:
+    """What log10 lr* depends on: shares of its variance over a table of backbones and optimizers."""
+
+    optimizer: float
+    backbone: float
+    interaction: float
+    rms_interaction: float
+    """Root mean square per degree of freedom, decades."""
+
+
+def modal_setting(lr: Array, weight_decay: Array) -> Setting:
+    """Most frequent value of each, over backbones [backbones], NaN left out: the reference for published settings."""
+    return Setting(_mode(lr), _mode(np.where(weight_decay <= NO_DECAY, NO_DECAY, weight_decay)))
+
+
+def is_enough(lr: Array, weight_decay: Array) -> bool:
+    """Whether enough backbones have a setting [backbones], NaN where unknown."""
+    return bool(np.sum(np.isfinite(lr) & np.isfinite(weight_decay)) >= MIN_BACKBONES)
+
+
+def drift(lr: Array, weight_decay: Array, reference: Setting) -> Drift:
+    """D10 of one optimizer from its settings [backbones], NaN where unknown."""
+    return Drift(
+        reference=reference,
+        lr=np.log10(lr) - np.log10(reference.lr),
+        weight_decay=np.log10(np.maximum(weight_decay, NO_DECAY)) - np.log10(max(reference.weight_decay, NO_DECAY)),
+    )
+
+
+def landscape_drift(cells: Cells, reference: Setting) -> dict[str, CellDrift] | Refused:
+    """D10 of one optimizer from its landscapes, by backbone, with intervals from the best point of each draw.
+
+    Args:
+        cells: landscapes by backbone.
+        reference: the best common setting, or the published one.
+    """
+    if refused := without_common_ground(cells, MIN_BACKBONES):
+        return refused
+    return {name: _cell_drift(cell, reference) for name, cell in cells.items()}
+
+
+def drift_of_cells(cells: Mapping[str, CellDrift], backbones: Sequence[str]) -> Drift:
+    """The drifts of one optimizer's landscapes as those of settings [backbones], NaN where there is no landscape."""
+    place = [backbones.index(name) for name in cells]
+    du, dv = np.full(len(backbones), np.nan), np.full(len(backbones), np.nan)
+    du[place] = [cell.lr.value for cell in cells.values()]
+    dv[place] = [cell.weight_decay.value for cell in cells.values()]
+    return Drift(reference=next(iter(cells.values())).reference, lr=du, weight_decay=dv)
+
+
+def lr_variance(lr: Array) -> LrVariance:
+    """Two-way split of log10 lr* from a complete table [backbones, optimizers]."""
+    parts = decompose(np.log10(lr))
+    total = parts.ss_optimizer + parts.ss_backbone + parts.ss_interaction
+    return LrVariance(
+        optimizer=parts.ss_optimizer / total,
+        backbone=parts.ss_backbone / total,
+        interaction=parts.ss_interaction / total,
+        rms_interaction=float(np.sqrt(parts.ss_interaction / ((lr.shape[0] - 1) * (lr.shape[1] - 1)))),
+    )
+
+
+def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
+    grid = cell.grid
+    rows, columns = cell.peaks
+    decays = np.append(10 ** grid.v[: grid.num_decay], 0.0)
+    best = best_setting(cell)
+    all_lr = np.append(best.lr, 10 ** grid.u[rows])
+    all_decay = np.append(best.weight_decay, decays[np.minimum(columns, grid.num_decay)])
+    found = drift(all_lr, all_decay, reference)
+    lr, decay = (
+        drawn.estimate(x[0], x[1:], unit="decades", counts=cell.counts, method="best point of each draw")
+        for x in (found.lr, found.weight_decay)
+    )
+    width = float(surface.usable_decades(surface.lr_slice(cell.mean), grid.u, EPSILON)[0])
+    return CellDrift(reference=reference, lr=lr, weight_decay=decay, half_widths=2 * float(found.lr[0]) / width)
+
+
+def _mode(values: Array) -> float:
+    """Most frequent value; of several the one nearest the median in log10, then the smaller."""
+    known, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    tied = known[counts == counts.max()]
+    median = np.median(np.log10(values[np.isfinite(values)]))
+    return float(tied[np.argmin(np.round(np.abs(np.log10(tied) - median), 9))])

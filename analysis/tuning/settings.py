@@ -1,0 +1,119 @@
+"""Settings of one optimizer on several backbones: the best of each, the best common one, and what a setting scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bocb_tune.analysis.arrays import Array, Index
+from bocb_tune.analysis.cell import surface
+from bocb_tune.analysis.cell.landscape import Landscape
+from bocb_tune.analysis.cell.surface import Grid
+from bocb_tune.analysis.draws import Refused
+from bocb_tune.analysis.estimate import Reason
+
+Cells = Mapping[str, Landscape]
+"""Landscapes of one optimizer by backbone."""
+
+
+class Setting(NamedTuple):
+    """What is tuned."""
+
+    lr: float
+    weight_decay: float
+    """0 is a value."""
+
+
+def best_setting(cell: Landscape) -> Setting:
+    """Best node of the mean surface."""
+    return at_node(cell.grid, *cell.best_node)
+
+
+def common_default(cells: Cells, without: str = "") -> Setting:
+    """Best setting for the mean over backbones, one of them possibly left out; the cells share one box."""
+    grid = next(iter(cells.values())).grid
+    mean = np.mean([cell.mean for name, cell in cells.items() if name != without], axis=0)
+    row, column = surface.argmax(mean)
+    return at_node(grid, int(row), int(column))
+
+
+def common_defaults(cells: Cells) -> dict[str, Setting]:
+    """The best common setting, for each backbone: in-sample, hence optimistic."""
+    return dict.fromkeys(cells, common_default(cells))
+
+
+def held_out_defaults(cells: Cells) -> dict[str, Setting]:
+    """For each backbone the best common setting of the others."""
+    return {name: common_default(cells, without=name) for name in cells}
+
+
+def at_node(grid: Grid, row: int, column: int) -> Setting:
+    """The setting of a node."""
+    decay = 0.0 if column >= grid.num_decay else float(10 ** grid.v[column])
+    return Setting(float(10 ** grid.u[row]), decay)
+
+
+def score_at(values: Array, grid: Grid, settings: list[Setting]) -> Array:
+    """Surfaces [..., lr, decay] at some settings, bilinear in the logs [..., settings]; NaN outside the box."""
+    near = _Corners.of(grid, settings)
+    return near.mean(values[..., near.row, near.column])
+
+
+def draws_at(cell: Landscape, settings: list[Setting]) -> Array:
+    """Expected scores at some settings [1 + draws, settings], the mean surface first; NaN outside the box."""
+    near = _Corners.of(cell.grid, settings)
+    return near.mean(np.concatenate([cell.mean[near.row, near.column][None], cell.surfaces.at(near.row, near.column)]))
+
+
+def without_common_ground(cells: Cells, least: int) -> Refused | None:
+    """Why cells cannot be compared setting by setting, or None."""
+    if len(cells) < least:
+        detail = f"{len(cells)} backbones have a landscape, {least} are needed"
+        return Refused(reason=Reason.TOO_FEW_BACKBONES, detail=detail)
+    if len({cell.grid.box for cell in cells.values()}) > 1:
+        return Refused(reason=Reason.PRIOR_MISMATCH, detail="the backbones were searched over different boxes")
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Corners:
+    """The four nodes around some settings, and what each of them counts."""
+
+    row: Index
+    """[4, settings]"""
+    column: Index
+    weight: Array
+    """[4, settings], NaN outside the box."""
+
+    @classmethod
+    def of(cls, grid: Grid, settings: list[Setting]) -> _Corners:
+        lr, decay = np.array(settings, dtype=float).T
+        zero = decay == 0
+        row, down, in_row = _between(np.log10(lr), grid.box.lr, grid.num_lr)
+        v = np.log10(np.where(zero, 1.0, decay))
+        column, right, in_column = _between(v, grid.box.weight_decay, grid.num_decay)
+        column, right = np.where(zero, grid.shape[1] - 2, column), np.where(zero, 1.0, right)
+        weight = np.array([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+        inside = in_row & np.where(zero, grid.has_zero, in_column)
+        return cls(
+            row=np.array([row, row, row + 1, row + 1]),
+            column=np.array([column, column + 1, column, column + 1]),
+            weight=np.where(inside, weight, np.nan),
+        )
+
+    def mean(self, values: Array) -> Array:
+        """From the values at the nodes [..., 4, settings] that at the settings [..., settings]."""
+        return np.asarray((values * self.weight).sum(axis=-2))
+
+
+def _between(x: Array, ends: tuple[float, float], num: int) -> tuple[NDArray[np.intp], Array, NDArray[np.bool_]]:
+    """Node before each place, how far it is to the next one, and whether it lies in the range (but for rounding)."""
+    step = (x - ends[0]) / (ends[1] - ends[0]) * (num - 1)
+    inside = (step > -1e-9) & (step < num - 1 + 1e-9)
+    step = np.clip(step, 0, num - 1)
+    before = np.minimum(step.astype(np.intp), num - 2)
+    return before, step - before, inside
