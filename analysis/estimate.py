@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -109,6 +109,11 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """As in `metrics.json`: the counts beside the other fields."""
-        fields = asdict(self)
-        counts: dict[str, int] = fields.pop("counts")
-        return {**fields, **counts, "status": self.status}
+        own, counts = (_by_name(each) for each in (self, self.counts))
+        del own["counts"]
+        return {**own, **counts, "status": self.status}
+
+
+def _by_name(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass as they are: `asdict` copies them deeply, for a large grid many seconds of it."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}

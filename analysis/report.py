@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -81,8 +81,7 @@ def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
 def _write(folder: Path, table: TrialTable, cards: Cards, cells: Sequence[CellPage], values: dict[str, Any]) -> Path:
     for name in ("figures", "tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     table.trials.to_csv(folder / "tables" / "trials.csv", index=False)
     for each in (each for card in cards if isinstance(card, Card) for each in card.tables):
         each.frame.to_csv(folder / "tables" / f"{each.stem}.csv", index=False)

@@ -15,6 +15,7 @@ from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.matrix.cells import CellSummary, total_counts
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.parallel import spread
 from bocb_tune.analysis.recommend.backbone import recommend
 from bocb_tune.analysis.recommend.general import recommend_general
 from bocb_tune.analysis.recommend.recommendation import Evidence, General, Recommendation
@@ -26,6 +27,8 @@ from bocb_tune.analysis.tuning.settings import common_default, held_out_defaults
 from bocb_tune.analysis.tuning.transfer import Transfer, transfer
 from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 
+FEWEST_PARALLEL = 10
+"""Fewer backbones or optimizers than this are done before other processes have started."""
 TRIALS = 16
 """Trials a recommendation is made for unless asked otherwise."""
 
@@ -59,7 +62,13 @@ class TuningFindings:
     def per_backbone(self) -> Mapping[str, Recommendation]:
         """What to use on each backbone."""
         names = self.evidence.backbones
-        return {name: recommend(self.evidence, name, TRIALS, np.random.default_rng(SEED)) for name in names}
+        parts = [(self.evidence.only(name), name) for name in names]
+        return dict(zip(names, spread(_recommend, parts, fewest=FEWEST_PARALLEL), strict=True))
+
+
+def _recommend(part: tuple[Evidence, str]) -> Recommendation:
+    evidence, backbone = part
+    return recommend(evidence, backbone, TRIALS, np.random.default_rng(SEED))
 
 
 def evidence_of(
@@ -86,7 +95,6 @@ def evidence_of(
 
 def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> TuningFindings:
     """Everything that is had from the landscapes together."""
-    rng = np.random.default_rng(SEED)
     curves: dict[Key, TuningCurve | NoLandscape] = {}
     for key, cell in models.items():
         if cell.curve is not None:
@@ -94,10 +102,11 @@ def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> T
         elif isinstance(cell.model, NoLandscape):
             curves[key] = cell.model
     tuned = _best_of_each_backbone(models)
+    parts = [(evidence.of_optimizer(name), tuned) for name in evidence.optimizers]
     return TuningFindings(
         evidence=evidence,
-        ranks=budget_ranks(curves, rng),
-        optimizers={name: _optimizer(evidence.of_optimizer(name), tuned, rng) for name in evidence.optimizers},
+        ranks=budget_ranks(curves, np.random.default_rng(SEED)),
+        optimizers=dict(zip(evidence.optimizers, spread(_optimizer, parts, fewest=FEWEST_PARALLEL), strict=True)),
     )
 
 
@@ -111,7 +120,10 @@ def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
     return best
 
 
-def _optimizer(cells: dict[str, Landscape], tuned: Mapping[str, float], rng: np.random.Generator) -> OptimizerFindings:
+def _optimizer(part: tuple[dict[str, Landscape], Mapping[str, float]]) -> OptimizerFindings:
+    """Of one optimizer, whatever others there are; given the landscapes and the best score by backbone."""
+    cells, tuned = part
+    rng = np.random.default_rng(SEED)
     carried = transfer(cells, rng)
     gain = tunability(cells, held_out_defaults, rng)
     return OptimizerFindings(

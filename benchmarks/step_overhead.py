@@ -13,7 +13,7 @@ up, is left out. Three ratios: of the steps/s within epochs (training and valida
 the bare trials before and after it, so that a drift of the machine cancels (target: at least 0.97; the interval is a
 bootstrap over trials); the same from the fastest quarter of each side's epochs, which a noisy machine disturbs least;
 and of whole trials, with what the engine adds between epochs (a checkpoint and a report each) and between trials.
-Epochs of one second are the worst case of the last. Takes about 25 minutes.
+Epochs of one second are the worst case of the last. Takes about twelve minutes.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def ratio(engine_s: list[float], bare_s: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few short trials: a smoke test, not a measurement")
-    epochs, trials = (3, 4) if parser.parse_args().quick else (3, 61)
+    epochs, trials = (3, 4) if parser.parse_args().quick else (3, 31)
     rows = [fresh(compare, workers, epochs, trials) for workers in (1, 2)]
     columns = ["workers", "engine steps/s", "bare steps/s", "engine / bare", "fastest quarter", "whole trials", "n"]
     show("Steps/s, median (min-max), ratios with 95 % intervals; target for engine / bare: >= 0.97", columns, rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from bocb_tune.analysis.cell.landscape import CellTrials, Landscape
 from bocb_tune.analysis.cell.surface import Box, Grid, argmax
@@ -40,9 +40,9 @@ def bowl(u: Array, v: Array, centre: tuple[float, float] = CENTRE) -> Array:
     return 90 - 100 * (0.08 * (u - centre[0]) ** 2 + 0.02 * (v - centre[1]) ** 2) / 2
 
 
-def ridge(u: Array, v: Array) -> Array:
+def ridge(u: Array, v: Array, centre: tuple[float, float] = CENTRE) -> Array:
     """S2, in points."""
-    p, q = (u - CENTRE[0] + v - CENTRE[1]) / np.sqrt(2), (u - CENTRE[0] - v + CENTRE[1]) / np.sqrt(2)
+    p, q = (u - centre[0] + v - centre[1]) / np.sqrt(2), (u - centre[0] - v + centre[1]) / np.sqrt(2)
     return 90 - 100 * (0.08 * p**2 + 0.005 * q**2) / 2
 
 
@@ -87,9 +87,36 @@ class Planted:
         p = self.divergence(u)
         return (1 - p) * 100 * expit(self.logit(u, v)) + p * self.floor
 
+    def expected_on(self, grid: Grid) -> Array:
+        """The same on a grid [lr, decay]."""
+        return self.expected(grid.u[:, None], grid.v[None, :])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Textbook(Planted):
+    """A surface in points, with the same curves; whatever lies beyond the cliff diverges, and nothing else."""
+
+    surface: Callable[..., Array]
+    """Of u, v and the centre."""
+    centre: tuple[float, float] = CENTRE
+    hessian: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    box: Box = BOX
+    cliff: float = float("inf")
+
+    def logit(self, u: Array, v: Array) -> Array:
+        return np.asarray(logit(self.surface(u, v, self.centre) / 100))
+
+    def divergence(self, u: Array) -> Array:
+        return np.where(u > self.cliff, 1.0, 0.0)
+
+    def moved(self, decades: float) -> Textbook:
+        """With its optimum at another learning rate."""
+        return replace(self, centre=(self.centre[0] + decades, self.centre[1]))
+
 
 BOWL = Planted(centre=(-2.6, -3.3), hessian=(1.6, 0.0, 0.25))
 RIDGE = Planted(centre=(-2.2, -3.0), hessian=(0.9, 0.72, 0.9))
+S1, S2, S3 = Textbook(surface=bowl), Textbook(surface=ridge), Textbook(surface=bowl, cliff=-1.5)
 HARD = Planted(centre=(-1.6, -3.0), hessian=(1.2, 0.0, 0.2), crossing=0.45)
 
 

@@ -110,11 +110,14 @@ def test_cells_that_do_not_match_are_named_and_left_out(tmp_path: Path) -> None:
 
 
 def test_what_else_differs_is_said(tmp_path: Path) -> None:
-    dims = {"lr": Dim("lr", 1e-4, 1.0), "weight_decay": Dim("weight_decay", 1e-5, 1e-2, 0.1)}
+    dims = {
+        "lr": Dim(name="lr", low=1e-4, high=1.0),
+        "weight_decay": Dim(name="weight_decay", low=1e-5, high=1e-2, zero_mass=0.1),
+    }
     first = replace(table_of(tmp_path, "one", ADDITIVE), spaces={"x": dims, "y": dims})
     second = replace(
         first,
-        spaces={"x": {**dims, "weight_decay": Dim("weight_decay", 1e-6, 1e-2)}},
+        spaces={"x": {**dims, "weight_decay": Dim(name="weight_decay", low=1e-6, high=1e-2)}},
         validated_on_test=True,
         objective=replace(first.objective, metric="ap", floor=0.1),
         trials=first.trials.assign(max_budget=300.0),

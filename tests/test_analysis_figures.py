@@ -138,9 +138,9 @@ def tuning(grid: Grid) -> Plot:
     n = np.array([1.0, 2, 4, 8, 16, 32])
     value = 70 + 5 * np.log2(n) + grid.rng.normal(0, 3, (len(grid.optimizers), 1))
     value[-1] = np.nan if len(value) > 1 else value[-1]
-    return of_coupling.tuning_curves(
-        grid.optimizers, dict.fromkeys(grid.backbones, (n, value, value - 1, value + 1)), ""
-    )
+    observed = np.where(n <= 8, value + 0.5, np.nan)
+    curves = dict.fromkeys(grid.backbones, (n, value, value - 1, value + 1, observed))
+    return of_coupling.tuning_curves(grid.optimizers, curves, "")
 
 
 def coupling(grid: Grid) -> Plot:

@@ -63,15 +63,6 @@ def test_coverage_over_a_few_seeds(planted: Planted) -> None:
     assert min(coverage(planted, 60, 8).values()) >= 0.6
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [30, 60])
-@pytest.mark.parametrize("planted", [BOWL, RIDGE, HARD], ids=["bowl", "ridge", "hard"])
-def test_coverage(planted: Planted, count: int) -> None:
-    found = coverage(planted, count, 60)
-    print(count, planted, found)
-    assert min(found.values()) >= 0.80
-
-
 def test_errors_are_small() -> None:
     known = truth(BOWL)
     cells = [fitted(BOWL, 60, seed) for seed in range(6)]

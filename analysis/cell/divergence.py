@@ -19,22 +19,26 @@ from scipy.special import expit, logsumexp
 
 from bocb_tune.analysis.arrays import Array
 
-NUM_PLACE, NUM_STEEP = 61, 9
+NUM_PLACE, NUM_STEEP = 61, 13
 MARGIN = (1.0, 1.0)
 """Prior mean and sd of the decades from the best trial's learning rate to the line: good settings lie near it, as the
 largest stable step is close to the best one (Lewkowycz et al. 2020, arXiv:2003.02218)."""
-STEEPNESS = (float(np.log(5.0)), 0.8)
-"""Prior mean and sd of g: the line is crossed within about half a decade."""
+STEEPNESS = (float(np.log(8.0)), 1.2)
+"""Prior mean and sd of g: from a tenth to nine tenths within about half a decade, or a few times more or less."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values of s, in decades."""
-AT_ONCE, DELAY_MEAN = 0.5, 0.4
-"""Prior of s: this probability of no delay at all, and an exponential with this mean otherwise."""
+AT_ONCE, DELAY_MEAN = 0.2, 0.4
+"""Prior of s: this probability of no delay at all, and an exponential with this mean otherwise. A trial that is stopped
+at the first rung has often not seen its largest learning rate yet, which comes after the warm-up."""
 LEANS = np.linspace(-1.0, 1.0, 7)
 """Values of w: decades by which the line may move from the middle of the box to its edge."""
 LEAN_SD = 0.5
 MIN_GAIN = 1.0
 """Nats of leave-one-out log score that a leaning line must be better by."""
 LEAST = 1e-12
+TRUST = 0.5
+"""Power of the likelihood. The line is a stand-in for whatever makes trainings diverge: at full power a wrong shape is
+soon as sure of itself as a right one (Bissiri, Holmes and Walker, JRSS B 78, 2016; compared in docs/LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,7 @@ def _posterior(
         earlier = expit((u[late] - c[:, None] - w[:, None] * d[late] - s[:, None] * before) * np.exp(g)[:, None])
         chance[:, late] -= earlier
     chance = np.maximum(chance, LEAST)
-    log_weight = prior + np.log(chance).sum(axis=1)
+    log_weight = prior + TRUST * np.log(chance).sum(axis=1)
     weight = np.exp(log_weight - logsumexp(log_weight))
     score = float(-np.log(weight @ (1 / chance)).sum())
     keep = weight > 1e-7

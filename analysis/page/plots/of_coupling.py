@@ -148,21 +148,26 @@ def overview(optimizers: Names, mean_regret: Ranges, worst_regret: Ranges, where
 
 
 def tuning_curves(
-    optimizers: Names, curves: Mapping[str, tuple[Array, Array, Array, Array]], unit: str
+    optimizers: Names, curves: Mapping[str, tuple[Array, Array, Array, Array, Array]], unit: str
 ) -> TuningCurves:
     """Expected best score by number of trials.
 
     Args:
-        curves: by backbone, numbers of trials n [budgets] and value, lower and upper end [optimizers, budgets].
+        curves: by backbone, numbers of trials n [budgets]; value, lower and upper end, and value from the trials
+            themselves [optimizers, budgets], NaN where not known.
     """
+    has_observed = any(np.isfinite(each[-1]).any() for each in curves.values())
     return TuningCurves(
         stem="tuning-curves",
         title="What a budget of trials buys",
         caption="Expected score of the best of n random trials. Bands: 95 %, for the best three at the largest n where "
-        "there are many. A curve that rises late needs tuning; one that starts high does not.",
+        "there are many. A curve that rises late needs tuning; one that starts high does not."
+        + " Dots: the trials themselves, by the scores they were selected by, which are biased upwards."
+        * has_observed,
         optimizers=optimizers,
         panels=tuple(
-            TuningPanel(title=name, n=n, value=value, lo=lo, hi=hi) for name, (n, value, lo, hi) in curves.items()
+            TuningPanel(title=name, n=n, value=value, lo=lo, hi=hi, observed=observed)
+            for name, (n, value, lo, hi, observed) in curves.items()
         ),
         unit=unit,
     )

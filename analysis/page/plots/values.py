@@ -247,6 +247,8 @@ class TuningPanel:
     """[optimizers, budgets]"""
     lo: Array
     hi: Array
+    observed: Array
+    """Of the trials themselves, NaN where they carry none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,11 +42,13 @@ def budget(findings: Findings) -> Card | NotApplicable:
     )
 
 
-def _curves(findings: Findings, backbone: str) -> tuple[Array, Array, Array, Array]:
-    """Numbers of trials [budgets]; value and ends [optimizers, budgets]."""
-    rows = [_numbers(_modelled(findings, backbone, optimizer)) for optimizer in findings.table.optimizers]
+def _curves(findings: Findings, backbone: str) -> tuple[Array, Array, Array, Array, Array]:
+    """Numbers of trials [budgets]; value, its ends, and the value from the trials themselves [optimizers, budgets]."""
+    optimizers = findings.table.optimizers
+    rows = [_numbers(_modelled(findings, backbone, optimizer)) for optimizer in optimizers]
     value, lo, hi = np.moveaxis(np.array(rows), -1, 0)
-    return np.array(SIZES, float), value, lo, hi
+    seen = [[or_nan(e.value) for e in findings.searches[backbone, optimizer].observed] for optimizer in optimizers]
+    return np.array(SIZES, float), value, lo, hi, np.array(seen)
 
 
 def _modelled(findings: Findings, backbone: str, optimizer: str) -> list[Estimate]:
@@ -63,7 +65,7 @@ def _observed(findings: Findings) -> str:
     found = [search.observed for search in findings.searches.values()]
     refused = [estimates[0].reason for estimates in found if estimates[0].value is None]
     if not refused:
-        return "The curves of the trials themselves, which are independent draws, are in the table's file."
+        return "The curves of the trials themselves, which are independent draws, are dots in the figure."
     commonest = mode(refused)
     assert commonest is not None
     return (
