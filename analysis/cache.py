@@ -1,7 +1,7 @@
 """Results kept on disk under the fingerprint of all they depend on, so that what has not changed is not done again.
 
-An entry is a `.npz` of plain arrays and one text of JSON; nothing is ever unpickled. Everything here may be deleted at
-any time, and whatever cannot be read is made anew.
+An entry is a `.npz` of one text of JSON and the bytes of all its arrays, one after another; nothing is ever unpickled.
+Everything here may be deleted at any time, and whatever cannot be read is made anew.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from bocb_tune.analysis.arrays import Array
+from numpy.typing import NDArray
 
 FOLDER = "cache"
 """Within the report folder."""
@@ -73,18 +72,18 @@ class Cache:
     def get(self, name: str) -> Any:
         """The value under a fingerprint; None if there is none that can be read."""
         try:
-            with self._path(name).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return self._unpacked(json.loads(arrays["json"].tobytes()), arrays)
+            with self._path(name).open("rb") as file, np.load(file, allow_pickle=False) as parts:
+                return self._unpacked(json.loads(parts["json"].tobytes()), parts["arrays"])
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             return None
 
     def put(self, name: str, value: Any) -> None:
-        arrays: dict[str, Array] = {}
+        arrays = bytearray()
         text = json.dumps(self._packed(value, arrays))
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self._path(name).with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
-            np.savez(file, json=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+            np.savez(file, json=np.frombuffer(text.encode(), np.uint8), arrays=np.frombuffer(arrays, np.uint8))
         part.replace(self._path(name))
 
     def all(self, names: Sequence[str], make: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
@@ -107,10 +106,11 @@ class Cache:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npz"
 
-    def _packed(self, value: Any, arrays: dict[str, Array]) -> Any:
+    def _packed(self, value: Any, arrays: bytearray) -> Any:
         if isinstance(value, np.ndarray):
-            arrays[f"a{len(arrays)}"] = value
-            return {"array": f"a{len(arrays) - 1}"}
+            start = len(arrays) + -len(arrays) % max(value.itemsize, 1)
+            arrays.extend(bytes(start - len(arrays)) + value.tobytes())
+            return {"array": [value.dtype.str, value.shape, start]}
         if type(value).__name__ in self._kinds:
             inner = (
                 {field.name: getattr(value, field.name) for field in fields(value)}
@@ -124,15 +124,16 @@ class Cache:
             return {type(value).__name__: [self._packed(part, arrays) for part in value]}
         return value
 
-    def _unpacked(self, value: Any, arrays: Mapping[str, Array]) -> Any:
+    def _unpacked(self, value: Any, arrays: NDArray[np.uint8]) -> Any:
         if not isinstance(value, dict):
             return value
         tag, content = next(iter(value.items()))
         if tag == "array":
-            return arrays[content]
+            kind, shape, start = content
+            return np.ndarray(tuple(shape), kind, arrays, start)
         if tag == "kind":
-            kind, inner = self._kinds[content], self._unpacked(value["of"], arrays)
-            return kind(**inner) if is_dataclass(kind) else kind(inner)
+            made, inner = self._kinds[content], self._unpacked(value["of"], arrays)
+            return made(**inner) if is_dataclass(made) else made(inner)
         if tag == "map":
             return {self._unpacked(k, arrays): self._unpacked(v, arrays) for k, v in content}
         parts = [self._unpacked(part, arrays) for part in content]

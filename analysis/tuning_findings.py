@@ -28,7 +28,7 @@ from bocb_tune.analysis.tuning.transfer import Transfer, transfer
 from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 
 FEWEST_PARALLEL = 10
-"""Fewer backbones or optimizers than this are done before other processes have started."""
+"""Fewer optimizers than this are done before other processes have started."""
 TRIALS = 16
 """Trials a recommendation is made for unless asked otherwise."""
 
@@ -62,13 +62,7 @@ class TuningFindings:
     def per_backbone(self) -> Mapping[str, Recommendation]:
         """What to use on each backbone."""
         names = self.evidence.backbones
-        parts = [(self.evidence.only(name), name) for name in names]
-        return dict(zip(names, spread(_recommend, parts, fewest=FEWEST_PARALLEL), strict=True))
-
-
-def _recommend(part: tuple[Evidence, str]) -> Recommendation:
-    evidence, backbone = part
-    return recommend(evidence, backbone, TRIALS, np.random.default_rng(SEED))
+        return {name: recommend(self.evidence, name, TRIALS, np.random.default_rng(SEED)) for name in names}
 
 
 def evidence_of(

@@ -16,18 +16,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
+from scipy.stats import norm
 
 from bocb_tune.analysis.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 13
-MARGIN = (1.0, 1.0)
+MARGIN = (0.8, 0.9)
 """Prior mean and sd of the decades from the best trial's learning rate to the line: good settings lie near it, as the
-largest stable step is close to the best one (Lewkowycz et al. 2020, arXiv:2003.02218)."""
+best steps are within a few times of the largest stable one (Lewkowycz et al. 2020, arXiv:2003.02218)."""
+NOWHERE, BEYOND = 0.1, 0.75
+"""Prior probability that nothing in the box diverges; the line then lies within this share of the box above it."""
 STEEPNESS = (float(np.log(8.0)), 1.2)
 """Prior mean and sd of g: from a tenth to nine tenths within about half a decade, or a few times more or less."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values of s, in decades."""
-AT_ONCE, DELAY_MEAN = 0.2, 0.4
+AT_ONCE, DELAY_MEAN = 0.15, 0.4
 """Prior of s: this probability of no delay at all, and an exponential with this mean otherwise. A trial that is stopped
 at the first rung has often not seen its largest learning rate yet, which comes after the warm-up."""
 LEANS = np.linspace(-1.0, 1.0, 7)
@@ -106,6 +109,13 @@ def _delay_weights() -> Array:
     return np.asarray(weights / weights.sum())
 
 
+def _place_prior(c: Array, best: float, box: tuple[float, float]) -> Array:
+    """Log prior of the line's place."""
+    near = norm.pdf(c, best + MARGIN[0], MARGIN[1])
+    beyond = np.where(c > box[1], 1 / (BEYOND * (box[1] - box[0])), 0.0)
+    return np.asarray(np.log((1 - NOWHERE) * near + NOWHERE * beyond))
+
+
 def _posterior(
     u: Array,
     d: Array,
@@ -118,10 +128,10 @@ def _posterior(
 ) -> tuple[Divergence, float]:
     """The posterior on the grid, and its leave-one-out log score."""
     width = box[1] - box[0]
-    places = np.linspace(box[0] - 0.25 * width, box[1] + 0.75 * width, NUM_PLACE)
+    places = np.linspace(box[0] - 0.25 * width, box[1] + BEYOND * width, NUM_PLACE)
     steepness = STEEPNESS[0] + STEEPNESS[1] * np.linspace(-2.0, 2.0, NUM_STEEP)
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
-    prior = -0.5 * ((c - best - MARGIN[0]) / MARGIN[1]) ** 2 - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
+    prior = _place_prior(c, best, box) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
     prior = prior + np.log(np.interp(s, DELAYS, _delay_weights())) - 0.5 * (w / LEAN_SD) ** 2
     delay = np.log(1 / np.clip(share, 1e-6, 1.0))
     by_end = expit((u - c[:, None] - w[:, None] * d - s[:, None] * delay) * np.exp(g)[:, None])

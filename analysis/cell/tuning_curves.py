@@ -73,7 +73,8 @@ def observed_curve(
     Returns:
         One a size; NOT_IID if not independent, BUDGET_EXCEEDS_DATA beyond a third of the trials.
     """
-    resampled = rng.choice(scores, size=(drawn.REPLICATES, len(scores))) if len(scores) else scores
+    needed = independent and len(scores) >= TRIALS_PER_SIZE * min(sizes)
+    resampled = rng.choice(scores, size=(drawn.REPLICATES, len(scores))) if needed else scores
     return tuple(_observed(scores, resampled, independent, counts, n) for n in sizes)
 
 

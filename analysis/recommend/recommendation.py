@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bocb_tune.analysis.arrays import Array
@@ -52,12 +52,6 @@ class Evidence:
     def of_optimizer(self, optimizer: str) -> dict[str, Landscape]:
         """Landscapes of one optimizer by backbone."""
         return {b: self._landscape(b, optimizer) for b in self.backbones if (b, optimizer) in self.curves}
-
-    def only(self, backbone: str) -> Evidence:
-        """With the landscapes of one backbone alone: as much as a recommendation for it is made from."""
-        own = {key: cell for key, cell in self.landscapes.items() if key[0] == backbone}
-        curves = {key: curve for key, curve in self.curves.items() if key[0] == backbone}
-        return replace(self, landscapes=own, curves=curves)
 
     def not_judged(self, backbone: str) -> tuple[tuple[str, Reason], ...]:
         """Optimizers without a landscape on a backbone, and why."""

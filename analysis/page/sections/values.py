@@ -35,8 +35,11 @@ class DataTable:
             return "–"
         return format(value, self.formats.get(column, ""))
 
-    def is_number(self, column: str) -> bool:
-        return bool(pd.api.types.is_numeric_dtype(self.frame[column]))
+    @property
+    def numeric(self) -> frozenset[str]:
+        """Columns of numbers."""
+        frame = self.frame
+        return frozenset(name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
