@@ -21,10 +21,10 @@ from scipy.stats import norm
 from bocb_tune.analysis.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 13
-MARGIN = (0.8, 0.9)
+MARGIN = (0.9, 0.9)
 """Prior mean and sd of the decades from the best trial's learning rate to the line: good settings lie near it, as the
 best steps are within a few times of the largest stable one (Lewkowycz et al. 2020, arXiv:2003.02218)."""
-NOWHERE, BEYOND = 0.1, 0.75
+NOWHERE, BEYOND = 0.2, 0.75
 """Prior probability that nothing in the box diverges; the line then lies within this share of the box above it."""
 STEEPNESS = (float(np.log(8.0)), 1.2)
 """Prior mean and sd of g: from a tenth to nine tenths within about half a decade, or a few times more or less."""
