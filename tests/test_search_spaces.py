@@ -12,7 +12,7 @@ from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.published import PUBLISHED
 from bocb_tune.space import available_spaces, load_space
 
-TABLE = resources.files("bocb_tune.analysis") / "published/cifar100_hyperparameters.csv"
+TABLE = resources.files("bocb_tune.analysis.sources") / "published/cifar100_hyperparameters.csv"
 BESTS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines()))
 NO_DECAY = 1e-6
 """A published weight decay up to this counts as none, where none is a choice."""
