@@ -29,7 +29,7 @@ test-slow: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/lint && mkdir -p build/lint/site build/lint/empty
+	rm -rf build && mkdir -p build/lint/site build/lint/empty
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/lint .
 	$(BIN)/python -m pip install --quiet --no-deps --target build/lint/site build/lint/*.whl
 	cd build/lint/empty && MYPYPATH=../site $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p bocb_tune
