@@ -272,7 +272,7 @@ def write(name: str, rows: Iterable[Sequence[str]]) -> None:
 
 def at_level(level: float = LEVEL) -> None:
     """Let everything read off draws in this process state intervals of this level."""
-    sensitivity.LEVEL = draws.LEVEL = level
+    draws.LEVEL = level
 
 
 def main() -> None:

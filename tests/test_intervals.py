@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from bocb_tune.analysis import draws
-from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.estimate import Estimate
 from bocb_tune.space import load_space
@@ -31,8 +30,7 @@ ENGINE = {"near-optimal volume": 0.85, "usable decades of lr": 0.85, intervals.S
 
 @pytest.fixture
 def at_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sensitivity, draws):
-        monkeypatch.setattr(module, "LEVEL", LEVEL)
+    monkeypatch.setattr(draws, "LEVEL", LEVEL)
 
 
 def shares(stated: list[Stated]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import expit, logit
 
+from bocb_tune.analysis import draws as drawn
 from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.cell import surface
 from bocb_tune.analysis.cell.landscape import Landscape
@@ -19,7 +20,6 @@ from bocb_tune.analysis.estimate import Estimate, Reason
 
 EPSILON = 1.0
 """Points within which a setting is as good as the best."""
-LEVEL = 0.95
 EDGE_SHARE, EDGE_PROBABILITY, LIKELY_EDGE = 0.05, 0.25, 0.5
 """A best point within this share of the range of an end, in this share of the draws, may lie at the edge; in the last
 share of the draws at one and the same edge, it does."""
@@ -38,7 +38,7 @@ def lr_star(cell: Landscape) -> Estimate:
     peak = _refined_peak(surface.lr_profile(cell.mean), axis, row)
     half = (axis[1] - axis[0]) / 2
     draws = axis[cell.peaks[0]]
-    lo, hi = _quantiles(draws)
+    lo, hi = drawn.ends(draws)
     lo, hi = max(min(lo, peak) - half, axis[0]), min(max(hi, peak) + half, axis[-1])
     return _known(cell, 10**peak, (10**lo, 10**hi), "lr")
 
@@ -49,7 +49,7 @@ def wd_star(cell: Landscape) -> Estimate:
     columns = cell.peaks[1]
     values = np.append(10 ** grid.v[: grid.num_decay], 0.0)
     draws = values[np.minimum(columns, grid.num_decay)]
-    return _known(cell, float(values[min(column, grid.num_decay)]), _quantiles(draws, "nearest"), "weight decay")
+    return _known(cell, float(values[min(column, grid.num_decay)]), _nearest(draws), "weight decay")
 
 
 def zero_decay_probability(cell: Landscape) -> Estimate:
@@ -63,7 +63,7 @@ def zero_decay_probability(cell: Landscape) -> Estimate:
 def best_score(cell: Landscape) -> Estimate:
     """B1: expected score at the best point, taken at that fixed point: the best of a draw is biased upwards."""
     row, column = cell.best_node
-    return _known(cell, float(cell.mean[row, column]), _quantiles(cell.draws[:, row, column]), "points")
+    return _known(cell, float(cell.mean[row, column]), drawn.ends(cell.draws[:, row, column]), "points")
 
 
 def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
@@ -216,22 +216,23 @@ def wd_variance_share_top(cell: Landscape) -> Estimate:
 
 def _known(cell: Landscape, value: float, interval: tuple[float | None, float | None], unit: str) -> Estimate:
     lo, hi = interval
-    return Estimate(value=value, lo=lo, hi=hi, level=LEVEL, unit=unit, counts=cell.counts, method=METHOD)
+    return Estimate(value=value, lo=lo, hi=hi, level=drawn.LEVEL, unit=unit, counts=cell.counts, method=METHOD)
 
 
 def _refused(cell: Landscape, reason: Reason, method: str = METHOD) -> Estimate:
     return Estimate(value=None, counts=cell.counts, method=method, reason=reason)
 
 
-def _quantiles(draws: Array, method: str = "linear") -> tuple[float, float]:
-    lo, hi = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method=method)  # type: ignore[call-overload]
+def _nearest(draws: Array) -> tuple[float, float]:
+    """Ends that are among the draws, for values of which what lies between means nothing."""
+    lo, hi = np.quantile(draws, [(1 - drawn.LEVEL) / 2, (1 + drawn.LEVEL) / 2], method="nearest")
     return float(lo), float(hi)
 
 
 def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str) -> Estimate:
     """The interval always holds the point: where the functional of the mean lies outside the draws', it is widened."""
     value = float(function(cell.mean))
-    lo, hi = _quantiles(function(cell.draws))
+    lo, hi = drawn.ends(function(cell.draws))
     return _known(cell, value, (min(lo, value), max(hi, value)), unit)
 
 
@@ -325,7 +326,7 @@ def _curvature(
     point, draws = float(values[0]), values[1:]
     if circular:
         draws = point + (draws - point + circular / 2) % circular - circular / 2
-    return _known(cell, point, _quantiles(draws), unit)
+    return _known(cell, point, drawn.ends(draws), unit)
 
 
 def _ratio(hessian: Array) -> Array:
@@ -341,7 +342,7 @@ def _margin(cell: Landscape, log_odds: float) -> Estimate:
     axis = cell.grid.u
     best_u = float(axis[cell.best_node[0]])
     if diverged < MIN_DIVERGED:
-        lowest = float(np.quantile(cell.divergence_lr, (1 - LEVEL) / 2))
+        lowest = float(np.quantile(cell.divergence_lr, (1 - drawn.LEVEL) / 2))
         bound = min(lowest, float(axis[-1])) - best_u
         text = f"at least: only {diverged} trials diverged"
         known = Estimate(value=bound, lo=bound, unit="decades", counts=cell.counts, method=text)
@@ -349,7 +350,7 @@ def _margin(cell: Landscape, log_odds: float) -> Estimate:
     line = cell.divergence_lr + log_odds / np.exp(cell.log_steepness)
     draws = line - axis[cell.peaks[0]]
     point = float(np.median(line)) - best_u
-    lo, hi = _quantiles(draws)
+    lo, hi = drawn.ends(draws)
     return _known(cell, point, (min(lo, point), max(hi, point)), "decades")
 
 
