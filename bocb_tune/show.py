@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from bocb_tune.measure import Measured, Totals
 
+NUM_NAMED = 3
 NOT_TIMED = "Not in the times: validation, exchange of gradients between ranks, reading and decoding of files."
 
 
@@ -43,8 +44,8 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost) -
     console.rule(f"{len(grid.cells)} cells, {len(grid.skipped)} skipped", align="left")
     console.print(cells_table(spec, grid))
     console.print(recipes_text(spec), highlight=False, markup=False, soft_wrap=True)
-    for skipped in grid.skipped:
-        console.print(f"skipped {skipped.cell.key}: {skipped.reason}", style="dim", markup=False, soft_wrap=True)
+    for line in skipped_lines(grid):
+        console.print(line, style="dim", markup=False, soft_wrap=True)
     console.rule(f"{cost.total_trials} trials", align="left")
     console.print(trials_table(cost))
     console.print(epochs_line(spec, cost), soft_wrap=True)
@@ -59,6 +60,19 @@ def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
         recipe, _ = spec.recipe_of(planned.cell.backbone)
         table.add_row(planned.cell.key, str(space.lr), str(space.weight_decay), default, recipe)
     return table
+
+
+def skipped_lines(grid: Grid) -> list[str]:
+    """A line a reason, however many cells it leaves out: the JSON names them all."""
+    by_reason: dict[str, list[str]] = {}
+    for skipped in grid.skipped:
+        by_reason.setdefault(skipped.reason, []).append(skipped.cell.key)
+    return [f"skipped, {reason}: {_some(cells)}" for reason, cells in by_reason.items()]
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def recipes_text(spec: ExperimentSpec) -> str:

@@ -110,11 +110,19 @@ def test_plan_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     for piece in (
         "2 cells, 2 skipped",
         "bowl/sgd   0.0001 .. 1  1e-06 .. 0.01 or 0  0.1, 0.0001",
-        "skipped ridge/adamw: not matched by --only */sgd\n",
+        "skipped, not matched by --only */sgd: bowl/adamw, ridge/adamw\n",
         "design        8        16",
         "Epochs: 432 at worst, about 204 with early stopping (rungs after epoch 1, 3; a trial runs to 9).",
     ):
         assert piece in out, out
+
+
+def test_plan_of_one_cell_names_few_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    assert bocb(monkeypatch, "plan", tiny, "--only", "bowl/sgd", "--set", "optimizers=[sgd, adamw, lion]") == 0
+    named = "bowl/adamw, bowl/lion, ridge/sgd and 2 more"
+    assert f"skipped, not matched by --only bowl/sgd: {named}\n" in capsys.readouterr().out
 
 
 def test_plan_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
