@@ -7,6 +7,8 @@ import pytest
 
 from bocb_tune.analysis.cell import sensitivity, surface
 from bocb_tune.analysis.cell.surface import Box, Grid
+from bocb_tune.analysis.cell.surfaces import Known
+from bocb_tune.analysis.draws import ends
 from bocb_tune.analysis.estimate import Reason
 from tests.landscapes import BOX, bowl, cliff, exact, on_grid, ridge
 
@@ -17,13 +19,11 @@ def test_bowl_volume_regret_and_decades() -> None:
     values, grid = on_grid(bowl)
     assert surface.near_optimal_volume(values, grid, EPSILON) == pytest.approx(np.pi / 25, abs=2e-4)
     assert surface.prior_mean_regret(values, grid) == pytest.approx(10.4167, abs=1e-3)
-    assert surface.line_sensitivity(surface.lr_slice(values), grid.u, 1.0) == pytest.approx(8.3333, abs=1e-3)
-    for line in (surface.lr_slice, surface.lr_profile):
-        assert surface.usable_decades(line(values), grid.u, EPSILON)[0] == pytest.approx(np.sqrt(2), abs=1e-4)
-    for decay in (surface.decay_slice, surface.decay_profile):
-        assert surface.usable_decades(decay(values, grid), grid.v, EPSILON)[0] == pytest.approx(
-            2 * np.sqrt(2), abs=1e-4
-        )
+    assert surface.line_sensitivity(surface.lr_slice(values, values), grid.u, 1.0) == pytest.approx(8.3333, abs=1e-3)
+    for line in (surface.lr_slice(values, values), surface.lr_profile(values)):
+        assert surface.usable_decades(line, grid.u, EPSILON)[0] == pytest.approx(np.sqrt(2), abs=1e-4)
+    for line in (surface.decay_slice(values, values, grid), surface.decay_profile(values, grid)):
+        assert surface.usable_decades(line, grid.v, EPSILON)[0] == pytest.approx(2 * np.sqrt(2), abs=1e-4)
 
 
 def test_bowl_variance_is_all_main_effects() -> None:
@@ -36,7 +36,9 @@ def test_ridge() -> None:
     values, grid = on_grid(ridge)
     assert surface.near_optimal_volume(values, grid, EPSILON) == pytest.approx(0.251327, abs=3e-4)
     assert surface.prior_mean_regret(values, grid) == pytest.approx(8.8542, abs=1e-3)
-    assert surface.usable_decades(surface.lr_slice(values), grid.u, EPSILON)[0] == pytest.approx(1.94029, abs=1e-4)
+    assert surface.usable_decades(surface.lr_slice(values, values), grid.u, EPSILON)[0] == pytest.approx(
+        1.94029, abs=1e-4
+    )
     assert surface.usable_decades(surface.lr_profile(values), grid.u, EPSILON)[0] == pytest.approx(4.12311, abs=1e-3)
     _, lr, decay = surface.variance_shares(values, grid)
     assert (float(lr), float(decay)) == pytest.approx((0.16970, 0.16970), abs=1e-4)
@@ -55,7 +57,7 @@ def test_edge() -> None:
     values, grid = on_grid(lambda u, v: bowl(u, v, (0.5, -3.5)))
     assert grid.u[surface.argmax(values)[0]] == 0
     assert surface.near_optimal_volume(values, grid, EPSILON) == pytest.approx(0.0291, abs=2e-4)
-    _, at_edge, _ = surface.usable_decades(surface.lr_slice(values), grid.u, EPSILON)
+    _, at_edge, _ = surface.usable_decades(surface.lr_slice(values, values), grid.u, EPSILON)
     assert at_edge
 
 
@@ -141,6 +143,17 @@ def test_tolerance_below_the_noise_is_refused() -> None:
     assert sensitivity.near_optimal_volume(noisy, 1.0).reason is Reason.EPS_BELOW_NOISE
     assert sensitivity.usable_decades_lr(noisy, 1.0).reason is Reason.EPS_BELOW_NOISE
     assert sensitivity.near_optimal_volume(noisy, EPSILON).value is not None
+
+
+def test_slices_are_at_the_setting_found_whatever_each_draw_has_for_best() -> None:
+    """On a ridge draws have their best points all along it, and slices there cost half a point more."""
+    cell = exact(ridge, nodes=201)
+    moved = [ridge(cell.grid.u[:, None], cell.grid.v[None], (-2.5 + d, -3.5 - d)) for d in (-0.5, 0.0, 0.5)]
+    drawn = type(cell)(**{**cell.__dict__, "surfaces": Known(values=np.stack(moved))})
+    found = sensitivity.lr_sensitivity(drawn)
+    axis, column = cell.grid.u, cell.best_node[1]
+    costs = [float(surface.line_sensitivity(e[:, column], axis, cell.floor)) for e in moved]
+    assert (found.lo, found.hi) == pytest.approx(ends(np.array(costs)), abs=1e-2)
 
 
 def test_equal_scores_have_no_variance_to_divide() -> None:

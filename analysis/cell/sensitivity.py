@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy.special import expit, logit
@@ -90,7 +91,7 @@ def n90(volume: float) -> float:
 
 def usable_decades_lr(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """B3, slice: decades of learning rate within epsilon of the best, at the best weight decay."""
-    return _decades(cell, surface.lr_slice, cell.grid.u, epsilon)
+    return _decades(cell, _lr_slice(cell), cell.grid.u, epsilon)
 
 
 def usable_decades_lr_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
@@ -101,7 +102,8 @@ def usable_decades_lr_profile(cell: Landscape, epsilon: float = EPSILON) -> Esti
 def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """B3, slice: decades of weight decay within epsilon of the best positive one, at the best learning rate."""
     grid = cell.grid
-    return _decades(cell, lambda e: surface.decay_slice(e, grid), grid.v[: grid.num_decay], epsilon)
+    line = partial(surface.decay_slice, best_on=cell.mean, grid=grid)
+    return _decades(cell, line, grid.v[: grid.num_decay], epsilon)
 
 
 def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
@@ -174,8 +176,8 @@ def lr_sensitivity(cell: Landscape) -> Estimate:
 
     Wortsman et al. 2023, arXiv:2309.14322, section 2.2, for a score: best minus mean of max(score, floor).
     """
-    axis = cell.grid.u
-    return _functional(cell, lambda e: surface.line_sensitivity(surface.lr_slice(e), axis, cell.floor), "points")
+    axis, line = cell.grid.u, _lr_slice(cell)
+    return _functional(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor), "points")
 
 
 def lr_sensitivity_window(cell: Landscape) -> Estimate:
@@ -185,7 +187,7 @@ def lr_sensitivity_window(cell: Landscape) -> Estimate:
     window = (centre - WINDOW_DECADES / 2, centre + WINDOW_DECADES / 2)
     if window[0] < axis[0] - 1e-9 or window[1] > axis[-1] + 1e-9:
         return _refused(cell, Reason.NO_SHARED_SUPPORT, "the window of 3 decades leaves the range searched")
-    line = surface.lr_slice
+    line = _lr_slice(cell)
     return _functional(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor, window), "points")
 
 
@@ -234,6 +236,12 @@ def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str) 
     value = float(function(cell.mean))
     lo, hi = drawn.ends(function(cell.draws))
     return _known(cell, value, (min(lo, value), max(hi, value)), unit)
+
+
+def _lr_slice(cell: Landscape) -> Callable[[Array], Array]:
+    """Lines over lr at the weight decay found, the same for all draws: each at its own would cost more than through the
+    true one wherever lr and weight decay trade off, and the interval would lie above the truth."""
+    return partial(surface.lr_slice, best_on=cell.mean)
 
 
 def _below_noise(cell: Landscape, epsilon: float) -> bool:

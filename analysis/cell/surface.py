@@ -126,10 +126,10 @@ def prior_mean_regret(values: Array, grid: Grid) -> Array:
     return best(values) - mean(values, grid)
 
 
-def lr_slice(values: Array) -> Array:
-    """Score over lr at the best weight decay [..., lr]."""
-    _, column = argmax(values)
-    return np.take_along_axis(values, column[..., None, None], axis=-1)[..., 0]
+def lr_slice(values: Array, best_on: Array) -> Array:
+    """Score over lr at the weight decay that is best on one surface, be it another [..., lr]."""
+    _, column = argmax(best_on)
+    return np.asarray(values[..., int(column)])
 
 
 def lr_profile(values: Array) -> Array:
@@ -138,11 +138,10 @@ def lr_profile(values: Array) -> Array:
     return profile
 
 
-def decay_slice(values: Array, grid: Grid) -> Array:
-    """Score over positive weight decay at the best lr [..., decay]."""
-    row, _ = argmax(values[..., : grid.num_decay])
-    picked = np.take_along_axis(values[..., : grid.num_decay], row[..., None, None], axis=-2)
-    return picked[..., 0, :]
+def decay_slice(values: Array, best_on: Array, grid: Grid) -> Array:
+    """Score over positive weight decay at the lr that is best on one surface, be it another [..., decay]."""
+    row, _ = argmax(best_on[:, : grid.num_decay])
+    return np.asarray(values[..., int(row), : grid.num_decay])
 
 
 def decay_profile(values: Array, grid: Grid) -> Array:

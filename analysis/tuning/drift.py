@@ -143,7 +143,7 @@ def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
         drawn.estimate(x[0], x[1:], unit="decades", counts=cell.counts, method="best point of each draw")
         for x in (found.lr, found.weight_decay)
     )
-    width = float(surface.usable_decades(surface.lr_slice(cell.mean), grid.u, EPSILON)[0])
+    width = float(surface.usable_decades(surface.lr_slice(cell.mean, cell.mean), grid.u, EPSILON)[0])
     return CellDrift(reference=reference, lr=lr, weight_decay=decay, half_widths=2 * float(found.lr[0]) / width)
 
 
