@@ -34,9 +34,9 @@ def truth(planted: Planted) -> dict[str, float]:
 
 FUNCTIONALS: dict[str, Any] = {
     "near_optimal_volume": lambda e, grid: surface.near_optimal_volume(e, grid, 2.0),
-    "usable_decades": lambda e, grid: surface.usable_decades(surface.lr_slice(e), grid.u, 2.0)[0],
+    "usable_decades": lambda e, grid: surface.usable_decades(surface.lr_profile(e), grid.u, 2.0)[0],
     "lr_star": lambda e, grid: grid.u[surface.argmax(e)[0]],
-    "lr_sensitivity": lambda e, grid: surface.line_sensitivity(surface.lr_slice(e), grid.u, 1.0),
+    "lr_sensitivity": lambda e, grid: surface.line_sensitivity(surface.lr_profile(e), grid.u, 1.0),
     "prior_mean_regret": lambda e, grid: surface.prior_mean_regret(e, grid),
     "lr_variance_share": lambda e, grid: surface.variance_shares(e, grid)[1],
 }
@@ -122,6 +122,27 @@ def test_line_leans_when_weight_decay_moves_it() -> None:
     u, d = rng.uniform(-5, 0, 300), rng.uniform(-1, 1, 300)
     line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), np.where(u > -1.5 + 0.6 * d, 0.0, 1.0), BOX.lr, -2.5)
     assert float(line.lean @ line.weight) == pytest.approx(0.6, abs=0.15)
+
+
+def test_draws_of_the_line_are_those_of_its_posterior_and_hardly_differ_by_seed() -> None:
+    """Quantiles of evenly spaced draws; those of as many independent ones would differ by a tenth of the spread."""
+    rng = np.random.default_rng(0)
+    u = rng.uniform(-5, 0, 60)
+    line = fit_divergence(u, np.zeros(60), u > -1.5, np.ones(60), np.where(u > -1.5, 0.0, 1.0), BOX.lr, -2.5)
+    exact = line.place[np.searchsorted(np.cumsum(line.weight), [0.05, 0.5, 0.95])]
+    ends = np.array([np.quantile(line.draws(240, np.random.default_rng(s))[0], [0.05, 0.5, 0.95]) for s in range(20)])
+    step = float(np.diff(np.unique(line.place)).min())
+    assert np.abs(ends - exact).max() < step
+    assert ends.std(axis=0).max() < 0.2 * step
+
+
+def test_the_line_is_not_below_the_best_trial_where_nothing_says_so() -> None:
+    rng = np.random.default_rng(0)
+    u = rng.uniform(-5, -3, 40)
+    none = np.zeros(40, dtype=bool)
+    line = fit_divergence(u, np.zeros(40), none, np.full(40, 0.1), np.full(40, 0.1), BOX.lr, -3.0)
+    assert float(line.weight[line.place < -3.0].sum()) < 0.01
+    assert float(line.weight[line.place > BOX.lr[1]].sum()) > 0.1
 
 
 def refusal(trials: CellTrials) -> Reason:

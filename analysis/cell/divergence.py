@@ -16,18 +16,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
-from scipy.stats import norm
+from scipy.stats import gamma
 
 from bocb_tune.analysis.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 13
-MARGIN = (0.9, 0.9)
-"""Prior mean and sd of the decades from the best trial's learning rate to the line: good settings lie near it, as the
-best steps are within a few times of the largest stable one (Lewkowycz et al. 2020, arXiv:2003.02218)."""
+MARGIN, LUCKY = (2.0, 0.5), 1e-4
+"""Prior of the decades from the best trial's learning rate to the line: a gamma law of this shape and scale, and this
+density below, for a best trial that was lucky. Good settings lie near the line, as the best steps are within a few
+times of the largest stable one (Lewkowycz et al. 2020, arXiv:2003.02218), but not on it, where half of the trials
+diverge."""
 NOWHERE, BEYOND = 0.2, 0.75
 """Prior probability that nothing in the box diverges; the line then lies within this share of the box above it."""
-STEEPNESS = (float(np.log(8.0)), 1.2)
-"""Prior mean and sd of g: from a tenth to nine tenths within about half a decade, or a few times more or less."""
+STEEPNESS = (float(np.log(12.0)), 1.2)
+"""Prior mean and sd of g: from a tenth to nine tenths within about a third of a decade, or a few times more or less."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values of s, in decades."""
 AT_ONCE, DELAY_MEAN = 0.15, 0.4
@@ -58,8 +60,12 @@ class Divergence:
     """[points], summing to 1."""
 
     def draws(self, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-        """(c, g, w), each [count]; c is spread within its grid step."""
-        picked = rng.choice(len(self.weight), size=count, p=self.weight)
+        """(c, g, w), each [count], in random order; c is spread within its grid step.
+
+        Evenly spaced along the cumulated weight, so that quantiles of the draws vary less from seed to seed.
+        """
+        even = (np.arange(count) + rng.random()) / count
+        picked = rng.permutation(np.searchsorted(np.cumsum(self.weight), even).clip(max=len(self.weight) - 1))
         places = np.unique(self.place)
         step = np.diff(places).min() if len(places) > 1 else 0.0
         return (
@@ -111,7 +117,8 @@ def _delay_weights() -> Array:
 
 def _place_prior(c: Array, best: float, box: tuple[float, float]) -> Array:
     """Log prior of the line's place."""
-    near = norm.pdf(c, best + MARGIN[0], MARGIN[1])
+    shape, scale = MARGIN
+    near = gamma.pdf(c - best, shape, scale=scale) + LUCKY
     beyond = np.where(c > box[1], 1 / (BEYOND * (box[1] - box[0])), 0.0)
     return np.asarray(np.log((1 - NOWHERE) * near + NOWHERE * beyond))
 
