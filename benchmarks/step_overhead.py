@@ -7,13 +7,14 @@ next trial from the searcher. The bare side is the loop one would write by hand 
 batches: no Ray, no checkpoints, no watch over the loss. That the mathematics is the same is checked: both sides must
 reach the same score.
 
-The sides alternate trial by trial: when the engine has ended a trial, it is held up while the bare ranks train the same
-one. So both see the same state of the machine, Ray's idle processes included. The first trial of each side, which warms
-up, is left out. Three ratios: of the steps/s within epochs (training and validation), each trial of the engine against
-the bare trials before and after it, so that a drift of the machine cancels (target: at least 0.97; the interval is a
-bootstrap over trials); the same from the fastest quarter of each side's epochs, which a noisy machine disturbs least;
-and of whole trials, with what the engine adds between epochs (a checkpoint and a report each) and between trials.
-Epochs of one second are the worst case of the last. Takes about twelve minutes.
+The sides alternate trial by trial, a trial being one epoch, so every second or two: when the engine has ended a trial,
+it is held up while the bare ranks train the same one. So both see the same state of the machine, Ray's idle processes
+included. The first trial of each side, which warms up, is left out. Three ratios: of the steps/s within epochs
+(training and validation), each trial of the engine against the bare trials before and after it, so that a drift of the
+machine cancels (target: at least 0.97; the interval is a bootstrap over trials); the same from the fastest quarter of
+each side's epochs, which a noisy machine disturbs least; and of whole trials, with what the engine adds between epochs
+(a checkpoint and a report each) and between trials.
+Trials of one epoch of a second or two are the worst case of the last. Takes about a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def compare(workers: int, epochs: int, trials: int) -> list[str]:
     fastest = [sum(sorted(side)[: len(side) // 4]) for side in epoch_s]
     within = ratio(*([sum(trial.epochs) for trial in side] for side in (engine, bare_side)))
     whole = ratio(*([trial.whole for trial in side] for side in (engine, bare_side)))
-    n = f"{len(engine)} trials x {epochs} epochs"
+    n = f"{len(engine)} trials x {epochs} epoch(s)"
     return [str(workers), *rates, within, f"{fastest[1] / fastest[0]:.3f}", whole, n]
 
 
@@ -142,7 +143,7 @@ def ratio(engine_s: list[float], bare_s: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few short trials: a smoke test, not a measurement")
-    epochs, trials = (3, 4) if parser.parse_args().quick else (3, 31)
+    epochs, trials = (1, 6) if parser.parse_args().quick else (1, 91)
     rows = [fresh(compare, workers, epochs, trials) for workers in (1, 2)]
     columns = ["workers", "engine steps/s", "bare steps/s", "engine / bare", "fastest quarter", "whole trials", "n"]
     show("Steps/s, median (min-max), ratios with 95 % intervals; target for engine / bare: >= 0.97", columns, rows)
