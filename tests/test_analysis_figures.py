@@ -27,7 +27,16 @@ from bocb_tune.analysis.page.drawing.scatter import label_heights, spread
 from bocb_tune.analysis.page.figures import DRAWERS
 from bocb_tune.analysis.page.plots import of_coupling, of_landscapes, values
 from bocb_tune.analysis.page.plots.of_coupling import by_group
-from bocb_tune.analysis.page.plots.values import Curve, CurvePanel, Curves, LandscapePanel, Landscapes, Plot, Ranges
+from bocb_tune.analysis.page.plots.values import (
+    Curve,
+    CurvePanel,
+    Curves,
+    LandscapePanel,
+    Landscapes,
+    Plot,
+    Ranges,
+    TuningPanel,
+)
 from bocb_tune.analysis.page.sections.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.analysis.style import BACKBONE_MARKERS, OPTIMIZER_COLORS, optimizer_color, optimizer_dash
 from tests.landscapes import BOWL, BOX, CENTRE, bowl, exact, ridge, simulate
@@ -139,8 +148,9 @@ def tuning(grid: Grid) -> Plot:
     value = 70 + 5 * np.log2(n) + grid.rng.normal(0, 3, (len(grid.optimizers), 1))
     value[-1] = np.nan if len(value) > 1 else value[-1]
     observed = np.where(n <= 8, value + 0.5, np.nan)
-    curves = dict.fromkeys(grid.backbones, (n, value, value - 1, value + 1, observed))
-    return of_coupling.tuning_curves(grid.optimizers, curves, "")
+    curves = {"n": n, "value": value, "lo": value - 1, "hi": value + 1, "observed": observed}
+    panels = tuple(TuningPanel(title=name, **curves) for name in grid.backbones)
+    return of_coupling.tuning_curves(grid.optimizers, panels, "")
 
 
 def coupling(grid: Grid) -> Plot:

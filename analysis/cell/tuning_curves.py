@@ -73,17 +73,18 @@ def observed_curve(
     Returns:
         One a size; NOT_IID if not independent, BUDGET_EXCEEDS_DATA beyond a third of the trials.
     """
-    needed = independent and len(scores) >= TRIALS_PER_SIZE * min(sizes)
-    resampled = rng.choice(scores, size=(drawn.REPLICATES, len(scores))) if needed else scores
-    return tuple(_observed(scores, resampled, independent, counts, n) for n in sizes)
-
-
-def _observed(scores: Array, resampled: Array, independent: bool, counts: Counts, n: int) -> Estimate:
     refused = Estimate(value=None, unit="points", counts=counts, reason=Reason.NOT_IID)
     if not independent:
-        return refused
-    if n * TRIALS_PER_SIZE > len(scores):
-        return replace(refused, reason=Reason.BUDGET_EXCEEDS_DATA)
+        return tuple(refused for _ in sizes)
+    longest = len(scores) // TRIALS_PER_SIZE
+    beyond = replace(refused, reason=Reason.BUDGET_EXCEEDS_DATA)
+    if longest < min(sizes):
+        return tuple(beyond for _ in sizes)
+    resampled = rng.choice(scores, size=(drawn.REPLICATES, len(scores)))
+    return tuple(_observed(scores, resampled, counts, n) if n <= longest else beyond for n in sizes)
+
+
+def _observed(scores: Array, resampled: Array, counts: Counts, n: int) -> Estimate:
     best, method = float(expected_best(scores, n)), "U-statistic of the trials, bootstrap over trials"
     return drawn.estimate(best, expected_best(resampled, n), unit="points", counts=counts, method=method)
 

@@ -147,16 +147,9 @@ def overview(optimizers: Names, mean_regret: Ranges, worst_regret: Ranges, where
     )
 
 
-def tuning_curves(
-    optimizers: Names, curves: Mapping[str, tuple[Array, Array, Array, Array, Array]], unit: str
-) -> TuningCurves:
-    """Expected best score by number of trials.
-
-    Args:
-        curves: by backbone, numbers of trials n [budgets]; value, lower and upper end, and value from the trials
-            themselves [optimizers, budgets], NaN where not known.
-    """
-    has_observed = any(np.isfinite(each[-1]).any() for each in curves.values())
+def tuning_curves(optimizers: Names, panels: tuple[TuningPanel, ...], unit: str) -> TuningCurves:
+    """Expected best score by number of trials, a panel a backbone."""
+    has_observed = any(np.isfinite(panel.observed).any() for panel in panels)
     return TuningCurves(
         stem="tuning-curves",
         title="What a budget of trials buys",
@@ -165,10 +158,7 @@ def tuning_curves(
         + " Dots: the trials themselves, by the scores they were selected by, which are biased upwards."
         * has_observed,
         optimizers=optimizers,
-        panels=tuple(
-            TuningPanel(title=name, n=n, value=value, lo=lo, hi=hi, observed=observed)
-            for name, (n, value, lo, hi, observed) in curves.items()
-        ),
+        panels=panels,
         unit=unit,
     )
 

@@ -8,13 +8,13 @@ from statistics import mode
 import numpy as np
 import pandas as pd
 
-from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.cell.tuning_curves import CPE_TRIALS, LONGEST, SIZES
 from bocb_tune.analysis.draws import Refused
 from bocb_tune.analysis.estimate import Estimate
 from bocb_tune.analysis.findings import Findings
 from bocb_tune.analysis.page.plots.of_coupling import tuning_curves
 from bocb_tune.analysis.page.plots.of_findings import score_label
+from bocb_tune.analysis.page.plots.values import TuningPanel
 from bocb_tune.analysis.page.sections.values import Card, DataTable, NotApplicable, or_nan, why_none
 
 FOUND = (
@@ -28,12 +28,12 @@ FOUND = (
 def budget(findings: Findings) -> Card | NotApplicable:
     """C4, C5 and D12."""
     title = "What a budget of trials buys"
-    curves = {name: _curves(findings, name) for name in findings.table.backbones}
-    curves = {name: each for name, each in curves.items() if np.isfinite(each[1]).any()}
-    if not curves:
+    panels = [_panel(findings, name) for name in findings.table.backbones]
+    known = tuple(panel for panel in panels if np.isfinite(panel.value).any())
+    if not known:
         return NotApplicable(title=title, reason=why_none(findings))
     ranked, ranks = _ranks(findings)
-    plot = tuning_curves(findings.table.optimizers, curves, score_label(findings))
+    plot = tuning_curves(findings.table.optimizers, known, score_label(findings))
     return Card(
         title=title,
         text=(FOUND, _observed(findings), *ranked),
@@ -42,13 +42,13 @@ def budget(findings: Findings) -> Card | NotApplicable:
     )
 
 
-def _curves(findings: Findings, backbone: str) -> tuple[Array, Array, Array, Array, Array]:
-    """Numbers of trials [budgets]; value, its ends, and the value from the trials themselves [optimizers, budgets]."""
+def _panel(findings: Findings, backbone: str) -> TuningPanel:
     optimizers = findings.table.optimizers
     rows = [_numbers(_modelled(findings, backbone, optimizer)) for optimizer in optimizers]
     value, lo, hi = np.moveaxis(np.array(rows), -1, 0)
     seen = [[or_nan(e.value) for e in findings.searches[backbone, optimizer].observed] for optimizer in optimizers]
-    return np.array(SIZES, float), value, lo, hi, np.array(seen)
+    n = np.array(SIZES, float)
+    return TuningPanel(title=backbone, n=n, value=value, lo=lo, hi=hi, observed=np.array(seen))
 
 
 def _modelled(findings: Findings, backbone: str, optimizer: str) -> list[Estimate]:
