@@ -95,11 +95,16 @@ class Metric:
 
     name: str
     of_cell: Callable[[Landscape], Estimate]
-    of_truth: Callable[[Array, Grid], float]
+    of_truth: Callable[[Array, Array, Grid], float]
+    """Of the planted surface [lr, decay], its line over lr at the weight decay found [lr], and their grid."""
 
 
-def _decades(line: Callable[[Array], Array], e: Array, grid: Grid) -> float:
-    return float(surface.usable_decades(line(e), grid.u, EPSILON)[0])
+def _decades(line: Array, grid: Grid) -> float:
+    return float(surface.usable_decades(line, grid.u, EPSILON)[0])
+
+
+def _cost(line: Array, grid: Grid) -> float:
+    return float(surface.line_sensitivity(line, grid.u, FLOOR))
 
 
 def _best_of(e: Array, grid: Grid) -> float:
@@ -107,38 +112,43 @@ def _best_of(e: Array, grid: Grid) -> float:
 
 
 METRICS = (
-    Metric("best lr (decades)", sensitivity.lr_star, lambda e, grid: float(10 ** grid.u[surface.argmax(e)[0]])),
+    Metric("best lr (decades)", sensitivity.lr_star, lambda e, _, grid: float(10 ** grid.u[surface.argmax(e)[0]])),
     Metric(
         "near-optimal volume",
         partial(sensitivity.near_optimal_volume, epsilon=EPSILON),
-        lambda e, grid: float(surface.near_optimal_volume(e, grid, EPSILON)),
+        lambda e, _, grid: float(surface.near_optimal_volume(e, grid, EPSILON)),
     ),
     Metric(
         "usable decades of lr",
         partial(sensitivity.usable_decades_lr, epsilon=EPSILON),
-        partial(_decades, surface.lr_slice),
+        lambda _, line, grid: _decades(line, grid),
     ),
     Metric(
         "usable decades of lr, wd retuned",
         partial(sensitivity.usable_decades_lr_profile, epsilon=EPSILON),
-        partial(_decades, surface.lr_profile),
+        lambda e, _, grid: _decades(surface.lr_profile(e), grid),
     ),
+    Metric("lr sensitivity (points)", sensitivity.lr_sensitivity, lambda _, line, grid: _cost(line, grid)),
     Metric(
-        "lr sensitivity (points)",
+        "the same, at the true best wd",
         sensitivity.lr_sensitivity,
-        lambda e, grid: float(surface.line_sensitivity(surface.lr_slice(e), grid.u, FLOOR)),
+        lambda e, _, grid: _cost(surface.lr_slice(e, e), grid),
     ),
     Metric(
         "cost of a random setting (points)",
         sensitivity.prior_mean_regret,
-        lambda e, grid: float(surface.prior_mean_regret(e, grid)),
+        lambda e, _, grid: float(surface.prior_mean_regret(e, grid)),
     ),
     Metric(
         "variance share of lr",
         sensitivity.lr_variance_share,
-        lambda e, grid: float(surface.variance_shares(e, grid)[1]),
+        lambda e, _, grid: float(surface.variance_shares(e, grid)[1]),
     ),
-    Metric(f"expected best of {TRIALS} trials (points)", lambda cell: tuning_curve(cell).at(TRIALS), _best_of),
+    Metric(
+        f"expected best of {TRIALS} trials (points)",
+        lambda cell: tuning_curve(cell).at(TRIALS),
+        lambda e, _, grid: _best_of(e, grid),
+    ),
 )
 BEST, MARGIN = "expected score at the best point (points)", "divergence margin (decades)"
 TRANSFER, SHARE = "transfer regret (points; S9)", "interaction share of the grid (95 %)"
@@ -147,9 +157,10 @@ TRANSFER, SHARE = "transfer regret (points; S9)", "interaction share of the grid
 def about(where: str, cell: Landscape, planted: Callable[[Grid], Array], margin: float | None) -> Iterator[Stated]:
     """All numbers of a cell, given the planted surface on any grid and the planted margin to divergence."""
     grid = Grid(box=cell.grid.box, **FINE)
-    known = planted(grid)
+    known, found = planted(grid), cell.grid.v[cell.best_node[1]]
+    line = known[:, int(np.abs(grid.v - found).argmin())]
     for metric in METRICS:
-        value, is_lr = metric.of_truth(known, grid), metric.name.startswith("best lr")
+        value, is_lr = metric.of_truth(known, line, grid), metric.name.startswith("best lr")
         yield Stated(where=where, what=metric.name, estimate=metric.of_cell(cell), truth=value, is_lr=is_lr)
     at_best = float(planted(cell.grid)[cell.best_node])
     yield Stated(where=where, what=BEST, estimate=sensitivity.best_score(cell), truth=at_best)
@@ -174,16 +185,15 @@ def fit(planted: Planted, count: int, seed: int) -> Landscape | NoLandscape:
 
 
 def of_shift(count: int, seed: int) -> list[Stated]:
-    """What carrying settings from one bowl to another, a decade apart, is said to cost."""
+    """What carrying the setting found on one bowl to another, a decade apart, is said to cost, and what it costs."""
     pair = [S1.moved(shift) for shift in (-SHIFT, SHIFT)]
     cells = {f"{place}": fit(planted, count, 2 * seed + place) for place, planted in enumerate(pair)}
     known = {name: cell for name, cell in cells.items() if isinstance(cell, Landscape)}
     found = transfer(known, np.random.default_rng(seed))
     if isinstance(found, Refused):
         return []
-    grids = [Grid(box=planted.box, **FINE) for planted in pair]
-    own, other = (planted.expected_on(grid) for planted, grid in zip(pair, grids, strict=True))
-    cost = float(other.max() - other[surface.argmax(own)])
+    receiver = pair[1].expected_on(known["1"].grid)
+    cost = float(receiver[known["1"].best_node] - receiver[known["0"].best_node])
     return [Stated(where="S9", what=TRANSFER, estimate=found.regret[0][1], truth=cost)]
 
 
