@@ -1,9 +1,9 @@
-"""What a user reads when a name is not in a table: the name, its nearest neighbour, and what there is."""
+"""How names are told to a user: one that is not in a table beside its nearest neighbour, many as the first few."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], limit: int = 12) -> ValueError:
@@ -13,3 +13,9 @@ def unknown(kind: str, name: str, choices: Iterable[str], limit: int = 12) -> Va
     hint = f"; did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(known[:limit]) + (f", ... ({len(known)} in all)" if len(known) > limit else "")
     return ValueError(f"unknown {kind} {name!r}{hint} (known: {listed})")
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first `most` of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

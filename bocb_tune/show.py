@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bocb_tune.grid import Cost, Grid
+from bocb_tune.names import listed
 from bocb_tune.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
 from bocb_tune.spec import ExperimentSpec, dump_resolved, resolved
 
@@ -67,12 +68,7 @@ def skipped_lines(grid: Grid) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for skipped in grid.skipped:
         by_reason.setdefault(skipped.reason, []).append(skipped.cell.key)
-    return [f"skipped, {reason}: {_some(cells)}" for reason, cells in by_reason.items()]
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - NUM_NAMED
-    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [f"skipped, {reason}: {listed(cells, NUM_NAMED)}" for reason, cells in by_reason.items()]
 
 
 def recipes_text(spec: ExperimentSpec) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bocb_tune import names
+
 MOST_LISTED = 10
 """Cells or messages a remark lists one by one before it only counts."""
 
@@ -39,6 +41,5 @@ def told(cells: Mapping[str, str]) -> str:
     return listed([f"{key} ({text})" for key, text in cells.items()])
 
 
-def listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return ", ".join(names[:MOST_LISTED]) + more
+def listed(cells: Sequence[str]) -> str:
+    return names.listed(cells, MOST_LISTED)
