@@ -350,7 +350,7 @@ def _margin(cell: Landscape, log_odds: float) -> Estimate:
     axis = cell.grid.u
     best_u = float(axis[cell.best_node[0]])
     if diverged < MIN_DIVERGED:
-        lowest = float(np.quantile(cell.divergence_lr, (1 - drawn.LEVEL) / 2))
+        lowest, _ = drawn.ends(cell.divergence_lr)
         bound = min(lowest, float(axis[-1])) - best_u
         text = f"at least: only {diverged} trials diverged"
         known = Estimate(value=bound, lo=bound, unit="decades", counts=cell.counts, method=text)
