@@ -29,17 +29,18 @@ def fitted(planted: Planted, count: int, seed: int) -> Landscape:
 def truth(planted: Planted) -> dict[str, float]:
     grid = Grid(box=planted.box, num_lr=801, num_decay=501)
     values = planted.expected(grid.u[:, None], grid.v[None, :])
-    return {name: float(function(values, grid)) for name, function in FUNCTIONALS.items()}
+    return {name: float(function(values, values, grid)) for name, function in FUNCTIONALS.items()}
 
 
 FUNCTIONALS: dict[str, Any] = {
-    "near_optimal_volume": lambda e, grid: surface.near_optimal_volume(e, grid, 2.0),
-    "usable_decades": lambda e, grid: surface.usable_decades(surface.lr_profile(e), grid.u, 2.0)[0],
-    "lr_star": lambda e, grid: grid.u[surface.argmax(e)[0]],
-    "lr_sensitivity": lambda e, grid: surface.line_sensitivity(surface.lr_profile(e), grid.u, 1.0),
-    "prior_mean_regret": lambda e, grid: surface.prior_mean_regret(e, grid),
-    "lr_variance_share": lambda e, grid: surface.variance_shares(e, grid)[1],
+    "near_optimal_volume": lambda e, _, grid: surface.near_optimal_volume(e, grid, 2.0),
+    "usable_decades": lambda e, best_on, grid: surface.usable_decades(surface.lr_slice(e, best_on), grid.u, 2.0)[0],
+    "lr_star": lambda e, _, grid: grid.u[surface.argmax(e)[0]],
+    "lr_sensitivity": lambda e, best_on, grid: surface.line_sensitivity(surface.lr_slice(e, best_on), grid.u, 1.0),
+    "prior_mean_regret": lambda e, _, grid: surface.prior_mean_regret(e, grid),
+    "lr_variance_share": lambda e, _, grid: surface.variance_shares(e, grid)[1],
 }
+"""Of a surface, or of draws of one; of the surface whose best point slices go through; and of their grid."""
 
 
 def coverage(planted: Planted, count: int, seeds: int) -> dict[str, float]:
@@ -51,7 +52,7 @@ def coverage(planted: Planted, count: int, seeds: int) -> dict[str, float]:
         if isinstance(cell, NoLandscape):
             continue
         for name, function in FUNCTIONALS.items():
-            lo, hi = np.quantile(function(cell.draws, cell.grid), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            lo, hi = np.quantile(function(cell.draws, cell.mean, cell.grid), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             slack = 0.032 if name == "lr_star" else 0.0
             hits[name].append(bool(lo - slack <= known[name] <= hi + slack))
     assert min(map(len, hits.values())) >= 0.9 * seeds
@@ -67,7 +68,7 @@ def test_errors_are_small() -> None:
     known = truth(BOWL)
     cells = [fitted(BOWL, 60, seed) for seed in range(6)]
     for name, most in {"near_optimal_volume": 0.02, "lr_star": 0.3, "prior_mean_regret": 3.0}.items():
-        errors = [FUNCTIONALS[name](cell.mean, cell.grid) - known[name] for cell in cells]
+        errors = [FUNCTIONALS[name](cell.mean, cell.mean, cell.grid) - known[name] for cell in cells]
         assert abs(float(np.mean(errors))) < most
 
 
