@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from bocb_tune.analysis import compare as comparison
 from bocb_tune.analysis.cache import FOLDER
-from bocb_tune.analysis.findings import find
+from bocb_tune.analysis.findings import Findings, find
 from bocb_tune.analysis.metrics_file import to_json
-from bocb_tune.analysis.page.figures import render_all
+from bocb_tune.analysis.page.figures import Drawing
 from bocb_tune.analysis.page.sections import SECTIONS, Card, NotApplicable, pages
 from bocb_tune.analysis.page.sections.comparison import sections as comparison_sections
 from bocb_tune.analysis.page.sections.values import CellPage
@@ -49,10 +49,20 @@ def analyze(source: str, out: Path | None = None, space_file: Path | None = None
     findings = find(table, folder / FOLDER)
     if patterns:
         findings = replace(findings, patterns=_patterns(source, table))
-    cards = [card for section in SECTIONS if (card := section(findings)) is not None]
-    checks = [check.to_json() for card in cards if isinstance(card, Card) for check in card.checks]
-    values = to_json(findings) | {"checks": checks}
-    return _write(folder, table, cards, pages(findings), values)
+    with Drawing(folder / "figures") as drawing:
+        cards = list(_cards(findings, drawing))
+        checks = [check.to_json() for card in cards if isinstance(card, Card) for check in card.checks]
+        values = to_json(findings) | {"checks": checks}
+        return _write(folder, table, cards, pages(findings), values, drawing)
+
+
+def _cards(findings: Findings, drawing: Drawing) -> Iterator[Card | NotApplicable]:
+    """Of each section; its figures are drawn while the next ones are made."""
+    for section in SECTIONS:
+        card = section(findings)
+        if card is not None:
+            drawing.start(card.figures if isinstance(card, Card) else ())
+            yield card
 
 
 def analyze_pair(first: str, second: str, out: Path | None = None) -> Path:
@@ -66,7 +76,10 @@ def analyze_pair(first: str, second: str, out: Path | None = None) -> Path:
     cards = comparison_sections(found)
     name = f"{found.names[0]} -> {found.names[1]}"
     table = replace(tables[1], source=replace(tables[1].source, name=name))
-    return _write(out or Path("comparison"), table, cards, (), comparison.to_json(found))
+    folder = out or Path("comparison")
+    with Drawing(folder / "figures") as drawing:
+        drawing.start([plot for card in cards if isinstance(card, Card) for plot in card.figures])
+        return _write(folder, table, cards, (), comparison.to_json(found), drawing)
 
 
 def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
@@ -78,28 +91,33 @@ def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
     return tuple(patterns_of(each) for each in kept)
 
 
-def _write(folder: Path, table: TrialTable, cards: Cards, cells: Sequence[CellPage], values: dict[str, Any]) -> Path:
-    for name in ("figures", "tables"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+def _write(
+    folder: Path,
+    table: TrialTable,
+    cards: Cards,
+    cells: Sequence[CellPage],
+    values: dict[str, Any],
+    drawing: Drawing,
+) -> Path:
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     table.trials.to_csv(folder / "tables" / "trials.csv", index=False)
     for each in (each for card in cards if isinstance(card, Card) for each in card.tables):
         each.frame.to_csv(folder / "tables" / f"{each.stem}.csv", index=False)
     page = folder / "report.html"
-    page.write_text(_page(table, cards, cells, folder), encoding="utf-8")
+    page.write_text(_page(table, cards, cells, drawing), encoding="utf-8")
     return page
 
 
-def _page(table: TrialTable, cards: Cards, cells: Sequence[CellPage], folder: Path) -> str:
+def _page(table: TrialTable, cards: Cards, cells: Sequence[CellPage], drawing: Drawing) -> str:
     loader = PackageLoader("bocb_tune.analysis.page", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    plots = [plot for card in cards if isinstance(card, Card) for plot in card.figures]
     return environment.get_template("report.html").render(
         table=table,
         cards=cards,
         cells=cells,
-        pictures={stem: Markup(svg) for stem, svg in render_all(plots, folder / "figures").items()},
+        pictures={stem: Markup(svg) for stem, svg in drawing.pictures().items()},
         zip=zip,
     )

@@ -137,8 +137,12 @@ def analyze(
     ] = False,
 ) -> None:
     """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
-    from bocb_tune.analysis.report import analyze as write_report
-    from bocb_tune.analysis.report import analyze_pair
+    from bocb_tune.analysis.parallel import uncollected, warm_up
+
+    warm_up()
+    with uncollected():
+        from bocb_tune.analysis.report import analyze as write_report
+        from bocb_tune.analysis.report import analyze_pair
 
     if second is None:
         print(write_report(source, out, space, patterns))

@@ -72,7 +72,9 @@ LARGE = Grid(tuple(BACKBONE_MARKERS), tuple(OPTIMIZER_COLORS))
 
 
 def render(plot: Plot, folder: Path) -> str:
-    return figures.render_all([plot], folder)[plot.stem]
+    with figures.Drawing(folder) as drawing:
+        drawing.start([plot])
+        return drawing.pictures()[plot.stem]
 
 
 def trials(seed: int = 0) -> CellTrials:
@@ -283,6 +285,18 @@ def test_a_figure_is_drawn_again_only_if_its_values_changed_or_its_file_is_broke
         path.write_bytes(whole[path][:-20])
         assert render(plot, tmp_path) == inline
         assert path.read_bytes() == whole[path]
+
+
+def test_figures_drawn_by_other_processes_are_the_same(tmp_path: Path) -> None:
+    """Those that are started at once, in two portions, and those drawn one by one in this process."""
+    plots = [make(SMALL) for make in MAKERS]
+    with figures.Drawing(tmp_path / "together") as drawing:
+        drawing.start(plots[:3])
+        drawing.start(plots[3:])
+        together = drawing.pictures()
+    assert together == {plot.stem: render(plot, tmp_path / "alone") for plot in plots}
+    names = {path.name for path in (tmp_path / "together").iterdir()}
+    assert names == {f"{plot.stem}.{ending}" for plot in plots for ending in ("svg", "png")}
 
 
 def test_rounding_coordinates_leaves_names_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -18,7 +19,7 @@ from bocb_tune.analysis.page.drawing.page import DARK
 from bocb_tune.analysis.page.drawing.svg import inline, lean
 from bocb_tune.analysis.page.plots import values
 from bocb_tune.analysis.page.plots.values import Plot
-from bocb_tune.analysis.parallel import spread
+from bocb_tune.analysis.parallel import pool, uncollected, workers
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -42,7 +43,9 @@ RC: Any = {
 }
 DPI, DPI_IN_SVG = 150, 120
 """Of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
-FEWEST_PARALLEL = 8
+_Part = tuple[Plot, Path, str]
+"""A plot, where its files go, and the fingerprint of what they are drawn from."""
+FEWEST_PARALLEL = 4
 """Fewer figures than this are drawn before other processes have started."""
 HEAD, PNG_END = 4096, b"IEND\xaeB`\x82"
 """Bytes of a PNG within which its notes stand, and its last ones."""
@@ -62,16 +65,46 @@ DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
 }
 
 
-def render_all(plots: Sequence[Plot], folder: Path) -> dict[str, str]:
-    """Write `folder`/STEM.svg and .png of each plot, but for those that are there already, drawn from equal values.
+class Drawing:
+    """The figures of one report, drawn by other processes while the rest of it is made; a context.
 
-    Returns:
-        By stem, the SVG for inlining, its ids made unique on the page.
+    Writes FOLDER/STEM.svg and .png of each plot, but for those that are there already, drawn from equal values.
     """
-    parts = [(plot, folder, fingerprint(code(), plot)) for plot in plots]
-    spread(_write, [part for part in parts if not _is_drawn(*part)], fewest=FEWEST_PARALLEL)
-    stems = [plot.stem for plot in plots]
-    return {stem: inline((folder / f"{stem}.svg").read_text(encoding="utf-8"), stem) for stem in stems}
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stems: list[str] = []
+        self._waiting: list[_Part] = []
+        self._others: ProcessPoolExecutor | None = None
+        self._begun: list[Future[None]] = []
+
+    def __enter__(self) -> Drawing:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._others is not None:
+            self._others.shutdown(cancel_futures=True)
+
+    def start(self, plots: Sequence[Plot]) -> None:
+        """Have some more drawn: few are left for later, since other processes take a while to start."""
+        parts = [(plot, self._folder, fingerprint(code(), plot)) for plot in plots]
+        self._stems += [plot.stem for plot in plots]
+        self._waiting += [part for part in parts if not _is_drawn(*part)]
+        if self._others is None and len(self._waiting) >= FEWEST_PARALLEL and workers() > 1:
+            self._others = pool(workers())
+        if self._others is not None:
+            self._begun += [self._others.submit(_write, part) for part in self._waiting]
+            self._waiting = []
+
+    def pictures(self) -> dict[str, str]:
+        """By stem the SVG of each plot, when all are drawn, for inlining; its ids are unique on the page."""
+        for part in self._waiting:
+            _write(part)
+        for each in self._begun:
+            each.result()
+        paths = {stem: self._folder / f"{stem}.svg" for stem in self._stems}
+        return {stem: inline(path.read_text(encoding="utf-8")) for stem, path in paths.items()}
 
 
 def _is_drawn(plot: Plot, folder: Path, mark: str) -> bool:
@@ -87,15 +120,15 @@ def _foot(mark: str) -> str:
     return f"<!-- drawn from {mark} -->\n"
 
 
-def _write(part: tuple[Plot, Path, str]) -> None:
+def _write(part: _Part) -> None:
     plot, folder, mark = part
-    with look():
+    with look(), uncollected():
         figure = draw(plot)
         note = {"Software": None, "Source": mark}
         figure.savefig(folder / f"{plot.stem}.png", dpi=DPI, metadata=note, pil_kwargs={"compress_level": 1})
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, dpi=DPI_IN_SVG)
-    (folder / f"{plot.stem}.svg").write_text(lean(text.getvalue()) + _foot(mark), encoding="utf-8")
+    (folder / f"{plot.stem}.svg").write_text(lean(text.getvalue(), plot.stem) + _foot(mark), encoding="utf-8")
 
 
 @contextmanager

@@ -234,7 +234,8 @@ def _tuning(axes: Axes, panel: TuningPanel, optimizers: tuple[str, ...]) -> None
     for row in known:
         color = optimizer_color(optimizers[row])
         axes.plot(x, panel.value[row], color=color, ls=optimizer_dash(optimizers[row]), lw=1.2, zorder=3)
-        axes.plot(x, panel.observed[row], ls="none", marker="o", ms=2.5, color=color, zorder=4)
+        if np.isfinite(panel.observed[row]).any():
+            axes.plot(x, panel.observed[row], ls="none", marker="o", ms=2.5, color=color, zorder=4)
         if row in banded:
             axes.fill_between(x, panel.lo[row], panel.hi[row], color=color, alpha=0.16, lw=0, zorder=1)
     last = panel.value[known, -1]

@@ -131,12 +131,13 @@ def transfer(plot: Transfer) -> Figure:
     boxes = slots(len(plot.panels), high=high, columns=columns, wide=high, **look)
     size = min(7.0, 58 * high / len(plot.backbones))
     names = [label(name, 12) for name in plot.backbones]
+    every = range(len(names))
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         axes.imshow(np.ma.masked_invalid(panel.regret), cmap=colors, norm=norm, aspect="auto")
         slot.name(panel.title, optimizer=True)
-        fixed(axes, "y", range(len(names)), names if slot.is_left else [""] * len(names))
-        fixed(axes, "x", range(len(names)), names if slot.is_bottom else [""] * len(names))
+        fixed(axes, "y", every if slot.is_left else [], names)
+        fixed(axes, "x", every if slot.is_bottom else [], names)
         bare(axes)
         axes.tick_params(labelsize=size)
         axes.tick_params(axis="x", rotation=90)

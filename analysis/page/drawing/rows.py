@@ -62,7 +62,7 @@ def strip(plot: Strip) -> Figure:
 
 def _rows(axes: Axes, names: tuple[str, ...], shown: bool = True) -> None:
     """One row a name, the first on top."""
-    fixed(axes, "y", range(len(names)), [label(name) if shown else "" for name in names])
+    fixed(axes, "y", range(len(names)) if shown else [], [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 

@@ -17,20 +17,21 @@ FEWEST_MARKS = 3
 """Fewer marks of one look than this are not worth a group."""
 
 
-def lean(svg: str) -> str:
-    """Pictures in a palette, coordinates to a hundredth of a point, no indentation, no empty turns, no unused ids, and
-    the look of equal marks said once."""
+def lean(svg: str, prefix: str) -> str:
+    """Pictures in a palette, coordinates to a hundredth of a point, no indentation, no empty turns, no unused ids, the
+    others behind a prefix, and the look of equal marks said once."""
     svg = re.sub(r'(?<=data:image/png;base64,)[^"]+', lambda found: _in_palette(found[0]), svg)
     svg = re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", re.sub(r"\n\s+<", "\n<", svg))
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r'(?<=<g) id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     return "\n".join(_grouped(svg.split("\n")))
 
 
-def inline(svg: str, prefix: str) -> str:
-    """Without its head, every id behind a prefix."""
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") :])
+def inline(svg: str) -> str:
+    """Without its head."""
+    return svg[svg.index("<svg") :]
 
 
 def _in_palette(png: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.arrays import Flags
+from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.findings import Findings
@@ -73,13 +73,23 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
 
 def learning_curves(findings: Findings) -> tuple[Curves, ...]:
     """One figure a backbone that has curves."""
-    status = findings.table.trials.set_index([*CELL, "trial"])[["status", "lr", "weight_decay"]]
-    rows = findings.table.curves.dropna(subset=["score"]).join(status, on=[*CELL, "trial"])
-    panels = {key: _curve_panel(findings, _summary_of(findings, key), cell) for key, cell in _by_cell(rows)}
+    rows = findings.table.curves.dropna(subset=["score"])
+    starts = _starts(rows)
+    ended = findings.table.trials.set_index([*CELL, "trial"])[["status", "lr", "weight_decay"]]
+    trials = rows.iloc[starts].join(ended, on=[*CELL, "trial"])
+    trials = trials.assign(start=starts, stop=np.append(starts[1:], len(rows))[: len(starts)])
+    measured = rows["budget"].to_numpy(float), rows["score"].to_numpy(float)
+    panels = {key: _curve_panel(findings, _summary_of(findings, key), cell, measured) for key, cell in _by_cell(trials)}
     return tuple(
         Curves(stem=f"curves-{number:02d}", title=backbone, caption="", panels=row, unit=score_label(findings))
         for number, backbone, row in _by_backbone(findings, panels)
     )
+
+
+def _starts(rows: pd.DataFrame) -> NDArray[np.intp]:
+    """Where the curve of each trial begins [trials]; the rows are sorted by trial, then by budget."""
+    is_other = [np.diff(pd.factorize(rows[name])[0], prepend=-1) != 0 for name in (*CELL, "trial")]
+    return np.flatnonzero(np.any(is_other, axis=0))
 
 
 def _by_backbone(findings: Findings, panels: Mapping[tuple[str, str], P]) -> Iterator[tuple[int, str, tuple[P, ...]]]:
@@ -115,16 +125,17 @@ def _landscape_panel(
     )
 
 
-def _curve_panel(findings: Findings, cell: CellSummary, rows: pd.DataFrame) -> CurvePanel:
-    """`rows` are sorted by trial, then by budget."""
-    trial = rows["trial"].to_numpy()
-    starts = np.flatnonzero(np.r_[True, trial[1:] != trial[:-1]])
-    budgets, scores = (np.split(rows[name].to_numpy(float), starts[1:]) for name in ("budget", "score"))
-    of_trial = zip(budgets, scores, rows["status"].to_numpy()[starts], _at_best(cell, rows)[starts], strict=True)
+def _curve_panel(
+    findings: Findings, cell: CellSummary, trials: pd.DataFrame, measured: tuple[Array, Array]
+) -> CurvePanel:
+    """`trials` say from where to where their budgets and scores stand in `measured`."""
+    budget, score = measured
+    of_trial = zip(trials["start"], trials["stop"], trials["status"], _at_best(cell, trials), strict=True)
     return CurvePanel(
         title=cell.optimizer,
         curves=tuple(
-            Curve(budget=b, score=s, status=str(status), is_best=bool(best)) for b, s, status, best in of_trial
+            Curve(budget=budget[start:stop], score=score[start:stop], status=str(status), is_best=bool(best))
+            for start, stop, status, best in of_trial
         ),
         rungs=findings.table.rungs.get((cell.backbone, cell.optimizer), ()),
     )
