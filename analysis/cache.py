@@ -13,15 +13,18 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.analysis.parallel import uncollected
+
 FOLDER = "cache"
 """Within the report folder."""
+PLAIN = frozenset({str, int, float, bool, type(None)})
 PACKAGES = ("numpy", "scipy", "matplotlib", "scikit-learn")
 
 
@@ -39,21 +42,32 @@ def _feed(whole: hashlib._Hash, value: Any) -> None:
         whole.update(np.ascontiguousarray(value).tobytes())
         return
     parts = _parts(value)
-    whole.update(f"{type(value).__name__}{len(parts)}".encode() if parts is not None else f"{value!r};".encode())
-    for part in parts or ():
+    if parts is None or PLAIN.issuperset(map(type, parts)):
+        whole.update(f"{type(value).__name__}{parts or value!r};".encode())
+        return
+    whole.update(f"{type(value).__name__}{len(parts)}".encode())
+    for part in parts:
         _feed(whole, part)
 
 
 def _parts(value: Any) -> list[Any] | None:
     """What a value consists of; None if it is plain."""
-    if is_dataclass(value):
-        return [getattr(value, field.name) for field in fields(value)]
+    kind: Any = type(value)
+    names = _names(kind)
+    if names is not None:
+        return [getattr(value, name) for name in names]
     if isinstance(value, Mapping):
         return [part for item in value.items() for part in item]
     return list(value) if isinstance(value, (list, tuple, np.ndarray)) else None
 
 
-@lru_cache(maxsize=1)
+@cache
+def _names(kind: type) -> tuple[str, ...] | None:
+    """Of the fields of a dataclass; None for anything else."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else None
+
+
+@cache
 def code() -> str:
     """Names the release that results were made by: any change of the analysis makes them anew."""
     folder = Path(__file__).parent
@@ -88,7 +102,8 @@ class Cache:
 
     def all(self, names: Sequence[str], make: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
         """The value under each fingerprint. Those that are missing are made, given their places; others are deleted."""
-        found = [self.get(name) for name in names]
+        with uncollected():
+            found = [self.get(name) for name in names]
         missing = [place for place, value in enumerate(found) if value is None]
         for place, value in zip(missing, make(missing), strict=True):
             self.put(names[place], value)
@@ -107,34 +122,34 @@ class Cache:
         return self.folder / f"{name}.npz"
 
     def _packed(self, value: Any, arrays: bytearray) -> Any:
-        if isinstance(value, np.ndarray):
+        """As JSON: a list as a list, what is not plain as an object of one key, which says what it is."""
+        kind = type(value)
+        if kind is np.ndarray:
             start = len(arrays) + -len(arrays) % max(value.itemsize, 1)
             arrays.extend(bytes(start - len(arrays)) + value.tobytes())
             return {"array": [value.dtype.str, value.shape, start]}
-        if type(value).__name__ in self._kinds:
-            inner = (
-                {field.name: getattr(value, field.name) for field in fields(value)}
-                if is_dataclass(value)
-                else str(value)
-            )
-            return {"kind": type(value).__name__, "of": self._packed(inner, arrays)}
+        parts = _parts(value)
+        if parts is None:
+            return {"text": [kind.__name__, str(value)]} if kind.__name__ in self._kinds else value
+        packed = [self._packed(part, arrays) for part in parts]
+        if is_dataclass(kind):
+            return {"kind": [kind.__name__, *packed]}
         if isinstance(value, Mapping):
-            return {"map": [[self._packed(part, arrays) for part in item] for item in value.items()]}
-        if isinstance(value, (list, tuple)):
-            return {type(value).__name__: [self._packed(part, arrays) for part in value]}
-        return value
+            return {"map": packed}
+        return packed if kind is list else {"tuple": packed}
 
     def _unpacked(self, value: Any, arrays: NDArray[np.uint8]) -> Any:
-        if not isinstance(value, dict):
-            return value
+        if type(value) is list:
+            return [part if type(part) in PLAIN else self._unpacked(part, arrays) for part in value]
         tag, content = next(iter(value.items()))
         if tag == "array":
-            kind, shape, start = content
-            return np.ndarray(tuple(shape), kind, arrays, start)
-        if tag == "kind":
-            made, inner = self._kinds[content], self._unpacked(value["of"], arrays)
-            return made(**inner) if is_dataclass(made) else made(inner)
+            dtype, shape, start = content
+            return np.ndarray(tuple(shape), dtype, arrays, start)
+        parts = self._unpacked(content, arrays)
         if tag == "map":
-            return {self._unpacked(k, arrays): self._unpacked(v, arrays) for k, v in content}
-        parts = [self._unpacked(part, arrays) for part in content]
-        return tuple(parts) if tag == "tuple" else parts
+            return dict(zip(parts[::2], parts[1::2], strict=True))
+        if tag == "tuple":
+            return tuple(parts)
+        name, *inner = parts
+        made = self._kinds[name]
+        return made(*inner) if tag == "text" else made(**dict(zip(_names(made) or (), inner, strict=True)))

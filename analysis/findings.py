@@ -25,7 +25,7 @@ from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Decomposition, Matrix, refusal
 from bocb_tune.analysis.matrix_findings import MatrixFindings, examine
 from bocb_tune.analysis.patterns.summary import RunPatterns
-from bocb_tune.analysis.sources.table import CELL, TrialTable
+from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.analysis.tuning.drift import (
     Drift,
     LrVariance,
@@ -35,7 +35,7 @@ from bocb_tune.analysis.tuning.drift import (
     lr_variance,
     modal_setting,
 )
-from bocb_tune.analysis.tuning.searches import Search, search_of
+from bocb_tune.analysis.tuning.searches import Search, searches_of
 from bocb_tune.analysis.tuning_findings import TuningFindings, compare_landscapes, evidence_of
 
 
@@ -139,14 +139,7 @@ class Findings:
     @cached_property
     def searches(self) -> Mapping[Key, Search]:
         """What the search of each cell found."""
-        rows = dict(iter(self.table.trials.groupby(CELL)))
-        floor, none = scale_of(self.table).floor, self.table.trials.iloc[:0]
-        return {
-            (cell.backbone, cell.optimizer): search_of(
-                cell, rows.get((cell.backbone, cell.optimizer), none), self.model(cell), floor
-            )
-            for cell in self.cells
-        }
+        return searches_of(self.table.trials, self.cells, self.models, scale_of(self.table).floor)
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:

@@ -62,14 +62,15 @@ class Drawn:
         return self.expected(*self.parts()).astype(np.float32)
 
     def at(self, row: Index, column: Index) -> Array:
-        along_lr, along_decay = _splines(self.box)
-        places, back = np.unique(np.ravel([row, column]).reshape(2, -1), axis=1, return_inverse=True)
-        nodes = np.einsum("ni,nj->ijn", along_lr[places[0]], along_decay[places[1]])
-        values = np.tensordot(self.process, nodes.astype(np.float32), axes=2)
         grid = Grid(box=self.box)
-        p = self._diverging(grid.u[places[0]], leaning(grid)[places[1]])
-        expected: Array = self.expected(self.scale.backward(values), p)[:, back]
-        return expected.reshape(len(expected), *np.shape(row))
+        along_lr, along_decay = (along.astype(np.float32) for along in _splines(self.box))
+        nodes, back = np.unique(np.ravel_multi_index((row, column), grid.shape), return_inverse=True)
+        rows, columns = np.divmod(nodes, len(along_decay))
+        weights = np.einsum("ni,nj->nij", along_lr[rows], along_decay[columns])
+        values = self.process.reshape(len(self.process), -1) @ weights.reshape(len(nodes), -1).T
+        p = self._diverging(grid.u[rows], leaning(grid)[columns])
+        expected: Array = self.expected(self.scale.backward(values), p)
+        return expected[:, back].reshape(len(expected), *np.shape(row))
 
     def parts(self) -> tuple[Array, Array]:
         """Score of a run that does not diverge, and probability of diverging, each [draws, lr, decay]."""

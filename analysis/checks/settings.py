@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 
+from bocb_tune.analysis.arrays import Array
 from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.cell.sensitivity import EDGE_PROBABILITY, EPSILON, edge_of
 from bocb_tune.analysis.checks.remark import Check, about, listed, told
@@ -78,18 +78,17 @@ def best_in_outer_fifth(findings: Findings) -> Iterator[Check]:
         found = {
             f"{backbone}/{optimizer}": text
             for (backbone, optimizer), top in best.groupby(CELL)
-            if (text := _outer_fifth(findings.table.spaces.get(str(optimizer)), top, name))
+            if (text := _outer_fifth(findings.table.spaces.get(str(optimizer)), top[name].to_numpy(float), name))
         }
         text = f"Most of the {TOP_TRIALS} best trials have {name} in one outer fifth of its range: {told(found)}."
         yield from about(found, name="best_in_outer_fifth", level="caution", message=text)
 
 
-def _outer_fifth(dims: Dims | None, top: pd.DataFrame, name: str) -> str:
-    """The fifth in which most of the best trials of a cell lie; empty if there is none."""
+def _outer_fifth(dims: Dims | None, top: Array, name: str) -> str:
+    """The fifth in which most of the best trials of a cell lie, given their values; empty if there is none."""
     if dims is None or len(top) < TOP_TRIALS:
         return ""
-    values = top[name][top[name] > 0]
-    place = np.log10(values / dims[name].low) / dims[name].decades
+    place = np.log10(top[top > 0] / dims[name].low) / dims[name].decades
     counts = {"lowest": int((place < 0.2).sum()), "highest": int((place > 0.8).sum())}
     return next((f"{count} in the {end}" for end, count in counts.items() if count >= MOST_OF_TOP), "")
 

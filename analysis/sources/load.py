@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bocb_tune.analysis.cache import Cache, code, fingerprint
-from bocb_tune.analysis.parallel import spread
+from bocb_tune.analysis.parallel import spread, uncollected
 from bocb_tune.analysis.sources import paper
 from bocb_tune.analysis.sources.table import (
     CELL,
@@ -116,18 +114,6 @@ class _CellRows:
     """[measurements]"""
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Reading makes millions of objects and no cycles; the collector, looking for some, takes a third of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _read_cells(paths: list[Path], hashes: list[str], cache: Path | None) -> list[_CellRows]:
     if cache is None or len(paths) < FEWEST_PARALLEL:
         return _read_all(paths)
@@ -141,7 +127,7 @@ def _read_all(paths: list[Path]) -> list[_CellRows]:
 
 
 def _read_cell(path: Path) -> _CellRows:
-    with _uncollected():
+    with uncollected():
         return _reduced(path)
 
 

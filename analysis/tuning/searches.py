@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.cell.landscape import NoLandscape
-from bocb_tune.analysis.cell.modelling import CellModel
+from bocb_tune.analysis.cell.modelling import CellModel, Key
 from bocb_tune.analysis.cell.tuning_curves import LONGEST, observed_curve
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.sources.table import CELL
 from bocb_tune.types import Phase, TrialStatus
 
 
@@ -38,24 +41,44 @@ class Search:
     """C4(b) from the trials themselves, one a size of the curve; refused unless they are independent draws."""
 
 
-def search_of(cell: CellSummary, rows: pd.DataFrame, model: CellModel, floor: float) -> Search:
-    """What the search of one cell found.
+def searches_of(
+    trials: pd.DataFrame, cells: Sequence[CellSummary], models: Mapping[Key, CellModel], floor: float
+) -> dict[Key, Search]:
+    """What the search of each cell found.
 
     Args:
-        rows: trials of the cell, with the columns of a trial table.
+        trials: with the columns of a trial table.
         floor: score of a diverged trial.
     """
-    rows = rows[rows["phase"] != Phase.repeat]
-    num = min(max(len(rows), 1), LONGEST)
+    rows = trials[trials["phase"] != Phase.repeat]
+    diverged = rows["status"] == TrialStatus.diverged
+    rows = rows.assign(
+        score=rows["score"].mask(diverged, floor),
+        # the others follow the scores of these, and a source may not tell which are which
+        space_filling=rows["phase"] == Phase.design,
+        ended=diverged | (rows["status"] == TrialStatus.completed),
+    )
+    columns = ["budget", "score", "space_filling", "ended"]
+    arrays = {key: group.to_numpy(float).T for key, group in rows.groupby(CELL)[columns]}
+    none = np.empty((len(columns), 0))
+    keys = [(cell.backbone, cell.optimizer) for cell in cells]
+    return {key: _search(cell, arrays.get(key, none), models[key]) for key, cell in zip(keys, cells, strict=True)}
+
+
+def _search(cell: CellSummary, arrays: Array, model: CellModel) -> Search:
+    """Of one cell, given budget, score, and whether its trials are space-filling and ended [4, trials]."""
+    budget, score = arrays[:2]
+    space_filling, ended = arrays[2:].astype(bool)
+    num = min(max(len(budget), 1), LONGEST)
     return Search(
-        trials=len(rows),
-        epochs=float(rows["budget"].sum(min_count=1)),
+        trials=len(budget),
+        epochs=float(np.nansum(budget)) if np.isfinite(budget).any() else math.nan,
         found=cell.best,
         reported=cell.selected_score,
         random=_none(model) if model.curve is None else model.curve.at(num),
         random_reported=_none(model) if model.curve is None else model.curve.validation_at(num),
         early=_none(model) if model.curve is None else model.curve.summary("early"),
-        observed=_observed(cell, rows, floor),
+        observed=_observed(score[space_filling], ended[space_filling], cell.best.counts),
     )
 
 
@@ -64,15 +87,8 @@ def _none(model: CellModel) -> Estimate:
     return Estimate(value=None, unit="points", reason=reason)
 
 
-def _observed(cell: CellSummary, rows: pd.DataFrame, floor: float) -> tuple[Estimate, ...]:
-    """From the space-filling trials: the others follow their scores, and a source may not tell which are which."""
-    drawn = rows[rows["phase"] == Phase.design]
-    ended = drawn["status"].isin([TrialStatus.completed, TrialStatus.diverged])
-    scores = _scores(drawn[ended], floor)
-    independent = bool(ended.all()) and len(drawn) > 0
-    return observed_curve(scores, independent, cell.best.counts, np.random.default_rng(SEED))
-
-
-def _scores(rows: pd.DataFrame, floor: float) -> Array:
-    score = rows["score"].mask(rows["status"] == TrialStatus.diverged, floor)
-    return np.sort(score.dropna().to_numpy(float))
+def _observed(score: Array, ended: Flags, counts: Counts) -> tuple[Estimate, ...]:
+    """From the space-filling trials [trials]."""
+    known = np.sort(score[ended & ~np.isnan(score)])
+    independent = bool(ended.all()) and len(ended) > 0
+    return observed_curve(known, independent, counts, np.random.default_rng(SEED))
