@@ -11,27 +11,32 @@ The sides alternate trial by trial, a trial being one epoch, so every second or 
 it is held up while the bare ranks train the same one. So both see the same state of the machine, Ray's idle processes
 included. The first trial of each side, which warms up, is left out. Three ratios: of the steps/s within epochs
 (training and validation), each trial of the engine against the bare trials before and after it, so that a drift of the
-machine cancels (target: at least 0.97; the interval is a bootstrap over trials); the same from the fastest quarter of
-each side's epochs, which a noisy machine disturbs least; and of whole trials, with what the engine adds between epochs
-(a checkpoint and a report each) and between trials.
-Trials of one epoch of a second or two are the worst case of the last. Takes about a quarter of an hour.
+machine cancels (target: at least 0.97); the same from the fastest quarter of each side's epochs, which a noisy machine
+disturbs least; and of whole trials, with what the engine adds between epochs (a checkpoint and a report each) and
+between trials. Trials of one epoch of a second or two are the worst case of the last.
+
+Two processes that run the very same loop differ by up to three per cent for as long as they live, so there are several
+runs, each with new processes on both sides, and the intervals are those of the mean over runs. Takes twenty
+minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import random
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 from harness import BareRanks, fresh, only_cell, run_engine
 from machine import show, spread
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bocb_tune.analysis.intervals import mean_interval
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.run import Watcher
 from bocb_tune.schedule import epoch_order, epoch_plan, lr_factor
@@ -47,7 +52,7 @@ dataset: {{name: digits, image_size: 32}}
 backbones: [test_vit]
 optimizers: [adamw]
 recipe: {{base: digits, batch_size: 16}}
-budget: {{epochs: {epochs}, trials_per_cell: {trials}}}
+budget: {{epochs: 1, trials_per_cell: {trials}}}
 search: {{design: 1, asha: null}}
 repeats: {{best: 0, default: 0}}
 search_spaces: {{adamw: {{lr: {{low: 1.0e-4, high: 1.0e-2}}}}}}
@@ -59,8 +64,21 @@ resources: {{workers: {workers}, max_slots: 1}}
 class Seconds:
     """Wall time of one trial."""
 
-    epochs: list[float]
+    epoch: float
     whole: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One pair of processes, trial by trial."""
+
+    engine: list[Seconds]
+    bare: list[Seconds]
+
+    def ratio(self, seconds: Callable[[Seconds], float]) -> float:
+        """Median of bare over engine. Bare trial k ran after trial k of the engine."""
+        bare = [math.sqrt(seconds(before) * seconds(after)) for before, after in pairwise(self.bare)]
+        return statistics.median(of_bare / seconds(trial) for trial, of_bare in zip(self.engine[1:], bare, strict=True))
 
 
 class Alternate(Watcher):
@@ -77,8 +95,8 @@ class Alternate(Watcher):
         self._start = time.perf_counter()
 
     def ended(self, record: TrialRecord) -> None:
-        epochs = [measured.metrics["seconds"] for measured in record.measurements]
-        self.engine.append(Seconds(epochs=epochs, whole=time.perf_counter() - self._start))
+        (measured,) = record.measurements
+        self.engine.append(Seconds(epoch=measured.metrics["seconds"], whole=time.perf_counter() - self._start))
         trial = self._cell.trial(record.phase, record.index, record.hparams, seed=record.seed)
         score, seconds = self._bare(train, trial)
         if score != record.score:
@@ -95,56 +113,54 @@ def train(ranks: Ranks, trial: TrialSpec) -> tuple[float, Seconds]:
     peak = training.optimizer.param_groups[0]["lr"]
     steps = training.num_images // training.recipe.batch_size
     warmup = round(training.recipe.warmup_epochs * steps)
-    step, metrics = 0, {"score": 0.0}
-    epochs = []
-    for epoch in range(1, trial.budget + 1):
-        first_step = time.perf_counter()
-        plan = epoch_plan(epoch_order(training.num_images, trial.seed, epoch), training.recipe, ranks)
-        model.train()
-        for batch in training.batches([piece for (piece,) in plan], derive_seed(trial.seed, "augment", epoch)):
-            lr = peak * lr_factor(step, total=steps * trial.budget, warmup=warmup, min_ratio=0.0)
-            for group in training.optimizer.param_groups:
-                group["lr"] = lr
-            training.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-            training.optimizer.step()
-            training.optimizer.zero_grad()
-            step += 1
-        metrics = training.evaluate(training.model, epoch == trial.budget)
-        epochs.append(time.perf_counter() - first_step)
-    return metrics["score"], Seconds(epochs=epochs, whole=time.perf_counter() - start)
+    first_step = time.perf_counter()
+    plan = epoch_plan(epoch_order(training.num_images, trial.seed, 1), training.recipe, ranks)
+    model.train()
+    batches = training.batches([piece for (piece,) in plan], derive_seed(trial.seed, "augment", 1))
+    for step, batch in enumerate(batches):
+        lr = peak * lr_factor(step, total=steps, warmup=warmup, min_ratio=0.0)
+        for group in training.optimizer.param_groups:
+            group["lr"] = lr
+        training.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+    metrics = training.evaluate(training.model, True)
+    end = time.perf_counter()
+    return metrics["score"], Seconds(epoch=end - first_step, whole=end - start)
 
 
-def compare(workers: int, epochs: int, trials: int) -> list[str]:
-    """One row of the table: steps/s of both sides, and their ratio trial by trial."""
-    experiment = EXPERIMENT.format(workers=workers, epochs=epochs, trials=trials)
+def run_both(workers: int, trials: int) -> Run:
+    """The same trials on both sides, the first left out."""
+    experiment = EXPERIMENT.format(workers=workers, trials=trials)
     bare = BareRanks(workers)
     watcher = Alternate(only_cell(experiment), bare)
     run_engine(experiment, watcher)
     bare.close()
-    engine, bare_side = watcher.engine[1:], watcher.bare[1:]
-    epoch_s = [[seconds for trial in side for seconds in trial.epochs] for side in (engine, bare_side)]
-    rates = [spread([STEPS_PER_EPOCH / seconds for seconds in side], 1) for side in epoch_s]
-    fastest = [sum(sorted(side)[: len(side) // 4]) for side in epoch_s]
-    within = ratio(*([sum(trial.epochs) for trial in side] for side in (engine, bare_side)))
-    whole = ratio(*([trial.whole for trial in side] for side in (engine, bare_side)))
-    n = f"{len(engine)} trials x {epochs} epoch(s)"
-    return [str(workers), *rates, within, f"{fastest[1] / fastest[0]:.3f}", whole, n]
+    return Run(engine=watcher.engine[1:], bare=watcher.bare[1:])
 
 
-def ratio(engine_s: list[float], bare_s: list[float]) -> str:
-    """Median of bare over engine, and a 95 % bootstrap interval. Bare trial k ran after trial k of the engine."""
-    between = [math.sqrt(before * after) for before, after in pairwise(bare_s)]
-    ratios = [bare / engine for engine, bare in zip(engine_s[1:], between, strict=True)]
-    rng = random.Random(0)
-    again = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return f"{statistics.median(ratios):.3f} ({again[50]:.3f}-{again[-51]:.3f})"
+def compare(workers: int, runs: int, trials: int) -> list[str]:
+    """One row of the table: steps/s of both sides, and their ratios."""
+    found = [fresh(run_both, workers, trials) for _ in range(runs)]
+    sides = [[trial.epoch for run in found for trial in side(run)] for side in (lambda r: r.engine, lambda r: r.bare)]
+    rates = [spread([STEPS_PER_EPOCH / seconds for seconds in side], 1) for side in sides]
+    fastest = [sum(sorted(side)[: len(side) // 4]) for side in sides]
+    within, whole = ([run.ratio(seconds) for run in found] for seconds in (lambda s: s.epoch, lambda s: s.whole))
+    n = f"{runs} runs x {len(found[0].engine)} trials"
+    return [str(workers), *rates, mean(within), f"{fastest[1] / fastest[0]:.3f}", mean(whole), n]
+
+
+def mean(ratios: list[float]) -> str:
+    """Over runs, with its 95 % interval and the range."""
+    low, high = mean_interval(np.array(ratios))
+    return f"{statistics.mean(ratios):.3f} ({low:.3f}-{high:.3f}; runs {min(ratios):.3f}-{max(ratios):.3f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few short trials: a smoke test, not a measurement")
-    epochs, trials = (1, 6) if parser.parse_args().quick else (1, 91)
-    rows = [fresh(compare, workers, epochs, trials) for workers in (1, 2)]
+    runs, trials = (2, 5) if parser.parse_args().quick else (6, 11)
+    rows = [compare(workers, runs, trials) for workers in (1, 2)]
     columns = ["workers", "engine steps/s", "bare steps/s", "engine / bare", "fastest quarter", "whole trials", "n"]
     show("Steps/s, median (min-max), ratios with 95 % intervals; target for engine / bare: >= 0.97", columns, rows)
 
