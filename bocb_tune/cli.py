@@ -139,7 +139,8 @@ def analyze(
     """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
     from bocb_tune.analysis.parallel import uncollected, warm_up
 
-    warm_up()
+    if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
+        warm_up()
     with uncollected():
         from bocb_tune.analysis.report import analyze as write_report
         from bocb_tune.analysis.report import analyze_pair
