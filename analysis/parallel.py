@@ -12,9 +12,6 @@ from typing import TypeVar
 
 CHUNKS = 8
 """Portions a worker is given its parts in: the last ones end at nearly the same time."""
-PRELOADED = ["bocb_tune.analysis.cell.modelling", "bocb_tune.analysis.page.figures", "bocb_tune.analysis.sources.load"]
-"""Imported once, by the server that the workers are forked from."""
-
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -27,7 +24,7 @@ def workers() -> int:
 def warm_up() -> None:
     """Begin to import what other processes will need, beside what this one goes on with."""
     if workers() > 1:
-        forkserver.set_forkserver_preload(PRELOADED)
+        forkserver.set_forkserver_preload(["bocb_tune.analysis.preload"])
         forkserver.ensure_running()
 
 
