@@ -38,10 +38,10 @@ from bocb_tune.data.cifar import VARIANTS
 from bocb_tune.data.files import load_files
 from bocb_tune.data.layout import Source, scan
 from bocb_tune.data.pack import pack
-from bocb_tune.recipes import RECIPES
-from bocb_tune.schedule import epoch_order, epoch_plan
 from bocb_tune.tasks.base import Context, Ranks
 from bocb_tune.tasks.classification import Pictures
+from bocb_tune.training.recipes import RECIPES
+from bocb_tune.training.schedule import epoch_order, epoch_plan
 
 Side = Callable[[int], int]
 """One repetition, by its number; returns the images it went through."""

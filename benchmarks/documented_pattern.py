@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from bocb_tune.live import output_to
-from bocb_tune.types import TrialSpec
+from bocb_tune.cli.progress import output_to
+from bocb_tune.core.types import TrialSpec
 
 SCALING = {"num_workers": 2, "resources_per_worker": {"CPU": 0.99}}
 """Not quite a CPU each: the Tune trial that waits for the workers holds a little too, and must fit beside them."""

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import distributed
 
+from bocb_tune.cli.launch import cell_plans, objective_of
+from bocb_tune.cli.progress import output_to
+from bocb_tune.core.types import TrialRecord
 from bocb_tune.engine.cluster import Resources
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.run import RunPlan, Watcher, run
-from bocb_tune.launch import cell_plans, objective_of
-from bocb_tune.live import output_to
-from bocb_tune.spec import ExperimentSpec, load_spec
+from bocb_tune.spec.model import ExperimentSpec, load_spec
 from bocb_tune.tasks.base import Ranks
-from bocb_tune.types import TrialRecord
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process started here; Ray does the same for workers of one CPU
 

@@ -23,9 +23,9 @@ from documented_pattern import run_all
 from harness import BareRanks, Clock, fresh, only_cell, run_engine
 from machine import show, spread
 
+from bocb_tune.core.types import Phase, TrialSpec, TrialStatus
 from bocb_tune.tasks import get_task
 from bocb_tune.tasks.base import Context, Ranks
-from bocb_tune.types import Phase, TrialSpec, TrialStatus
 
 EPOCHS = 3
 EXPERIMENT = """

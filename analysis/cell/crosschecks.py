@@ -14,10 +14,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.cell.landscape import CellTrials, Landscape
 from bocb_tune.analysis.cell.surface import Box
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core.arrays import Array, Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.sources.table import HYPERPARAMETERS
 
 TOP = 0.1

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 from scipy.stats import gamma
 
-from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.core.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 13
 MARGIN, LUCKY = (2.0, 0.5), 1e-4

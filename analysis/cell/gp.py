@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.core.arrays import Array
 
 NAMES = ("a1", "lu", "lv", "a0", "a2", "mu", "mv", "st", "se", "k")
 """The hyper-parameters; `theta` holds their natural logarithms in this order, and k as it is."""

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from bocb_tune.analysis.arrays import Array, Flags, Index
 from bocb_tune.analysis.cell import gp
 from bocb_tune.analysis.cell.divergence import Divergence, fit_divergence
 from bocb_tune.analysis.cell.scale import Scale
 from bocb_tune.analysis.cell.surface import Box, Grid, argmax
 from bocb_tune.analysis.cell.surfaces import Drawn, Surfaces, coarse, leaning
 from bocb_tune.analysis.cell.validation import Validation, validate
-from bocb_tune.analysis.estimate import Counts, Reason
+from bocb_tune.analysis.core.arrays import Array, Flags, Index
+from bocb_tune.analysis.core.estimate import Counts, Reason
 
 MIN_TRIALS, MIN_COMPLETED, MIN_DISTINCT_LR, MIN_SPAN = 25, 5, 12, 0.6
 NUM_HYPER, DRAWS_EACH = 60, 4

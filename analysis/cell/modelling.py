@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from bocb_tune.analysis.arrays import Array, Index
-from bocb_tune.analysis.cache import Cache, code, fingerprint
 from bocb_tune.analysis.cell.landscape import MIN_TRIALS, CellTrials, Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.cell.marginals import Marginals, marginals
 from bocb_tune.analysis.cell.metrics import METRICS, measure
@@ -22,10 +20,12 @@ from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.cell.surfaces import Drawn
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve, tuning_curve
 from bocb_tune.analysis.cell.validation import Validation
-from bocb_tune.analysis.estimate import Counts, Estimate, Reason
-from bocb_tune.analysis.parallel import spread
+from bocb_tune.analysis.core.arrays import Array, Index
+from bocb_tune.analysis.core.cache import Cache, code, fingerprint
+from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core.parallel import spread
 from bocb_tune.analysis.sources.table import CELL, TrialTable
-from bocb_tune.types import TrialStatus
+from bocb_tune.core.types import TrialStatus
 
 Key = tuple[str, str]
 """(backbone, optimizer)"""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 
-from bocb_tune.analysis.arrays import Array
+from bocb_tune.analysis.core.arrays import Array
 
 SURE = 1e-6
 """Shares of score nearer to 0 or 1 than this are taken as this."""

@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 from scipy.special import expit, logit
 
-from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.cell import surface
 from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core import bootstrap as drawn
+from bocb_tune.analysis.core.arrays import Array, Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 
 EPSILON = 1.0
 """Points within which a setting is as good as the best."""

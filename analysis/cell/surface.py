@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.arrays import Array
-from bocb_tune.space import Dim
+from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.core.space import Dim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from bocb_tune.analysis.arrays import Array, Flags
+from bocb_tune.analysis.core.arrays import Array, Flags
 
 Z90 = 1.6448536269514722
 MOST_ERROR, LEAST_COVERAGE, MOST_AUDIT_Z = 0.5, 0.70, 3.0

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bocb_tune import names
+from bocb_tune.core import names
 
 MOST_LISTED = 10
 """Cells or messages a remark lists one by one before it only counts."""

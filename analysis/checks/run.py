@@ -7,10 +7,10 @@ from statistics import median
 
 from bocb_tune.analysis.checks import settings
 from bocb_tune.analysis.checks.remark import MOST_LISTED, Check, about, listed, told
-from bocb_tune.analysis.findings import Findings
+from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, at_full_budget
 from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS
-from bocb_tune.types import TrialStatus
+from bocb_tune.core.types import TrialStatus
 
 # With fewer fresh seeds than this a cell's value is one draw, not a mean.
 FEWEST_SEEDS = 3

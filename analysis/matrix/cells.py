@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from bocb_tune.analysis.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.sources.table import CELL, TrialTable
-from bocb_tune.types import Phase, TrialStatus
+from bocb_tune.core.types import Phase, TrialStatus
 
 FRESH_SEEDS = "mean of fresh seeds at the best point"
 ONLY_POINT = "mean of seeds at the only point"

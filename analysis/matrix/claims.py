@@ -11,14 +11,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from bocb_tune.analysis.arrays import Flags
-from bocb_tune.analysis.families import CLASSICAL, SGD_FAMILY, backbone_class, plain
+from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.matrix.concordance import concordance
 from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
 from bocb_tune.analysis.matrix.coupling import Lines, coupling_indices, line_shares
 from bocb_tune.analysis.matrix.standings import regret, spread
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
 from bocb_tune.analysis.matrix.viable import failures, viable_coupling
+from bocb_tune.analysis.names.families import CLASSICAL, SGD_FAMILY, backbone_class, plain
 
 STRONGLY_COUPLED = ("CNX-T", "Moga-S", "URLK-T", "DeiT-S")
 WEAKLY_COUPLED = ("TNX-T", "CNXV2-T", "CAF-12")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2, rankdata, spearmanr, studentized_range
 
-from bocb_tune.analysis.arrays import Flags
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.resample import interval, resampled
 from bocb_tune.analysis.matrix.twoway import Matrix, refusal
 

@@ -15,10 +15,10 @@ from math import comb
 import numpy as np
 from scipy.stats import rankdata
 
-from bocb_tune.analysis.arrays import Flags
-from bocb_tune.analysis.estimate import Estimate, Reason
-from bocb_tune.analysis.families import ADAM_FAMILY, CLASSICAL, SGD_FAMILY, backbone_class, plain
+from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.names.families import ADAM_FAMILY, CLASSICAL, SGD_FAMILY, backbone_class, plain
 
 MIN_A_CLASS = 3
 MAX_EXACT, NUM_RANDOM = 1_000_000, 100_000

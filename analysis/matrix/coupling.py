@@ -17,8 +17,8 @@ from scipy.stats import f as fisher
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
-from bocb_tune.analysis.arrays import Array, Flags
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core.arrays import Array, Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.resample import Noise, Squares, corrected_squares, interval, redraw, shrunken
 from bocb_tune.analysis.matrix.twoway import (
     COMPLETE_ENOUGH,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from bocb_tune.analysis.arrays import Flags
+from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.matrix.twoway import Matrix
 
 TOP = 4

@@ -13,7 +13,7 @@ from scipy.special import logit
 from scipy.stats import f as fisher
 from scipy.stats import rankdata
 
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.resample import corrected_squares, interval, resampled
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, NEGLIGIBLE, Decomposition, Matrix, decompose, refusal
 from bocb_tune.analysis.matrix.viable import floored

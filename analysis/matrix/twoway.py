@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from bocb_tune.analysis.arrays import Flags
-from bocb_tune.analysis.estimate import Reason
+from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.core.estimate import Reason
 
 Matrix = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from bocb_tune.analysis.arrays import Flags
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.coupling import MIN_INDEX_SHAPE, Lines, line_coupling
 from bocb_tune.analysis.matrix.resample import Noise
 from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE, Matrix, fit_refusal

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bocb_tune.analysis.patterns.spectra import layers_of
 from bocb_tune.analysis.patterns.summary import RunPatterns, measure
 from bocb_tune.analysis.sources.table import CELL, SourceError, TrialTable
-from bocb_tune.types import TrialStatus
+from bocb_tune.core.types import TrialStatus
 
 FOLDER = "checkpoints"
 NAMES = ("latest.pt", "model.safetensors")

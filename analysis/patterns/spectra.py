@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.linalg import svdvals
 from scipy.stats import norm
 
-from bocb_tune.analysis.arrays import Array
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 
 MIN_EIGS_POWER_LAW, MIN_TAIL = 50, 20
 MIN_EIGS_ENERGY = 10

@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from bocb_tune.analysis.arrays import Array
-from bocb_tune.analysis.estimate import Counts, Estimate, Reason
-from bocb_tune.analysis.intervals import welch_interval
+from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core.intervals import welch_interval
 from bocb_tune.analysis.patterns import spectra as s
 from bocb_tune.analysis.patterns.spectra import Layer
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bocb_tune.analysis import draws as drawn
 from bocb_tune.analysis.cell.sensitivity import EPSILON
-from bocb_tune.analysis.estimate import Estimate, Reason
+from bocb_tune.analysis.core import bootstrap as drawn
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.recommend.offers import Offer, make_offer
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
@@ -23,7 +23,7 @@ from bocb_tune.analysis.recommend.recommendation import (
     check_trials,
 )
 from bocb_tune.analysis.tuning.settings import Setting
-from bocb_tune.names import unknown
+from bocb_tune.core.names import unknown
 
 MIN_OPTIMIZERS = 2
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.arrays import Array, Index
 from bocb_tune.analysis.cell.sensitivity import EPSILON
-from bocb_tune.analysis.estimate import Counts, Estimate
-from bocb_tune.analysis.families import plain
+from bocb_tune.analysis.core import bootstrap as drawn
+from bocb_tune.analysis.core.arrays import Array, Index
+from bocb_tune.analysis.core.estimate import Counts, Estimate
+from bocb_tune.analysis.names.families import plain
 
 MIN_BACKBONES, MIN_OPTIMIZERS = 5, 3
 LIKELY = 0.5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bocb_tune.analysis.sources.table import CELL, TrialTable
-from bocb_tune.types import Phase, TrialStatus
+from bocb_tune.core.types import Phase, TrialStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

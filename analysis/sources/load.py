@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.cache import Cache, code, fingerprint
-from bocb_tune.analysis.parallel import spread, uncollected
+from bocb_tune.analysis.core.cache import Cache, code, fingerprint
+from bocb_tune.analysis.core.parallel import spread, uncollected
 from bocb_tune.analysis.sources import paper
 from bocb_tune.analysis.sources.table import (
     CELL,
@@ -27,10 +27,10 @@ from bocb_tune.analysis.sources.table import (
     make_table,
 )
 from bocb_tune.analysis.sources.trial_file import SUFFIXES, read_trial_file
-from bocb_tune.journal import FOLDER, CellJournal, fold, has_header, read_journal
-from bocb_tune.space import Dim, read_space
-from bocb_tune.types import Objective, TrialRecord
-from bocb_tune.yaml_source import read_source
+from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal
+from bocb_tune.core.space import Dim, read_space
+from bocb_tune.core.types import Objective, TrialRecord
+from bocb_tune.spec.source import read_source
 
 FEWEST_PARALLEL = 48
 """Fewer journals than this are read before other processes have started, and need not be kept as arrays."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from bocb_tune.analysis.sources.table import CURVE_COLUMNS, TRIAL_COLUMNS, Source, SourceError, TrialTable, make_table
-from bocb_tune.types import Objective, TrialStatus
+from bocb_tune.core.types import Objective, TrialStatus
 
 PUBLISHED = Path(__file__).parent / "published"
 CITATION = (

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.style import ordered_backbones, ordered_optimizers
-from bocb_tune.space import Dim
-from bocb_tune.types import Objective
+from bocb_tune.analysis.names.style import ordered_backbones, ordered_optimizers
+from bocb_tune.core.space import Dim
+from bocb_tune.core.types import Objective
 
 Dims = Mapping[str, Dim]
 """Range of `lr` and of `weight_decay`."""

@@ -22,7 +22,7 @@ from bocb_tune.analysis.sources.table import (
     granularity,
     make_table,
 )
-from bocb_tune.types import Objective, Phase, TrialStatus
+from bocb_tune.core.types import Objective, Phase, TrialStatus
 
 SUFFIXES = (".csv", ".parquet")
 # Lines a message may name before it says "and so on".

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bocb_tune.analysis import draws as drawn
-from bocb_tune.analysis.arrays import Array, Flags
 from bocb_tune.analysis.cell.sensitivity import EPSILON
-from bocb_tune.analysis.draws import Refused
-from bocb_tune.analysis.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core import bootstrap as drawn
+from bocb_tune.analysis.core.arrays import Array, Flags
+from bocb_tune.analysis.core.bootstrap import Refused
+from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.tuning.settings import Cells, best_setting, draws_at
 
 MIN_BACKBONES = 2

@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 
 from bocb_tune.augment.policy import OPERATIONS
 from bocb_tune.data.base import Transform
-from bocb_tune.recipes import Recipe
+from bocb_tune.training.recipes import Recipe
 
 
 def image_transform(

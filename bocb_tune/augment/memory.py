@@ -12,7 +12,7 @@ from torch import Tensor
 from bocb_tune.augment.geometry import moved
 from bocb_tune.augment.policy import Policy
 from bocb_tune.data.base import Batch, Dataset
-from bocb_tune.recipes import Recipe
+from bocb_tune.training.recipes import Recipe
 
 VIEWS_AT_A_TIME = 1024
 """Fewest views that are augmented together: a kernel for each operation costs the same for one image or for many."""

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 from timm.data import Mixup
 
+from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch
-from bocb_tune.recipes import Recipe
-from bocb_tune.types import derive_seed
+from bocb_tune.training.recipes import Recipe
 
 
 def mixed(batches: Iterator[Batch], recipe: Recipe, num_classes: int, seed: int) -> Iterator[Batch]:

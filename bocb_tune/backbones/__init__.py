@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bocb_tune.backbones.table import BACKBONES, FULL, SMALL, BackboneRow
-from bocb_tune.names import unknown
+from bocb_tune.core.names import unknown
 
 if TYPE_CHECKING:
     from torch import nn

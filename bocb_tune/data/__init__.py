@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bocb_tune.names import unknown
+from bocb_tune.core.names import unknown
 
 if TYPE_CHECKING:
     from bocb_tune.data.base import Dataset

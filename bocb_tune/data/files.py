@@ -17,10 +17,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch, Transform
 from bocb_tune.data.layout import Layout, Source
 from bocb_tune.data.split import Indices
-from bocb_tune.types import derive_seed
 
 logger = logging.getLogger(__name__)
 

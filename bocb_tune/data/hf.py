@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from bocb_tune.core.names import unknown
 from bocb_tune.data.layout import Layout, Source, layout_of
 from bocb_tune.data.split import Indices
-from bocb_tune.names import unknown
 
 PARTS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
 """What splits are called there, and here."""

@@ -15,8 +15,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.core.names import unknown
 from bocb_tune.data.split import Chosen, Indices, choose_splits
-from bocb_tune.names import unknown
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.types import digest
+from bocb_tune.core.types import digest
 
 SharedArrays = dict[str, NDArray[Any]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.types import derive_seed
+from bocb_tune.core.types import derive_seed
 
 Indices = NDArray[np.int64]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bocb_tune.space import SearchSpace
-from bocb_tune.types import Cell, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, derive_seed
+from bocb_tune.core.space import SearchSpace
+from bocb_tune.core.types import Cell, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, derive_seed
 
 MAX_ATTEMPTS = 3
 """Starts of one trial within a run before a crash is taken for its outcome."""

@@ -18,14 +18,14 @@ from typing import Any
 import ray
 from ray import tune
 
+from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
-from bocb_tune.engine.ledger import Ledger
 from bocb_tune.engine.policy import CellPlan
-from bocb_tune.engine.rungs import CellRungs
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.slots import Client, Slot, SlotSetup
-from bocb_tune.types import Objective, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.worker.slots import Client, Slot, SlotSetup
 
 CLOSE_S = 3.0
 """How long worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from bocb_tune.core.types import Measurement, TrialSpec, TrialStatus
 from bocb_tune.engine import policy
-from bocb_tune.engine.ledger import Ledger
-from bocb_tune.engine.rungs import CellRungs
+from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.slots import Item
-from bocb_tune.types import Measurement, TrialSpec, TrialStatus
+from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.worker.slots import Item
 
 
 class GridASHA(FIFOScheduler):  # type: ignore[misc]

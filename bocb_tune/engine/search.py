@@ -17,12 +17,12 @@ import optuna
 from ray.tune.search import Searcher
 from scipy.stats import qmc
 
+from bocb_tune.core.space import SearchSpace
+from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
 from bocb_tune.engine import policy
-from bocb_tune.engine.ledger import CellBook, Ledger
 from bocb_tune.engine.policy import CellPlan, Turn, told
-from bocb_tune.engine.slots import Slot
-from bocb_tune.space import SearchSpace
-from bocb_tune.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
+from bocb_tune.engine.store import CellBook, Ledger
+from bocb_tune.engine.worker.slots import Slot
 
 AXES = ("lr", "weight_decay")
 _DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {

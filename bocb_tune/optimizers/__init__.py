@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bocb_tune.names import unknown
+from bocb_tune.core.names import unknown
 from bocb_tune.optimizers.beyond import BEYOND
 from bocb_tune.optimizers.published import PUBLISHED
 from bocb_tune.optimizers.row import Decay, OptimizerRow

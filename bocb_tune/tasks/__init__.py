@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bocb_tune.names import unknown
+from bocb_tune.core.names import unknown
 from bocb_tune.tasks.base import Task
 
 

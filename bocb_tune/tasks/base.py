@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from bocb_tune.types import Measurement, Objective, TrialSpec
+from bocb_tune.core.types import Measurement, Objective, TrialSpec
 
 logger = logging.getLogger(__name__)
 

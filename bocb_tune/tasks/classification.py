@@ -12,16 +12,16 @@ from torch.nn import functional
 
 from bocb_tune.augment import augmented, image_transform, mixed, normalise
 from bocb_tune.backbones import build_backbone, list_backbones, require_batch
+from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.data import DATASETS, load_dataset, num_classes
 from bocb_tune.data.base import Batch, Dataset, Transform
-from bocb_tune.losses import LOSSES
 from bocb_tune.optimizers import build_optimizer
-from bocb_tune.ranks import all_reduce
-from bocb_tune.recipes import Recipe, unheeded
-from bocb_tune.rng import seed_all
 from bocb_tune.tasks.base import Context, Ranks
-from bocb_tune.train import Training, autocast, catch_out_of_memory, fit
-from bocb_tune.types import Measurement, Objective, TrialSpec, derive_seed
+from bocb_tune.training.distributed import all_reduce
+from bocb_tune.training.loop import Training, autocast, catch_out_of_memory, fit
+from bocb_tune.training.losses import LOSSES
+from bocb_tune.training.recipes import Recipe, unheeded
+from bocb_tune.training.rng import seed_all
 
 
 class Classification:

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bocb_tune.names import unknown
+from bocb_tune.core.names import unknown
+from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.tasks.base import Checkpoints, Context, Diverged, write_atomically
-from bocb_tune.types import Measurement, Objective, TrialSpec, derive_seed
 
 logger = logging.getLogger(__name__)
 

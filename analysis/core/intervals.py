@@ -1,0 +1,33 @@
+"""Intervals of means and of differences of means, from Student's t."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.stats import t as student
+
+from bocb_tune.analysis.core.arrays import Array
+
+LEVEL = 0.95
+
+
+def mean_interval(values: Array) -> tuple[float, float]:
+    """Of the mean of independent values [values], two or more."""
+    value, se = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(student.ppf(0.5 + LEVEL / 2, len(values) - 1)) * se
+    return value - half, value + half
+
+
+def welch_interval(difference: float, sds: tuple[float, float], counts: tuple[int, int]) -> tuple[float, float]:
+    """Of a difference of two means, of `counts` values each (two or more) with standard deviations `sds`.
+
+    The variances may differ (Welch, Biometrika 1947).
+    """
+    parts = [sd**2 / count for sd, count in zip(sds, counts, strict=True)]
+    variance = sum(parts)
+    if variance == 0:
+        return difference, difference
+    df = variance**2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+    half = float(student.ppf(0.5 + LEVEL / 2, df)) * math.sqrt(variance)
+    return difference - half, difference + half

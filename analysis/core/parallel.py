@@ -1,0 +1,59 @@
+"""Work that falls into independent parts, spread over the cores."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import forkserver, get_context
+from typing import TypeVar
+
+CHUNKS = 8
+"""Portions a worker is given its parts in: the last ones end at nearly the same time."""
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def workers() -> int:
+    """Processes that work is spread over."""
+    return os.cpu_count() or 1
+
+
+def warm_up() -> None:
+    """Begin to import what other processes will need, beside what this one goes on with."""
+    if workers() > 1:
+        forkserver.set_forkserver_preload(["bocb_tune.analysis.report.preload"])
+        forkserver.ensure_running()
+
+
+def pool(size: int) -> ProcessPoolExecutor:
+    """Processes that work can be handed to; it and what it takes and gives must be picklable."""
+    warm_up()
+    return ProcessPoolExecutor(size, mp_context=get_context("forkserver"))
+
+
+def spread(work: Callable[[Part], Result], parts: Sequence[Part], *, fewest: int) -> list[Result]:
+    """`work` of each part, in their order; it and what it takes and gives must be picklable.
+
+    Fewer parts than `fewest` are done here, before other processes would have started.
+    """
+    size = min(workers(), len(parts))
+    if len(parts) < fewest or size < 2:
+        return [work(part) for part in parts]
+    with pool(size) as others:
+        return list(others.map(work, parts, chunksize=max(1, len(parts) // (CHUNKS * size))))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For work that makes very many objects and keeps them to its end: the collector, looking for some to free, takes
+    a tenth (figures) to a third (journals, imports) of its time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

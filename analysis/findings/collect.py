@@ -1,0 +1,215 @@
+"""Everything that is computed from a table, once, for the report's sections and for `metrics.json` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bocb_tune.analysis.cell.crosschecks import Importance, optuna_importances
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.cell.metrics import COARSER
+from bocb_tune.analysis.cell.modelling import CellModel, Key, model_cells, scale_of
+from bocb_tune.analysis.cell.sensitivity import EPSILON
+from bocb_tune.analysis.cell.surface import Box
+from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.bootstrap import Refused
+from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
+from bocb_tune.analysis.findings.tuning import TuningFindings, compare_landscapes, evidence_of
+from bocb_tune.analysis.matrix.cells import CellSummary, cell_matrix, summarise_cells, total_counts
+from bocb_tune.analysis.matrix.concordance import Concordance
+from bocb_tune.analysis.matrix.coupling import fitted_interaction_shares
+from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Decomposition, Matrix, refusal
+from bocb_tune.analysis.patterns.summary import RunPatterns
+from bocb_tune.analysis.sources.table import TrialTable
+from bocb_tune.analysis.tuning.drift import (
+    Drift,
+    LrVariance,
+    drift,
+    drift_of_cells,
+    is_enough,
+    lr_variance,
+    modal_setting,
+)
+from bocb_tune.analysis.tuning.searches import Search, searches_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """A table and what was found in it."""
+
+    table: TrialTable
+    cells: tuple[CellSummary, ...]
+    grid: MatrixFindings
+    models: Mapping[Key, CellModel]
+    """Landscape and metrics of every cell, by (backbone, optimizer)."""
+    landscapes: Mapping[Key, Landscape | NoLandscape]
+    tuning: TuningFindings
+    patterns: tuple[RunPatterns, ...] = ()
+    """Of the kept checkpoints, where they were asked for."""
+
+    @property
+    def matrix(self) -> Matrix:
+        """Cell values [backbones, optimizers], points, NaN where missing."""
+        return self.grid.values
+
+    @property
+    def decomposition(self) -> Decomposition | None:
+        return self.grid.decomposition
+
+    @property
+    def ranks(self) -> Concordance | None:
+        return self.grid.ranks
+
+    @property
+    def interaction_share(self) -> Estimate:
+        """SS_interaction / (SS_optimizer + SS_interaction)."""
+        return self._shares[0]
+
+    @property
+    def interaction_share_total(self) -> Estimate:
+        """SS_interaction / SS_total."""
+        return self._shares[1]
+
+    @cached_property
+    def _shares(self) -> tuple[Estimate, Estimate]:
+        """From the landscapes where most cells have one and they are sharp enough, else from the cell values."""
+        draws = self._best_draws()
+        fitted = None if draws is None else fitted_interaction_shares(draws)
+        return self.grid.shares if fitted is None or fitted[0].value is None else fitted
+
+    def _best_draws(self) -> Array | None:
+        """Draws of each cell's score at its optimum [draws, backbones, optimizers], of its seeds where it has no
+        landscape; None if few cells have one, or seeds were not repeated where they are needed."""
+        models = [self.model(cell).model for cell in self.cells]
+        fitted = {place: model.best_draws for place, model in enumerate(models) if isinstance(model, Landscape)}
+        noise = self.grid.noise
+        if 2 * len(fitted) <= len(models) or (noise is None and len(fitted) < len(models)):
+            return None
+        sd = 0.0 if noise is None else np.sqrt(noise.cell_variance.ravel())
+        size = (len(next(iter(fitted.values()))), len(models))
+        draws = self.matrix.ravel() + sd * np.random.default_rng(SEED).standard_normal(size)
+        for place, known in fitted.items():
+            draws[:, place] = known
+        return draws.reshape(-1, *self.matrix.shape)
+
+    @property
+    def kendall_w(self) -> Estimate:
+        return self.grid.agreement
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Of all cells together."""
+        return total_counts(self.cells)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Keys of the cells without a value."""
+        return tuple(cell.key for cell in self.cells if cell.best.value is None)
+
+    @property
+    def best(self) -> CellSummary | None:
+        """The best cell; None if no cell has a value."""
+        known = [cell for cell in self.cells if cell.best.value is not None]
+        return max(known, key=lambda cell: cell.value, default=None)
+
+    @property
+    def tolerance(self) -> float:
+        """Points within which settings count as equally good: the smallest that the noise of most cells allows."""
+        fitted = [cell.estimates for cell in self.models.values() if cell.curve is not None]
+        for epsilon in (EPSILON, *COARSER):
+            seen = [each[at_tolerance("usable_decades_lr", epsilon)].reason for each in fitted]
+            if 2 * seen.count(Reason.EPS_BELOW_NOISE) <= len(seen):
+                return epsilon
+        return COARSER[-1]
+
+    @cached_property
+    def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
+        """By Optuna's evaluators on completed trials, by cell and evaluator: cross-checks (C8)."""
+        spaces = self.table.spaces
+        boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in spaces.items()}
+        found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
+        return dict(zip(self.models, found, strict=True))
+
+    @cached_property
+    def searches(self) -> Mapping[Key, Search]:
+        """What the search of each cell found."""
+        return searches_of(self.table.trials, self.cells, self.models, scale_of(self.table).floor)
+
+    @cached_property
+    def drifts(self) -> Mapping[str, Drift]:
+        """How far the best settings lie apart, by optimizer (D10): of landscapes from the best common setting; without
+        any, of the best trials from the most frequent setting."""
+        backbones, evidence = self.table.backbones, self.tuning.evidence
+        found = {o: each.drift for o, each in self.tuning.optimizers.items() if not isinstance(each.drift, Refused)}
+        if evidence.curves:
+            return {name: drift_of_cells(cells, backbones) for name, cells in found.items()}
+        pairs = zip(evidence.optimizers, evidence.lr.T, evidence.weight_decay.T, strict=True)
+        return {name: drift(lr, wd, modal_setting(lr, wd)) for name, lr, wd in pairs if is_enough(lr, wd)}
+
+    @cached_property
+    def lr_variance(self) -> LrVariance | None:
+        """What the best learning rate depends on (D10), over the backbones that have one with every optimizer."""
+        shape = (len(self.table.backbones), len(self.table.optimizers))
+        stars = [self.model(cell).estimates["lr_star"].value for cell in self.cells]
+        lr = np.array(stars, dtype=float).reshape(shape) if self.tuning.evidence.curves else self.tuning.evidence.lr
+        lr = lr[np.isfinite(lr).all(axis=1)]
+        return lr_variance(lr) if refusal(lr, MIN_SHARE_SHAPE) is None and np.ptp(np.log10(lr)) > 0 else None
+
+    def model(self, cell: CellSummary) -> CellModel:
+        """Of one cell."""
+        return self.models[cell.backbone, cell.optimizer]
+
+
+def at_tolerance(key: str, epsilon: float) -> str:
+    """Key of a metric at a tolerance in points."""
+    return key if epsilon == EPSILON else f"{key}_at_{epsilon:g}"
+
+
+def find(table: TrialTable, cache: Path | None = None) -> Findings:
+    """Compute everything; what the data cannot say is refused with a reason.
+
+    `cache` is a folder where what is slow to compute is kept from one analysis to the next.
+    """
+    cells = summarise_cells(table)
+    values = cell_matrix(table, cells)
+    models = model_cells(table, cache)
+    landscapes = {key: cell.model for key, cell in models.items()}
+    return Findings(
+        table=table,
+        cells=cells,
+        grid=examine(table, cells, values),
+        models=models,
+        landscapes=landscapes,
+        tuning=compare_landscapes(evidence_of(table, cells, values, models, landscapes), models),
+    )
+
+
+def interaction_estimate(findings: Findings, row: int, column: int) -> Estimate:
+    """Signed interaction of one cell, points."""
+    parts, tests = findings.decomposition, findings.grid.cell_tests
+    if parts is None:
+        reason = findings.interaction_share.reason
+        return Estimate(value=None, unit="points", counts=findings.counts, reason=reason)
+    value = float(parts.interaction[row, column])
+    known = Estimate(value=value, unit="points", counts=findings.counts, method="additive fit, includes noise")
+    if value != value:
+        return Estimate(value=None, unit="points", counts=findings.counts, reason=Reason.INCOMPLETE_MATRIX)
+    if tests is None:
+        return Estimate(
+            value=value, unit="points", counts=known.counts, method=known.method, reason=Reason.TOO_FEW_REPLICATES
+        )
+    half = float(tests.half[row, column])
+    return Estimate(
+        value=value,
+        lo=value - half,
+        hi=value + half,
+        unit="points",
+        counts=findings.counts,
+        method="additive fit, t interval of the pooled seeds",
+    )

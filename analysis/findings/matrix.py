@@ -1,0 +1,153 @@
+"""What the matrix of cell values says: coupling, failures, order of the optimizers. Each number is had once, here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.matrix.cells import CellSummary
+from bocb_tune.analysis.matrix.claims import Claim, claims
+from bocb_tune.analysis.matrix.concordance import (
+    MIN_CONCORDANCE_SHAPE,
+    ClassAgreement,
+    Concordance,
+    agreement,
+    agreement_by_class,
+    concordance,
+    critical_difference,
+)
+from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
+from bocb_tune.analysis.matrix.coupling import (
+    CellTests,
+    Lines,
+    NoiseTest,
+    cell_tests,
+    coupling_indices,
+    interaction_shares,
+    noise_test,
+)
+from bocb_tune.analysis.matrix.resample import SEED, Noise, pooled_noise
+from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
+from bocb_tune.analysis.matrix.structure import Version, generalisation, leave_one_out, null_singular_share, versions
+from bocb_tune.analysis.matrix.twoway import Decomposition, Matrix, decompose, fit_refusal, refusal
+from bocb_tune.analysis.matrix.viable import Polish, failures, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.names.families import backbone_class
+from bocb_tune.analysis.sources.table import TrialTable
+from bocb_tune.core.types import TrialStatus
+
+PAPER = "paper:cifar100"
+MIN_SPREAD = 4
+"""Optimizers below which a spread without the worst says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixFindings:
+    """Of one matrix [backbones, optimizers]. What needs a complete or connected matrix is None without one."""
+
+    values: Matrix
+    """Points, NaN where a cell has no value."""
+    noise: Noise | None
+    """None without repeated seeds."""
+    decomposition: Decomposition | None
+    shares: tuple[Estimate, Estimate]
+    """Interaction as a share of the optimizer's effect, and of all variation."""
+    noise_test: NoiseTest | None
+    cell_tests: CellTests | None
+    coupling: Lines
+    failed: Flags
+    viable: Lines
+    led_by_failures: bool
+    polish: Polish | None
+    versions: tuple[Version, ...]
+    null_singular_share: float | None
+    """Share of the first singular direction that Gaussian noise of this shape stays below in 95 % of cases; None for
+    fewer than four backbones or optimizers, where noise has hardly another direction."""
+    share_without: tuple[Matrix, Matrix] | None
+    """Plug-in share of the optimizer's effect without each backbone [backbones], without each optimizer [optimizers];
+    None unless three of each are left."""
+    generalisation: Estimate
+    agreement: Estimate
+    ranks: Concordance | None
+    classes: dict[str, ClassAgreement]
+    critical_difference: float | None
+    contrast: Contrast | Reason
+    claims: tuple[Claim, ...]
+    """The paper's own conclusions, for its own table only."""
+
+    @property
+    def mean_rank(self) -> Matrix | None:
+        """[optimizers]"""
+        return None if self.ranks is None else np.asarray(self.ranks.ranks.mean(axis=0))
+
+    @property
+    def regret(self) -> Matrix:
+        """[backbones, optimizers], NaN where unknown; empty for a grid with an incomplete row."""
+        return regret(self.values)
+
+    @property
+    def top(self) -> Flags:
+        """Whether among the four best of its backbone [backbones, optimizers]."""
+        return top(self.values)
+
+    def near_best(self, within: float) -> Matrix:
+        """Optimizers within so many points of a backbone's best [backbones], the best included."""
+        return num_near_best(self.values, within)
+
+    def spread_without_worst(self) -> tuple[Matrix, Matrix]:
+        """sd and range of each backbone without its worst cell [backbones], NaN where a cell is missing or few are."""
+        if self.values.shape[1] < MIN_SPREAD:
+            return np.full(len(self.values), np.nan), np.full(len(self.values), np.nan)
+        found = spread(self.values)
+        return found.sd, found.range
+
+
+def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -> MatrixFindings:
+    """Everything that is had from the matrix of cell values."""
+    rng = np.random.default_rng(SEED)
+    noise = _noise(cells, values)
+    failed = failures(values, _all_diverged(cells, values))
+    parts = None if fit_refusal(values) else decompose(values)
+    complete = bool(np.isfinite(values).all())
+    ranked = not refusal(values, MIN_CONCORDANCE_SHAPE)
+    coupling, viable = coupling_indices(values, noise), viable_coupling(values, failed, noise)
+    classes = tuple(backbone_class(name) for name in table.backbones)
+    full, large = (complete and min(values.shape) >= least for least in (3, 4))
+    return MatrixFindings(
+        values=values,
+        noise=noise,
+        decomposition=parts,
+        shares=interaction_shares(values, noise, rng),
+        noise_test=noise_test(parts, noise) if parts and noise else None,
+        cell_tests=cell_tests(parts, noise) if parts and noise else None,
+        coupling=coupling,
+        failed=failed,
+        viable=viable,
+        led_by_failures=led_by_failures(coupling[0], viable[0]),
+        polish=median_polish(values) if large else None,
+        versions=versions(values, table.objective.unit == "points") if full else (),
+        null_singular_share=null_singular_share(values.shape, np.random.default_rng(SEED)) if large else None,
+        share_without=leave_one_out(values) if large else None,
+        generalisation=generalisation(values, rng),
+        agreement=agreement(values, rng),
+        ranks=concordance(values) if ranked else None,
+        classes=agreement_by_class(values, classes, rng) if ranked and len(set(classes)) > 1 else {},
+        critical_difference=critical_difference(*values.shape) if ranked else None,
+        contrast=sgd_on_classical(values, table.backbones, table.optimizers, rng),
+        claims=claims(values, table.backbones, table.optimizers, rng) if table.source.name == PAPER else (),
+    )
+
+
+def _noise(cells: tuple[CellSummary, ...], values: Matrix) -> Noise | None:
+    """Seeds pooled; a cell at the floor because all of its trials diverged has no noise of its own."""
+    known = np.isfinite(values)
+    sd = np.array([cell.sd for cell in cells]).reshape(values.shape)
+    seeds = np.array([cell.best.counts.n_seeds for cell in cells]).reshape(values.shape)
+    return pooled_noise(np.where(known, sd, np.nan), np.where(known, seeds, 0))
+
+
+def _all_diverged(cells: tuple[CellSummary, ...], values: Matrix) -> Flags:
+    only = [set(cell.counts) == {TrialStatus.diverged} for cell in cells]
+    return np.array(only, dtype=bool).reshape(values.shape)

@@ -1,0 +1,246 @@
+"""The content of `metrics.json`: the numbers of the report, for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from bocb_tune.analysis.cell.landscape import NoLandscape
+from bocb_tune.analysis.cell.tuning_curves import SIZES
+from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.bootstrap import Refused
+from bocb_tune.analysis.core.estimate import Estimate, known
+from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
+from bocb_tune.analysis.matrix.contrasts import Contrast
+from bocb_tune.analysis.tuning.searches import Search
+from bocb_tune.core.types import TrialStatus
+
+SCHEMA = 1
+NEAR_BEST = (1.0, 2.0)
+"""Points from the best of a backbone within which optimizers are counted."""
+
+
+def to_json(findings: Findings) -> dict[str, Any]:
+    """Everything but the checks."""
+    table = findings.table
+    values = {
+        "schema": SCHEMA,
+        "source": asdict(table.source),
+        "objective": {"metric": table.objective.metric, "mode": "max", "floor": known(table.objective.floor)},
+        "grid": _grid(findings),
+        "backbones": {name: _backbone(findings, row) for row, name in enumerate(table.backbones)},
+        "optimizers": {name: _optimizer(findings, column) for column, name in enumerate(table.optimizers)},
+        "cells": {cell.key: _cell(findings, index) for index, cell in enumerate(findings.cells)},
+        "recommendation": _recommendation(findings),
+    }
+    cleaned: dict[str, Any] = _without_nan(values)
+    return cleaned
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: what is not known is null."""
+    if isinstance(value, float):
+        return known(value)
+    if isinstance(value, dict):
+        return {str(key): _without_nan(each) for key, each in value.items()}
+    return [_without_nan(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _recommendation(findings: Findings) -> dict[str, Any]:
+    general = findings.tuning.general.to_json()
+    return {
+        "leave_one_backbone_out": general.pop("held_out"),
+        "general": general,
+        "per_backbone": {name: found.to_json() for name, found in findings.tuning.per_backbone.items()},
+    }
+
+
+def _grid(findings: Findings) -> dict[str, Any]:
+    grid, parts, table = findings.grid, findings.decomposition, findings.table
+    without = grid.share_without and {
+        "backbone": dict(zip(table.backbones, grid.share_without[0].tolist(), strict=True)),
+        "optimizer": dict(zip(table.optimizers, grid.share_without[1].tolist(), strict=True)),
+    }
+    return {
+        "grand_mean": parts and parts.mean,
+        "ss_backbone": parts and parts.ss_backbone,
+        "ss_optimizer": parts and parts.ss_optimizer,
+        "ss_interaction": parts and parts.ss_interaction,
+        "interaction_share": findings.interaction_share.to_json(),
+        "interaction_share_total": findings.interaction_share_total.to_json(),
+        "interaction_share_of_values": grid.shares[0].to_json(),
+        "generalisation": grid.generalisation.to_json(),
+        "kendall_w": findings.kendall_w.to_json(),
+        "noise": grid.noise and {"sd": grid.noise.sd, "df": grid.noise.df},
+        "interaction_test": grid.noise_test and {**asdict(grid.noise_test), "p": grid.noise_test.p},
+        "critical_difference": grid.critical_difference,
+        "led_by_failures": grid.led_by_failures,
+        "contrasts": [_contrast(grid.contrast)] if isinstance(grid.contrast, Contrast) else [],
+        "median_polish": grid.polish and {"scale": grid.polish.scale, "l1_share": grid.polish.l1_share},
+        "versions": {
+            v.name: {"share": v.parts.share_of_optimizer_effect, "singular": known(v.singular)} for v in grid.versions
+        },
+        "null_singular": grid.null_singular_share,
+        "interaction_share_without": without,
+        "lr_variance": findings.lr_variance and asdict(findings.lr_variance),
+        "claims": [
+            {"statement": c.statement, "verdict": str(c.verdict), "evidence": [check.statement for check in c.checks]}
+            for c in grid.claims
+        ],
+        "budget_ranks": _budget_ranks(findings),
+    }
+
+
+def _contrast(found: Contrast) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "inside": found.inside,
+        "outside": found.outside,
+        "psi": found.psi.to_json(),
+        "p_points": found.on_points.p,
+        "p_ranks": found.on_ranks.p,
+        "p_points_two_sided": found.on_points.p_two_sided,
+        "p_ranks_two_sided": found.on_ranks.p_two_sided,
+    }
+
+
+def _budget_ranks(findings: Findings) -> dict[str, Any]:
+    found = findings.tuning.ranks
+    if isinstance(found, Refused):
+        return {"status": "refused", "reason": found.reason, "detail": found.detail}
+    return {
+        "status": "ok",
+        "trials": list(SIZES),
+        "ranks": {name: [rank.to_json() for rank in ranks] for name, ranks in found.ranks.items()},
+        "left_out": list(found.left_out),
+    }
+
+
+def _backbone(findings: Findings, row: int) -> dict[str, Any]:
+    grid, values = findings.grid, findings.matrix[row]
+    best = None if np.isnan(values).all() else findings.table.optimizers[int(np.nanargmax(values))]
+    sd, spread = grid.spread_without_worst()
+    return {
+        "mean": known(values.mean()),
+        "coupling": grid.coupling[0][row].to_json(),
+        "viable_coupling": grid.viable[0][row].to_json(),
+        "failures": int(grid.failed[row].sum()),
+        "std_drop_worst": known(sd[row]),
+        "range_drop_worst": known(spread[row]),
+        "best_optimizer": best,
+        "near_best": {f"{within:g}": _count(grid.near_best(within)[row], values) for within in NEAR_BEST},
+        "polish_scale": None if grid.polish is None else float(grid.polish.row_scale[row]),
+    }
+
+
+def _count(number: float, values: Array) -> int | None:
+    """Of a complete line."""
+    return int(number) if np.isfinite(values).all() else None
+
+
+def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
+    grid, values = findings.grid, findings.matrix[:, column]
+    name = findings.table.optimizers[column]
+    cost = grid.regret[:, column]
+    mean_rank = grid.mean_rank
+    found = findings.tuning.optimizers[name]
+    return {
+        "mean": known(values.mean()),
+        "coupling": grid.coupling[1][column].to_json(),
+        "viable_coupling": grid.viable[1][column].to_json(),
+        "failures": int(grid.failed[:, column].sum()),
+        "mean_rank": None if mean_rank is None else float(mean_rank[column]),
+        "mean_regret": known(cost.mean()),
+        "worst_regret": known(cost.max()),
+        "top4": int(grid.top[:, column].sum()) if np.isfinite(findings.matrix).all() else None,
+        "lr_sensitivity": mean_over_backbones(findings, name, "lr_sensitivity").to_json(),
+        "transfer_regret": _part(found.transfer, "mean"),
+        "tunability": _part(found.tunability, "mean"),
+        "tunability_median": _part(found.tunability, "median"),
+        "tunability_worst": _part(found.tunability, "worst"),
+        "worth_tuning": None if isinstance(found.dimension, Refused) else list(found.dimension.by_regret),
+        "drift": _drift(findings, name),
+    }
+
+
+def _drift(findings: Findings, name: str) -> dict[str, Any] | None:
+    """Distances of the best settings from the reference, decades; None where too few are known."""
+    found = findings.drifts.get(name)
+    if found is None:
+        return None
+    return {
+        "lr": found.reference.lr,
+        "weight_decay": found.reference.weight_decay,
+        "mean_lr": found.mean_lr,
+        "mean_weight_decay": found.mean_weight_decay,
+        "share_beyond_half_a_decade": found.share_beyond(),
+        "by_backbone": dict(zip(findings.table.backbones, found.lr.tolist(), strict=True)),
+    }
+
+
+def _part(found: Any, name: str) -> dict[str, Any]:
+    if isinstance(found, Refused):
+        return Estimate(value=None, unit="points", reason=found.reason, method=found.detail).to_json()
+    estimate: Estimate = getattr(found, name)
+    return estimate.to_json()
+
+
+def mean_over_backbones(findings: Findings, optimizer: str, key: str) -> Estimate:
+    """Mean of a metric over the backbones that have it."""
+    cells = [findings.models[name, optimizer].estimates[key] for name in findings.table.backbones]
+    return mean_of(cells)
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean of the estimates that have a value; cells are independent, so their errors add in squares."""
+    given = [e for e in estimates if e.value is not None]
+    if not given:
+        first = estimates[0]
+        return Estimate(value=None, unit=first.unit, reason=first.reason, method="no cell has a value")
+    value = float(np.mean([e.value for e in given]))
+    method = f"mean over {len(given)} of {len(estimates)} backbones"
+    if any(e.lo is None or e.hi is None for e in given):
+        return Estimate(value=value, unit=given[0].unit, method=method)
+    below = float(np.sqrt(np.sum([(e.value - e.lo) ** 2 for e in given])) / len(given))  # type: ignore[operator]
+    above = float(np.sqrt(np.sum([(e.hi - e.value) ** 2 for e in given])) / len(given))  # type: ignore[operator]
+    return Estimate(value=value, lo=value - below, hi=value + above, unit=given[0].unit, method=method)
+
+
+def _cell(findings: Findings, index: int) -> dict[str, Any]:
+    cell = findings.cells[index]
+    row, column = divmod(index, len(findings.table.optimizers))
+    return {
+        "best": cell.best.to_json(),
+        "interaction": interaction_estimate(findings, row, column).to_json(),
+        "counts": {str(status): cell.counts.get(status, 0) for status in TrialStatus},
+        "landscape": _landscape(findings, index),
+        **{key: estimate.to_json() for key, estimate in findings.model(cell).estimates.items()},
+        "search": _search(findings.searches[cell.backbone, cell.optimizer]),
+        "cross_checks": {
+            evaluator: {name: estimate.to_json() for name, estimate in found.items()}
+            for evaluator, found in findings.importances[cell.backbone, cell.optimizer].items()
+        },
+    }
+
+
+def _search(found: Search) -> dict[str, Any]:
+    return {
+        "trials": found.trials,
+        "epochs": found.epochs,
+        "reported": found.reported,
+        "random": found.random.to_json(),
+        "random_reported": found.random_reported.to_json(),
+        "early": found.early.to_json(),
+        "observed": {str(n): e.to_json() for n, e in zip(SIZES, found.observed, strict=True)},
+    }
+
+
+def _landscape(findings: Findings, index: int) -> dict[str, Any]:
+    model = findings.model(findings.cells[index]).model
+    checked = None if model.validation is None else {k: known(v) for k, v in asdict(model.validation).items()}
+    if isinstance(model, NoLandscape):
+        return {"status": "refused", "reason": model.reason, "detail": model.detail, "validation": checked}
+    return {"status": "ok", "reason": None, "detail": "", "validation": checked}

@@ -1,0 +1,128 @@
+"""What the landscapes of a grid say together: what trials buy, what carries over between backbones, what to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
+from bocb_tune.analysis.cell.modelling import CellModel, Key
+from bocb_tune.analysis.cell.tuning_curves import TuningCurve
+from bocb_tune.analysis.core.bootstrap import Refused
+from bocb_tune.analysis.core.parallel import spread
+from bocb_tune.analysis.matrix.cells import CellSummary, total_counts
+from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.recommend.backbone import recommend
+from bocb_tune.analysis.recommend.general import recommend_general
+from bocb_tune.analysis.recommend.recommendation import Evidence, General, Recommendation
+from bocb_tune.analysis.sources.costs import cost_per_trial
+from bocb_tune.analysis.sources.table import TrialTable
+from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
+from bocb_tune.analysis.tuning.drift import CellDrift, landscape_drift
+from bocb_tune.analysis.tuning.settings import common_default, held_out_defaults
+from bocb_tune.analysis.tuning.transfer import Transfer, transfer
+from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
+
+FEWEST_PARALLEL = 10
+"""Fewer optimizers than this are done before other processes have started."""
+TRIALS = 16
+"""Trials a recommendation is made for unless asked otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerFindings:
+    """One optimizer over the backbones."""
+
+    transfer: Transfer | Refused
+    tunability: Tunability | Refused
+    """Against the best common setting of the other backbones."""
+    dimension: Dimension | Refused
+    drift: Mapping[str, CellDrift] | Refused
+    """By backbone, from the best common setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningFindings:
+    """Of one grid."""
+
+    evidence: Evidence
+    ranks: BudgetRanks | Refused
+    optimizers: Mapping[str, OptimizerFindings]
+
+    @cached_property
+    def general(self) -> General:
+        """What to use on a backbone like those of the grid."""
+        return recommend_general(self.evidence, TRIALS, np.random.default_rng(SEED))
+
+    @cached_property
+    def per_backbone(self) -> Mapping[str, Recommendation]:
+        """What to use on each backbone."""
+        names = self.evidence.backbones
+        return {name: recommend(self.evidence, name, TRIALS, np.random.default_rng(SEED)) for name in names}
+
+
+def evidence_of(
+    table: TrialTable,
+    cells: tuple[CellSummary, ...],
+    values: Matrix,
+    models: Mapping[Key, CellModel],
+    landscapes: Mapping[Key, Landscape | NoLandscape],
+) -> Evidence:
+    """What recommendations are made from."""
+    lr, decay = (np.array([getattr(c, name) for c in cells]).reshape(values.shape) for name in ("lr", "weight_decay"))
+    return Evidence(
+        backbones=table.backbones,
+        optimizers=table.optimizers,
+        scores=values,
+        lr=lr,
+        weight_decay=decay,
+        landscapes=landscapes,
+        curves={key: cell.curve for key, cell in models.items() if cell.curve is not None},
+        counts=total_counts(cells),
+        costs=cost_per_trial(table),
+    )
+
+
+def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> TuningFindings:
+    """Everything that is had from the landscapes together."""
+    curves: dict[Key, TuningCurve | NoLandscape] = {}
+    for key, cell in models.items():
+        if cell.curve is not None:
+            curves[key] = cell.curve
+        elif isinstance(cell.model, NoLandscape):
+            curves[key] = cell.model
+    tuned = _best_of_each_backbone(models)
+    parts = [(evidence.of_optimizer(name), tuned) for name in evidence.optimizers]
+    return TuningFindings(
+        evidence=evidence,
+        ranks=budget_ranks(curves, np.random.default_rng(SEED)),
+        optimizers=dict(zip(evidence.optimizers, spread(_optimizer, parts, fewest=FEWEST_PARALLEL), strict=True)),
+    )
+
+
+def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
+    """Expected score at the best point of the best optimizer."""
+    best: dict[str, float] = {}
+    for (backbone, _), cell in models.items():
+        value = cell.estimates["expected_score"].value
+        if value is not None:
+            best[backbone] = max(value, best.get(backbone, value))
+    return best
+
+
+def _optimizer(part: tuple[dict[str, Landscape], Mapping[str, float]]) -> OptimizerFindings:
+    """Of one optimizer, whatever others there are; given the landscapes and the best score by backbone."""
+    cells, tuned = part
+    rng = np.random.default_rng(SEED)
+    carried = transfer(cells, rng)
+    gain = tunability(cells, held_out_defaults, rng)
+    return OptimizerFindings(
+        transfer=carried,
+        tunability=gain,
+        dimension=gain if isinstance(gain, Refused) else effective_dimension(cells, tuned),
+        drift=gain if isinstance(gain, Refused) else landscape_drift(cells, common_default(cells)),
+    )

@@ -1,0 +1,253 @@
+"""Draws curves: learning curves, profiles over learning rate, each hyper-parameter alone, tuning curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.names.style import label, optimizer_color, optimizer_dash
+from bocb_tune.analysis.report.drawing.page import DARK, GREY, INK, RED, Look, decades, fixed, key, line_key, slots
+from bocb_tune.analysis.report.plots.values import (
+    Band,
+    CurvePanel,
+    Curves,
+    Isolation,
+    IsolationPanel,
+    ProfilePanel,
+    Profiles,
+    TrialDots,
+    TuningCurves,
+    TuningPanel,
+)
+from bocb_tune.core.types import TrialStatus
+
+MOST_BANDS = 6
+"""More lines than this in a panel show the bands of the best three only."""
+
+
+def curves(plot: Curves) -> Figure:
+    scores = np.concatenate([curve.score for panel in plot.panels for curve in panel.curves])
+    low, high = float(np.quantile(scores, 0.005)), float(scores.max())
+    room = 0.06 * max(high - low, 1e-9)
+    boxes = slots(len(plot.panels), title=plot.title, keys=_curve_keys())
+    for slot, panel in zip(boxes, plot.panels, strict=True):
+        axes = slot.axes()
+        _curve_lines(axes, panel)
+        axes.set_ylim(low - room, high + room)
+        slot.name(panel.title, optimizer=True)
+        if slot.is_left:
+            axes.set_ylabel(plot.unit)
+        if slot.is_bottom:
+            axes.set_xlabel("epochs")
+    return boxes[0].figure
+
+
+def _curve_lines(axes: Axes, panel: CurvePanel) -> None:
+    color = optimizer_color(panel.title)
+    axes.set_rasterization_zorder(2.8)
+    for rung in panel.rungs:
+        axes.axvline(rung, color="#bdbdbd", lw=0.8, ls=(0, (2, 2)), zorder=0)
+    ended = {TrialStatus.stopped: (0.35, 0.8), TrialStatus.completed: (0.7, 0.9)}
+    for status in sorted({curve.status for curve in panel.curves}):
+        alpha, width = ended.get(TrialStatus(status), (0.35, 0.8))
+        lines = [np.column_stack([c.budget, c.score]) for c in panel.curves if c.status == status and not c.is_best]
+        axes.add_collection(LineCollection(lines, colors=color, alpha=alpha, lw=width, zorder=2))
+    for curve in (curve for curve in panel.curves if curve.is_best):
+        axes.plot(curve.budget, curve.score, color=INK, lw=1.3, zorder=3)
+    for status, style in _END_MARKS.items():
+        ends = [(curve.budget[-1], curve.score[-1]) for curve in panel.curves if curve.status == status]
+        if ends:
+            look = {"mfc": "white", "mec": color, **style}
+            axes.plot(*zip(*ends, strict=True), ls="", mew=0.8, zorder=2.5, **look)
+    last = max(float(curve.budget[-1]) for curve in panel.curves)
+    axes.set_xlim(0, max([last, *panel.rungs]) * 1.04)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+
+
+_END_MARKS: dict[str, dict[str, Any]] = {
+    TrialStatus.stopped: {"marker": "o", "ms": 2.6},
+    TrialStatus.diverged: {"marker": "x", "ms": 3.8, "mec": RED},
+    TrialStatus.failed: {"marker": "+", "ms": 4.5, "mec": DARK},
+}
+
+
+def _curve_keys() -> list[Line2D]:
+    return [
+        line_key("completed", color=GREY, lw=1),
+        key("o", "stopped", ms=4, mfc="white", color=GREY),
+        key("x", "diverged", color=RED),
+        line_key("best setting", color=INK, lw=1.5),
+        line_key("rung", color="#bdbdbd", lw=0.9, ls=(0, (2, 2))),
+    ]
+
+
+def profiles(plot: Profiles) -> Figure:
+    limits = _limits([panel.trials for panel in plot.panels], [panel.score for panel in plot.panels])
+    keys = [
+        line_key("expected score, 95 % band", color=DARK, lw=1.5),
+        *_dot_keys(),
+        line_key("within 1 point of the best", color="#d9d9d9", lw=5),
+    ]
+    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=1.75, gaps=(0.3, 0.5))
+    for slot, panel in zip(boxes, plot.panels, strict=True):
+        upper, lower = slot.axes(bottom=0.45, height=1.3), slot.axes(height=0.35)
+        _profile(upper, panel, limits)
+        _diverging(lower, panel)
+        slot.name(panel.title, optimizer=True)
+        _labels(upper, plot.unit, slot.is_left)
+        if slot.is_left:
+            lower.set_ylabel("P(div.)", size=7)
+        if slot.is_bottom:
+            lower.set_xlabel("learning rate")
+    return boxes[0].figure
+
+
+def _profile(axes: Axes, panel: ProfilePanel, limits: tuple[float, float]) -> None:
+    near = panel.score.value >= panel.level
+    axes.fill_between(panel.score.x, *limits, where=near, color="#e3e3e3", lw=0, zorder=0)
+    _dots(axes, panel.trials, optimizer_color(panel.title), limits)
+    _band(axes, panel.score, optimizer_color(panel.title))
+    top = float(np.interp(panel.best, panel.score.x, panel.score.value))
+    axes.plot(panel.best, top, "*", ms=9, mfc="white", mec=INK, mew=0.8, zorder=5)
+    axes.set(xlim=_wider(panel.score.x), ylim=limits)
+    decades(axes, "x", panel.score.x[0], panel.score.x[-1])
+    axes.tick_params(labelbottom=False)
+
+
+def _diverging(axes: Axes, panel: ProfilePanel) -> None:
+    axes.fill_between(panel.score.x, 0, panel.divergence, color=RED, alpha=0.25, lw=0)
+    axes.plot(panel.score.x, panel.divergence, color=RED, lw=1.0)
+    _crosses(axes, panel.trials, 1.0)
+    axes.set(xlim=_wider(panel.score.x), ylim=(0, 1.05))
+    decades(axes, "x", panel.score.x[0], panel.score.x[-1])
+    fixed(axes, "y", [0, 1], ["0", "1"])
+
+
+def isolation(plot: Isolation) -> Figure:
+    dots = [panel.lr_trials for panel in plot.panels]
+    limits = _limits(dots, [band for panel in plot.panels for band in (panel.lr, panel.decay)])
+    keys = [line_key("mean over the other hyper-parameter, 95 % band", color=DARK, lw=1.5), *_dot_keys()]
+    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=2.45, gaps=(0.3, 0.62))
+    for slot, panel in zip(boxes, plot.panels, strict=True):
+        upper, lower = slot.axes(bottom=1.45, height=1.0), slot.axes(height=1.0)
+        _isolated(upper, lower, panel, limits)
+        slot.name(panel.title, optimizer=True)
+        for axes, name in ((upper, "learning rate"), (lower, "weight decay")):
+            _labels(axes, plot.unit, slot.is_left)
+            axes.set_xlabel(name, size=7, labelpad=1)
+    return boxes[0].figure
+
+
+def _isolated(upper: Axes, lower: Axes, panel: IsolationPanel, limits: tuple[float, float]) -> None:
+    color = optimizer_color(panel.title)
+    for axes, band, dots in ((upper, panel.lr, panel.lr_trials), (lower, panel.decay, panel.decay_trials)):
+        _dots(axes, dots, color, limits)
+        _band(axes, band, color)
+        _crosses(axes, dots, limits[0])
+        axes.set(xlim=_wider(band.x), ylim=limits)
+        decades(axes, "x", band.x[0], band.x[-1])
+    if panel.zero is not None:
+        value, lo, hi = panel.zero
+        ends = panel.zero_at + np.array([-0.25, 0.25])
+        lower.fill_between(ends, lo, hi, color=color, alpha=0.22, lw=0, zorder=2.9)
+        lower.plot(ends, [value, value], color=INK, lw=1.3, zorder=3)
+        lower.set_xlim(panel.zero_at - 0.35, None)
+        decades(lower, "x", panel.decay.x[0], panel.decay.x[-1], panel.zero_at)
+
+
+def _limits(dots: list[TrialDots], bands: list[Band]) -> tuple[float, float]:
+    """Scores to show: those that matter, not the deepest failures."""
+    completed = np.concatenate([part.score[part.completed] for part in dots])
+    high = max(float(completed.max()), max(float(band.hi.max()) for band in bands))
+    low = float(np.quantile(completed, 0.1))
+    reach = max(high - low, 1e-6)
+    return low - 0.6 * reach, high + 0.06 * reach
+
+
+def _dots(axes: Axes, dots: TrialDots, color: str, limits: tuple[float, float]) -> None:
+    """Trials below the axis stand on its foot."""
+    y = np.maximum(dots.score, limits[0])
+    for chosen, face in ((~dots.completed, "none"), (dots.completed, color)):
+        look: Look = {"mfc": face, "mec": color, "mew": 0.6, "ms": 2.8, "alpha": 0.75, "clip_on": False}
+        axes.plot(dots.x[chosen], y[chosen], "o", zorder=2, **look)
+
+
+def _crosses(axes: Axes, dots: TrialDots, y: float) -> None:
+    """Diverged trials, at one height."""
+    where = dots.x[dots.diverged]
+    axes.plot(where, np.full(len(where), y), "x", color=RED, ms=3, mew=0.7, clip_on=False)
+
+
+def _band(axes: Axes, band: Band, color: str) -> None:
+    axes.fill_between(band.x, band.lo, band.hi, color=color, alpha=0.22, lw=0, zorder=2.9)
+    axes.plot(band.x, band.value, color=INK, lw=1.3, zorder=3)
+
+
+def _dot_keys() -> list[Line2D]:
+    return [
+        key("o", "completed trial", ms=3.5, color=DARK),
+        key("o", "stopped trial", ms=3.5, mfc="none", color=DARK),
+        key("x", "diverged", ms=4, color=RED),
+    ]
+
+
+def _labels(axes: Axes, unit: str, is_left: bool) -> None:
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if is_left:
+        axes.set_ylabel(unit)
+    else:
+        axes.tick_params(labelleft=False)
+
+
+def _wider(x: Array) -> tuple[float, float]:
+    return float(x[0]) - 0.1, float(x[-1]) + 0.1
+
+
+def tuning_curves(plot: TuningCurves) -> Figure:
+    keys = [
+        line_key(label(name), color=optimizer_color(name), ls=optimizer_dash(name), lw=1.6) for name in plot.optimizers
+    ]
+    boxes = slots(len(plot.panels), keys=keys, gaps=(0.5, 0.55))
+    for slot, panel in zip(boxes, plot.panels, strict=True):
+        axes = slot.axes()
+        _tuning(axes, panel, plot.optimizers)
+        slot.name(panel.title)
+        if slot.is_left:
+            axes.set_ylabel(plot.unit)
+        if slot.is_bottom:
+            axes.set_xlabel("trials")
+    return boxes[0].figure
+
+
+def _tuning(axes: Axes, panel: TuningPanel, optimizers: tuple[str, ...]) -> None:
+    known = [row for row in np.argsort(-panel.value[:, -1], kind="stable") if np.isfinite(panel.value[row]).any()]
+    banded = known if len(optimizers) <= MOST_BANDS else known[:3]
+    x = np.log2(panel.n)
+    for row in known:
+        color = optimizer_color(optimizers[row])
+        axes.plot(x, panel.value[row], color=color, ls=optimizer_dash(optimizers[row]), lw=1.2, zorder=3)
+        if np.isfinite(panel.observed[row]).any():
+            axes.plot(x, panel.observed[row], ls="none", marker="o", ms=2.5, color=color, zorder=4)
+        if row in banded:
+            axes.fill_between(x, panel.lo[row], panel.hi[row], color=color, alpha=0.16, lw=0, zorder=1)
+    last = panel.value[known, -1]
+    low = float(np.quantile(panel.value[known, 0], 0.2)) if known else 0.0
+    axes.set(xlim=(x[0], x[-1]), ylim=_tuning_limits(low, last))
+    step = max(1, len(panel.n) // 5)
+    fixed(axes, "x", x[::step], [f"{n:g}" for n in panel.n[::step]])
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+
+
+def _tuning_limits(low: float, last: Array) -> tuple[float, float]:
+    """Down to where most curves start."""
+    high = float(last.max()) if len(last) else 1.0
+    room = max(high - low, 1e-6)
+    return low - 0.05 * room, high + 0.1 * room

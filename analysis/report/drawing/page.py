@@ -1,0 +1,195 @@
+"""What all figures share: sizes in inches, panels in rows, legends, log axes, colour bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from bocb_tune.analysis.names.style import label, optimizer_color
+
+WIDTH = 10.4
+"""Inches of a full-width figure."""
+COLUMNS = 5
+GREY, PALE, DARK, INK, RED = "#9a9a9a", "#ececec", "#333333", "#111111", "#b2182b"
+Look = dict[str, Any]
+"""Keywords of the plotting library."""
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LONGEST_TITLE = 60
+LETTER = 0.062
+"""Inches of a letter of a legend, on average."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """Room for one panel."""
+
+    figure: Figure
+    x: float
+    """Inches from the left."""
+    y: float
+    """Inches from the bottom."""
+    width: float
+    height: float
+    is_left: bool
+    is_bottom: bool
+
+    def axes(self, bottom: float = 0.0, height: float | None = None) -> Axes:
+        """Axes as wide as the slot, `bottom` inches above its foot."""
+        return add_axes(self.figure, self.x, self.y + bottom, self.width, height or self.height)
+
+    def name(self, text: str, optimizer: bool = False, note: str = "") -> None:
+        """The name of the panel above it, an optimizer's with a square of its colour; a small note at the right."""
+        whole = self.figure.get_size_inches()
+        y = (self.y + self.height + 0.05) / whole[1]
+        look: Look = {"size": 8.5, "weight": "bold", "va": "bottom"}
+        if optimizer:
+            self.figure.text(self.x / whole[0], y, "■", color=optimizer_color(text), **look)
+        self.figure.text((self.x + 0.14 * optimizer) / whole[0], y, label(text, 30), color=INK, **look)
+        if note:
+            right = (self.x + self.width) / whole[0]
+            self.figure.text(right, y, note, size=5.6, color="#5c5c5c", ha="right", va="bottom")
+
+
+def slots(
+    count: int,
+    *,
+    title: str = "",
+    keys: Sequence[Any] = (),
+    high: float = 1.45,
+    left: float = 0.62,
+    right: float = 0.3,
+    bottom: float = 0.48,
+    gaps: tuple[float, float] = (0.42, 0.52),
+    columns: int = COLUMNS,
+    wide: float = 0.0,
+) -> list[Slot]:
+    """Small multiples of a new figure in rows of at most `columns`, under its title and legend; sizes in inches.
+
+    The title is that of a backbone; a figure of the whole grid has its own on the page.
+    """
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    wide = wide or min(3.8 if count == 1 else 2.9, (WIDTH - left - right + gaps[0]) / columns - gaps[0])
+    width = max(left + columns * (wide + gaps[0]) - gaps[0] + right, 7.4 if keys else 0.3 + _title_width(title))
+    lines = legend_lines(title, keys, width)
+    top = (0.6 if title or keys else 0.32) + 0.19 * (lines if title else max(lines - 1, 0))
+    height = top + rows * (high + gaps[1]) - gaps[1] + bottom
+    figure = Figure(figsize=(width, height))
+    head(figure, title, keys)
+    found = []
+    for place in range(count):
+        row, column = divmod(place, columns)
+        found.append(
+            Slot(
+                figure=figure,
+                x=left + column * (wide + gaps[0]),
+                y=height - top - row * (high + gaps[1]) - high,
+                width=wide,
+                height=high,
+                is_left=column == 0,
+                is_bottom=place + columns >= count,
+            )
+        )
+    return found
+
+
+def single(width: float, height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
+    """One axes of the given size in a new figure, margins around it."""
+    figure = Figure(figsize=(left + width + right, top + height + bottom))
+    return figure, add_axes(figure, left, bottom, width, height)
+
+
+def add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    whole = figure.get_size_inches()
+    return figure.add_axes((x / whole[0], y / whole[1], width / whole[0], height / whole[1]))
+
+
+def legend_lines(title: str, keys: Sequence[Any], width: float) -> int:
+    """Lines the legend needs under the title; 0 if it fits beside it."""
+    if not keys or _key_widths(keys).sum() + _title_width(title) + 0.4 < width:
+        return 0
+    return -(-len(keys) // _legend_columns(keys, width))
+
+
+def head(figure: Figure, title: str, keys: Sequence[Any]) -> None:
+    """The title at the left, the legend beside it or, if it is long, below."""
+    width, height = figure.get_size_inches()
+    figure.text(0.12 / width, 1 - 0.1 / height, label(title, LONGEST_TITLE), size=10, weight="bold", va="top")
+    look: Look = {"columnspacing": 0.9, "handletextpad": 0.4, "handlelength": 1.4, "borderaxespad": 0, "borderpad": 0}
+    if keys and legend_lines(title, keys, width):
+        corner, columns = (0.12 / width, 1 - (0.34 if title else 0.1) / height), _legend_columns(keys, width)
+        figure.legend(handles=keys, loc="upper left", bbox_to_anchor=corner, ncols=columns, **look)
+    elif keys:
+        corner = (1 - 0.12 / width, 1 - 0.1 / height)
+        figure.legend(handles=keys, loc="upper right", bbox_to_anchor=corner, ncols=len(keys), **look)
+
+
+def _title_width(title: str) -> float:
+    return 0.085 * len(label(title, LONGEST_TITLE))
+
+
+def _key_widths(keys: Sequence[Any]) -> Any:
+    return np.array([0.32 + LETTER * len(str(key.get_label())) for key in keys])
+
+
+def _legend_columns(keys: Sequence[Any], width: float) -> int:
+    return max(1, min(len(keys), int((width - 0.3) / _key_widths(keys).max())))
+
+
+def key(marker: str, text: str, **look: Any) -> Line2D:
+    """A marker of the legend."""
+    return Line2D([], [], **{"ls": "", "marker": marker, "ms": 5, "label": text, **look})
+
+
+def line_key(text: str, **look: Any) -> Line2D:
+    """A line of the legend."""
+    return Line2D([], [], label=text, **look)
+
+
+def color_bar(
+    figure: Figure,
+    box: tuple[float, float, float, float],
+    scale: tuple[Normalize, Colormap | str],
+    text: str,
+    extend: str,
+) -> None:
+    """A slim colour bar at x, y, width, height in inches."""
+    axes = add_axes(figure, *box)
+    figure.colorbar(ScalarMappable(*scale), cax=axes, extend=extend).set_label(text, size=7)
+    axes.tick_params(labelsize=6.5, length=2)
+
+
+def decades(axes: Axes, which: str, low: float, high: float, zero: float | None = None) -> None:
+    """Ticks of an axis in log10: at most four powers of ten, and zero at its place."""
+    powers = np.arange(np.ceil(low - 0.2), np.floor(high + 0.2) + 1)
+    powers = powers[:: max(1, -(-len(powers) // 4))]
+    names = ["10" + str(int(power)).translate(SUPERSCRIPT) for power in powers]
+    fixed(axes, which, [*([] if zero is None else [zero]), *powers], [*([] if zero is None else ["0"]), *names])
+
+
+def fixed(axes: Axes, which: str, places: Iterable[float], names: Sequence[str]) -> None:
+    """Ticks at given places and no others."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_major_formatter(FixedFormatter(list(names)))
+    axis.set_minor_locator(NullLocator())
+
+
+def bare(axes: Axes) -> None:
+    """No frame and no tick marks."""
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def names_left(names: Iterable[str], longest: int = 22) -> float:
+    """Inches that row labels need."""
+    return 0.25 + 0.066 * max(len(label(name, longest)) for name in names)

@@ -1,0 +1,146 @@
+"""Figures as files: the only door to the plotting library; no global state, no pyplot."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from bocb_tune.analysis.core.cache import code, fingerprint
+from bocb_tune.analysis.core.parallel import pool, uncollected, workers
+from bocb_tune.analysis.report.drawing import lines, matrices, rows, scatter, surfaces
+from bocb_tune.analysis.report.drawing.page import DARK
+from bocb_tune.analysis.report.drawing.svg import inline, lean
+from bocb_tune.analysis.report.plots import values
+from bocb_tune.analysis.report.plots.values import Plot
+
+RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": DARK,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "hatch.linewidth": 0.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bocb-tune",
+}
+DPI, DPI_IN_SVG = 150, 120
+"""Of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
+_Part = tuple[Plot, Path, str]
+"""A plot, where its files go, and the fingerprint of what they are drawn from."""
+FEWEST_PARALLEL = 4
+"""Fewer figures than this are drawn before other processes have started."""
+HEAD, PNG_END = 4096, b"IEND\xaeB`\x82"
+"""Bytes of a PNG within which its notes stand, and its last ones."""
+DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
+    values.Heatmap: matrices.heatmap,
+    values.Transfer: matrices.transfer,
+    values.Landscapes: surfaces.landscapes,
+    values.Curves: lines.curves,
+    values.Profiles: lines.profiles,
+    values.Isolation: lines.isolation,
+    values.TuningCurves: lines.tuning_curves,
+    values.Strip: rows.strip,
+    values.Forest: rows.forest,
+    values.VarianceSplit: rows.variance_split,
+    values.CriticalDifference: rows.critical_difference,
+    values.CouplingScatter: scatter.coupling_scatter,
+}
+
+
+class Drawing:
+    """The figures of one report, drawn by other processes while the rest of it is made; a context.
+
+    Writes FOLDER/STEM.svg and .png of each plot, but for those that are there already, drawn from equal values.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stems: list[str] = []
+        self._waiting: list[_Part] = []
+        self._others: ProcessPoolExecutor | None = None
+        self._begun: list[Future[None]] = []
+
+    def __enter__(self) -> Drawing:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._others is not None:
+            self._others.shutdown(cancel_futures=True)
+
+    def start(self, plots: Sequence[Plot]) -> None:
+        """Have some more drawn: few are left for later, since other processes take a while to start."""
+        parts = [(plot, self._folder, fingerprint(code(), plot)) for plot in plots]
+        self._stems += [plot.stem for plot in plots]
+        self._waiting += [part for part in parts if not _is_drawn(*part)]
+        if self._others is None and len(self._waiting) >= FEWEST_PARALLEL and workers() > 1:
+            self._others = pool(workers())
+        if self._others is not None:
+            self._begun += [self._others.submit(_write, part) for part in self._waiting]
+            self._waiting = []
+
+    def pictures(self) -> dict[str, str]:
+        """By stem the SVG of each plot, when all are drawn, for inlining; its ids are unique on the page."""
+        for part in self._waiting:
+            _write(part)
+        for each in self._begun:
+            each.result()
+        paths = {stem: self._folder / f"{stem}.svg" for stem in self._stems}
+        return {stem: inline(path.read_text(encoding="utf-8")) for stem, path in paths.items()}
+
+
+def _is_drawn(plot: Plot, folder: Path, mark: str) -> bool:
+    """Whether both files are whole and carry the fingerprint of the plot."""
+    try:
+        svg, png = ((folder / f"{plot.stem}.{ending}").read_bytes() for ending in ("svg", "png"))
+    except OSError:
+        return False
+    return svg.endswith(_foot(mark).encode()) and mark.encode() in png[:HEAD] and png.endswith(PNG_END)
+
+
+def _foot(mark: str) -> str:
+    return f"<!-- drawn from {mark} -->\n"
+
+
+def _write(part: _Part) -> None:
+    plot, folder, mark = part
+    with look(), uncollected():
+        figure = draw(plot)
+        note = {"Software": None, "Source": mark}
+        figure.savefig(folder / f"{plot.stem}.png", dpi=DPI, metadata=note, pil_kwargs={"compress_level": 1})
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, dpi=DPI_IN_SVG)
+    (folder / f"{plot.stem}.svg").write_text(lean(text.getvalue(), plot.stem) + _foot(mark), encoding="utf-8")
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """How all figures are drawn. A letter the font lacks is a box in the PNG; in the SVG the reader's fonts have it."""
+    with mpl.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def draw(plot: Plot) -> Figure:
+    """The figure of a plot value."""
+    if type(plot) not in DRAWERS:
+        raise NotImplementedError(type(plot))
+    return DRAWERS[type(plot)](plot)

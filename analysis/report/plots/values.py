@@ -1,0 +1,352 @@
+"""What each figure shows, as values; `drawing/` only draws them.
+
+Learning rates and weight decays on an axis are u = log10 lr and v = log10 weight decay; what is not known is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bocb_tune.analysis.core.arrays import Array, Flags
+from bocb_tune.analysis.core.estimate import Estimate, Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """What all figures have."""
+
+    stem: str
+    """File name without the ending; never made of users' names."""
+    title: str
+    caption: str
+    """How to read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """Numbers with their intervals, NaN where refused."""
+
+    value: Array
+    """[rows]"""
+    lo: Array
+    hi: Array
+    at_least: Flags
+    """Whether the value is only a lower bound."""
+    why: tuple[str, ...]
+    """Reason code of each refused row, empty for the others."""
+
+    @classmethod
+    def of(cls, estimates: Iterable[Estimate]) -> Ranges:
+        rows = list(estimates)
+        value, lo, hi = (np.array([getattr(row, name) for row in rows], dtype=float) for name in ("value", "lo", "hi"))
+        bound = (Reason.OPTIMUM_AT_EDGE, Reason.NO_DIVERGENCE)
+        return cls(
+            value=value,
+            lo=lo,
+            hi=hi,
+            at_least=np.array([row.value is not None and row.reason in bound for row in rows], dtype=bool),
+            why=tuple(str(row.reason) if row.value is None else "" for row in rows),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heatmap(Plot):
+    """A matrix of numbers."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Array
+    """[rows, columns], NaN where there is none."""
+    unit: str
+    signed: bool
+    """Whether zero is the middle of the scale."""
+    row_groups: tuple[str, ...] = ()
+    """Group of each row; rows of one group stand together. Empty: no groups."""
+    column_groups: tuple[str, ...] = ()
+    faint: Flags | None = None
+    """[rows, columns], cells whose interval includes zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip(Plot):
+    """One row an optimizer, one marker a backbone."""
+
+    optimizers: tuple[str, ...]
+    backbones: tuple[str, ...]
+    values: Array
+    """[backbones, optimizers]"""
+    summary: Array
+    """[optimizers], where the bar of the row stands."""
+    axis: str
+    lo: Array | None = None
+    """[backbones, optimizers]"""
+    hi: Array | None = None
+    from_zero: bool = False
+    """Whether zero is a reference to be shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedSurface:
+    """The expected score of one cell over its search space."""
+
+    u: Array
+    """[lr]"""
+    v: Array
+    """[decay], positive weight decays"""
+    score: Array
+    """[lr, decay]"""
+    zero: Array | None
+    """[lr] at weight decay 0, where that is a choice."""
+    level: float
+    """Score from which on a setting is as good as the best."""
+    best: tuple[float, float]
+    """Learning rate and weight decay of the best point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LandscapePanel:
+    """The trials of one cell over learning rate and weight decay, and what was fitted to them."""
+
+    title: str
+    lr: Array
+    """[trials]"""
+    weight_decay: Array
+    """[trials], zero included."""
+    score: Array
+    """[trials], in the objective's unit"""
+    progress: Array
+    """[trials], share of the full budget reached."""
+    status: tuple[str, ...]
+    is_default: Flags
+    is_best: Flags
+    box: tuple[tuple[float, float], tuple[float, float]] | None
+    """Bounds of u and of v, where the search space is known."""
+    zero_is_choice: bool
+    fit: FittedSurface | None = None
+    note: str = ""
+    """Why there is no fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landscapes(Plot):
+    """One panel an optimizer."""
+
+    panels: tuple[LandscapePanel, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialDots:
+    """Last score of each trial of a cell at its value of one hyper-parameter; diverged ones have none."""
+
+    x: Array
+    """[trials], log10"""
+    score: Array
+    """[trials]"""
+    completed: Flags
+    diverged: Flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """A curve and its interval."""
+
+    x: Array
+    """[nodes]"""
+    value: Array
+    lo: Array
+    hi: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilePanel:
+    """Expected score of one cell over learning rate, weight decay being the best for each."""
+
+    title: str
+    score: Band
+    divergence: Array
+    """[nodes], probability of diverging along the profile."""
+    trials: TrialDots
+    best: float
+    """log10 of the best learning rate."""
+    level: float
+    """Score from which on a setting is as good as the best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiles(Plot):
+    """One panel an optimizer."""
+
+    panels: tuple[ProfilePanel, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolationPanel:
+    """Score of one cell against each hyper-parameter alone."""
+
+    title: str
+    lr: Band
+    """Mean over weight decay, as trials are drawn."""
+    lr_trials: TrialDots
+    decay: Band
+    """Mean over learning rate; positive weight decays."""
+    decay_trials: TrialDots
+    """Weight decay 0 stands at `zero_at`."""
+    zero: Array | None
+    """Value, lower and upper end of the mean at weight decay 0."""
+    zero_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation(Plot):
+    """One pair of panels an optimizer."""
+
+    panels: tuple[IsolationPanel, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One trial's score by budget."""
+
+    budget: Array
+    score: Array
+    status: str
+    is_best: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePanel:
+    """The curves of one cell."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    rungs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves(Plot):
+    """One panel an optimizer."""
+
+    panels: tuple[CurvePanel, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningPanel:
+    """Expected best score of one backbone by number of trials."""
+
+    title: str
+    n: Array
+    """[budgets]"""
+    value: Array
+    """[optimizers, budgets]"""
+    lo: Array
+    hi: Array
+    observed: Array
+    """Of the trials themselves, NaN where they carry none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningCurves(Plot):
+    """One panel a backbone, one line an optimizer."""
+
+    optimizers: tuple[str, ...]
+    panels: tuple[TuningPanel, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForestPanel:
+    """One number of each optimizer."""
+
+    title: str
+    ranges: Ranges
+    """[optimizers]"""
+    axis: str
+    notes: tuple[str, ...] = ()
+    """Beside each row, such as where it happens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forest(Plot):
+    """Interval bars, one row an optimizer."""
+
+    optimizers: tuple[str, ...]
+    panels: tuple[ForestPanel, ...]
+    one_scale: bool
+    """Whether all panels show the same quantity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariancePanel:
+    """Shares of variance of each optimizer's landscape."""
+
+    title: str
+    shares: Array
+    """[optimizers, 3], of lr alone, weight decay alone and both together, summing to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VarianceSplit(Plot):
+    """One panel a region of the search space, one bar an optimizer."""
+
+    optimizers: tuple[str, ...]
+    panels: tuple[VariancePanel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CouplingPanel:
+    """Failures against coupling among viable cells, of all backbones or of all optimizers."""
+
+    title: str
+    names: tuple[str, ...]
+    failures: Array
+    """[names], cells that fail"""
+    coupling: Ranges
+    """[names]"""
+    are_backbones: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CouplingScatter(Plot):
+    """Backbones and optimizers side by side."""
+
+    panels: tuple[CouplingPanel, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticalDifference(Plot):
+    """Mean ranks on an axis."""
+
+    optimizers: tuple[str, ...]
+    """Best first."""
+    mean_ranks: Array
+    """[optimizers]"""
+    difference: float
+    """Mean ranks nearer than this are not told apart."""
+    ties: tuple[tuple[int, int], ...]
+    """First and last optimizer of each longest run within the critical difference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferPanel:
+    """What reusing the best setting of one backbone costs on another, with one optimizer."""
+
+    title: str
+    regret: Array
+    """[from, to], points; NaN where the setting lies outside the range searched there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer(Plot):
+    """One panel an optimizer."""
+
+    backbones: tuple[str, ...]
+    panels: tuple[TransferPanel, ...]
+    unit: str

@@ -1,0 +1,42 @@
+"""A source -> a recommendation: what `bocb-tune recommend` prints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bocb_tune.analysis.core.cache import FOLDER
+from bocb_tune.analysis.findings.collect import find
+from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.recommend.backbone import recommend
+from bocb_tune.analysis.recommend.general import recommend_general
+from bocb_tune.analysis.recommend.recommendation import General, Recommendation, check_trials
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.core.names import unknown
+
+
+def recommendation(
+    source: str, backbone: str | None, trials: int, space_file: Path | None = None
+) -> Recommendation | General:
+    """For one backbone of the grid, or for any like them.
+
+    Raises:
+        ValueError: if the source cannot be read, it has no such backbone, or trials is below 1.
+    """
+    check_trials(trials)
+    table = load(source, space_file, _kept(source))
+    if backbone is not None and backbone not in table.backbones:
+        raise unknown("backbone", backbone, table.backbones)
+    evidence = find(table, _kept(source)).tuning.evidence
+    rng = np.random.default_rng(SEED)
+    if backbone is None:
+        return recommend_general(evidence, trials, rng)
+    return recommend(evidence, backbone, trials, rng)
+
+
+def _kept(source: str) -> Path | None:
+    """What the report of a run keeps from one analysis to the next, if there is one."""
+    folder = Path(source) / "report" / FOLDER
+    return folder if folder.is_dir() and os.access(folder, os.W_OK) else None

@@ -1,0 +1,47 @@
+"""The sections of a report, each a function of the findings: a `Card`, `NotApplicable` with its reason, or None where
+the section is about another source."""
+
+from collections.abc import Callable
+
+from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.sections.budget import budget
+from bocb_tune.analysis.report.sections.cells import best_points, curves, landscape, pages
+from bocb_tune.analysis.report.sections.coupling import conclusions, coupling, matrix, order
+from bocb_tune.analysis.report.sections.overview import counts, health, in_words, methods
+from bocb_tune.analysis.report.sections.patterns import weights
+from bocb_tune.analysis.report.sections.settings import carry_over, drift
+from bocb_tune.analysis.report.sections.tuning import (
+    alone,
+    cross_checks,
+    profiles,
+    recommendation,
+    sensitivity,
+    variance,
+)
+from bocb_tune.analysis.report.sections.values import Card, NotApplicable
+
+SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
+    in_words,
+    health,
+    recommendation,
+    sensitivity,
+    matrix,
+    coupling,
+    order,
+    conclusions,
+    landscape,
+    profiles,
+    alone,
+    variance,
+    cross_checks,
+    budget,
+    carry_over,
+    drift,
+    weights,
+    best_points,
+    curves,
+    counts,
+    methods,
+)
+
+__all__ = ["SECTIONS", "Card", "NotApplicable", "pages"]

@@ -1,0 +1,84 @@
+"""Sections on single cells: best points, trials over their settings, learning curves, and a page each."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bocb_tune.analysis.cell.metrics import METRICS
+from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report import plots
+from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable, figure_card, shown, why
+from bocb_tune.analysis.sources.table import CELL
+
+
+def best_points(findings: Findings) -> Card | NotApplicable:
+    title = "Best point of each cell"
+    if findings.best is None:
+        return NotApplicable(title=title, reason=why(findings.cells[0].best))
+    rows = [
+        {
+            "backbone": cell.backbone,
+            "optimizer": cell.optimizer,
+            "lr": cell.lr,
+            "weight_decay": cell.weight_decay,
+            "score": cell.value,
+            "sd": cell.sd,
+            "seeds": cell.best.counts.n_seeds,
+            "selected_score": cell.selected_score,
+            "how": cell.best.method.split(",")[0] or why(cell.best),
+        }
+        for cell in findings.cells
+    ]
+    frame = pd.DataFrame(rows).sort_values(
+        ["backbone", "score"], ascending=[True, False], kind="stable", ignore_index=True
+    )
+    formats = {"lr": ".3g", "weight_decay": ".3g", "score": ".2f", "sd": ".2f", "selected_score": ".2f"}
+    text = (
+        "score ± sd over n fresh seeds at the best point, where there are any; the selected score is the best observed "
+        "one, biased upwards by having been selected."
+    )
+    return Card(title=title, text=(text,), tables=(DataTable(stem="best_points", frame=frame, formats=formats),))
+
+
+def landscape(findings: Findings) -> Card | NotApplicable:
+    title = "Landscapes: score over learning rate and weight decay"
+    known = findings.table.trials.dropna(subset=["lr", "weight_decay"])
+    points = known.groupby(CELL)[["lr", "weight_decay"]].nunique().max(axis=1)
+    if points.empty:
+        return NotApplicable(title=title, reason="the table has no learning rates and weight decays")
+    if points.max() < 2:
+        return NotApplicable(title=title, reason="only one setting per cell is known")
+    text = (
+        "Colour is the score at full budget, of completed trials as of the fitted surface, on the scale of the "
+        "backbone's completed trials. Stopped trials are hollow, the smaller the earlier. Weight decay 0 has its own "
+        "strip below the axis. Contours: the fitted surface, where the data carry one; outlined: settings within one "
+        "point of its best."
+    )
+    return figure_card(title, text, plots.landscapes(findings, findings.landscapes))
+
+
+def curves(findings: Findings) -> Card | NotApplicable:
+    title = "Learning curves"
+    figures = plots.learning_curves(findings)
+    if not figures:
+        return NotApplicable(title=title, reason="the source has no measurements along the budget")
+    text = "One line a trial; stopped and diverged ones end early; black: trials at the cell's best setting."
+    return figure_card(title, text, figures)
+
+
+def pages(findings: Findings) -> tuple[CellPage, ...]:
+    """One page a cell."""
+    return tuple(_page(findings, index) for index in range(len(findings.cells)))
+
+
+def _page(findings: Findings, index: int) -> CellPage:
+    cell = findings.cells[index]
+    model = findings.model(cell)
+    counts = ", ".join(f"{count} {status}" for status, count in cell.counts.items()) or "no trials yet"
+    rows = [("trials", counts), ("score", f"{shown(cell.best)}, {cell.best.method}")]
+    rows += [(metric.name, shown(model.estimates[metric.key])) for metric in METRICS]
+    if model.model.validation is not None:
+        found = model.model.validation
+        text = f"error {found.rmse:.2f} points on trials left out, {found.coverage90:.0%} within their 90 % interval"
+        rows.append(("model check", text))
+    return CellPage(key=cell.key, anchor=f"cell-{index:03d}", rows=tuple(rows))

@@ -1,0 +1,220 @@
+"""Sections on the matrix: how much is interaction, whose it is, and whether backbones agree on the order."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.findings.metrics_file import NEAR_BEST
+from bocb_tune.analysis.matrix.contrasts import Contrast
+from bocb_tune.analysis.report import plots
+from bocb_tune.analysis.report.plots.of_coupling import coupling_scatter, critical_difference
+from bocb_tune.analysis.report.plots.values import Ranges
+from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, number, or_nan, shown, why
+
+
+def matrix(findings: Findings) -> Card | NotApplicable:
+    title = "Cell matrix and interaction"
+    if findings.best is None:
+        return NotApplicable(title=title, reason=why(findings.cells[0].best))
+    table = findings.table
+    values = pd.DataFrame(findings.matrix, columns=list(table.optimizers))
+    values.insert(0, "backbone", list(table.backbones))
+    cells = DataTable(stem="cell_matrix", frame=values, formats=dict.fromkeys(table.optimizers, ".2f"))
+    text = (
+        "A cell's value is the mean of fresh seeds at its best point where there are any, else the best observed score."
+    )
+    if findings.decomposition is None:
+        refused = f"Not decomposed: {why(findings.interaction_share)}."
+        return Card(title=title, text=(text, refused), tables=(cells,), figures=(plots.score_heatmap(findings),))
+    tests = findings.grid.cell_tests
+    significant = None if tests is None else tests.significant
+    return Card(
+        title=title,
+        text=(text, *_test(findings), *_versions(findings), *_without(findings)),
+        tables=(_variation(findings), cells),
+        figures=(plots.score_heatmap(findings), plots.interaction_heatmap(findings, significant)),
+    )
+
+
+def coupling(findings: Findings) -> Card | NotApplicable:
+    title = "Which backbones and optimizers are coupled, and which merely fail"
+    grid, table = findings.grid, findings.table
+    if all(e.value is None for e in (*grid.coupling[0], *grid.viable[0])):
+        return NotApplicable(title=title, reason=why(grid.coupling[0][0]))
+    text = [
+        "Coupling: root mean square deviation of a line's cells from additivity, in points. Failures: cells more than "
+        "10 points below the best of their backbone, or all of whose trials diverged. Viable coupling: the same "
+        "deviation with failures left out. Polish: robust scale of a row after an additive fit by medians."
+    ]
+    if grid.led_by_failures:
+        text.append("The plain coupling index is driven by failures here: read viable coupling and failures instead.")
+    failed = (grid.failed.sum(axis=1).astype(float), grid.failed.sum(axis=0).astype(float))
+    ranges = (Ranges.of(grid.viable[0]), Ranges.of(grid.viable[1]))
+    return Card(
+        title=title,
+        text=tuple(text),
+        tables=(_lines(findings, "backbone", table.backbones, 0), _lines(findings, "optimizer", table.optimizers, 1)),
+        figures=(coupling_scatter(table.backbones, table.optimizers, failed, ranges),),
+    )
+
+
+def order(findings: Findings) -> Card | NotApplicable:
+    title = "Do the backbones agree on the order?"
+    grid = findings.grid
+    if findings.ranks is None or grid.critical_difference is None:
+        return NotApplicable(title=title, reason=why(findings.kendall_w))
+    ranks, cost = findings.ranks.ranks, grid.regret
+    frame = pd.DataFrame({"optimizer": findings.table.optimizers, "mean": findings.matrix.mean(axis=0)})
+    frame = frame.assign(
+        mean_rank=ranks.mean(axis=0),
+        best_rank=ranks.min(axis=0),
+        worst_rank=ranks.max(axis=0),
+        mean_regret=cost.mean(axis=0),
+        worst_regret=cost.max(axis=0),
+        among_best_4=grid.top.sum(axis=0),
+    )
+    formats = {"best_rank": "g", "worst_rank": "g"} | dict.fromkeys(
+        ("mean", "mean_rank", "mean_regret", "worst_regret"), ".2f"
+    )
+    table = DataTable(stem="optimizers", frame=frame.sort_values("mean_rank", ignore_index=True), formats=formats)
+    diagram = critical_difference(findings.table.optimizers, ranks.mean(axis=0), grid.critical_difference)
+    return Card(
+        title=title,
+        text=(f"Kendall's W {shown(findings.kendall_w)}.", *_classes(findings), *_contrast(findings)),
+        tables=(table,),
+        figures=(diagram, plots.rank_dots(findings)),
+    )
+
+
+def conclusions(findings: Findings) -> Card | None:
+    """What the paper concludes from its table, checked on that table and on no other."""
+    title = "The paper's conclusions, checked on its own table"
+    if not findings.grid.claims:
+        return None
+    rows = [
+        {
+            "claim": claim.statement,
+            "verdict": str(claim.verdict),
+            "evidence": "; ".join(("+ " if check.holds else "- ") + check.statement for check in claim.checks),
+            "notes": " ".join(claim.notes),
+        }
+        for claim in findings.grid.claims
+    ]
+    text = tuple(f"{row['claim']}: {row['verdict']}. {row['evidence']}. {row['notes']}".strip() for row in rows)
+    return Card(
+        title=title, text=text, tables=(DataTable(stem="claims", frame=pd.DataFrame(rows)[["claim", "verdict"]]),)
+    )
+
+
+def _test(findings: Findings) -> tuple[str, ...]:
+    test, share = findings.grid.noise_test, findings.interaction_share
+    line = (
+        f"Interaction share {shown(share)}; of all variation {shown(findings.interaction_share_total)}; {share.method}."
+    )
+    if share is not findings.grid.shares[0]:
+        line += f" From the values below, {findings.grid.shares[0].method}: {shown(findings.grid.shares[0])}."
+    wide = findings.grid.generalisation
+    if wide.lo is not None:
+        line += f" Drawing backbones and optimizers anew it would lie between {wide.lo:.2f} and {number(wide.hi)}."
+    if test is None:
+        return (line,)
+    return (line, f"Against seed noise: F = {test.f:.2f} on {test.df} and {test.df_noise} df, p = {test.p:.2g}.")
+
+
+def _versions(findings: Findings) -> tuple[str, ...]:
+    found = findings.grid.versions
+    if not found:
+        return ()
+    each = ", ".join(f"{v.name} {number(v.parts.share_of_optimizer_effect)}" for v in found)
+    line = f"The same share on other scales: {each}. A conclusion worth having holds on all."
+    if findings.grid.null_singular_share is None:
+        return (line,)
+    shape = ", ".join(f"{v.name} {number(v.singular)}" for v in found)
+    return (
+        line,
+        f"Part of the interaction in its first singular direction: {shape}; above "
+        f"{number(findings.grid.null_singular_share)} it has more structure than noise has in 95 % of cases.",
+    )
+
+
+def _without(findings: Findings) -> tuple[str, ...]:
+    """How much the share hangs on one backbone or on one optimizer."""
+    if findings.grid.share_without is None:
+        return ()
+    table = findings.table
+    named = zip((table.backbones, table.optimizers), findings.grid.share_without, strict=True)
+    told = [
+        f"{number(shares[low])} (without {names[low]}) to {number(shares[high])} (without {names[high]})"
+        for names, shares in named
+        for low, high in [(int(np.argmin(shares)), int(np.argmax(shares)))]
+    ]
+    return (f"Leaving out one backbone the plug-in share is {told[0]}; leaving out one optimizer {told[1]}.",)
+
+
+def _classes(findings: Findings) -> tuple[str, ...]:
+    found = findings.grid.classes
+    parts = [
+        f"{name}: {number(c.within.value)} within, {number(c.without.value)} among the others, correlation of the mean "
+        f"ranks {number(c.between)}"
+        for name, c in found.items()
+        if c.within.value is not None
+    ]
+    return (f"By class of backbone, W is: {'; '.join(parts)}.",) if parts else ()
+
+
+def _contrast(findings: Findings) -> tuple[str, ...]:
+    found = findings.grid.contrast
+    if not isinstance(found, Contrast):
+        return ()
+    return (
+        f"{found.name}: the SGD family is {found.inside:+.2f} points from the Adam family on classical networks and "
+        f"{found.outside:+.2f} on the others, {number(found.inside - found.outside)} apart ({found.psi.method}).",
+    )
+
+
+def _variation(findings: Findings) -> DataTable:
+    parts = findings.decomposition
+    assert parts is not None
+    sums = np.array([parts.ss_backbone, parts.ss_optimizer, parts.ss_interaction])
+    backbones, optimizers = findings.matrix.shape
+    degrees = [backbones - 1, optimizers - 1, parts.df_interaction]
+    frame = pd.DataFrame({"source": ["backbone", "optimizer", "interaction"], "sum_of_squares": sums, "df": degrees})
+    share = sums / sums.sum() if sums.sum() > 0 else np.full(3, math.nan)
+    frame = frame.assign(share_of_total=share)
+    return DataTable(stem="decomposition", frame=frame, formats={"sum_of_squares": ".1f", "share_of_total": ".4f"})
+
+
+def _of_backbones(findings: Findings) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[Any]]]:
+    """Robust scale of a row, and how many optimizers are near its best, where no cell is missing."""
+    grid = findings.grid
+    if grid.polish is None:
+        return {}
+    near = {f"within_{points:g}_of_best": grid.near_best(points).astype(int) for points in NEAR_BEST}
+    return {"polish": grid.polish.row_scale, **near}
+
+
+def _lines(findings: Findings, kind: str, names: tuple[str, ...], axis: int) -> DataTable:
+    grid = findings.grid
+    plain, viable = grid.coupling[axis], grid.viable[axis]
+    frame = pd.DataFrame(
+        {
+            kind: names,
+            "mean": findings.matrix.mean(axis=1 - axis),
+            "failures": grid.failed.sum(axis=1 - axis),
+            "viable_coupling": [or_nan(e.value) for e in viable],
+            "from": [or_nan(e.lo) for e in viable],
+            "to": [or_nan(e.hi) for e in viable],
+            "coupling": [or_nan(e.value) for e in plain],
+        }
+    )
+    formats = dict.fromkeys(("mean", "viable_coupling", "from", "to", "coupling"), ".2f")
+    if kind == "backbone":
+        frame = frame.assign(**_of_backbones(findings))
+        formats["polish"] = ".2f"
+    frame = frame.sort_values("viable_coupling", ascending=False, kind="stable", ignore_index=True)
+    return DataTable(stem=f"coupling_of_{kind}s", frame=frame, formats=formats)

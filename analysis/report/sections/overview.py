@@ -1,0 +1,75 @@
+"""Sections on the whole: the answer in words, checks, what became of the trials, methods."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import pandas as pd
+
+from bocb_tune.analysis.cell.metrics import METRICS
+from bocb_tune.analysis.checks.run import run_checks
+from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable
+from bocb_tune.analysis.report.sections.words import answer
+from bocb_tune.analysis.sources.table import CELL
+from bocb_tune.core.types import Phase, TrialStatus
+
+LIBRARIES = ("bocb-tune", "numpy", "scipy", "pandas", "matplotlib")
+
+
+def in_words(findings: Findings) -> Card | NotApplicable:
+    return Card(title="The answer in words", text=answer(findings))
+
+
+def health(findings: Findings) -> Card | NotApplicable:
+    checks = run_checks(findings)
+    return Card(title="Checks", text=() if checks else ("Nothing to remark.",), checks=checks)
+
+
+def counts(findings: Findings) -> Card | NotApplicable:
+    trials = findings.table.trials
+    by_status = pd.DataFrame([_count_row(cell.backbone, cell.optimizer, cell.counts) for cell in findings.cells])
+    tables = [DataTable(stem="counts_by_status", frame=by_status[_used(by_status)])]
+    if (trials["phase"] != "").any():
+        frame = pd.crosstab(trials["phase"], trials["status"]).reindex([p for p in Phase if p in set(trials["phase"])])
+        tables.insert(0, DataTable(stem="counts_by_phase", frame=frame.reset_index().rename_axis(columns=None)))
+    total = trials["status"].value_counts()
+    listed = ", ".join(f"{total[status]} {status}" for status in TrialStatus if status in total)
+    text = f"{len(trials)} trials in {len(findings.cells)} cells: {listed or 'none'}."
+    return Card(title="Trials by outcome", text=(text,), tables=tuple(tables))
+
+
+def methods(findings: Findings) -> Card | NotApplicable:
+    table, source = findings.table, findings.table.source
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    floor = "unknown" if math.isnan(table.objective.floor) else f"{table.objective.floor:g}"
+    text = (
+        f"Source: {source.kind} {source.name}, sha256 {source.sha256}. {source.citation}".strip(),
+        f"Score: {table.objective.metric} in {table.objective.unit}, larger is better; a diverged trial scores {floor} "
+        "(the floor).",
+        "Failed and out-of-memory trials are counted and say nothing about a setting. Stopped trials give no cell its "
+        "value: only scores at the grid's largest full budget are compared. All trials diverged: the floor.",
+        "Landscape of a cell: a Gaussian process over lr, weight decay and budget on all rung records of all trials, "
+        "and a logistic line of divergence; intervals are quantiles of 240 draws of hyper-parameters, process and line."
+        " It is refused with too few trials, or where it does not predict trials left out of it.",
+        "Decomposition: y = mean + backbone + optimizer + interaction by least squares. Interaction share = "
+        "SS_interaction / (SS_optimizer + SS_interaction); of all = SS_interaction / SS_total. With repeated seeds the "
+        "expected noise is taken off each sum and the interval is a parametric bootstrap around the shrunken fit; "
+        "without, the share includes noise. Concordance: Kendall's W over ranks within backbones, corrected for ties, "
+        "bootstrap over backbones.",
+        "Sources of the metrics: " + "; ".join(f"{m.tag} {m.name}: {m.source}" for m in METRICS) + ".",
+        f"Made with {versions}; Python {platform.python_version()}.",
+    )
+    return Card(title="Methods, exclusions, versions", text=text)
+
+
+def _count_row(backbone: str, optimizer: str, found: Mapping[TrialStatus, int]) -> dict[str, object]:
+    return {"backbone": backbone, "optimizer": optimizer, **{str(s): found.get(s, 0) for s in TrialStatus}}
+
+
+def _used(frame: pd.DataFrame) -> list[str]:
+    """Columns that are not zero all along."""
+    return [str(name) for name in frame.columns if name in CELL or frame[name].any()]

@@ -1,0 +1,250 @@
+"""Sections on sensitivity: what to use, how wide the good region is, what the score depends on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from bocb_tune.analysis.cell.crosschecks import EVALUATORS
+from bocb_tune.analysis.cell.landscape import CellTrials, Landscape
+from bocb_tune.analysis.cell.marginals import Marginals
+from bocb_tune.analysis.cell.metrics import METRICS
+from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.findings.collect import Findings, at_tolerance
+from bocb_tune.analysis.findings.metrics_file import mean_over_backbones
+from bocb_tune.analysis.recommend.ranking import Ranking
+from bocb_tune.analysis.report.plots import Plot
+from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot
+from bocb_tune.analysis.report.plots.of_coupling import usable_decades as decades_plot
+from bocb_tune.analysis.report.plots.of_findings import score_label
+from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, variance_split
+from bocb_tune.analysis.report.plots.values import Ranges
+from bocb_tune.analysis.report.sections.values import (
+    Card,
+    DataTable,
+    NotApplicable,
+    figure_card,
+    has_landscape,
+    or_nan,
+    why_none,
+)
+from bocb_tune.analysis.sources.table import CELL
+
+
+def recommendation(findings: Findings) -> Card | NotApplicable:
+    """Which optimizer, and how much it matters."""
+    title = "Which optimizer, and how much does it matter?"
+    general = findings.tuning.general
+    ranking = general.tuned or general.fixed
+    if ranking is None:
+        return NotApplicable(title=title, reason=" ".join(general.lines()))
+    rows = [
+        {
+            "backbone": name,
+            "optimizer": found.optimizer or "–",
+            "lr": math.nan if found.setting is None else found.setting.lr,
+            "weight_decay": math.nan if found.setting is None else found.setting.weight_decay,
+            "expected": or_nan(found.expected.value),
+            "p_best": or_nan(found.p_best),
+            "as_good": ", ".join(found.tied),
+        }
+        for name, found in findings.tuning.per_backbone.items()
+    ]
+    formats = {"lr": ".3g", "weight_decay": ".3g", "expected": ".2f", "p_best": ".2f"}
+    table = DataTable(stem="recommendations", frame=pd.DataFrame(rows), formats=formats)
+    return Card(title=title, text=general.lines(), tables=(table,), figures=(_overview(findings, ranking),))
+
+
+def sensitivity(findings: Findings) -> Card | NotApplicable:
+    """All metrics of all cells, and the usable decades drawn."""
+    title = "Sensitivity of each cell"
+    if not has_landscape(findings):
+        return NotApplicable(title=title, reason=why_none(findings))
+    decades = at_tolerance("usable_decades_lr", findings.tolerance)
+    found = {key: cell.estimates[decades] for key, cell in findings.models.items()}
+    text = (
+        f"Near-optimal volume: share of the search space within {findings.tolerance:g} point(s) of the best, the least "
+        "difference that the noise of most cells lets one see. Usable decades: how far the "
+        "learning rate may be off. Margin: decades from the best learning rate to divergence. Sensitivity and cost of "
+        "a random setting: points lost on average over the learning rates, over all settings, of the search space. "
+        "Every number with its interval is in the table's file and on the cell's page."
+    )
+    return Card(
+        title=title,
+        text=(text, *_refusals(findings)),
+        tables=(_short_table(findings), _long_table(findings)),
+        figures=(decades_plot(found, findings.table.backbones, findings.table.optimizers),),
+    )
+
+
+def profiles(findings: Findings) -> Card | NotApplicable:
+    title = "Score over learning rate"
+    figures = [lr_profiles(n, b, c, score_label(findings)) for n, b, c in _fitted(findings)]
+    if not figures:
+        return NotApplicable(title=title, reason=why_none(findings))
+    return figure_card(title, figures[0].caption, tuple(figures))
+
+
+def alone(findings: Findings) -> Card | NotApplicable:
+    title = "Each hyper-parameter alone"
+    figures = [isolation(n, b, _marginals(findings, b), score_label(findings)) for n, b, _ in _fitted(findings)]
+    if not figures:
+        return NotApplicable(title=title, reason=why_none(findings))
+    return figure_card(title, figures[0].caption, tuple(figures))
+
+
+def variance(findings: Findings) -> Card | NotApplicable:
+    title = "What the score depends on"
+    if not has_landscape(findings):
+        return NotApplicable(title=title, reason=why_none(findings))
+    figures = tuple(_variance(findings, n, name) for n, name in enumerate(findings.table.backbones, start=1))
+    return figure_card(title, figures[0].caption, figures)
+
+
+def cross_checks(findings: Findings) -> Card | NotApplicable:
+    """C8 beside C7."""
+    title = "Cross-checks by other methods"
+    rows = [_importances(findings, *key) for key in findings.models]
+    numbers = [name for name in rows[0] if name not in CELL]
+    if not any(math.isfinite(float(row[name])) for row in rows for name in numbers):  # type: ignore[arg-type]
+        return NotApplicable(title=title, reason=why_none(findings))
+    text = (
+        "Part of the learning rate in what the score depends on, by four methods that need not agree, weight decay "
+        "having the rest but for the interaction. Functional ANOVA: share of the variance of the fitted landscape, "
+        "which this report relies on. PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255): how much the best tenth of "
+        "the landscape differs from all of it, main effects only. Optuna's evaluators see completed trials only, which "
+        "early stopping has selected."
+    )
+    frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    table = DataTable(stem="cross_checks", frame=frame, formats=dict.fromkeys(numbers, ".2f"))
+    return Card(title=title, text=(text, *_left_out(findings)), tables=(table,))
+
+
+def _importances(findings: Findings, backbone: str, optimizer: str) -> dict[str, object]:
+    own, others = findings.models[backbone, optimizer].estimates, findings.importances[backbone, optimizer]
+    return {
+        "backbone": backbone,
+        "optimizer": optimizer,
+        "functional_ANOVA": or_nan(own["lr_variance_share"].value),
+        "PED-ANOVA": or_nan(own["lr_importance"].value),
+        **{f"Optuna's_{name}": or_nan(found["lr"].value) for name, found in others.items()},
+    }
+
+
+def _left_out(findings: Findings) -> Iterator[str]:
+    """Cells without Optuna's numbers, by reason."""
+    refused = [(name, each[name]["lr"]) for each in findings.importances.values() for name in EVALUATORS]
+    for reason in dict.fromkeys(estimate.reason for _, estimate in refused if estimate.reason is not None):
+        names = [name for name, estimate in refused if estimate.reason is reason]
+        told = " and ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
+        yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence} ({reason})."
+
+
+def _refusals(findings: Findings) -> tuple[str, ...]:
+    without = [key for key, cell in findings.models.items() if cell.curve is None]
+    if not without:
+        return ()
+    named = ", ".join("/".join(key) for key in without[:10]) + (" ..." if len(without) > 10 else "")
+    return (f"{len(without)} of {len(findings.models)} cells have no landscape ({named}): see their pages for why.",)
+
+
+def _short_table(findings: Findings) -> DataTable:
+    keys = (
+        "lr_star",
+        "wd_star",
+        at_tolerance("near_optimal_volume", findings.tolerance),
+        at_tolerance("usable_decades_lr", findings.tolerance),
+        "divergence_margin",
+        "lr_sensitivity",
+        "prior_mean_regret",
+    )
+    rows = [
+        {"backbone": b, "optimizer": o} | {key: or_nan(cell.estimates[key].value) for key in keys}
+        for (b, o), cell in findings.models.items()
+    ]
+    formats = {"lr_star": ".2g", "wd_star": ".2g", keys[2]: ".3f"} | dict.fromkeys(keys[3:], ".2f")
+    return DataTable(stem="sensitivity", frame=pd.DataFrame(rows), formats=formats)
+
+
+def _long_table(findings: Findings) -> DataTable:
+    rows = [
+        {
+            "backbone": b,
+            "optimizer": o,
+            "metric": metric.key,
+            "value": or_nan(cell.estimates[metric.key].value),
+            "lo": or_nan(cell.estimates[metric.key].lo),
+            "hi": or_nan(cell.estimates[metric.key].hi),
+            "reason": cell.estimates[metric.key].reason or "",
+        }
+        for (b, o), cell in findings.models.items()
+        for metric in METRICS
+    ]
+    return DataTable(
+        stem="cell_metrics",
+        frame=pd.DataFrame(rows),
+        formats=dict.fromkeys(("value", "lo", "hi"), ".4g"),
+        only_file=True,
+    )
+
+
+def _fitted(findings: Findings) -> Iterator[tuple[int, str, Mapping[str, tuple[CellTrials, Landscape]]]]:
+    for number_, backbone in enumerate(findings.table.backbones, start=1):
+        cells = {}
+        for optimizer in findings.table.optimizers:
+            cell = findings.landscapes[backbone, optimizer]
+            trials = findings.models[backbone, optimizer].trials
+            if isinstance(cell, Landscape):
+                cells[optimizer] = (trials, cell)
+        if cells:
+            yield number_, backbone, cells
+
+
+def _marginals(findings: Findings, backbone: str) -> dict[str, tuple[CellTrials, Marginals]]:
+    cells = {name: findings.models[backbone, name] for name in findings.table.optimizers}
+    return {name: (cell.trials, cell.marginals) for name, cell in cells.items() if cell.marginals is not None}
+
+
+def _variance(findings: Findings, number_: int, backbone: str) -> Plot:
+    optimizers = findings.table.optimizers
+    whole, top = (
+        np.array(
+            [
+                [
+                    or_nan(findings.models[backbone, o].estimates[f"{name}_variance_share{part}"].value)
+                    for name in ("lr", "wd")
+                ]
+                for o in optimizers
+            ]
+        )
+        for part in ("", "_top")
+    )
+    return variance_split(number_, backbone, optimizers, whole, top)
+
+
+def _overview(findings: Findings, ranking: Ranking) -> Plot:
+    names = tuple(ranking.standings)
+    standings = ranking.standings
+    none = Estimate(value=None, unit="decades", reason=Reason.NO_SPACE)
+    usable = [
+        mean_over_backbones(findings, name, at_tolerance("usable_decades_lr", findings.tolerance))
+        if name in findings.table.optimizers
+        else none
+        for name in names
+    ]
+    return overview_plot(
+        names,
+        Ranges.of(standings[name].mean_regret for name in names),
+        Ranges.of(standings[name].worst_regret for name in names),
+        tuple(_worst_backbone(findings, name) for name in names),
+        Ranges.of(usable),
+    )
+
+
+def _worst_backbone(findings: Findings, optimizer: str) -> str:
+    """Where the optimizer falls furthest behind the best."""
+    cost = findings.grid.regret[:, findings.table.optimizers.index(optimizer)]
+    return findings.table.backbones[int(np.nanargmax(cost))] if np.isfinite(cost).any() else ""

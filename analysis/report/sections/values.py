@@ -1,0 +1,126 @@
+"""What a section of the report is made of: text, remarks, tables, figures; or why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import mode
+
+import pandas as pd
+
+from bocb_tune.analysis.checks.remark import Check
+from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.plots import Plot
+
+# More figures than this in a section fold away, so that the page can be read past them.
+MOST_OPEN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTable:
+    """A table of the report; the same numbers, unrounded, go to `tables/STEM.csv`."""
+
+    stem: str
+    frame: pd.DataFrame
+    formats: Mapping[str, str] = field(default_factory=dict)
+    """Format of the numbers of a column, such as `.2f`."""
+    only_file: bool = False
+    """Whether it is too long for the page."""
+
+    def cell(self, column: str, value: object) -> str:
+        """As shown: rounded, and a dash for what is not known."""
+        if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+            return "–"
+        return format(value, self.formats.get(column, ""))
+
+    @property
+    def numeric(self) -> frozenset[str]:
+        """Columns of numbers."""
+        frame = self.frame
+        return frozenset(name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One section: paragraphs, remarks, tables, figures, in this order."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    tables: tuple[DataTable, ...] = ()
+    figures: tuple[Plot, ...] = ()
+    folded: bool = False
+    """Whether the figures are folded away until asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotApplicable:
+    """A section the data cannot fill."""
+
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellPage:
+    """Everything about one cell, reachable from the matrix."""
+
+    key: str
+    anchor: str
+    """Id on the page; never made of users' names."""
+    rows: tuple[tuple[str, str], ...]
+    """Name and text."""
+    figures: tuple[Plot, ...] = ()
+
+
+def why(refused: Estimate) -> str:
+    """A refusal in words, its code behind."""
+    assert refused.reason is not None
+    return f"{refused.reason.sentence} ({refused.reason})"
+
+
+def has_landscape(findings: Findings) -> bool:
+    """Whether any cell has one."""
+    return any(cell.curve is not None for cell in findings.models.values())
+
+
+def why_none(findings: Findings) -> str:
+    """The commonest reason why cells have no landscape."""
+    refused = [cell.estimates["lr_star"] for cell in findings.models.values() if cell.estimates["lr_star"].reason]
+    if not refused:
+        return "too few backbones have a landscape of the same optimizer"
+    reasons = [estimate.reason for estimate in refused]
+    first = refused[reasons.index(mode(reasons))]
+    assert first.reason is not None
+    detail = f"; {first.method}" if first.method not in ("", first.reason.sentence) else ""
+    return f"{first.reason.sentence} ({first.reason}{detail})"
+
+
+def figure_card(title: str, text: str, figures: tuple[Plot, ...]) -> Card:
+    """A section of figures, folded if they are many."""
+    return Card(title=title, text=(text,), figures=figures, folded=len(figures) > MOST_OPEN)
+
+
+def or_nan(value: float | None) -> float:
+    """NaN for what is not known, as a table of numbers has it."""
+    return math.nan if value is None else value
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """As shown; a dash for what is not known."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def shown(estimate: Estimate, digits: int = 2) -> str:
+    """A value with its interval, or the code of its refusal."""
+    if estimate.value is None:
+        return f"n/a: {estimate.reason}"
+    style = "g" if estimate.unit in ("lr", "weight decay", "trials") else f".{digits}f"
+    style = ".3g" if style == "g" else style
+    value = format(estimate.value, style)
+    if estimate.lo is None or estimate.hi is None:
+        bound = ">= " if estimate.reason is not None and estimate.lo is not None else ""
+        return f"{bound}{value} {estimate.unit}".strip()
+    return f"{value} ({estimate.lo:{style}} to {estimate.hi:{style}}) {estimate.unit}".strip()

@@ -1,0 +1,86 @@
+"""What there is to choose from, for `bocb-tune list`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from bocb_tune.backbones import BACKBONES, FULL, SMALL
+from bocb_tune.core.space import load_space
+from bocb_tune.data import DATASETS
+from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.tasks import TASKS, get_task
+from bocb_tune.training.recipes import DEFAULTS, DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES, Recipe
+
+Kind = Literal["optimizers", "backbones", "datasets", "recipes", "tasks"]
+
+
+def catalog(kind: Kind) -> list[dict[str, Any]]:
+    """Every entry of a kind: its `name`, a `description` of one line, and whatever else is known of it."""
+    return {
+        "optimizers": _optimizers,
+        "backbones": _backbones,
+        "datasets": _datasets,
+        "recipes": _recipes,
+        "tasks": _tasks,
+    }[kind]()
+
+
+def _optimizers() -> list[dict[str, Any]]:
+    rows = []
+    for name, row in OPTIMIZERS.items():
+        space = load_space(name)
+        ranges = f"lr {space.lr}, weight decay {space.weight_decay} ({row.decay})"
+        takes = f"arguments {', '.join(row.takes)}" if row.takes else "no other arguments"
+        described = f"{row.family}; {ranges}; {takes}; {row.target}; {row.source}"
+        rows.append({**asdict(row), "description": described, "search_space": asdict(space)})
+    return rows
+
+
+def _backbones() -> list[dict[str, Any]]:
+    return [_backbone(name, task) for task in TASKS for name in get_task(task).backbones()]
+
+
+def _backbone(name: str, task: str) -> dict[str, Any]:
+    row = BACKBONES.get(name)
+    if row is None:
+        return {"name": name, "description": task, "task": task}
+    counts = f"{row.params_m:g} M parameters, {row.macs_g:g} G multiplications at {FULL} ({row.source})"
+    described = f"{task}; {row.family}; {counts}; images up to {SMALL} pixels: {row.small}"
+    return {"name": name, "description": described, "task": task, **asdict(row)}
+
+
+def _datasets() -> list[dict[str, Any]]:
+    return [
+        {**asdict(row), "description": f"{row.description}; {_options(row.options)}; {row.source}"}
+        for row in DATASETS.values()
+    ]
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    shown = (option if default is None else f"{option} {default!r}" for option, default in options.items())
+    return f"options: {', '.join(shown)}" if options else "no options"
+
+
+def _recipes() -> list[dict[str, Any]]:
+    return [_recipe(name, recipe) for name, recipe in RECIPES.items()]
+
+
+def _recipe(name: str, recipe: Recipe) -> dict[str, Any]:
+    values, epochs = asdict(recipe), PUBLISHED_EPOCHS.get(name)
+    shown = ", ".join(f"{field} {value}" for field, value in values.items() if value != DEFAULTS[field])
+    published = f"; published with {epochs} epochs" if epochs else ""
+    return {
+        "name": name,
+        "description": f"{DESCRIPTIONS[name]}{published}; {shown}",
+        "published_epochs": epochs,
+        **values,
+    }
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [
+        {"name": name, **asdict(row), "description": f"{row.description}; {_options(row.options)}"}
+        for name, row in TASKS.items()
+    ]

@@ -1,0 +1,214 @@
+"""The command line. Commands are thin, and import what they need when they run: `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from bocb_tune import __version__
+
+app = typer.Typer(
+    help="How sensitive is a vision backbone, and its optimizer, to their hyperparameters?",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="Experiment file (YAML).")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value instead of text.")]
+Only = Annotated[str, typer.Option("--only", metavar="GLOB", help="Cells by BACKBONE/OPTIMIZER, such as '*/sgd'.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as budget.epochs=3.")
+]
+Listed = Annotated[
+    Literal["optimizers", "backbones", "datasets", "recipes", "tasks"], typer.Argument(help="What to list.")
+]
+
+
+def main() -> None:
+    """Entry point. A user's error is a message on stderr and exit code 2, never a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version  # its callback has done it
+
+
+@app.command()
+def check(spec: SpecPath) -> None:
+    """Find every error of an experiment file, without running anything."""
+    from bocb_tune.spec.grid import plan_grid
+
+    loaded = _load_local(spec)
+    print(f"{spec}: fine; {len(plan_grid(loaded).cells)} cells")
+
+
+@app.command()
+def plan(
+    spec: SpecPath,
+    only: Only = "*",
+    overrides: Overrides = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also train each backbone for a few steps here: time, memory, disk.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an experiment will run: cells, skips, trials and epochs."""
+    from bocb_tune.cli.commands import show_plan
+
+    show_plan(_load_local(spec, overrides or ()), only, as_json=as_json, measured=measure)
+
+
+@app.command()
+def run(
+    spec: SpecPath,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default: storage/name.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="Ray cluster to attach to, such as auto.")] = None,
+    only: Only = "*",
+    overrides: Overrides = None,
+) -> None:
+    """Train what the experiment still owes. Running it again resumes or extends it."""
+    from bocb_tune.cli.commands import run_experiment
+
+    raise typer.Exit(run_experiment(spec, out, address, only, overrides or ()))
+
+
+@app.command()
+def trial(
+    spec: SpecPath,
+    cell: Annotated[str, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cell.")],
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the published one.")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Default: the published one.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Moves initialisation, order and augmentation.")] = 0,
+    overrides: Overrides = None,
+) -> None:
+    """Train one trial in this process, without Ray, and print each epoch."""
+    from bocb_tune.cli.commands import run_trial
+
+    raise typer.Exit(run_trial(spec, cell, lr, weight_decay, seed, overrides or ()))
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run is done.")] = False,
+) -> None:
+    """Show how far a run is, from its journals."""
+    from bocb_tune.cli.commands import show_status
+
+    show_status(folder, as_json=as_json, watch=watch)
+
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV or Parquet table, or paper:NAME.")]
+Space = Annotated[Path | None, typer.Option("--space", metavar="FILE", help="Search space a table was drawn from.")]
+
+
+@app.command()
+def analyze(
+    source: Source,
+    second: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Another run of the same grid, to compare with the first.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: RUN/report or ./report.")
+    ] = None,
+    space: Space = None,
+    patterns: Annotated[
+        bool, typer.Option("--patterns", help="Also read the kept checkpoints: spectra of the trained weights.")
+    ] = False,
+) -> None:
+    """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
+    from bocb_tune.analysis.core.parallel import uncollected, warm_up
+
+    if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
+        warm_up()
+    with uncollected():
+        from bocb_tune.analysis.report.write import analyze as write_report
+        from bocb_tune.analysis.report.write import analyze_pair
+
+    if second is None:
+        print(write_report(source, out, space, patterns))
+        return
+    if space is not None or patterns:
+        raise typer.BadParameter("--space and --patterns are for one source, and two are given")
+    print(analyze_pair(source, second, out))
+
+
+@app.command()
+def recommend(
+    source: Source,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", metavar="NAME", help="One of the grid; default: any like them.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", metavar="N", help="Trials that can be paid for.")] = 16,
+    space: Space = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which optimizer to use and where to search, how sure that is, and what is as good."""
+    from bocb_tune.analysis.report.recommend import recommendation
+
+    found = recommendation(source, backbone, trials, space)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        print("\n".join(found.lines()))
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON schema of experiment files, for editors."""
+    from bocb_tune.spec.experiment_file import schema
+
+    _print_json(schema())
+
+
+@app.command("list")
+def list_command(kind: Listed, as_json: AsJson = False) -> None:
+    """Show what there is to choose from."""
+    from bocb_tune.cli.catalog import catalog
+
+    rows = catalog(kind)
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:<{width}}  {row['description']}")
+
+
+def _load_local(path: Path, overrides: Any = ()) -> Any:
+    """The experiment, checked against this machine; GPUs and data it lacks are a warning."""
+    from bocb_tune.spec.environment import PLANNED, missing_data, missing_gpus
+    from bocb_tune.spec.model import load_spec
+
+    spec = load_spec(path, overrides, PLANNED)
+    for warning in filter(None, (missing_gpus(spec), missing_data(spec))):
+        print(f"warning: {warning}", file=sys.stderr)
+    return spec
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""A plan as JSON and as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bocb_tune.core.names import listed
+from bocb_tune.spec.grid import Cost, Grid
+from bocb_tune.spec.model import ExperimentSpec, dump_resolved, resolved
+from bocb_tune.training.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bocb_tune.profiling.measure import Measured, Totals
+
+NUM_NAMED = 3
+NOT_TIMED = "Not in the times: validation, exchange of gradients between ranks, reading and decoding of files."
+
+
+def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
+    """Everything `bocb-tune plan` knows, JSON-able."""
+    return {
+        "spec": resolved(spec),
+        "run_dir": str(spec.run_dir),
+        "cells": [
+            {**planned.cell.to_json(), "recipe": spec.recipe_of(planned.cell.backbone)[0]} for planned in grid.cells
+        ],
+        "skipped": [{**skipped.cell.to_json(), "reason": skipped.reason} for skipped in grid.skipped],
+        "trials": {**cost.trials, "total": cost.total_trials},
+        "rungs": list(cost.rungs),
+        "epochs": {"worst": cost.epochs_worst, "expected": cost.epochs_expected},
+        "checkpoints": cost.checkpoints,
+    }
+
+
+def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost) -> None:
+    """The resolved spec, cells, skips, trials and epochs."""
+    console.rule(f"[bold]{spec.name}[/bold], resolved", align="left")
+    console.print(dump_resolved(spec), highlight=False, markup=False, soft_wrap=True)
+    console.rule(f"{len(grid.cells)} cells, {len(grid.skipped)} skipped", align="left")
+    console.print(cells_table(spec, grid))
+    console.print(recipes_text(spec), highlight=False, markup=False, soft_wrap=True)
+    for line in skipped_lines(grid):
+        console.print(line, style="dim", markup=False, soft_wrap=True)
+    console.rule(f"{cost.total_trials} trials", align="left")
+    console.print(trials_table(cost))
+    console.print(epochs_line(spec, cost), soft_wrap=True)
+
+
+def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
+    """A row a cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
+    table = Table("cell", "lr", "weight decay", "default", "recipe", box=None, header_style="bold", pad_edge=False)
+    for planned in grid.cells:
+        space = planned.space
+        default = f"{space.default['lr']:g}, {space.default['weight_decay']:g}"
+        recipe, _ = spec.recipe_of(planned.cell.backbone)
+        table.add_row(planned.cell.key, str(space.lr), str(space.weight_decay), default, recipe)
+    return table
+
+
+def skipped_lines(grid: Grid) -> list[str]:
+    """A line a reason, however many cells it leaves out: the JSON names them all."""
+    by_reason: dict[str, list[str]] = {}
+    for skipped in grid.skipped:
+        by_reason.setdefault(skipped.reason, []).append(skipped.cell.key)
+    return [f"skipped, {reason}: {listed(cells, NUM_NAMED)}" for reason, cells in by_reason.items()]
+
+
+def recipes_text(spec: ExperimentSpec) -> str:
+    """A line a recipe: what it is, and the epochs it was published with beside those it gets here."""
+    used = dict.fromkeys(spec.recipe_of(backbone)[0] for backbone in spec.backbones)
+    return "\n".join(f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}" for name in used)
+
+
+def _epochs(recipe: str, spec: ExperimentSpec) -> str:
+    published = PUBLISHED_EPOCHS.get(recipe)
+    return f". Published with {published} epochs; here {spec.budget.epochs}" if published else ""
+
+
+def trials_table(cost: Cost) -> Table:
+    """A row a phase."""
+    table = Table("phase", box=None, header_style="bold", pad_edge=False)
+    table.add_column("a cell", justify="right")
+    table.add_column("the grid", justify="right")
+    for phase, count in cost.trials.items():
+        table.add_row(phase, str(count // cost.cells), str(count))
+    return table
+
+
+def epochs_line(spec: ExperimentSpec, cost: Cost) -> str:
+    """Epochs at worst, and as early stopping is expected to leave them."""
+    rungs = ", ".join(map(str, cost.rungs)) or "none"
+    return (
+        f"Epochs: {cost.epochs_worst} at worst, about {cost.epochs_expected:.0f} with early stopping "
+        f"(rungs after epoch {rungs}; a trial runs to {spec.budget.epochs}).\n"
+        f"Checkpoints kept: {cost.checkpoints}, and one for each trial running. Run folder: {spec.run_dir}"
+    )
+
+
+def measured_json(measured: Sequence[Measured], total: Totals) -> dict[str, Any]:
+    """What was measured, JSON-able."""
+    return {**asdict(total), "backbones": [asdict(row) for row in measured]}
+
+
+def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Measured], total: Totals) -> None:
+    """A row a backbone, and what the grid takes."""
+    console.rule(f"measured on {total.device}", align="left")
+    console.print(measured_table(measured))
+    for line in measured_lines(spec, total):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def measured_table(measured: Sequence[Measured]) -> Table:
+    """A row a backbone."""
+    table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
+    for heading in ("batch a rank", "s an epoch", "peak GiB", "largest batch"):
+        table.add_column(heading, justify="right")
+    for row in measured:
+        seconds = "out of memory" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.3g}"
+        peak = "-" if row.peak_memory_gib is None else f"{row.peak_memory_gib:.2f}"
+        largest = "-" if row.largest_batch is None else str(row.largest_batch)
+        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, peak, largest)
+    return table
+
+
+def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
+    """What the table rests on, and the grid's sums."""
+    images = "counted" if total.counted else "the published number less those held out: the data are not here"
+    lines = [
+        f"From a few steps on random images in the shape of {spec.dataset.name}'s, with the optimizer of the grid that "
+        f"keeps the most state; an epoch has {total.images} images ({images}).",
+        NOT_TIMED,
+        f"Device-hours: about {total.device_hours:.3g} with early stopping, {total.device_hours_worst:.3g} at worst. "
+        f"Checkpoints kept: about {total.checkpoint_gib:.3g} GiB.",
+    ]
+    if total.device.startswith("CPU"):
+        lines.insert(1, "Peak memory and largest batch are not measured on a CPU.")
+        if spec.resources.gpus_per_worker:
+            lines.insert(1, "The experiment asks for GPUs and there is none here: these times are this CPU's.")
+    return lines

@@ -1,0 +1,195 @@
+"""How far a run is: records in, one row a cell out; and the live view of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bocb_tune.core.types import TrialRecord, TrialStatus
+
+COLUMNS = (
+    (TrialStatus.running, "run", "cyan"),
+    (TrialStatus.completed, "done", "green"),
+    (TrialStatus.stopped, "stop", "yellow"),
+    (TrialStatus.diverged, "div", "magenta"),
+    (TrialStatus.failed, "fail", "red"),
+    (TrialStatus.oom, "oom", "red"),
+)
+"""The one vocabulary of outcomes on the screen: status, heading, colour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellStatus:
+    """One row of the status table."""
+
+    cell: str
+    trials: int
+    """Trials the cell is owed in all."""
+    counts: dict[str, int]
+    best: float | None
+    """Best score at the full budget so far."""
+    epochs: int
+    """Epochs trained."""
+    seconds: float
+    """Seconds they took, summed over slots."""
+    unreadable: int = 0
+    """Most images that could not be decoded in an epoch."""
+
+    @property
+    def ended(self) -> int:
+        return sum(number for status, number in self.counts.items() if status != TrialStatus.running)
+
+    @property
+    def left(self) -> int:
+        """Trials to go. An extended run may hold more than it owes: repeats at what was the best before."""
+        return max(0, self.trials - self.ended)
+
+    @property
+    def epochs_per_s(self) -> float | None:
+        return self.epochs / self.seconds if self.seconds else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridStatus:
+    """All rows and what they add up to."""
+
+    cells: tuple[CellStatus, ...]
+    trials: int
+    ended: int
+    counts: dict[str, int]
+    left_s: float | None
+    """Estimated seconds to the end with the slots there are; None until a trial has ended."""
+
+    @property
+    def is_done(self) -> bool:
+        return all(cell.left == 0 for cell in self.cells)
+
+    @property
+    def has_failures(self) -> bool:
+        return bool(self.counts.get(TrialStatus.failed, 0) or self.counts.get(TrialStatus.oom, 0))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def cell_status(cell: str, trials: int, records: Iterable[TrialRecord]) -> CellStatus:
+    records = list(records)
+    full = [r.score for r in records if r.status == TrialStatus.completed and r.score is not None]
+    return CellStatus(
+        cell=cell,
+        trials=trials,
+        counts=dict(Counter(str(record.status) for record in records)),
+        best=max(full, default=None),
+        epochs=sum(record.budget for record in records),
+        seconds=sum(record.elapsed_s for record in records),
+        unreadable=max((_unreadable(record) for record in records), default=0),
+    )
+
+
+def _unreadable(record: TrialRecord) -> int:
+    return int(record.measurements[-1].metrics.get("unreadable_images", 0)) if record.measurements else 0
+
+
+def grid_status(cells: Sequence[CellStatus], slots: int) -> GridStatus:
+    counts: Counter[str] = Counter()
+    for cell in cells:
+        counts.update(cell.counts)
+    return GridStatus(
+        cells=tuple(cells),
+        trials=sum(cell.trials for cell in cells),
+        ended=sum(cell.ended for cell in cells),
+        counts=dict(counts),
+        left_s=_left_s(cells, slots),
+    )
+
+
+def _left_s(cells: Sequence[CellStatus], slots: int) -> float | None:
+    """Trials left times what a trial of the cell (or, before its first, of the grid) has taken so far."""
+    ended = sum(cell.ended for cell in cells)
+    if not ended:
+        return None
+    mean = sum(cell.seconds for cell in cells) / ended
+    left = [cell.left * (cell.seconds / cell.ended if cell.ended else mean) for cell in cells]
+    return sum(left) / max(1, slots)
+
+
+def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> RenderableType:
+    """The table of a grid's status; with more cells than `rows`, those at work come first and the rest are counted."""
+    grid = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    grid.add_column("cell", no_wrap=True)
+    grid.add_column("trials", justify="right")
+    shown = [column for column in COLUMNS if column[0] in status.counts or column[0] in _ALWAYS]
+    for _, heading, colour in shown:
+        grid.add_column(heading, justify="right", style=colour)
+    grid.add_column("best", justify="right")
+    grid.add_column("ep/s", justify="right")
+    order = sorted(status.cells, key=lambda cell: (not cell.counts.get("running"), cell.left == 0))
+    cells = status.cells if rows is None or rows >= len(status.cells) else order[:rows]
+    for cell in cells:
+        grid.add_row(
+            cell.cell,
+            f"{cell.ended}/{cell.trials}",
+            *_counts(cell.counts, shown),
+            _number(cell.best),
+            _number(cell.epochs_per_s),
+        )
+    hidden = len(status.cells) - len(cells)
+    notes = [Text(f"... and {hidden} more cells", style="dim")] if hidden else []
+    if unreadable := max((cell.unreadable for cell in status.cells), default=0):
+        notes.append(
+            Text(f"{unreadable} images an epoch cannot be decoded and are skipped; the log names them", "yellow")
+        )
+    return Group(grid, *notes, total_line(status))
+
+
+_ALWAYS = (TrialStatus.running, TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged, TrialStatus.failed)
+
+
+def total_line(status: GridStatus) -> RenderableType:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(
+        Text("total", style="bold"),
+        ProgressBar(total=max(1, status.trials), completed=status.ended, width=30),
+        f"{status.ended}/{status.trials}",
+        f"about {duration(status.left_s)} left" if status.left_s and not status.is_done else "",
+    )
+    return line
+
+
+def trial_line(record: TrialRecord, ended: int, trials: int) -> str:
+    """One ended trial as a plain line, for logs."""
+    score = "-" if record.score is None else f"{record.score:.2f}"
+    line = (
+        f"[{ended}/{trials}] {record.cell.key} {record.phase} {record.index}: {record.status} {score}"
+        f" after {record.budget}/{record.max_budget} epochs,"
+        f" lr {record.hparams['lr']:.3g}, wd {record.hparams['weight_decay']:.3g}"
+    )
+    return f"{line}: {record.message}" if record.message else line
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def room_for_rows(console: Console) -> int:
+    """Rows that fit under the heading without scrolling the terminal."""
+    return max(3, console.height - 6)
+
+
+def _counts(counts: dict[str, int], shown: Sequence[tuple[TrialStatus, str, str]]) -> list[str]:
+    return [str(counts.get(status, 0) or "·") for status, _, _ in shown]
+
+
+def _number(value: float | None) -> str:
+    return "·" if value is None else f"{value:.2f}"

@@ -1,0 +1,345 @@
+"""Journals: one append-only JSON-lines file per cell, the only truth about a run. No torch, no Ray, no pandas.
+
+A file starts with a `schema` line (version, cell, objective, settings) and goes on with `start`, `measure` and `end`
+events. Only the driver writes. A measurement is flushed when it arrives, an end reaches the disk before anything is
+done about it, so that a crash loses at most the last line; a torn last line is cut off when the file is next written.
+Nothing here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from io import TextIOWrapper
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import orjson
+
+from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus
+
+VERSION = 1
+FOLDER = "cells"
+
+
+class JournalError(ValueError):
+    """A journal that cannot be used as it stands; the message names file, line and remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A line that could not be read, and so is not part of the records."""
+
+    file: Path
+    line: int
+    """Counted from 1."""
+    message: str
+    torn: bool
+    """The last line of the file, cut short by a crash: harmless, what it would have said is done again."""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellJournal:
+    """One journal as read."""
+
+    cell: Cell
+    objective: Objective
+    settings: Mapping[str, Any]
+    events: tuple[Mapping[str, Any], ...]
+    """In the order in which they were written."""
+    problems: tuple[Problem, ...]
+
+
+def header(cell: Cell, objective: Objective, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "event": "schema",
+        "version": VERSION,
+        "cell": cell.to_json(),
+        "objective": asdict(objective),
+        "settings": dict(settings),
+    }
+
+
+def start_event(trial: TrialSpec, *, attempt: int, time: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "event": "start",
+        "trial": trial.id,
+        "phase": str(trial.phase),
+        "index": trial.index,
+        "hparams": dict(trial.hparams),
+        "seed": trial.seed,
+        "audit": trial.audit,
+        "attempt": attempt,
+        "max_budget": trial.budget,
+        "rungs": list(trial.rungs),
+        "world_size": trial.settings.get("workers", 1),
+        "time": time,
+        "provenance": dict(provenance),
+    }
+
+
+def measure_event(trial_id: str, measurement: Measurement) -> dict[str, Any]:
+    return {"event": "measure", "trial": trial_id, **measurement.to_json()}
+
+
+def end_event(
+    trial_id: str, status: TrialStatus, *, score: float | None, budget: int, elapsed_s: float, message: str = ""
+) -> dict[str, Any]:
+    return {
+        "event": "end",
+        "trial": trial_id,
+        "status": str(status),
+        "score": score,
+        "budget": budget,
+        "elapsed_s": elapsed_s,
+        "message": message,
+    }
+
+
+class JournalWriter:
+    """Appends to the journal of one cell. The caller sees to it that there is only one."""
+
+    def __init__(self, path: Path, first_line: Mapping[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_tail(path)
+        self._file: TextIOWrapper = path.open("a", encoding="utf-8")
+        if self._file.tell() == 0:
+            try:
+                self.append(first_line, durable=True)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
+        """Write one line and flush it; `durable` also waits until it is on the disk."""
+        self._file.write(json.dumps(_finite(event), separators=(",", ":"), allow_nan=False) + "\n")
+        self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_journal(path: Path) -> CellJournal:
+    """Read one journal; lines that cannot be read are set aside as `problems`.
+
+    Raises:
+        JournalError: if the first line is not a schema this release knows.
+    """
+    first, *lines = path.read_bytes().split(b"\n")
+    tail = lines.pop() if lines else b""
+    cell, objective, settings = _read_header(path, first)
+    events, problems = [], []
+    for number, line in enumerate(lines, start=2):
+        if not line:
+            continue
+        event = _parse(line)
+        fault = _fault(event) if isinstance(event, dict) else "not a line of JSON"
+        if fault is None:
+            events.append(event)
+        else:
+            problems.append(Problem(file=path, line=number, message=fault, torn=False))
+    if tail:
+        problems.append(Problem(file=path, line=len(lines) + 2, message="cut short by a crash", torn=True))
+    return CellJournal(
+        cell=cell,
+        objective=objective,
+        settings=settings,
+        events=tuple(events),
+        problems=tuple(problems),
+    )
+
+
+def _read_header(path: Path, line: bytes) -> tuple[Cell, Objective, Mapping[str, Any]]:
+    first = _parse(line)
+    version = first.get("version") if isinstance(first, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise JournalError(
+            f"{path}:1: written by a newer release (schema {version}, this one reads up to {VERSION});"
+            " read it with that release"
+        )
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        if first["event"] == "schema":
+            return Cell(**first["cell"]), Objective(**first["objective"]), dict(first["settings"])
+    raise JournalError(f"{path}:1: the first line is not a journal's schema; move the file away to start the cell anew")
+
+
+def read_run(folder: Path) -> list[CellJournal]:
+    """All journals of a run folder, by file name. An empty file (a crash at creation) is left out."""
+    paths = sorted((folder / FOLDER).glob("*.jsonl"))
+    return [read_journal(path) for path in paths if has_header(path)]
+
+
+def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialRecord]:
+    """Records by trial id, in order of first start. The first measurement of a budget stands; later ones repeat it."""
+    told: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        if event["event"] == "start":
+            told.setdefault(event["trial"], [])
+        if event["trial"] in told:
+            told[event["trial"]].append(event)
+    return {trial: _folded(cell, of_trial) for trial, of_trial in told.items()}
+
+
+def _folded(cell: Cell, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
+    """The record of one trial's events, the first of which is a start."""
+    first, *rest = events
+    record = _started(cell, first, None)
+    for kind, run in groupby(rest, key=itemgetter("event")):
+        if kind == "measure":
+            record = _measured(record, run)
+            continue
+        for event in run:
+            record = _started(cell, event, record) if kind == "start" else _ended(record, event)
+    return record
+
+
+def apply(cell: Cell, before: TrialRecord | None, event: Mapping[str, Any]) -> dict[str, TrialRecord]:
+    """The record an event leaves, by trial id; nothing if it speaks of a trial that never started."""
+    if event["event"] == "start":
+        return {event["trial"]: _started(cell, event, before)}
+    if before is None:
+        return {}
+    after = _measured(before, [event]) if event["event"] == "measure" else _ended(before, event)
+    return {before.id: after}
+
+
+def _started(cell: Cell, event: Mapping[str, Any], before: TrialRecord | None) -> TrialRecord:
+    if before is not None:
+        return replace(before, status=TrialStatus.running, attempt=event["attempt"], score=None, message="")
+    return TrialRecord(
+        id=event["trial"],
+        cell=cell,
+        phase=Phase(event["phase"]),
+        index=event["index"],
+        hparams=event["hparams"],
+        seed=event["seed"],
+        max_budget=event["max_budget"],
+        audit=event["audit"],
+        status=TrialStatus.running,
+        attempt=event["attempt"],
+        world_size=event["world_size"],
+        provenance=event["provenance"],
+    )
+
+
+def _measured(record: TrialRecord, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
+    """Many at a time: a record is frozen, and a copy of it for each of millions of measurements is slow."""
+    budget, new = record.budget, []
+    for event in events:
+        if event["budget"] > budget:
+            budget = event["budget"]
+            new.append(Measurement.from_json(event))
+    if not new:
+        return record
+    return replace(record, measurements=(*record.measurements, *new), budget=budget, elapsed_s=new[-1].elapsed_s)
+
+
+def _ended(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
+    return replace(
+        record,
+        status=TrialStatus(event["status"]),
+        score=event["score"],
+        budget=event["budget"],
+        elapsed_s=event["elapsed_s"],
+        message=event["message"],
+    )
+
+
+_WORDS: dict[str, type[StrEnum]] = {"phase": Phase, "status": TrialStatus}
+
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "start": {
+        "trial": (str,),
+        "phase": (str,),
+        "index": (int,),
+        "hparams": (dict,),
+        "seed": (int,),
+        "audit": (bool,),
+        "attempt": (int,),
+        "max_budget": (int,),
+        "rungs": (list,),
+        "world_size": (int,),
+        "provenance": (dict,),
+    },
+    "measure": {"trial": (str,), "budget": (int,), "metrics": (dict,), "elapsed_s": (int, float)},
+    "end": {
+        "trial": (str,),
+        "status": (str,),
+        "score": (int, float, NoneType),
+        "budget": (int,),
+        "elapsed_s": (int, float),
+        "message": (str,),
+    },
+}
+"""What each event says, and what each value has to be."""
+
+
+def _fault(event: Mapping[str, Any]) -> str | None:
+    kind = event.get("event")
+    fields = _FIELDS.get(str(kind))
+    if fields is None:
+        return f"unknown event {kind!r}"
+    unfit = [name for name, types in fields.items() if type(event.get(name, ...)) not in types]
+    if not unfit and kind != "measure":
+        unfit = [name for name in _WORDS.keys() & fields if event[name] not in list(_WORDS[name])]
+    if not unfit:
+        return None
+    if missing := [name for name in unfit if name not in event]:
+        return f"event {kind!r} without {', '.join(missing)}"
+    values = ", ".join(f"{name} {event[name]!r}" for name in unfit)
+    return f"event {kind!r} with {values}, which this release cannot read"
+
+
+def _parse(line: bytes) -> Any:
+    """What a line says; None if it is not JSON."""
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        return _parse_odd(line)
+
+
+def _parse_odd(line: bytes) -> Any:
+    """`json` also takes lone surrogates, which a message holds where it names a file that is no Unicode."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def has_header(path: Path) -> bool:
+    """Whether the file holds a whole first line; without one (a crash at its creation) it holds nothing."""
+    with path.open("rb") as file:
+        return b"\n" in file.readline()
+
+
+def _cut_torn_tail(path: Path) -> None:
+    """Drop what a crash left behind the last line end, so that the next event starts on a line of its own."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,153 @@
+"""The records of a run in memory, beside the only writer of its journals. No Ray, no Optuna."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bocb_tune.core import journal
+from bocb_tune.core.journal import JournalError, JournalWriter
+from bocb_tune.core.types import Measurement, Objective, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.engine.policy import CellPlan
+
+
+class CellBook:
+    """One cell of the run: its plan, its records in order of first start, its journal."""
+
+    def __init__(self, folder: Path, plan: CellPlan, objective: Objective) -> None:
+        self.plan = plan
+        self.records: dict[str, TrialRecord] = {}
+        self.history: tuple[Mapping[str, Any], ...] = ()
+        """Events of earlier runs, in the order in which they were written."""
+        self._objective = objective
+        self._path = folder / journal.FOLDER / f"{plan.cell.stem}.jsonl"
+        self._writer: JournalWriter | None = None
+        if self._path.exists() and journal.has_header(self._path):
+            self._read()
+
+    def _read(self) -> None:
+        read = journal.read_journal(self._path)
+        garbled = [problem for problem in read.problems if not problem.torn]
+        if garbled:
+            lines = "\n".join(f"  {problem}" for problem in garbled)
+            raise JournalError(
+                f"{len(garbled)} line(s) of a journal cannot be read, so what they said would be lost:\n{lines}\n"
+                "Mend the lines, or delete them to have what they recorded done again."
+            )
+        self.history = read.events
+        self.records = journal.fold(self.plan.cell, read.events)
+
+    def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
+        """Write an event down, then take it into the records. Raises JournalError if it cannot be written."""
+        try:
+            if self._writer is None:
+                first = journal.header(self.plan.cell, self._objective, self.plan.settings)
+                self._writer = JournalWriter(self._path, first)
+            self._writer.append(event, durable=durable)
+        except OSError as error:
+            raise JournalError(
+                f"{self._path}: cannot be written: {error}. Nothing before this is lost; make room,"
+                " then run the same command again."
+            ) from error
+        self.records.update(journal.apply(self.plan.cell, self.records.get(event["trial"]), event))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class Ledger:
+    """All cells of the run. Journal first, memory second: what is decided upon is already written."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cells: Sequence[CellPlan],
+        objective: Objective,
+        provenance: Mapping[str, Any],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.objective = objective
+        self.books = {cell.cell.key: CellBook(folder, cell, objective) for cell in cells}
+        self.in_flight: dict[str, TrialSpec] = {}
+        """Trials started by this process and not ended, by id."""
+        self.on_end: Callable[[TrialRecord], None] = lambda _: None
+        self._provenance = provenance
+        self._clock = clock
+
+    def record(self, trial: TrialSpec) -> TrialRecord:
+        return self.books[trial.cell.key].records[trial.id]
+
+    def unfinished(self) -> list[TrialSpec]:
+        """Trials of earlier runs that have no result: interrupted ones as they stood, failed ones to be tried again."""
+        return [
+            _spec_of(book.plan, record)
+            for book in self.books.values()
+            for record in book.records.values()
+            if not record.status.is_result
+        ]
+
+    def start(self, trial: TrialSpec) -> TrialRecord:
+        book = self.books[trial.cell.key]
+        before = book.records.get(trial.id)
+        event = journal.start_event(
+            trial, attempt=before.attempt + 1 if before else 1, time=self._clock(), provenance=self._provenance
+        )
+        book.append(event, durable=False)
+        self.in_flight[trial.id] = trial
+        return book.records[trial.id]
+
+    def measure(self, trial: TrialSpec, measurement: Measurement) -> bool:
+        """Keep a measurement; False if one of this budget is already kept (an epoch done again after a crash)."""
+        if measurement.budget <= self.record(trial).budget:
+            return False
+        self.books[trial.cell.key].append(journal.measure_event(trial.id, measurement), durable=False)
+        return True
+
+    def end(
+        self, trial: TrialSpec, status: TrialStatus, *, budget: int | None = None, message: str = ""
+    ) -> TrialRecord:
+        """Keep a trial's outcome. A score that is not finite makes a divergence of it, whatever the trial said."""
+        record = self.record(trial)
+        last = record.measurements[-1].metrics.get("score") if record.measurements else None
+        if status in (TrialStatus.completed, TrialStatus.stopped) and not _is_finite(last):
+            status, message = TrialStatus.diverged, "the score is not finite"
+        score = {
+            TrialStatus.completed: last,
+            TrialStatus.stopped: last,
+            TrialStatus.diverged: self.objective.floor,
+        }.get(status)
+        event = journal.end_event(
+            trial.id,
+            status,
+            score=score,
+            budget=record.budget if budget is None else budget,
+            elapsed_s=record.elapsed_s,
+            message=message,
+        )
+        self.books[trial.cell.key].append(event, durable=True)
+        self.in_flight.pop(trial.id, None)
+        ended = self.record(trial)
+        self.on_end(ended)
+        return ended
+
+    def leave(self, trial: TrialSpec) -> None:
+        """Let go of a trial without an outcome: it stays owed."""
+        self.in_flight.pop(trial.id, None)
+
+    def close(self) -> None:
+        for book in self.books.values():
+            book.close()
+
+
+def _spec_of(plan: CellPlan, record: TrialRecord) -> TrialSpec:
+    spec = plan.trial(record.phase, record.index, record.hparams, seed=record.seed)
+    assert spec.id == record.id, f"trial {record.id} of {plan.cell.key} does not belong to this experiment"
+    return spec
+
+
+def _is_finite(score: float | None) -> bool:
+    return score is not None and math.isfinite(score)

@@ -1,0 +1,203 @@
+"""What can be wrong with an experiment file beyond its shape: names, options, and values that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from bocb_tune.core.names import unknown
+from bocb_tune.core.space import SpaceFile, available_spaces, space_file
+from bocb_tune.data import DATASETS, DatasetRow, resolve_options
+from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.spec.experiment_file import Choice, SpaceChange, SpecFile
+from bocb_tune.spec.shape import like
+from bocb_tune.spec.source import Finding, Location
+from bocb_tune.tasks import TASKS
+from bocb_tune.training.recipes import RECIPES, Recipe, odd_to_mix, unheeded
+
+Check = Callable[[SpecFile], Iterator[Finding]]
+
+
+def task_and_dataset(file: SpecFile) -> Iterator[Finding]:
+    """Names, options, and whether the task takes the dataset."""
+    yield from _choice("task", file.task, TASKS)
+    yield from _choice("dataset", file.dataset, DATASETS)
+    if file.task.name in TASKS and file.dataset.name in DATASETS:
+        accepted = TASKS[file.task.name].datasets
+        if file.dataset.name not in accepted:
+            message = f"task {file.task.name!r} does not take {file.dataset.name!r}; it takes {', '.join(accepted)}"
+            yield Finding(("dataset", "name"), message, needs=(("task",),))
+
+
+def _choice(key: str, choice: Choice, table: Mapping[str, Any]) -> Iterator[Finding]:
+    if choice.name not in table:
+        yield Finding((key, "name"), str(unknown(key, choice.name, table)))
+        return
+    row = table[choice.name]
+    for option, value in choice.options.items():
+        if option not in row.options:
+            yield Finding((key, option), str(unknown(f"option of {key} {choice.name!r}", option, row.options)))
+        elif problem := _refusal(like, row.options[option], value):
+            yield Finding((key, option), problem)
+
+
+def dataset_options(file: SpecFile) -> Iterator[Finding]:
+    """Values of the dataset's options, each by itself, and options that must be given."""
+    row = DATASETS.get(file.dataset.name)
+    if row is None:
+        return
+    for option in row.required:
+        if option not in file.dataset.options:
+            yield Finding(
+                ("dataset", option),
+                f"dataset {row.name!r} needs the option {option!r}; write {{name: {row.name}, {option}: ...}}",
+            )
+    for option in row.options.keys() & file.dataset.options:
+        value = file.dataset.options[option]
+        given = dict.fromkeys(row.required, "given") | {option: value}
+        unlike = _refusal(like, row.options[option], value)
+        if not unlike and (message := _refusal(resolve_options, row.name, given)):
+            yield Finding(("dataset", option), message)
+
+
+def _refusal(action: Callable[..., Any], *args: Any, **kwargs: Any) -> str | None:
+    try:
+        action(*args, **kwargs)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def names(file: SpecFile) -> Iterator[Finding]:
+    """Optimizers there are, with a search space; and nothing twice."""
+    for key in ("backbones", "optimizers"):
+        values = getattr(file, key)
+        for index, value in enumerate(values):
+            first = values.index(value)
+            if first != index:
+                yield Finding((key, index), f"{value!r} is given twice, first as {key}[{first}]; remove one")
+    for index, name in enumerate(file.optimizers):
+        if name not in OPTIMIZERS:
+            yield Finding(("optimizers", index), str(unknown("optimizer", name, OPTIMIZERS)))
+        elif name not in available_spaces():
+            message = f"{name!r} has no search space, and none is guessed; write search_spaces/{name}.yaml"
+            yield Finding(("optimizers", index), message)
+
+
+def recipe(file: SpecFile) -> Iterator[Finding]:
+    """The named recipes, the ranges of their fields, and the backbones that have one of their own."""
+    for at, choice in file.recipe.choices():
+        if choice.base not in RECIPES:
+            yield Finding((*at, "base"), str(unknown("recipe", choice.base, RECIPES)))
+            continue
+        for key, message in sound_recipe(choice)[1].items():
+            yield Finding((*at, key), message)
+    for backbone in file.recipe.by_backbone:
+        if backbone not in file.backbones:
+            message = f"{unknown('backbone of this grid', backbone, file.backbones)}; add it there or remove this"
+            yield Finding(("recipe", "by_backbone", backbone), message, needs=(("backbones",),))
+
+
+def sound_recipe(choice: Any) -> tuple[Recipe, dict[str, str]]:
+    """The recipe a file chooses with those of its changes that are in range, and what is wrong with the others.
+
+    Field by field in the recipe's own order, as a range may rest on the fields above it.
+    """
+    chosen, faults = RECIPES[choice.base], {}
+    if _refusal(replace, chosen, **choice.changes) is None:
+        return replace(chosen, **choice.changes), {}
+    for key in (entry.name for entry in fields(Recipe) if entry.name in choice.changes):
+        change = {key: choice.changes[key]}
+        if message := _refusal(replace, chosen, **change):
+            faults[key] = message
+        else:
+            chosen = replace(chosen, **change)
+    return chosen, faults
+
+
+def recipe_fits(file: SpecFile) -> Iterator[Finding]:
+    """The recipes against the epochs, the ranks and the dataset, but for fields that are wrong in themselves."""
+    for at, choice in file.recipe.choices():
+        if choice.base in RECIPES:
+            yield from _fits(file, at, *sound_recipe(choice))
+
+
+def _fits(file: SpecFile, at: Location, chosen: Recipe, faults: Mapping[str, str]) -> Iterator[Finding]:
+    if chosen.warmup_epochs >= file.budget.epochs:
+        shown = f"{chosen.warmup_epochs:g} warmup_epochs do not end within budget.epochs ({file.budget.epochs})"
+        yield Finding((*at, "warmup_epochs"), f"{shown}; give fewer", needs=(("budget", "epochs"),))
+    if not faults.keys() & {"batch_size", "accumulation"}:
+        yield from _batch(chosen, file.resources.workers, at)
+    if file.dataset.name in DATASETS and file.dataset.name != "synthetic":
+        yield from _suits(chosen, DATASETS[file.dataset.name], at)
+
+
+def _suits(chosen: Recipe, row: DatasetRow, at: Location) -> Iterator[Finding]:
+    needs = (("dataset", "name"), (*at, "augment"))
+    if chosen.augment not in row.augments:
+        message = f"augment {chosen.augment!r} does not suit dataset {row.name!r}; it takes {', '.join(row.augments)}"
+        yield Finding((*at, "augment"), message, needs=needs)
+        return
+    for name, message in unheeded(chosen, row.augments):
+        yield Finding((*at, name), f"{message}; those of dataset {row.name!r} are in memory", needs=needs)
+
+
+def _batch(chosen: Recipe, workers: int, at: Location) -> Iterator[Finding]:
+    parts, needs = workers * chosen.accumulation, (("resources", "workers"), (*at, "accumulation"))
+    if chosen.batch_size % parts:
+        nearest = max(round(chosen.batch_size / parts), 1) * parts
+        message = (
+            f"a batch_size of {chosen.batch_size} cannot be shared evenly by {workers} workers x {chosen.accumulation} "
+            f"accumulation steps; the nearest that can is {nearest}"
+        )
+        yield Finding((*at, "batch_size"), message, needs=needs)
+    elif odd := odd_to_mix(chosen, workers):
+        yield Finding((*at, "batch_size"), odd, needs=needs)
+
+
+def budget(file: SpecFile) -> Iterator[Finding]:
+    """Trials enough for the design, and rungs within the epochs."""
+    trials, design = file.budget.trials_per_cell, file.search.design
+    if trials < 1 + design:
+        message = f"{trials} trials do not hold the default and a design of {design}; give at least {1 + design}"
+        yield Finding(("budget", "trials_per_cell"), message, needs=(("search", "design"),))
+    asha, epochs = file.search.asha, file.budget.epochs
+    if asha and asha.grace >= epochs:
+        way_out = f"lower it to {epochs - 1} or less, or set" if epochs > 1 else "set"
+        message = f"the first rung, {asha.grace}, is not below budget.epochs ({epochs}); {way_out} search.asha: null"
+        yield Finding(("search", "asha", "grace"), message, needs=(("budget", "epochs"),))
+
+
+def spaces(file: SpecFile) -> Iterator[Finding]:
+    """Changes to search spaces: of optimizers in the grid, the right way up, with arguments they take."""
+    for name in file.search_spaces:
+        if name not in OPTIMIZERS:
+            yield Finding(("search_spaces", name), str(unknown("optimizer", name, OPTIMIZERS)))
+        elif name not in file.optimizers:
+            message = f"{name!r} is not among the optimizers, so this would change nothing; add it there or remove this"
+            yield Finding(("search_spaces", name), message, needs=(("optimizers",),))
+    named = dict.fromkeys([*file.optimizers, *file.search_spaces])
+    for name in (name for name in named if name in OPTIMIZERS and name in available_spaces()):
+        for found in _space(name, merged_space(file, name)):
+            yield Finding(("search_spaces", name, *found.at), found.message)
+
+
+def merged_space(file: SpecFile, optimizer: str) -> SpaceFile:
+    """The optimizer's search space with the experiment's changes."""
+    return file.search_spaces.get(optimizer, SpaceChange()).over(space_file(optimizer))
+
+
+def _space(name: str, space: SpaceFile) -> Iterator[Finding]:
+    yield from space.findings()
+    row = OPTIMIZERS[name]
+    if space.decay != row.decay:
+        yield Finding(("decay",), f"is {space.decay!r}, but the weight decay of {name!r} is {row.decay!r}; correct it")
+    for argument, value in space.fixed.items():
+        if argument not in row.takes:
+            yield Finding(("fixed", argument), str(unknown(f"argument of optimizer {name!r}", argument, row.takes)))
+        elif problem := _refusal(like, space_file(name).fixed.get(argument), value):
+            yield Finding(("fixed", argument), problem)
+
+
+CHECKS: tuple[Check, ...] = (task_and_dataset, dataset_options, names, recipe, recipe_fits, budget, spaces)

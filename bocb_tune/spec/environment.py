@@ -1,0 +1,148 @@
+"""Checks of an experiment that look beyond its file: backbones that are installed, data on disk, this machine.
+
+They go to `load_spec(checks=...)`, so that their errors stand beside all others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bocb_tune.backbones import LoneImage, NoDropPath, Traits, traits
+from bocb_tune.core.names import unknown
+from bocb_tune.data import DATASETS, check_dataset, image_size, resolve_options
+from bocb_tune.spec.checks import Check, sound_recipe
+from bocb_tune.spec.experiment_file import SpecFile
+from bocb_tune.spec.model import ExperimentSpec
+from bocb_tune.spec.source import Finding, Location
+from bocb_tune.tasks import TASKS, get_task
+from bocb_tune.training.recipes import RECIPES
+
+
+def backbones(file: SpecFile) -> Iterator[Finding]:
+    """Backbones the task does not have."""
+    if file.task.name not in TASKS:
+        return
+    known = set(get_task(file.task.name).backbones())
+    for index, name in enumerate(file.backbones):
+        if name not in known:
+            yield Finding(("backbones", index), str(unknown("backbone", name, known)), needs=(("task",),))
+
+
+def models(file: SpecFile) -> Iterator[Finding]:
+    """Backbones that cannot take the dataset's images, or what their recipe asks of them."""
+    if file.task.name != "classification" or file.dataset.name not in DATASETS:
+        return
+    try:
+        size = image_size(file.dataset.name, file.dataset.options)
+    except ValueError:
+        return  # found without looking at the disk
+    known = set(get_task(file.task.name).backbones())
+    for index, name in ((index, name) for index, name in enumerate(file.backbones) if name in known):
+        try:
+            found = _traits(name, size)
+        except ValueError as error:
+            yield Finding(("backbones", index), str(error), needs=(("task",), ("dataset",)))
+        else:
+            yield from _under_recipe(file, index, found)
+
+
+_traits = cache(traits)
+
+
+def _under_recipe(file: SpecFile, index: int, found: Traits) -> Iterator[Finding]:
+    name = file.backbones[index]
+    at, choice = file.recipe.of(name)
+    if choice.base not in RECIPES:
+        return
+    recipe, faults = sound_recipe(choice)
+    needs: tuple[Location, ...] = (("task",), ("dataset",), ("backbones", index))
+    if recipe.drop_path and not found.drop_path and "drop_path" not in faults:
+        yield Finding((*at, "drop_path"), str(NoDropPath(name, recipe.drop_path)), needs)
+    parts = file.resources.workers * recipe.accumulation
+    if recipe.batch_size == parts and found.batch_norm and not faults.keys() & {"batch_size", "accumulation"}:
+        parted = (("resources", "workers"), (*at, "accumulation"))
+        yield Finding((*at, "batch_size"), str(LoneImage(name)), (*needs, *parted))
+
+
+def data(file: SpecFile) -> Iterator[Finding]:
+    """Data that are missing or laid out wrongly."""
+    name, options = file.dataset.name, file.dataset.options
+    try:
+        resolve_options(name, options)
+    except ValueError:
+        return  # found without looking at the disk
+    try:
+        check_dataset(name, options)
+    except ValueError as error:
+        yield Finding(("dataset", "root") if "root" in options else ("dataset",), str(error))
+
+
+def present_data(file: SpecFile) -> Iterator[Finding]:
+    """As `data`, but for data that are still to be put on this machine (see `missing_data`)."""
+    if not _awaited(file.dataset.name, file.dataset.options):
+        yield from data(file)
+
+
+def missing_data(spec: ExperimentSpec) -> str | None:
+    """What to tell a user whose dataset has a `root` that is not there at all."""
+    name, options = spec.dataset.name, spec.dataset.options
+    if not _awaited(name, options):
+        return None
+    try:
+        check_dataset(name, options)
+    except ValueError as error:
+        return f"the data are not on this machine, and nothing can be run here before they are: {error}"
+    return None
+
+
+def _awaited(name: str, options: Mapping[str, Any]) -> bool:
+    try:
+        resolved = resolve_options(name, options)
+    except ValueError:
+        return False
+    return "root" in resolved and not Path(resolved["root"]).exists() and not resolved.get("download")
+
+
+def check_resources(spec: ExperimentSpec | SpecFile, cpus: int) -> Iterator[Finding]:
+    """A trial on CPUs alone that one machine of `cpus` CPUs cannot hold."""
+    resources = spec.resources
+    asked = resources.workers * resources.cpus_per_worker
+    if resources.gpus_per_worker == 0 and asked > cpus:
+        message = (
+            f"{resources.workers} workers x {resources.cpus_per_worker} CPUs are more than the {cpus} of this machine; "
+            f"ask for {cpus} or fewer in all, or run on a cluster with --address"
+        )
+        yield Finding(("resources", "workers"), message, needs=(("resources", "cpus_per_worker"),))
+
+
+def missing_gpus(spec: ExperimentSpec) -> str | None:
+    """What to tell a user whose trials need GPUs that this machine does not have."""
+    wanted = spec.resources.gpus_per_worker * spec.resources.workers
+    if wanted == 0:
+        return None
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus >= wanted:
+        return None
+    return (
+        f"a trial needs {wanted:g} GPUs and this machine has {gpus}; run on a cluster with --address, "
+        "or set resources.gpus_per_worker to 0"
+    )
+
+
+def local_resources(file: SpecFile) -> Iterator[Finding]:
+    """`check_resources` for this machine."""
+    yield from check_resources(file, os.cpu_count() or 1)
+
+
+PLANNED: tuple[Check, ...] = (backbones, models, present_data, local_resources)
+"""What must hold to plan for this machine."""
+LOCAL: tuple[Check, ...] = (backbones, models, data, local_resources)
+"""What must hold to run on this machine."""
+REMOTE: tuple[Check, ...] = (backbones, models)
+"""What must hold to run on a cluster, whose disks and processors are not seen from here."""

@@ -1,0 +1,279 @@
+"""What an experiment file may say: its keys, their types and ranges, and the JSON schema that editors use."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import ConfigDict, Field, create_model, model_validator
+
+from bocb_tune.core.space import Positive, SpaceFile
+from bocb_tune.data import DATASETS
+from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.spec.shape import Shape
+from bocb_tune.spec.source import Location
+from bocb_tune.tasks import TASKS
+from bocb_tune.training.recipes import RECIPES, Recipe
+
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _names(known: Collection[str]) -> dict[str, Any]:
+    return {"enum": sorted(known)}
+
+
+class Choice(Shape):
+    """A name from a table, with options of its own: `digits`, or `{name: digits, image_size: 64}`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        if (
+            isinstance(value, dict)
+            and "name" not in value
+            and (near := get_close_matches("name", map(str, value), n=1))
+        ):
+            raise ValueError(f"has no name; it says {near[0]!r}, did you mean 'name'?")
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was given beside the name."""
+        return dict(self.model_extra or {})
+
+
+class RecipeShape(Shape):
+    """A named recipe, with what differs from it: `digits`, or `{base: digits, batch_size: 32}`."""
+
+    base: Annotated[str, Field(json_schema_extra=_names(RECIPES))]
+    """Name of the recipe the rest is changed from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"base": value} if isinstance(value, str) else value
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Fields that were given."""
+        return self.model_dump(exclude_unset=True, exclude={"base", "by_backbone"})
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+def _field_notes(owner: type) -> dict[str, str]:
+    """The string that stands under each field of a class."""
+    (body,) = ast.parse(inspect.getsource(owner)).body
+    assert isinstance(body, ast.ClassDef)
+    notes = {}
+    for entry, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and isinstance(below, ast.Expr):
+            notes[entry.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
+    return notes
+
+
+def _recipe_file() -> type[RecipeShape]:
+    hints, notes = get_type_hints(Recipe), _field_notes(Recipe)
+    # A field left out takes the value of the base recipe, so it has no default of its own: None is never read.
+    entries: dict[str, Any] = {
+        entry.name: (hints[entry.name], Field(None, description=notes[entry.name], json_schema_extra=_drop_default))
+        for entry in fields(Recipe)
+    }
+    return create_model("RecipeFile", __base__=RecipeShape, __doc__=RecipeShape.__doc__, **entries)
+
+
+RecipeFile = _recipe_file()
+
+
+class GridRecipeFile(RecipeFile):  # type: ignore[valid-type, misc]
+    """The recipe of a grid: a named one with what differs from it, and other ones for some of its backbones."""
+
+    by_backbone: dict[str, RecipeFile] = Field(default_factory=dict)  # type: ignore[valid-type]
+    """Recipes of backbones that are trained by another one than the rest, by the backbone's name."""
+
+    def choices(self) -> Iterator[tuple[Location, Any]]:
+        """Every recipe in here, the grid's own first, with its place in the file."""
+        yield ("recipe",), self
+        for backbone, choice in self.by_backbone.items():
+            yield ("recipe", "by_backbone", backbone), choice
+
+    def of(self, backbone: str) -> tuple[Location, Any]:
+        """The recipe that a backbone is trained by, with its place in the file."""
+        own = self.by_backbone.get(backbone)
+        return (("recipe", "by_backbone", backbone), own) if own else (("recipe",), self)
+
+
+class Budget(Shape):
+    """How much is trained."""
+
+    epochs: AtLeastOne
+    """Epochs of a trial that nothing stops; the schedule's length for all trials."""
+    trials_per_cell: AtLeastOne
+    """Trials of a cell before repeats: one at the default, `search.design` of the design, the rest searched."""
+    checkpoint_every: AtLeastOne = 1
+    """Epochs from one checkpoint of a trial to the next."""
+
+
+class Asha(Shape):
+    """Early stopping by asynchronous successive halving (arXiv:1810.05934)."""
+
+    grace: AtLeastOne = 1
+    """Epochs every trial gets: the first rung."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """One in this many goes on at each rung; also the factor from one rung's budget to the next."""
+
+
+class Search(Shape):
+    """How the space of a cell is explored."""
+
+    design: Count = 8
+    """Space-filling points, the same in every cell of an optimizer."""
+    sampler: Literal["tpe", "gp", "random", "qmc", "grid"] = "tpe"
+    """What proposes the points of the search phase."""
+    asha: Asha | None = Asha()
+    """Early stopping; null runs every trial to the end."""
+    audit: Share = 0.1
+    """Share of design and search trials that is exempt from stopping."""
+
+
+class Repeats(Shape):
+    """Fresh seeds, run to the end when the search is over."""
+
+    best: Count = 3
+    """At the best point of the cell."""
+    default: Count = 1
+    """At the optimizer's published setting."""
+
+
+class Resources(Shape):
+    """What a trial runs on."""
+
+    workers: AtLeastOne = 1
+    """Ranks of data-parallel training per trial."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs each rank takes; a fraction shares one between trials."""
+    cpus_per_worker: AtLeastOne = 1
+    """CPUs each rank takes."""
+    max_slots: AtLeastOne | None = None
+    """Trials at a time at most; null is as many as fit."""
+    warm: bool = True
+    """Whether worker processes are kept from one trial to the next."""
+
+
+class RangeChange(Shape):
+    """Ends of a range; one left out stays as it is."""
+
+    low: Positive | None = None
+    """Smallest value tried."""
+    high: Positive | None = None
+    """Largest value tried."""
+
+
+class ZeroRangeChange(RangeChange):
+    """Ends of a range, and the share of exact zeros beside it."""
+
+    zero: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the draws that are exactly zero; 0 leaves zero out."""
+
+
+class PointChange(Shape):
+    """The setting of the default trial."""
+
+    lr: Positive | None = None
+    """Peak learning rate at the recipe's batch size."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay as the optimizer's own argument."""
+
+
+class SpaceChange(Shape):
+    """What differs from the optimizer's file in search_spaces/."""
+
+    lr: RangeChange = RangeChange()
+    """Range of the peak learning rate."""
+    weight_decay: ZeroRangeChange = ZeroRangeChange()
+    """Range of the weight decay."""
+    default: PointChange = PointChange()
+    """The setting of the default trial."""
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the optimizer that are never tuned; one left out stays as it is."""
+    decay: str | None = None
+    """Kind of weight decay; it says what the optimizer does and cannot be chosen."""
+
+    def over(self, file: SpaceFile) -> SpaceFile:
+        """The file with these changes."""
+        return SpaceFile.model_validate(_merge(file.model_dump(), self.model_dump(exclude_none=True)))
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    nested = {key: _merge(base[key], value) for key, value in change.items() if isinstance(base.get(key), dict)}
+    return {**base, **change, **nested}
+
+
+class SpecFile(Shape):
+    """An experiment: a grid of backbones and optimizers, how it is searched, and with what budget."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run folder: letters, digits, dot, underscore and hyphen."""
+    task: Choice
+    """What is trained: a name, or a mapping of name and options."""
+    dataset: Choice
+    """What it is trained on: a name, or a mapping of name and options."""
+    backbones: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    """Names of backbones; `bocb-tune list backbones` shows those there are."""
+    optimizers: Annotated[
+        tuple[str, ...],
+        Field(strict=False, min_length=1, json_schema_extra={"items": {"type": "string", **_names(OPTIMIZERS)}}),
+    ]
+    """Names of optimizers."""
+    recipe: GridRecipeFile
+    """What the grid holds fixed: a name, or a mapping of a base recipe and what differs from it, also by backbone."""
+    budget: Budget
+    """How much is trained."""
+    search: Search = Search()
+    """How the space of a cell is explored."""
+    repeats: Repeats = Repeats()
+    """Fresh seeds, run to the end when the search is over."""
+    seed: Count = 0
+    """Moves every draw of the experiment."""
+    resources: Resources = Resources()
+    """What a trial runs on."""
+    storage: Annotated[str, Field(min_length=1)] = "runs"
+    """Folder that holds the run folder."""
+    search_spaces: dict[str, SpaceChange] = Field(default_factory=dict)
+    """Changes to the shipped search spaces, by optimizer."""
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of an experiment file, for editors: every key with its description, every name there is."""
+    whole = SpecFile.model_json_schema()
+    keys, parts = whole["properties"], whole["$defs"]
+    tables: dict[str, Mapping[str, Any]] = {"task": TASKS, "dataset": DATASETS}
+    for key, table in tables.items():
+        variants = [_variant(name, row) for name, row in table.items()]
+        keys[key] = {"description": keys[key]["description"], "anyOf": [_names(table), *variants]}
+    keys["recipe"] = {"description": keys["recipe"]["description"], "anyOf": [_names(RECIPES), parts["GridRecipeFile"]]}
+    parts["GridRecipeFile"]["properties"]["by_backbone"]["additionalProperties"] = {
+        "anyOf": [_names(RECIPES), {"$ref": "#/$defs/RecipeFile"}]
+    }
+    keys["search_spaces"]["propertyNames"] = _names(OPTIMIZERS)
+    del parts["Choice"], parts["GridRecipeFile"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
+
+
+def _variant(name: str, row: Any) -> dict[str, Any]:
+    """One row of a table as a mapping of its name and options."""
+    options = {option: {"default": default} for option, default in row.options.items()}
+    properties = {"name": {"const": name, "description": row.description}, **options}
+    return {"type": "object", "properties": properties, "required": ["name"], "additionalProperties": False}

@@ -1,0 +1,308 @@
+"""The training loop: yields one measurement an epoch. Knows ranks; knows no Ray, no YAML, and no task in particular.
+
+Over several ranks the model is wrapped in DistributedDataParallel. BatchNorm stays plain: each rank normalises by its
+own micro-batch, and rank 0's running statistics are everybody's (sent to all before they are validated or saved).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.swa_utils import update_bn
+
+from bocb_tune.core.types import Measurement, TrialSpec, derive_seed
+from bocb_tune.data.base import Batch
+from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.tasks.base import Context, Diverged, OutOfMemory
+from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same
+from bocb_tune.training.recipes import Recipe
+from bocb_tune.training.rng import rng_state, seed_all, set_rng_state
+from bocb_tune.training.schedule import epoch_order, epoch_plan, lr_factor, repeated
+
+LOOKS_PER_EPOCH = 10
+FEWEST_STEPS_PER_LOOK = 10
+"""How often in an epoch the running loss is looked at: each look waits for the device."""
+STEPS_TO_RENORM = 50
+"""Batches that statistics of BatchNorm are estimated from at the average of an averaging optimizer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What a task hands to the loop. The model is on its device already."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    recipe: Recipe
+    num_images: int
+    """Images in the training split."""
+    batches: Callable[[Sequence[Tensor], int], Iterator[Batch]]
+    """Micro-batches on the device, for a plan of indices and an augmentation seed."""
+    loss: Callable[[nn.Module, Batch], Tensor]
+    """Mean loss of a micro-batch, a scalar; called under autocast."""
+    evaluate: Callable[[nn.Module, bool], dict[str, float]]
+    """Metrics, reduced across ranks, at least `score` and `val_loss`; the flag is True at the last epoch."""
+
+
+def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
+    """Trains to `trial.budget`, from the checkpoint if there is one; yields the whole curve (see `Task.run`)."""
+    loop = _Loop(training, trial, context)
+    loop.restore()
+    yield from [Measurement.from_json(line) for line in loop.curve]
+    for epoch in range(len(loop.curve) + 1, trial.budget + 1):
+        measurement = loop.epoch(epoch)
+        if epoch % context.checkpoint_every == 0 or epoch == trial.budget:
+            loop.save()
+        yield measurement
+
+
+def catch_out_of_memory(run: Iterator[Measurement]) -> Generator[Measurement, None, None]:
+    """Passes measurements on; running out of memory within an epoch surfaces as `OutOfMemory`.
+
+    It is raised outside the handler, so that it holds no traceback, hence no frame, hence no tensor of the trial.
+    """
+    epoch = 1
+    try:
+        for measurement in run:
+            epoch = measurement.budget + 1
+            yield measurement
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        message = str(error).strip().splitlines()[0] if str(error).strip() else "out of memory"
+    raise OutOfMemory(epoch, message)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CUDA's errors have a type; those of its libraries and of the CPU allocator are known by their text only."""
+    known = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in known)
+
+
+class _Loop:
+    """One training in progress: what a checkpoint holds, and the steps that move it."""
+
+    def __init__(self, training: Training, trial: TrialSpec, context: Context) -> None:
+        self.training, self.trial, self.context = training, trial, context
+        self.recipe, self.ranks = training.recipe, context.ranks
+        self.device = torch.device(context.ranks.device)
+        self.step = 0
+        self.curve: list[dict[str, Any]] = []
+        steps = training.num_images // self.recipe.batch_size
+        self.total = steps * trial.budget
+        self.warmup = round(self.recipe.warmup_epochs * steps)
+        own_schedule = OPTIMIZERS[trial.cell.optimizer].schedule == "own"
+        self.min_lr_ratio = 1.0 if own_schedule else self.recipe.min_lr_ratio
+        _require_runnable(self.recipe, trial.budget, self.device)
+        self.peaks = [group["lr"] for group in training.optimizer.param_groups]
+        self.parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
+        self.ema = ModelEmaV3(training.model, decay=self.recipe.ema_decay) if self.recipe.ema_decay else None
+        self.forward = self._wrap(training.model)
+        seed_all(derive_seed(trial.seed, "noise", self.ranks.rank))
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _wrap(self, model: nn.Module) -> nn.Module:
+        if self.recipe.compile:
+            model.compile()  # in place: parameters keep their names
+        if self.ranks.world_size == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def epoch(self, epoch: int) -> Measurement:
+        """Trains and validates one epoch. Raises Diverged, on all ranks together."""
+        started = time.perf_counter()
+        train_loss, trained_s = self._train(epoch)
+        self._move_to_average(epoch)
+        self._share_buffers()
+        metrics = self.training.evaluate(
+            self.ema.module if self.ema else self.training.model, epoch == self.trial.budget
+        )
+        if not math.isfinite(metrics["val_loss"]):
+            raise Diverged(epoch, f"validation loss is {metrics['val_loss']} in epoch {epoch}")
+        own = [trained_s, time.perf_counter() - started, peak_memory_gib(self.device)]
+        trained_s, seconds, memory = all_reduce(own, "max", self.ranks)
+        images = self.recipe.batch_size * (self.training.num_images // self.recipe.batch_size)
+        metrics |= {
+            "train_loss": train_loss,
+            "lr": self._lr_factor(self.step - 1) * max(self.peaks),  # of the last layer, if layers decay
+            "images_per_s": images / trained_s,
+            "seconds": seconds,
+            "peak_memory_gib": memory,
+            "world_size": self.ranks.world_size,
+        }
+        elapsed_s = seconds + (self.curve[-1]["elapsed_s"] if self.curve else 0.0)
+        measurement = Measurement(budget=epoch, metrics=metrics, elapsed_s=elapsed_s)
+        self.curve.append(measurement.to_json())
+        return measurement
+
+    def _train(self, epoch: int) -> tuple[float, float]:
+        """Mean training loss, and this rank's seconds of training."""
+        started = time.perf_counter()
+        plan = self._plan(epoch)
+        batches = self.training.batches(
+            [piece for step in plan for piece in step], derive_seed(self.trial.seed, "augment", epoch)
+        )
+        shares = [len(piece) / sum(map(len, plan[0])) for piece in plan[0]]
+        look_every = max(FEWEST_STEPS_PER_LOOK, len(plan) // LOOKS_PER_EPOCH)
+        total = torch.zeros((), device=self.device)
+        self.forward.train()
+        if isinstance(self.training.optimizer, Averaging):
+            self.training.optimizer.train()
+        for done in range(1, len(plan) + 1):
+            total += self._optimizer_step(batches, shares)
+            if done % look_every == 0:
+                self._mean(total, done, epoch)
+        mean = self._mean(total, len(plan), epoch)
+        self._require_finite_parameters(epoch)
+        return mean, time.perf_counter() - started
+
+    def _plan(self, epoch: int) -> list[list[Tensor]]:
+        order = repeated(epoch_order(self.training.num_images, self.trial.seed, epoch), self.recipe)
+        return epoch_plan(order, self.recipe, self.ranks, self.context.micro_batch_divisor)
+
+    def _optimizer_step(self, batches: Iterator[Batch], shares: Sequence[float]) -> Tensor:
+        """One step over its micro-batches, each weighing its share of the images; the mean loss, left on the device."""
+        optimizer, factor = self.training.optimizer, self._lr_factor(self.step)
+        for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        total = torch.zeros((), device=self.device)
+        for piece, share in enumerate(shares, start=1):
+            batch = next(batches)
+            with self._gradients_stay_local(piece < len(shares)):
+                with autocast(self.device, self.recipe):
+                    loss = self.training.loss(self.forward, batch) * share
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self._clip()
+        self._observe_curvature(batch)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.ema:
+            self.ema.update(self.training.model)
+        return total
+
+    def _lr_factor(self, step: int) -> float:
+        return lr_factor(step, total=self.total, warmup=self.warmup, min_ratio=self.min_lr_ratio)
+
+    def _observe_curvature(self, batch: Batch) -> None:
+        """Gives a second-order optimizer the estimate it waits for: from a micro-batch a rank, in full precision."""
+        optimizer = self.training.optimizer
+        if not isinstance(optimizer, SecondOrder) or not optimizer.curvature_due:
+            return
+        # compiled models have no second derivatives
+        eager = torch.compiler.set_stance("force_eager") if self.recipe.compile else contextlib.nullcontext()
+        with eager:
+            estimate = hutchinson(lambda: self.training.loss(self.training.model, batch), self.parameters)
+        optimizer.observe(average(estimate, self.ranks))
+
+    def _move_to_average(self, epoch: int) -> None:
+        """An averaging optimizer is validated and saved at its average, where BatchNorm has seen nothing yet."""
+        if not isinstance(self.training.optimizer, Averaging):
+            return
+        self.training.optimizer.eval()
+        plan = self._plan(epoch)[:STEPS_TO_RENORM]
+        seed = derive_seed(self.trial.seed, "renorm", epoch)
+        with autocast(self.device, self.recipe):
+            update_bn(self.training.batches([piece for step in plan for piece in step], seed), self.training.model)
+
+    def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
+        if local and isinstance(self.forward, DistributedDataParallel):
+            return self.forward.no_sync()
+        return contextlib.nullcontext()
+
+    def _clip(self) -> None:
+        if self.recipe.clip_grad:
+            self.scaler.unscale_(self.training.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_grad)
+
+    def _mean(self, total: Tensor, steps: int, epoch: int) -> float:
+        """Mean loss so far over all ranks. One non-finite step anywhere makes it non-finite everywhere: Diverged."""
+        (mean,) = all_reduce([total.item() / steps / self.ranks.world_size], "sum", self.ranks)
+        if not math.isfinite(mean):
+            raise Diverged(epoch, f"training loss became {mean} by step {self.step} in epoch {epoch}")
+        return mean
+
+    def _require_finite_parameters(self, epoch: int) -> None:
+        """Ranks hold the same parameters, so that they agree without asking one another."""
+        with torch.no_grad():
+            norm = nn.utils.get_total_norm(self.parameters).item()
+        if not math.isfinite(norm):
+            raise Diverged(epoch, f"the norm of the parameters is {norm} after epoch {epoch}")
+
+    def _share_buffers(self) -> None:
+        broadcast_buffers(self.training.model, self.ranks)
+        if self.ema:
+            broadcast_buffers(self.ema.module, self.ranks)
+
+    def save(self) -> None:
+        """Every rank takes part; rank 0 writes."""
+        if self.context.checkpoints is None:
+            return
+        rng = gather_objects(rng_state(self.device), self.ranks)
+        if self.ranks.rank == 0:
+            self.context.checkpoints.save(self._state() | {"rng": rng})
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.training.model.state_dict(),
+            "optimizer": self.training.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "step": self.step,
+            "curve": self.curve,
+        }
+
+    def restore(self) -> None:
+        """Goes back to the checkpoint, if there is one; every rank reads it."""
+        state = self.context.checkpoints.load() if self.context.checkpoints else None
+        require_same(state["step"] if state else 0, "step of the checkpoint", self.ranks)
+        if state is None:
+            return
+        self.training.model.load_state_dict(state["model"])
+        self.training.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.module.load_state_dict(state["ema"])
+        self.step, self.curve = state["step"], state["curve"]
+        set_rng_state(state["rng"][self.ranks.rank], self.device)
+
+
+def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """The precision of the recipe, for a forward pass and its loss."""
+    dtype = torch.float16 if recipe.precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=recipe.precision != "fp32")
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """GiB: on a GPU the most its tensors took during the trial, on the CPU the most the process ever took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 2**10  # getrusage(2): bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _require_runnable(recipe: Recipe, budget: int, device: torch.device) -> None:
+    if recipe.precision == "fp16" and device.type == "cpu":
+        raise ValueError("recipe field 'precision' is 'fp16', which needs a GPU; on the CPU use 'bf16' or 'fp32'")
+    if recipe.warmup_epochs >= budget:
+        raise ValueError(
+            f"recipe field 'warmup_epochs' is {recipe.warmup_epochs:g}; it must be below the budget of {budget} epochs"
+        )

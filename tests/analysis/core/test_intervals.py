@@ -1,0 +1,76 @@
+"""The intervals that a report states hold the truth as often as they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from bocb_tune.analysis.cell.surface import Box, Grid
+from bocb_tune.analysis.core import bootstrap as draws
+from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.core.space import load_space
+from bocb_tune.tasks.synthetic import clean_score, truth
+from tests.support import intervals
+from tests.support.intervals import FIXTURES, LEVEL, SEEDS, Stated, held, of_fixture, of_grid, of_shift, planted_surface
+
+LEAST = {30: 0.75, 60: 0.80}
+"""Least share of the intervals of a textbook landscape, by trials."""
+ENGINE = {"near-optimal volume": 0.85, "usable decades of lr": 0.85, intervals.SHARE: 1.0}
+"""Least share of the intervals of some grids."""
+
+
+@pytest.fixture
+def at_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draws, "LEVEL", LEVEL)
+
+
+def shares(stated: list[Stated]) -> dict[str, float]:
+    return {what: held(each for each in stated if each.what == what) for what in {each.what for each in stated}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", LEAST)
+@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.usefixtures("at_level")
+def test_under_early_stopping(name: str, count: int) -> None:
+    found = shares([each for seed in range(SEEDS) for each in of_fixture(name, count, seed)])
+    assert len(found) >= 9
+    assert {what: share for what, share in found.items() if not share >= LEAST[count]} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", LEAST)
+@pytest.mark.usefixtures("at_level")
+def test_of_transfer(count: int) -> None:
+    found = shares([each for seed in range(SEEDS) for each in of_shift(count, seed)])
+    assert found[intervals.TRANSFER] >= LEAST[count]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_level")
+def test_under_the_search_of_the_engine() -> None:
+    found = shares([each for seed in range(1, 5) for each in of_grid(seed)])
+    assert {what: found[what] for what, least in ENGINE.items() if not found[what] >= least} == {}
+
+
+@pytest.mark.usefixtures("at_level")
+def test_a_few_of_each_kind() -> None:
+    for stated in (of_fixture("S3 cliff", 30, 0), of_shift(30, 0)):
+        assert stated
+        assert all(each.estimate.level == LEVEL for each in stated)
+
+
+def test_the_planted_surface_is_that_of_the_task() -> None:
+    space = load_space("adamw")
+    grid = Grid(box=Box.of(space.lr, space.weight_decay), num_lr=9, num_decay=5)
+    surface, cliff = planted_surface("ridge", "adamw", grid), truth("ridge", "adamw").divergence_lr
+    lr, decay = 10 ** grid.u[2], 10 ** grid.v[3]
+    assert lr < cliff / 10
+    known = clean_score("ridge", "adamw", lr=lr, weight_decay=decay, share=1.0)
+    assert surface[2, 3] == pytest.approx(known, abs=0.05)
+    assert surface[-1].max() < 5
+
+
+def test_an_open_side_holds_whatever_lies_there() -> None:
+    bound = Stated(where="", what="", estimate=Estimate(value=1.0, lo=1.0), truth=9.0)
+    assert bound.is_held
+    assert not Stated(where="", what="", estimate=Estimate(value=1.0, lo=1.0, hi=8.0), truth=9.0).is_held

@@ -1,0 +1,334 @@
+"""Parameter patterns on spectra whose answers are known, and checkpoints that are read or refused."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of, read_weights
+from bocb_tune.analysis.patterns.spectra import Layer, energy, fit_probability, fit_tail, layers_of
+from bocb_tune.analysis.patterns.summary import PATTERNS, LayerPatterns, Pattern, RunPatterns, contrast, measure
+from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.table import SourceError, TrialTable
+from bocb_tune.tasks.base import Checkpoints
+from tests.support.fakes import FakeRun, write_run
+
+Array = NDArray[np.float64]
+COMPUTE = {pattern.key: pattern.compute for pattern in PATTERNS}
+
+
+def layer(weight: Array, **rest: Any) -> Layer:
+    return Layer(name="w.weight", depth=0.0, weight=weight, **rest)
+
+
+def rotation(size: int, seed: int) -> Array:
+    q: Array = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
+    return q
+
+
+def with_singular_values(values: list[float] | Array, shape: tuple[int, int], seed: int = 0) -> Layer:
+    core = np.zeros(shape)
+    np.fill_diagonal(core[: len(values), : len(values)], values)
+    return layer(rotation(shape[0], seed) @ core @ rotation(shape[1], seed + 1))
+
+
+def gaussian(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def known(estimate: Estimate) -> float:
+    assert estimate.value is not None, estimate.reason
+    return estimate.value
+
+
+PARETO = (1 - (np.arange(1, 501) - 0.5) / 500) ** (-1 / 1.5)
+"""Midpoints of a power law with exponent 2.5."""
+
+
+def test_the_exponent_of_a_power_law_is_found() -> None:
+    tail = fit_tail(PARETO)
+    assert tail.alpha == pytest.approx(2.5025, abs=5e-5)
+    assert tail.distance == pytest.approx(0.002, abs=1e-6)
+    assert (tail.size, tail.start) == (500, pytest.approx(PARETO[0]))
+    assert tail.se == pytest.approx(1.5025 / math.sqrt(500), abs=1e-5)
+
+
+def test_a_spectrum_that_is_a_power_law_gives_its_exponent() -> None:
+    values = np.sqrt(PARETO[::4])
+    found = COMPUTE["alpha"](with_singular_values(values, (125, 140)))
+    assert known(found) == pytest.approx(fit_tail(PARETO[::4]).alpha)
+    assert found.reason is None
+    assert found.lo is not None
+    assert found.hi is not None
+    assert found.lo < known(found) < found.hi
+
+
+def test_kernel_positions_are_pooled() -> None:
+    """Every position of the kernel has the same matrix, so its spectrum is that matrix's, repeated."""
+    one = with_singular_values(np.sqrt(PARETO[::4]), (125, 140)).weight
+    (conv,) = layers_of({"conv.weight": np.repeat(one[:, :, None], 4, axis=2).reshape(125, 140, 2, 2)})
+    pooled = COMPUTE["alpha_by_position"](conv)
+    assert known(pooled) == pytest.approx(fit_tail(np.repeat(PARETO[::4], 4)).alpha)
+    assert "of 500" in pooled.method
+    linear = layer(one)
+    assert COMPUTE["alpha_by_position"](linear) == COMPUTE["alpha"](linear)
+
+
+def test_a_tail_above_a_body_that_is_none_is_found() -> None:
+    rng = np.random.default_rng(0)
+    starts = []
+    for _ in range(20):
+        body, above = rng.random(300), rng.random(200) ** -0.5
+        tail = fit_tail(np.concatenate([body, above]))
+        starts.append(tail.start)
+        assert abs(tail.alpha - 3) < 5 * tail.se
+    assert np.median(starts) == pytest.approx(1, abs=0.15)
+
+
+def test_untrained_matrices_are_the_negative_control() -> None:
+    exponents = [known(COMPUTE["alpha"](layer(gaussian(256, 256, seed=seed)))) for seed in range(3)]
+    assert min(exponents) > 5
+
+
+def test_a_spectrum_that_is_no_power_law_is_flagged_and_still_given() -> None:
+    flat = with_singular_values(np.linspace(1, 2, 400), (400, 400))
+    found = COMPUTE["alpha"](flat)
+    assert found.reason == Reason.NOT_POWER_LAW
+    assert found.value is not None
+
+
+@pytest.mark.slow
+def test_the_test_of_fit_rejects_true_power_laws_no_more_often_than_it_says() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = []
+    for _ in range(100):
+        values = rng.random(100) ** (-1 / 1.5)
+        probabilities.append(fit_probability(values, fit_tail(values), rng))
+    assert np.mean(np.array(probabilities) < 0.1) < 0.1 + 2 * math.sqrt(0.09 / 100)
+
+
+KNOWN = with_singular_values([4.0, 2.0, 1.0], (16, 12))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stable_rank", 1.3125),
+        ("entropy", 0.608056),
+        ("effective_rank", 1.95037),
+        ("frobenius_norm", 4.582576),
+        ("rms", 4.582576 / math.sqrt(16 * 12)),
+        ("spectral_norm", 4.0),
+        ("pca_energy_1_uncentred", 16 / 21),
+        ("pca_energy_5_uncentred", 1.0),
+        ("pca_energy_tenth_uncentred", 20 / 21),
+    ],
+)
+def test_a_known_spectrum_has_known_statistics(key: str, value: float) -> None:
+    assert known(COMPUTE[key](KNOWN)) == pytest.approx(value, rel=2e-6)
+
+
+def test_principal_components_are_those_of_the_rows_about_their_mean() -> None:
+    weight = gaussian(40, 20) @ np.diag(np.arange(1.0, 21)) + 100
+    variances = np.sort(np.linalg.eigvalsh(np.cov(weight, rowvar=False)))[::-1]
+    shares = np.cumsum(variances) / variances.sum()
+    for key, count in (("pca_energy_1", 1), ("pca_energy_5", 5), ("pca_energy_tenth", 2)):
+        assert known(COMPUTE[key](layer(weight))) == pytest.approx(shares[count - 1])
+    assert known(COMPUTE["pca_components_90"](layer(weight))) == np.searchsorted(shares, 0.9) + 1
+    assert known(COMPUTE["pca_energy_1_uncentred"](layer(weight))) > 0.9
+    assert known(energy(layer(weight), lambda count: count)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.key)
+def test_no_pattern_depends_on_the_order_of_rows_or_columns(pattern: Pattern) -> None:
+    weight = gaussian(80, 60)
+    rng = np.random.default_rng(0)
+    shuffled = weight[rng.permutation(80)][:, rng.permutation(60)]
+    one, other = (pattern.compute(layer(w)) for w in (weight, shuffled))
+    assert known(one) == pytest.approx(known(other))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.key)
+def test_only_norms_know_the_scale_of_the_weights(pattern: Pattern) -> None:
+    weight = gaussian(80, 60)
+    factor = 3.0 if pattern.tag == "E4" else 1.0
+    assert known(pattern.compute(layer(3 * weight))) == pytest.approx(factor * known(pattern.compute(layer(weight))))
+
+
+@pytest.mark.parametrize("key", [p.key for p in PATTERNS if not p.key.startswith("pca") or p.key.endswith("uncentred")])
+def test_spectra_are_those_of_the_transposed_matrix_too(key: str) -> None:
+    weight = gaussian(80, 60)
+    assert known(COMPUTE[key](layer(weight))) == pytest.approx(known(COMPUTE[key](layer(weight.T))))
+
+
+@pytest.mark.parametrize(
+    ("weight", "depthwise", "refused"),
+    [
+        (gaussian(49, 200), False, {"alpha": Reason.TOO_FEW_EIGS}),
+        (gaussian(9, 200), False, {"alpha": Reason.TOO_FEW_EIGS, "pca_energy_1": Reason.TOO_FEW_EIGS}),
+        (np.ones((60, 60)), False, {"alpha": Reason.TOO_FEW_EIGS, "entropy": Reason.TOO_FEW_EIGS}),
+        (np.tile(gaussian(60), (60, 1)), False, {"pca_energy_1": Reason.DEGENERATE_VARIANCE}),
+        (np.eye(60), False, {"alpha": Reason.TOO_FEW_EIGS}),
+        (
+            np.zeros((60, 60)),
+            False,
+            {"stable_rank": Reason.DEGENERATE_VARIANCE, "pca_energy_1_uncentred": Reason.DEGENERATE_VARIANCE},
+        ),
+        (
+            gaussian(96, 49),
+            True,
+            dict.fromkeys(("alpha", "stable_rank", "entropy", "effective_rank", "pca_energy_1"), Reason.TOO_FEW_EIGS),
+        ),
+    ],
+)
+def test_what_a_matrix_cannot_say_is_refused(weight: Array, depthwise: bool, refused: Mapping[str, Reason]) -> None:
+    found = measure(layer(weight, is_depthwise=depthwise)).estimates
+    assert {key: (found[key].value, found[key].reason) for key in refused} == {
+        key: (None, reason) for key, reason in refused.items()
+    }
+    assert all(found[key].value is not None for key in ("frobenius_norm", "rms", "spectral_norm"))
+
+
+def test_a_model_becomes_layers() -> None:
+    weights = {
+        "stem.weight": gaussian(8, 3, 2, 2),
+        "dw.weight": gaussian(8, 1, 3, 3),
+        "norm.weight": gaussian(8),
+        "pos_embed": gaussian(1, 5, 8),
+        "head.weight": gaussian(10, 8),
+        "head.bias": gaussian(10),
+    }
+    layers = layers_of(weights)
+    assert [(one.name, one.depth, one.weight.shape, one.is_depthwise) for one in layers] == [
+        ("stem.weight", 0.0, (8, 12), False),
+        ("dw.weight", 0.5, (8, 9), True),
+        ("head.weight", 1.0, (10, 8), False),
+    ]
+    with pytest.raises(ValueError, match=r"weights of head\.weight are not finite: the training diverged"):
+        layers_of({"head.weight": np.full((2, 2), np.nan)})
+    assert layers_of({}) == ()
+
+
+def run_of(*values: float | None, trial: str = "t") -> RunPatterns:
+    """A run whose layers have these values of the pattern `rms`."""
+    layers = tuple(
+        LayerPatterns(name=f"{place}.weight", depth=place / 10, shape=(1, 1), estimates={"rms": Estimate(value=value)})
+        for place, value in enumerate(values)
+    )
+    return RunPatterns(backbone="b", optimizer="o", trial=trial, layers=layers)
+
+
+def test_a_run_is_summed_up_over_its_layers() -> None:
+    run = run_of(1.0, None, 2.0, 3.0, 4.0, 5.0)
+    found = run.summary("rms")
+    assert (found.value, found.lo, found.hi, found.level) == (3.0, 2.0, 4.0, 0.5)
+    assert "5 of 6 layers" in found.method
+    assert run.profile("rms").tolist() == [[0.0, 1.0], [0.2, 2.0], [0.3, 3.0], [0.4, 4.0], [0.5, 5.0]]
+    assert run_of(None).summary("rms").reason == Reason.TOO_FEW_EIGS
+
+
+def test_two_optimizers_are_compared_layer_by_layer() -> None:
+    found = contrast([run_of(1.0, 10.0, 100.0)], [run_of(1.5, 40.0, 100.25, 7.0)], "rms")  # 0.5, 30 and 0.25 more
+    assert (found.value, found.lo, found.reason) == (0.5, None, Reason.TOO_FEW_REPLICATES)
+    assert "3 paired layers" in found.method
+    none = contrast([run_of(1.0, None)], [run_of(None, 2.0)], "rms")
+    assert (none.value, none.reason) == (None, Reason.TOO_FEW_EIGS)
+
+
+def test_the_interval_of_a_contrast_is_over_seeds() -> None:
+    rng = np.random.default_rng(0)
+    layers = 10 ** np.linspace(0, 2, 9)
+    hits = 0
+    for _ in range(200):
+        groups = [[run_of(*(layers + effect + rng.normal())) for _ in range(4)] for effect in (0.0, 1.0)]
+        found = contrast(*groups, "rms")
+        assert found.lo is not None
+        assert found.hi is not None
+        hits += found.lo < 1.0 < found.hi
+    assert 0.90 < hits / 200 < 0.99
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Path, TrialTable]:
+    folder = write_run(tmp_path, FakeRun(trials=2, backbones=("vit_tiny",), optimizers=("sgd", "lamb")))
+    return folder, load(str(folder))
+
+
+def test_the_checkpoints_of_a_run_are_found_by_their_trials(run: tuple[Path, TrialTable]) -> None:
+    folder, table = run
+    completed = table.trials[table.trials["status"] == "completed"]["trial"].tolist()
+    unfinished = table.trials[table.trials["status"] != "completed"]["trial"].tolist()
+    state = {"model": {"fc.weight": torch.ones(3, 2)}, "ema": None}
+    for name in (completed[0], "0000", *unfinished[:1]):
+        Checkpoints(folder / "checkpoints" / name).save(state)
+    (folder / "checkpoints" / completed[1]).mkdir()
+    (kept,) = find_kept(folder, table)
+    assert (kept.trial, kept.path.name) == (completed[0], "latest.pt")
+    (layer,) = patterns_of(kept).layers
+    assert (layer.name, layer.shape, layer.estimates["rms"].value) == ("fc.weight", (3, 2), 1.0)
+
+
+def test_weights_are_those_that_were_scored(tmp_path: Path) -> None:
+    plain, averaged = ({"fc.weight": torch.full((2, 2), value), "steps": torch.tensor(3)} for value in (1.0, 2.0))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"model": plain, "ema": None, "rng": [torch.zeros(3, dtype=torch.uint8)]})
+    assert read_weights(checkpoints.path)["fc.weight"].mean() == 1
+    checkpoints.save({"model": plain, "ema": averaged})
+    weights = read_weights(checkpoints.path)
+    assert list(weights) == ["fc.weight"]
+    assert weights["fc.weight"].mean() == 2
+
+
+def test_safetensors_and_half_precision_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"fc.weight": torch.full((2, 3), 0.5, dtype=torch.bfloat16)}, path)
+    weights = read_weights(path)
+    assert weights["fc.weight"].tolist() == [[0.5] * 3] * 2
+
+
+class Harmful:
+    """What a pickle can do."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("harmed"),)
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": {"fc.weight": torch.ones(2, 2)}, "harm": Harmful()}, tmp_path / "latest.pt")
+    with pytest.raises(
+        SourceError, match=r"latest\.pt: not read: it holds objects other than tensors.*never unpickled"
+    ):
+        read_weights(tmp_path / "latest.pt")
+    assert not Path("harmed").exists()
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(SourceError, match=r"plain\.pt"):
+        read_weights(tmp_path / "plain.pt")
+    assert not Path("harmed").exists()
+
+
+@pytest.mark.parametrize("name", ["latest.pt", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 a torn archive"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=name):
+        read_weights(tmp_path / name)
+
+
+def test_a_checkpoint_without_a_model_is_named(tmp_path: Path) -> None:
+    for state in ({"optimizer": {}}, {"model": None}, {"model": torch.ones(2)}):
+        Checkpoints(tmp_path).save(state)
+        with pytest.raises(
+            SourceError, match=r"latest\.pt: holds no model; a checkpoint has its weights under 'model'"
+        ):
+            read_weights(tmp_path / "latest.pt")

@@ -1,0 +1,236 @@
+"""The command line: its flags, its exit codes, what goes to stdout, and how quick its help is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+import typer
+
+from bocb_tune import __version__
+from bocb_tune.cli import main as cli
+from bocb_tune.data import DATASETS
+from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.spec.experiment_file import SpecFile, schema
+from bocb_tune.spec.model import dump_resolved, load_spec
+from bocb_tune.spec.source import read_source
+from bocb_tune.tasks import TASKS
+from bocb_tune.training.recipes import RECIPES
+from tests.support.command import bocb
+
+EXPERIMENTS = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yaml"))
+FLAGS = {
+    "check": ["SPEC"],
+    "plan": ["SPEC", "--only", "--set", "--measure", "--json"],
+    "run": ["SPEC", "--out", "--address", "--only", "--set"],
+    "trial": ["SPEC", "--cell", "--lr", "--weight-decay", "--seed", "--set"],
+    "status": ["RUN", "--json", "--watch"],
+    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", "--patterns"],
+    "recommend": ["SOURCE", "--backbone", "--trials", "--space", "--json"],
+    "schema": [],
+    "list": ["KIND", "--json"],
+}
+"""Every flag of every command. Settings of an experiment go to the spec, not here."""
+
+TINY = """\
+name: tiny
+task: synthetic
+dataset: synthetic
+backbones: [bowl, ridge]
+optimizers: [sgd, adamw]
+recipe: digits
+budget: {epochs: 9, trials_per_cell: 20}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def test_the_flags_are_those() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    found = {
+        name: [option for param in command.params for option in _spelling(param)]
+        for name, command in group.commands.items()
+    }
+    assert found == FLAGS
+    assert [option for param in group.params for option in param.opts] == ["--version"]
+
+
+def _spelling(param: click.Parameter) -> list[str]:
+    return [(param.metavar or param.name or "").upper()] if param.param_type_name == "argument" else param.opts
+
+
+def test_check_of_a_good_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
+    assert bocb(monkeypatch, "check", tiny) == 0
+    assert capsys.readouterr() == (f"{tiny}: fine; 4 cells\n", "")
+
+
+def test_a_users_error_is_a_message_on_stderr_and_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    tiny.write_text(TINY.replace("adamw]", "adamv]").replace("ridge", "rigde").replace("9", "0"))
+    assert bocb(monkeypatch, "check", tiny) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split(": ")[:2] for line in err.splitlines()] == [
+        [f"{tiny}:4", "backbones[1]"],
+        [f"{tiny}:5", "optimizers[1]"],
+        [f"{tiny}:7", "budget.epochs"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "args", [["chek"], ["check"], ["check", "a", "b"], ["list", "planets"], ["plan", "x", "--jsn"]]
+)
+def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> None:
+    assert bocb(monkeypatch, *args) == 2
+
+
+def test_missing_gpus_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    tiny.write_text(TINY + "resources: {gpus_per_worker: 99}\n")
+    assert bocb(monkeypatch, "check", tiny) == 0
+    assert capsys.readouterr().err.startswith("warning: a trial needs 99 GPUs and this machine has ")
+
+
+def test_plan_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
+    assert bocb(monkeypatch, "plan", tiny, "--only", "*/sgd") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert dump_resolved(load_spec(tiny)) in out
+    for piece in (
+        "2 cells, 2 skipped",
+        "bowl/sgd   0.0001 .. 1  1e-06 .. 0.01 or 0  0.1, 0.0001",
+        "skipped, not matched by --only */sgd: bowl/adamw, ridge/adamw\n",
+        "design        8        16",
+        "Epochs: 432 at worst, about 204 with early stopping (rungs after epoch 1, 3; a trial runs to 9).",
+    ):
+        assert piece in out, out
+
+
+def test_plan_of_one_cell_names_few_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    assert bocb(monkeypatch, "plan", tiny, "--only", "bowl/sgd", "--set", "optimizers=[sgd, adamw, lion]") == 0
+    named = "bowl/adamw, bowl/lion, ridge/sgd and 2 more"
+    assert f"skipped, not matched by --only bowl/sgd: {named}\n" in capsys.readouterr().out
+
+
+def test_plan_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
+    assert bocb(monkeypatch, "plan", tiny, "--json", "--set", "budget.epochs=27", "--only", "bowl/*") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["spec"]["budget"]["epochs"] == 27
+    assert [f"{cell['backbone']}/{cell['optimizer']}" for cell in plan["cells"]] == ["bowl/sgd", "bowl/adamw"]
+    assert plan["skipped"][0] == {
+        "task": "synthetic",
+        "dataset": "synthetic",
+        "backbone": "ridge",
+        "optimizer": "sgd",
+        "reason": "not matched by --only bowl/*",
+    }
+    assert plan["trials"] == {"default": 2, "design": 16, "search": 22, "repeat": 8, "total": 48}
+    assert (plan["rungs"], plan["epochs"]["worst"], plan["checkpoints"]) == ([1, 3, 9], 48 * 27, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("optimizers", OPTIMIZERS), ("datasets", DATASETS), ("recipes", RECIPES), ("tasks", TASKS)]
+)
+def test_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, names: dict[str, Any]
+) -> None:
+    assert bocb(monkeypatch, "list", kind) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(names)
+    assert bocb(monkeypatch, "list", kind, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(names)
+    assert all(row["description"] for row in rows)
+
+
+def test_list_backbones_names_those_of_every_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bocb(monkeypatch, "list", "backbones") == 0
+    rows = {tuple(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert {("bowl", "synthetic"), ("test_resnet", "classification")} <= rows
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bocb(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_help_takes_at_most_half_a_second() -> None:
+    """Processor time, the best of three: a busy machine is not the command's fault."""
+    assert min(_processor_s([sys.executable, "-m", "bocb_tune", "--help"]) for _ in range(3)) <= 0.5
+
+
+def _processor_s(command: list[str]) -> float:
+    before = os.times()
+    subprocess.run(command, capture_output=True, check=True)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system
+
+
+class TestSchema:
+    def test_the_file_beside_the_experiments_is_current(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert bocb(monkeypatch, "schema") == 0
+        written = (EXPERIMENTS[0].parent / "schema.json").read_text(encoding="utf-8")
+        assert capsys.readouterr().out == written, "run: bocb-tune schema > experiments/schema.json"
+
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_experiments_hold_and_name_it(self, path: Path) -> None:
+        assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=./schema.json\n")
+        jsonschema.validate(read_source(path).value, schema())
+
+    def test_a_resolved_spec_holds(self, tiny: Path) -> None:
+        path = tiny.with_name("resolved.yaml")
+        path.write_text(dump_resolved(load_spec(tiny)))
+        jsonschema.validate(read_source(path).value, schema())
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "task: syntetic",
+            "task: {name: synthetic, noisy: 1}",
+            "optimizers: [adamww]",
+            "recipe: {base: digit}",
+            "seed: -1",
+        ],
+    )
+    def test_what_the_program_refuses_the_schema_refuses(self, tiny: Path, line: str) -> None:
+        lines = [kept for kept in TINY.splitlines() if not kept.startswith(line.split(":")[0])]
+        tiny.write_text("\n".join([*lines, line]))
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(read_source(tiny).value, schema())
+
+    def test_every_key_has_a_description(self) -> None:
+        whole = schema()
+        shapes = {"": whole, **whole["$defs"], "Recipe": whole["properties"]["recipe"]["anyOf"][1]}
+        undescribed = [
+            f"{name}.{key}"
+            for name, shape in shapes.items()
+            for key, field in shape["properties"].items()
+            if not {**whole["$defs"].get(field.get("$ref", "").split("/")[-1], {}), **field}.get("description")
+        ]
+        assert undescribed == []
+        assert set(whole["properties"]) == set(SpecFile.model_fields)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_that_ships_checks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert bocb(monkeypatch, "check", path) == 0, capsys.readouterr().err

@@ -1,0 +1,260 @@
+"""What the user is shown: the numbers of the table, the plain lines, and the words a run ends with."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from bocb_tune.cli import commands
+from bocb_tune.cli.launch import FolderError, cell_plans, read_status
+from bocb_tune.cli.progress import LEAVING, View
+from bocb_tune.cli.status import CellStatus, GridStatus, cell_status, duration, grid_status, table, trial_line
+from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
+from bocb_tune.engine.run import Outcome
+from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec
+from tests.support.records import make_cell, record_of, selectable_records
+from tests.support.simulated import Simulation
+
+
+def rendered(what: RenderableType) -> list[str]:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(what)
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def records() -> list[TrialRecord]:
+    """Nine trials: 3 completed, 2 stopped, 1 of each other kind; elapsed_s equals epochs."""
+    cell = make_cell(design=4, search=3)
+    trials = [cell.trial(Phase.design, index, cell.space.default) for index in range(9)]
+    ends = [
+        (TrialStatus.completed, 50.0),
+        (TrialStatus.completed, 61.25),
+        (TrialStatus.completed, 60.0),
+        (TrialStatus.stopped, 70.0),
+        (TrialStatus.stopped, 20.0),
+        (TrialStatus.diverged, None),
+        (TrialStatus.running, None),
+        (TrialStatus.failed, None),
+        (TrialStatus.oom, None),
+    ]
+    return [record_of(trial, status, score) for trial, (status, score) in zip(trials, ends, strict=True)]
+
+
+def test_the_numbers_of_a_cell() -> None:
+    status = cell_status("bowl/sgd", 20, records())
+    assert status.counts == {"completed": 3, "stopped": 2, "diverged": 1, "running": 1, "failed": 1, "oom": 1}
+    assert (status.trials, status.ended, status.left) == (20, 8, 12)
+    assert status.best == 61.25  # a stopped trial's 70 is not of the full budget
+    assert (status.epochs, status.seconds) == (3 * 9 + 6, 33.0)
+    assert status.epochs_per_s == 1.0
+
+
+def test_an_untouched_cell_has_no_numbers() -> None:
+    status = cell_status("bowl/sgd", 20, [])
+    assert (status.ended, status.best, status.epochs_per_s) == (0, None, None)
+
+
+def row(cell: str, trials: int, ended: int, seconds: float = 0.0, **counts: int) -> CellStatus:
+    return CellStatus(
+        cell=cell,
+        trials=trials,
+        counts={"completed": ended} | counts,
+        best=None,
+        epochs=0,
+        seconds=seconds,
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "slots", "left_s"),
+    [
+        ([row("a", 10, 0)], 1, None),
+        ([row("a", 10, 4, 8.0)], 1, 6 * 2.0),
+        ([row("a", 10, 4, 8.0)], 3, 6 * 2.0 / 3),
+        ([row("a", 10, 4, 8.0), row("b", 5, 1, 10.0)], 1, 6 * 2.0 + 4 * 10.0),
+        ([row("a", 10, 4, 8.0), row("b", 5, 0)], 1, 6 * 2.0 + 5 * 2.0),  # b takes what the grid took so far
+        ([row("a", 10, 10, 8.0)], 1, 0.0),
+        ([row("a", 10, 12, 24.0), row("b", 5, 4, 8.0)], 1, 2.0),  # more than owed is not less than nothing
+    ],
+)
+def test_time_left(cells: list[CellStatus], slots: int, left_s: float | None) -> None:
+    assert grid_status(cells, slots).left_s == left_s
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_done", "has_failures"),
+    [
+        ([row("a", 3, 3), row("b", 2, 1)], False, False),
+        ([row("a", 3, 4), row("b", 2, 1)], False, False),
+        ([row("a", 3, 3), row("b", 2, 2)], True, False),
+        ([row("a", 3, 2, failed=1)], True, True),
+        ([row("a", 3, 2, oom=1)], True, True),
+    ],
+)
+def test_when_a_grid_is_done(cells: list[CellStatus], is_done: bool, has_failures: bool) -> None:
+    status = grid_status(cells, 1)
+    assert (status.is_done, status.has_failures) == (is_done, has_failures)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "?"),
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (754, "12 min 34 s"),
+        (3599.7, "1 h 00 min"),
+        (90_061, "25 h 01 min"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_table_shows_every_number() -> None:
+    heading, line, total = rendered(table(grid_status([cell_status("bowl/sgd", 20, records())], 2)))
+    columns = ["cell", "trials", "run", "done", "stop", "div", "fail", "oom", "best", "ep/s"]
+    assert heading.split() == columns
+    assert line.split() == ["bowl/sgd", "8/20", "1", "3", "2", "1", "1", "1", "61.25", "1.00"]
+    assert re.match(r"total .* 8/20 +about 25 s left", total)
+
+
+def test_what_never_happened_is_a_dot_and_memory_is_named_only_where_it_ran_out() -> None:
+    heading, line, total = rendered(table(grid_status([row("bowl/sgd", 3, 3, 6.0)], 1)))
+    assert "oom" not in heading
+    assert line.split() == ["bowl/sgd", "3/3", "·", "3", "·", "·", "·", "·", "0.00"]
+    assert "left" not in total
+
+
+def test_cells_that_do_not_fit_are_counted_and_those_at_work_shown() -> None:
+    cells = [row(f"c{number}", 3, 3) for number in range(6)] + [row("open", 3, 0), row("busy", 3, 1, running=1)]
+    lines = rendered(table(grid_status(cells, 1), rows=3))
+    assert [line.split()[0] for line in lines[1:-2]] == ["busy", "open", "c0"]
+    assert lines[-2] == "... and 5 more cells"
+    assert " 19/24" in lines[-1]
+    everything = rendered(table(grid_status(cells, 1), rows=8))
+    assert [line.split()[0] for line in everything[1:-1]] == [cell.cell for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("status", "score", "message", "line"),
+    [
+        (TrialStatus.completed, 61.253, "", "completed 61.25 after 9/9 epochs, lr 0.1, wd 0.0001"),
+        (TrialStatus.diverged, None, "loss", "diverged 1.00 after 1/9 epochs, lr 0.1, wd 0.0001: loss"),
+        (TrialStatus.failed, None, "OSError: x", "failed - after 1/9 epochs, lr 0.1, wd 0.0001: OSError: x"),
+    ],
+)
+def test_the_line_of_a_trial(status: TrialStatus, score: float | None, message: str, line: str) -> None:
+    cell = make_cell()
+    record = record_of(cell.trial(Phase.design, 2, cell.space.default), status, score)
+    shown = trial_line(replace(record, message=message), 3, 20)
+    assert shown == f"[3/20] bowl/sgd design 2: {line}"
+
+
+SPEC = """
+name: shown
+task: {name: synthetic, noise: 0.5, epoch_s: 0}
+dataset: synthetic
+backbones: [bowl]
+optimizers: [sgd, adamw]
+recipe: digits
+budget: {epochs: 9, trials_per_cell: 6}
+search: {design: 3, asha: {grace: 1, reduction_factor: 3}}
+repeats: {best: 1, default: 0}
+resources: {max_slots: 2}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ExperimentSpec:
+    path = tmp_path / "shown.yaml"
+    path.write_text(SPEC)
+    return load_spec(path)
+
+
+def test_without_a_terminal_a_line_for_each_trial_as_it_ends(tmp_path: Path, spec: ExperimentSpec) -> None:
+    stream = io.StringIO()
+    view = View(stream)
+    simulation = Simulation(tmp_path, cell_plans(spec), slots=2)
+    with view.showing():
+        view.opened(simulation.ledger, 2)
+        simulation.ledger.on_end = view.ended
+        view.leaving()
+        records = simulation.run()
+    first, leaving, *lines = stream.getvalue().splitlines()
+    assert first == "14 of 14 trials to go, 2 at a time"
+    assert leaving == LEAVING
+    assert [line.split()[0] for line in lines] == [f"[{number}/14]" for number in range(1, 15)]
+    assert {line.split(maxsplit=1)[1] for line in lines} == {
+        trial_line(record, 0, 0).split(maxsplit=1)[1] for record in records.values()
+    }
+
+
+def test_on_a_terminal_a_table_that_follows_the_run(tmp_path: Path, spec: ExperimentSpec) -> None:
+    view = View(io.StringIO())
+    assert rendered(view._render()) == ["starting Ray"]
+    simulation = Simulation(tmp_path, cell_plans(spec))
+    view.opened(simulation.ledger, 1)
+    assert rendered(view._render())[0] == "starting the worker groups"
+    simulation.ledger.on_end = view.ended
+    simulation.run()
+    heading, *cells, total = rendered(view._render())
+    assert heading.startswith("cell")
+    assert [line.split()[:2] for line in cells] == [["bowl/sgd", "7/7"], ["bowl/adamw", "7/7"]]
+    assert "14/14" in total
+
+
+def test_status_is_read_from_the_files_alone(tmp_path: Path, spec: ExperimentSpec) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(dump_resolved(spec))
+    empty = read_status(folder)
+    assert (empty.trials, empty.ended, empty.left_s, empty.is_done) == (14, 0, None, False)
+    Simulation(folder, cell_plans(spec)[:1]).run()
+    half = read_status(folder)
+    assert [cell.ended for cell in half.cells] == [7, 0]
+    assert isinstance(half, GridStatus)
+    assert half.to_json()["cells"][0]["counts"] == half.cells[0].counts
+    with pytest.raises(FolderError, match=r"is no run folder: it has no spec\.yaml"):
+        read_status(tmp_path)
+
+
+def outcome(*statuses: TrialStatus, interrupted: bool = False) -> Outcome:
+    good, *bad = selectable_records(make_cell(design=2, search=1), [50.0] * 4)
+    ended = [replace(record, status=status, message="why") for record, status in zip(bad, statuses, strict=False)]
+    return Outcome(interrupted=interrupted, records=(good, *ended))
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "out", "err"),
+    [
+        (outcome(), 0, "RUN\n", ""),
+        (outcome(TrialStatus.diverged, TrialStatus.stopped), 0, "RUN\n", ""),
+        (
+            outcome(TrialStatus.failed, TrialStatus.oom),
+            1,
+            "RUN\n",
+            "bowl/sgd design 0: failed: why\nbowl/sgd design 1: oom: why\n"
+            "2 trial(s) of shown have no result; the same command tries them again.\n",
+        ),
+        (
+            outcome(TrialStatus.failed, interrupted=True),
+            130,
+            "",
+            "interrupted; everything so far is in RUN. The same command goes on from there.\n",
+        ),
+    ],
+)
+def test_what_a_run_ends_with(
+    spec: ExperimentSpec, capsys: pytest.CaptureFixture[str], ended: Outcome, code: int, out: str, err: str
+) -> None:
+    assert commands._report_end(spec, Path("RUN"), ended) == code
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (out, err)

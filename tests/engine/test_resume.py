@@ -1,0 +1,124 @@
+"""Running again is resuming: whatever a crash leaves of the journals, the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bocb_tune.core.journal import JournalError, JournalWriter
+from bocb_tune.core.types import Phase, TrialStatus
+from tests.support.processes import count_lines
+from tests.support.simulated import Simulation, essence, make_cells, make_plan
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[object, ...]]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, essence(Simulation(folder, make_cells(make_plan())).run())
+
+
+def test_the_run_has_every_outcome_that_resuming_must_survive(
+    undisturbed: tuple[Path, dict[str, tuple[object, ...]]],
+) -> None:
+    statuses = {record[6] for record in undisturbed[1].values()}
+    assert statuses == {TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged}
+
+
+def test_killed_after_any_event_the_run_ends_with_the_same_records(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected = undisturbed
+    append = JournalWriter.append
+    lines = count_lines(folder)
+    assert lines > 150
+    for fatal in range(0, lines, 7):
+        written = Counter[str]()
+
+        def dying(
+            self: JournalWriter, event: object, *, durable: bool, written: Counter[str] = written, fatal: int = fatal
+        ) -> None:
+            if written["lines"] == fatal:
+                self._file.write('{"event":"mea')  # and the line in hand is torn
+                self._file.flush()
+                raise Killed
+            written["lines"] += 1
+            append(self, event, durable=durable)  # type: ignore[arg-type]
+
+        run = tmp_path / str(fatal)
+        monkeypatch.setattr(JournalWriter, "append", dying)
+        with pytest.raises(Killed):
+            Simulation(run, make_cells(make_plan())).run()
+        monkeypatch.setattr(JournalWriter, "append", append)
+        assert essence(Simulation(run, make_cells(make_plan())).run()) == expected, f"killed at event {fatal}"
+        shutil.rmtree(run)
+
+
+def test_rungs_rebuilt_from_the_journal_equal_those_before(tmp_path: Path) -> None:
+    first = Simulation(tmp_path, make_cells(make_plan()), slots=3)
+    first.run()
+    again = Simulation(tmp_path, make_cells(make_plan()), slots=3)
+    for key, rungs in first.rungs.items():
+        assert rungs.table() == again.rungs[key].table()
+        assert any(rungs.table().values())
+
+
+def test_a_finished_run_owes_nothing(undisturbed: tuple[Path, dict[str, tuple[object, ...]]], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed[0], folder)
+    lines = count_lines(folder)
+    assert essence(Simulation(folder, make_cells(make_plan())).run()) == undisturbed[1]
+    assert count_lines(folder) == lines
+
+
+@pytest.mark.parametrize("slots", [2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_cell_gets_every_phase_whatever_the_order_of_arrival(tmp_path: Path, slots: int, seed: int) -> None:
+    plan = make_plan()
+    records = Simulation(tmp_path, make_cells(plan), slots=slots, seed=seed).run().values()
+    counts = Counter((record.cell.key, record.phase) for record in records)
+    for cell in make_cells(plan):
+        found = {phase: counts[cell.cell.key, phase] for phase in Phase}
+        assert found == {Phase.default: 1, Phase.design: 4, Phase.search: 5, Phase.repeat: 3}
+
+
+def test_more_trials_repeats_and_cells_extend_a_run(tmp_path: Path) -> None:
+    before = Simulation(tmp_path, make_cells(make_plan())).run()
+    larger = make_plan(search=8, repeats_default=2)
+    after = Simulation(tmp_path, make_cells(larger, optimizers=("sgd", "adamw", "lion"))).run()
+    old = essence(before)
+    assert {key: value for key, value in essence(after).items() if key in old} == old
+    for cell in make_cells(larger, optimizers=("sgd", "adamw", "lion")):
+        records = [record for record in after.values() if record.cell == cell.cell]
+        assert sum(record.phase == Phase.search for record in records) == 8
+        assert sum(record.hparams == cell.space.default for record in records if record.phase == Phase.repeat) >= 2
+
+
+def test_a_failed_trial_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    cells = make_cells(make_plan())
+    Simulation(tmp_path, cells).run()
+    path = next((tmp_path / "cells").glob("*.jsonl"))
+    path.write_text(path.read_text().replace('"status":"stopped"', '"status":"failed"', 1))
+    records = Simulation(tmp_path, cells).run().values()
+    assert not [record for record in records if record.status == TrialStatus.failed]
+    assert [record.attempt for record in records if record.attempt > 1] == [2]
+
+
+def test_a_garbled_line_is_refused_with_its_place_and_a_torn_last_line_is_not(tmp_path: Path) -> None:
+    cells = make_cells(make_plan())
+    Simulation(tmp_path, cells).run()
+    path = tmp_path / "cells" / "bowl__sgd.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    Simulation(tmp_path, cells).run()
+    lines = whole.split(b"\n")
+    lines[3] = lines[3][:20]
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(JournalError, match=r"bowl__sgd\.jsonl:4: not a line of JSON"):
+        Simulation(tmp_path, cells)

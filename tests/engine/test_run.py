@@ -1,0 +1,236 @@
+"""Real runs on real Ray: two ranks, an attached cluster, interruptions, failures. One start of Ray costs about 15 s."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
+from tests.support.processes import Run, count_lines, end_session, records_in
+from tests.support.simulated import essence
+
+SYNTHETIC = """
+name: quick
+task: {{name: synthetic, noise: 0.5, epoch_s: {epoch_s}}}
+dataset: synthetic
+backbones: [bowl]
+optimizers: [sgd]
+recipe: digits
+budget: {{epochs: 4, trials_per_cell: 4}}
+search: {{design: 2, asha: {{grace: 1, reduction_factor: 2}}}}
+repeats: {{best: 1, default: 0}}
+resources: {{max_slots: 1, warm: {warm}}}
+"""
+
+
+def write_spec(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return path
+
+
+def finish(run: Run, code: int = 0) -> list[TrialRecord]:
+    try:
+        assert run.wait() == code, run.output
+        return list(records_in(run.folder).values())
+    finally:
+        run.close()
+
+
+def test_two_ranks_train_on_digits(tmp_path: Path) -> None:
+    spec = Path(__file__).parents[2] / "experiments" / "ddp_digits.yaml"
+    options = ("--set", "budget.epochs=2", "--set", "search.asha.grace=1", "--only", "*/sgd")
+    records = finish(Run(spec, tmp_path / "run", *options))
+    assert {record.world_size for record in records} == {2}
+    measured = [measurement for record in records for measurement in record.measurements]
+    assert measured
+    assert {measurement.metrics["world_size"] for measurement in measured} == {2}
+    assert max(record.score or 0 for record in records) > 30  # chance is 10 points: something was learnt
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A cluster of its own, as `ray start --head` makes it."""
+    port = "26379"
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    with (tmp_path / "cluster.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "started" not in (tmp_path / "cluster.log").read_text():
+        assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
+        time.sleep(0.2)
+    yield f"127.0.0.1:{port}"
+    end_session(process.pid)
+    process.wait(10)
+
+
+FREE = """
+import json, sys, time, ray
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+for _ in range(100):
+    total, free = ray.cluster_resources(), ray.available_resources()
+    if free.get("CPU") == total["CPU"]:
+        break
+    time.sleep(0.2)
+print(json.dumps([total["CPU"], free.get("CPU", 0.0)]))
+"""
+
+
+def test_attaches_to_a_cluster_and_leaves_it_running_and_free(tmp_path: Path, cluster: str) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+    records = finish(Run(spec, tmp_path / "run", "--address", cluster))
+    assert len(records) == 5
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    command = [sys.executable, "-c", FREE, cluster]
+    after = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+    assert json.loads(after.stdout.splitlines()[-1]) == [2.0, 2.0]
+
+
+@pytest.mark.slow
+def test_a_group_for_each_trial_gives_the_same_records(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+    warm = finish(Run(spec, tmp_path / "warm"))
+    spec.write_text(SYNTHETIC.format(epoch_s=0, warm="false"))
+    cold = finish(Run(spec, tmp_path / "cold"))
+    assert essence({r.id: r for r in cold}) == essence({r.id: r for r in warm})
+
+
+def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0.5, warm="true"))
+    run = Run(spec, tmp_path / "run")
+    try:
+        assert run.wait_until(lambda: count_lines(run.folder) >= 3)
+        os.kill(run.process.pid, signal.SIGINT)
+        assert run.wait(60) == 130, run.output
+        assert "The same command goes on from there" in run.output
+        assert "Traceback" not in run.output
+    finally:
+        run.close()
+    interrupted = [r for r in records_in(run.folder).values() if r.status == TrialStatus.running]
+    assert len(interrupted) == 1
+    again = {record.id: record for record in finish(Run(spec, tmp_path / "run"))}
+    assert len(again) == 5
+    assert again[interrupted[0].id].measurements[: interrupted[0].budget] == interrupted[0].measurements
+    assert again[interrupted[0].id].attempt == 2
+
+
+def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=30, warm="true"))
+    run = Run(spec, tmp_path / "run")
+    try:
+        assert run.wait_until(lambda: count_lines(run.folder) >= 2)
+        os.kill(run.process.pid, signal.SIGINT)
+        time.sleep(1)
+        start = time.monotonic()
+        os.kill(run.process.pid, signal.SIGINT)
+        assert run.process.wait(10) == 130
+        assert time.monotonic() - start < 5
+    finally:
+        run.close()
+
+
+def corrupt_image_folder(folder: Path) -> Path:
+    """Two classes of real digits as PNG files, one of which ends in the middle."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    for label in (0, 1):
+        home = folder / "train" / str(label)
+        home.mkdir(parents=True)
+        for number, pixels in enumerate(images[labels == label][:20]):
+            Image.fromarray((pixels.reshape(8, 8) * 15).astype("uint8")).save(home / f"{number}.png")
+    broken = folder / "train" / "0" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    return folder
+
+
+def test_a_trial_that_fails_is_kept_with_its_message_and_the_rest_goes_on(tmp_path: Path) -> None:
+    root = corrupt_image_folder(tmp_path / "data")
+    spec = write_spec(
+        tmp_path,
+        f"""
+name: corrupt
+task: classification
+dataset: {{name: imagefolder, root: {root}, image_size: 32, val_share: 0.2, loader_workers: 0}}
+backbones: [test_vit]
+optimizers: [sgd]
+recipe: {{base: digits, batch_size: 8, augment: none, warmup_epochs: 0}}
+budget: {{epochs: 1, trials_per_cell: 2}}
+search: {{design: 1, asha: null}}
+repeats: {{best: 0, default: 0}}
+resources: {{max_slots: 1}}
+""",
+    )
+    run = Run(spec, tmp_path / "run")
+    records = finish(run, code=1)
+    assert {record.status for record in records} == {TrialStatus.failed}
+    assert all("3.png" in record.message for record in records), [record.message for record in records]
+    assert "3.png" in run.output
+    shutil.copy(root / "train" / "0" / "4.png", root / "train" / "0" / "3.png")
+    mended = finish(Run(spec, tmp_path / "run"))
+    assert {(record.status, record.phase) for record in mended} == {
+        (TrialStatus.completed, Phase.default),
+        (TrialStatus.completed, Phase.design),
+    }
+
+
+def refused(spec: Path, folder: Path) -> str:
+    """What a run that cannot start says; it exits with 2 and shows no traceback."""
+    run = Run(spec, folder)
+    try:
+        assert run.wait(60) == 2, run.output
+        assert "Traceback" not in run.output
+        return run.output
+    finally:
+        run.close()
+
+
+def test_a_folder_of_another_experiment_is_refused_with_the_field(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+    (tmp_path / "run").mkdir()
+    from bocb_tune.spec.model import dump_resolved, load_spec
+
+    (tmp_path / "run" / "spec.yaml").write_text(dump_resolved(load_spec(spec, ["budget.epochs=8"])))
+    output = refused(spec, tmp_path / "run")
+    assert "budget.epochs: 8 there, 4 here" in output
+    assert "--out" in output
+
+
+def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"")
+    assert "is no run folder" in refused(spec, tmp_path / "photos")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in refused(spec, tmp_path / "file" / "run")
+
+
+def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+        output = refused(spec, disk / "run")
+        assert "No space left on device" in output
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,180 @@
+"""`plan --measure`: sums by hand, the search for the largest batch, memory that runs out, and one real measurement."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bocb_tune.cli import main as cli
+from bocb_tune.profiling import dry_run
+from bocb_tune.profiling.dry_run import Rehearsal, largest_batch, state_share
+from bocb_tune.profiling.measure import Measured, measure, totals, train_images, warnings
+from bocb_tune.spec.grid import cost, plan_grid
+from bocb_tune.spec.model import ExperimentSpec, load_spec
+from tests.support.cells import GRID
+
+TINY = """\
+name: tiny
+task: classification
+dataset: {name: digits, image_size: 16}
+backbones: [test_vit, test_resnet]
+optimizers: [sgd, adamw]
+recipe: {base: digits, batch_size: 32}
+budget: {epochs: 9, trials_per_cell: 20}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def row(backbone: str, **changes: Any) -> Measured:
+    found: dict[str, Any] = {
+        "optimizer": "adamw",
+        "batch": 100,
+        "seconds_per_epoch": 36.0,
+        "peak_memory_gib": 1.0,
+        "largest_batch": 400,
+        "weights_gib": 0.1,
+    }
+    return Measured(backbone=backbone, **found | changes)
+
+
+@given(st.integers(1, 300), st.integers(0, 2000), st.integers(1, 1000))
+def test_the_largest_batch_fits_and_the_next_does_not(start: int, room: int, limit: int) -> None:
+    asked: list[int] = []
+
+    def fits(batch: int) -> bool:
+        asked.append(batch)
+        return batch <= room
+
+    found = largest_batch(start, start <= room, fits, limit)
+    assert found <= room
+    if start <= room:
+        assert found % start == 0
+        assert 2 * found > min(room, limit)
+        assert max(asked, default=0) <= limit
+    else:
+        assert asked == sorted(asked, reverse=True)
+        assert all(batch % 2 == 0 and batch < start for batch in asked)
+        assert not [batch for batch in asked if found < batch <= room]
+
+
+@pytest.mark.parametrize(
+    ("start", "room", "found"),
+    [(100, 99, 50), (100, 49, 24), (100, 5, 2), (100, 1, 0), (100, 100, 100), (100, 399, 200), (1, 0, 0), (3, 2, 0)],
+)
+def test_the_largest_batch_by_hand(start: int, room: int, found: int) -> None:
+    assert largest_batch(start, start <= room, lambda batch: batch <= room, 1000) == found
+
+
+@pytest.mark.parametrize(("optimizer", "copies"), [("sgd", 1), ("adamw", 2), ("adan", 4), ("adafactor", 0)])
+def test_state_by_hand(optimizer: str, copies: int) -> None:
+    """Momentum; two moments; Adan's three and the gradient before; rows and columns alone."""
+    spec = load_spec(GRID)
+    (planned,) = plan_grid(spec, f"resnet50/{optimizer}").cells
+    assert state_share(planned) == pytest.approx(copies, abs=0.05)
+
+
+def test_images_are_counted_or_published(tiny: Path) -> None:
+    assert train_images(load_spec(tiny)) == (1197, True)
+    nowhere = ["dataset.root=/nowhere/at/all"]
+    assert train_images(load_spec(GRID, nowhere)) == (45_000, False)
+    assert train_images(load_spec(GRID, [*nowhere, "dataset.validate_on=test"])) == (50_000, False)
+    imagenet = load_spec(GRID.with_name("imagenet_grid.yaml"), nowhere)
+    assert train_images(imagenet) == (round(1_281_167 * 0.96), False)
+    folder = ["dataset={name: imagefolder, root: /nowhere/at/all}", "recipe={base: rsb_a2}", "resources.workers=1"]
+    with pytest.raises(
+        ValueError, match=r"^--measure needs to know the number of images, but the data are not on this"
+    ):
+        train_images(load_spec(GRID, folder))
+
+
+def test_totals_by_hand() -> None:
+    """Two backbones x one optimizer, one of them out of memory: 36 s an epoch, two ranks, weights and momentum."""
+    spec = load_spec(GRID, ["resources.workers=2", "dataset.root=/nowhere/at/all"])
+    grid = plan_grid(spec, "[rd]e[si]*t*/sgd")
+    assert [planned.cell.backbone for planned in grid.cells] == ["resnet50", "deit_small"]
+    planned = cost(spec, grid)
+    rows = [row("resnet50"), row("deit_small", seconds_per_epoch=None, peak_memory_gib=None, largest_batch=64)]
+    found = totals(spec, grid, planned, rows)
+    assert found.device_hours == pytest.approx(planned.epochs_expected / 2 * 36 * 2 / 3600)
+    assert found.device_hours_worst == pytest.approx(planned.epochs_worst / 2 * 36 * 2 / 3600)
+    assert found.checkpoint_gib == pytest.approx(0.1 * 2, rel=0.05)
+    assert list(warnings(grid, rows, "a GPU")) == [
+        "the 1 cells of deit_small do not fit into the memory of a GPU: a rank sees 100 images at a time, and 64 fit; "
+        "raise accumulation in its recipe, or resources.workers"
+    ]
+
+
+def test_out_of_memory_is_found_and_said(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    spec = load_spec(tiny)
+    grid = plan_grid(spec, "test_vit/*")
+    real = dry_run.rehearse
+
+    def small_device(planned: Any, model: Any, images: Any, recipe: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        if recipe.batch_size > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(planned, model, images, recipe, *args, **kwargs)
+
+    monkeypatch.setattr(dry_run, "rehearse", small_device)
+    (found,) = measure(spec, grid)
+    assert (found.seconds_per_epoch, found.peak_memory_gib) == (None, None)
+    assert "2 cells of test_vit do not fit" in next(warnings(grid, [found], "CPU"))
+    kept = Rehearsal(spec, grid.cells[0], "cpu")
+    assert [kept.fits(batch) for batch in (16, 8)] == [False, True]
+
+
+def test_weights_are_those_of_the_model(tiny: Path) -> None:
+    spec = load_spec(tiny)
+    kept = Rehearsal(spec, plan_grid(spec).cells[0], "cpu")
+    assert kept.weights_bytes() == 4 * sum(value.numel() for value in kept._model().state_dict().values())
+
+
+def test_a_plan_with_measurements(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bocb-tune", "plan", str(tiny), "--measure", "--json", "--only", "test_vit/*"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert not exit_.value.code
+    out, err = capsys.readouterr()
+    found = json.loads(out)["measured"]
+    assert err == "measured test_vit\n"
+    assert (found["images"], found["counted"], found["device"][:3]) == (1197, True, "CPU")
+    (only,) = found["backbones"]
+    assert (only["optimizer"], only["batch"], only["largest_batch"]) == ("adamw", 32, None)
+    assert only["seconds_per_epoch"] > 0
+    assert found["checkpoint_gib"] == pytest.approx(only["weights_gib"] * (2 + 3), rel=0.05)
+
+
+def test_the_text_says_what_was_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    rows = [row("test_vit", peak_memory_gib=None, largest_batch=None)]
+    monkeypatch.setattr("bocb_tune.profiling.measure.measure", lambda *_: iter(rows))
+    monkeypatch.setattr(sys, "argv", ["bocb-tune", "plan", str(tiny), "--measure", "--only", "test_vit/*"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    out = capsys.readouterr().out
+    assert "Peak memory and largest batch are not measured on a CPU." in out
+    assert "random images in the shape of digits's" in out
+    assert "Not in the times: validation" in out
+
+
+def test_a_task_without_models_is_refused(tiny: Path) -> None:
+    tiny.write_text(TINY.replace("classification", "synthetic").replace("{name: digits, image_size: 16}", "synthetic"))
+    spec: ExperimentSpec = load_spec(tiny)
+    with pytest.raises(ValueError, match=r"^--measure trains models, and task 'synthetic' has none; leave it out"):
+        next(measure(spec, plan_grid(spec)))
