@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,57 @@ import bocb_tune
 
 PACKAGE = Path(bocb_tune.__file__).parent
 HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "matplotlib", "sklearn", "scipy"}
-FILES = {
-    f"bocb_tune.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}": path for path in PACKAGE.rglob("*.py")
-}
-ANALYSIS_FOLDER = PACKAGE.parent / "analysis"
-ANALYSIS = {
-    f"bocb_tune.analysis.{'.'.join(path.relative_to(ANALYSIS_FOLDER).with_suffix('').parts)}": path
-    for path in ANALYSIS_FOLDER.rglob("*.py")
-}
-READS_TENSORS = "bocb_tune.analysis.patterns.checkpoints"
 
-SPEC_SIDE = ("space", "spec", "spec_file", "spec_checks", "spec_compare", "grid", "yaml_source", "shape", "names")
-PLAIN = ("types", "journal", "engine.policy", *SPEC_SIDE)
-TRAINING = ("optimizers", "recipes", "augment", "losses", "train", "backbones", "data", "tasks")
+ORDER = (
+    "core",
+    "data",
+    "optimizers",
+    "backbones",
+    "training",
+    "augment",
+    "tasks",
+    "spec",
+    "engine.worker",
+    "engine",
+    "profiling",
+    "analysis.core",
+    "analysis.names",
+    "analysis.sources",
+    "analysis.patterns",
+    "analysis.cell",
+    "analysis.matrix",
+    "analysis.tuning",
+    "analysis.recommend",
+    "analysis.findings",
+    "analysis.checks",
+    "analysis.report.plots",
+    "analysis.report.drawing",
+    "analysis.report.sections",
+    "analysis.report",
+    "cli",
+)
+"""The folders that hold code. A module imports from its own folder and from those before it, from no other."""
+MOST_MODULES = 15
+"""In one folder, besides its `__init__`."""
+ANALYSIS_NEEDS = ("core", "spec.source", "spec.space_file", "analysis")
+"""All of the package that the analysis may import."""
+READS_TENSORS = "bocb_tune.analysis.patterns.checkpoints"
+LIGHT = ("core", "spec", "engine.policy")
+"""Import no framework."""
+TRAINING = ("data", "optimizers", "backbones", "training", "augment", "tasks")
+
+
+def _modules() -> dict[str, Path]:
+    """Every module by its dotted name; a package stands for its `__init__`. Links are followed."""
+    found = {}
+    for root in (PACKAGE, PACKAGE / "analysis"):
+        for path in root.rglob("*.py"):
+            parts = path.relative_to(PACKAGE).with_suffix("").parts
+            found[".".join(("bocb_tune", *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+FILES = _modules()
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -37,85 +76,99 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def module_of(name: str) -> str | None:
+    """The module of ours that an imported name comes from."""
+    if name in FILES:
+        return name
+    parent = name.rpartition(".")[0]
+    return parent if parent in FILES else None
+
+
+def imported_modules(module: str) -> set[str]:
+    """Modules of ours that a module imports."""
+    return {found for name in imports(FILES[module]) if (found := module_of(name))} - {module}
+
+
 def under(name: str, roots: tuple[str, ...]) -> bool:
     return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
-def rooms(*names: str) -> tuple[str, ...]:
+def within(*names: str) -> tuple[str, ...]:
     return tuple(f"bocb_tune.{name}" for name in names)
 
 
-def files(*names: str) -> list[tuple[str, Path]]:
-    return [(module, path) for module, path in sorted(FILES.items()) if under(module, rooms(*names))]
+def of(*names: str) -> list[str]:
+    return [module for module in sorted(FILES) if under(module, within(*names))]
 
 
-@pytest.mark.parametrize(("module", "path"), files(*PLAIN))
-def test_spec_side_and_policy_import_no_framework(module: str, path: Path) -> None:
-    assert not {name for name in imports(path) if name.split(".")[0] in HEAVY}, module
+def folder_of(module: str) -> str:
+    """The folder a module lies in, as `ORDER` writes it; empty for the root."""
+    return ".".join(FILES[module].relative_to(PACKAGE).parts[:-1])
 
 
-@pytest.mark.parametrize(("module", "path"), files(*TRAINING))
-def test_training_knows_no_ray_no_yaml_and_no_spec(module: str, path: Path) -> None:
-    forbidden = ("ray", "ruamel", "pydantic", *rooms(*SPEC_SIDE[:6], "engine", "cli"))
-    assert not {name for name in imports(path) if under(name, forbidden)}, module
+def test_every_folder_has_its_place_in_the_order() -> None:
+    at_the_root = {"", "search_spaces", "analysis"}
+    assert {folder_of(module) for module in FILES} - at_the_root == set(ORDER)
+    assert {module for module in FILES if folder_of(module) == ""} == {"bocb_tune", "bocb_tune.__main__"}
+    assert {module for module in FILES if folder_of(module) == "analysis"} == {"bocb_tune.analysis"}
 
 
-@pytest.mark.parametrize(("module", "path"), sorted(FILES.items()))
-def test_ray_and_optuna_only_in_the_engine(module: str, path: Path) -> None:
-    if not under(module, rooms("engine")):
-        assert not {name for name in imports(path) if under(name, ("ray", "optuna"))}, module
-
-
-@pytest.mark.parametrize(("module", "path"), sorted(FILES.items()))
-def test_only_the_command_line_imports_the_analysis(module: str, path: Path) -> None:
-    if module != "bocb_tune.cli.main":
-        assert not {name for name in imports(path) if under(name, rooms("analysis"))}, module
-
-
-@pytest.mark.parametrize(("module", "path"), sorted(ANALYSIS.items()))
-def test_the_analysis_stands_alone(module: str, path: Path) -> None:
-    allowed = rooms("types", "space", "yaml_source", "journal", "names", "analysis")
-    own = {name for name in imports(path) if under(name, ("bocb_tune",)) and name != "bocb_tune.__version__"}
-    assert not {name for name in own if not under(name, allowed)}, module
-    heavy = {"timm", "ray"} if module == READS_TENSORS else {"timm", "ray", "torch", "safetensors"}
-    assert not {name for name in imports(path) if name.split(".")[0] in heavy}, module
-
-
-FOLDERS = ("sources", "patterns", "cell", "matrix", "tuning", "recommend", "checks", "page")
-"""Of the analysis, each resting on those before it."""
-FOUNDATIONS = ("arrays", "cache", "draws", "estimate", "families", "intervals", "parallel", "style")
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_arrows_between_the_folders_of_the_analysis(folder: str) -> None:
-    later = rooms(*(f"analysis.{name}" for name in FOLDERS[FOLDERS.index(folder) + 1 :]))
-    inside = {module: path for module, path in ANALYSIS.items() if under(module, rooms(f"analysis.{folder}"))}
+@pytest.mark.parametrize("folder", ORDER)
+def test_a_folder_imports_only_from_those_before_it(folder: str) -> None:
+    allowed = {"", *ORDER[: ORDER.index(folder) + 1]}
+    inside = [module for module in FILES if folder_of(module) == folder]
     assert inside
-    for module, path in inside.items():
-        assert not {name for name in imports(path) if under(name, later)}, module
+    for module in inside:
+        assert {folder_of(other) for other in imported_modules(module)} <= allowed, module
 
 
-def test_every_folder_of_the_analysis_has_its_place() -> None:
-    assert {path.parent.name for path in ANALYSIS_FOLDER.glob("*/__init__.py")} == set(FOLDERS)
+def test_no_module_imports_itself_through_others() -> None:
+    try:
+        TopologicalSorter({module: imported_modules(module) for module in FILES}).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("name", FOUNDATIONS)
-def test_the_foundations_rest_on_no_folder(name: str) -> None:
-    folders = rooms(*(f"analysis.{folder}" for folder in FOLDERS))
-    assert not {imported for imported in imports(ANALYSIS[f"bocb_tune.analysis.{name}"]) if under(imported, folders)}
+@pytest.mark.parametrize("folder", ["", *ORDER])
+def test_a_folder_can_be_taken_in_at_a_glance(folder: str) -> None:
+    modules = [m for m in FILES if folder_of(m) == folder and FILES[m].name != "__init__.py"]
+    assert len(modules) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("module", of(*LIGHT))
+def test_spec_side_and_policy_import_no_framework(module: str) -> None:
+    lazily = {"torch"} if module == "bocb_tune.spec.environment" else set()
+    assert not {name for name in imports(FILES[module]) if name.split(".")[0] in HEAVY - lazily}
+
+
+@pytest.mark.parametrize("module", of(*TRAINING))
+def test_training_knows_no_ray_no_yaml_and_no_spec(module: str) -> None:
+    forbidden = ("ray", "ruamel", "pydantic", *within("spec", "engine", "cli"))
+    assert not {name for name in imports(FILES[module]) if under(name, forbidden)}
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_ray_and_optuna_only_in_the_engine(module: str) -> None:
+    if not under(module, within("engine", "analysis")):
+        assert not {name for name in imports(FILES[module]) if under(name, ("ray", "optuna"))}
+
+
+def test_only_the_entry_point_imports_the_analysis() -> None:
+    users = {m for m in FILES if any(under(name, within("analysis")) for name in imports(FILES[m]))}
+    assert {module for module in users if not under(module, within("analysis"))} == {"bocb_tune.cli.main"}
+
+
+@pytest.mark.parametrize("module", of("analysis"))
+def test_the_analysis_stands_alone(module: str) -> None:
+    own = {name for name in imports(FILES[module]) if under(name, ("bocb_tune",)) and name != "bocb_tune.__version__"}
+    assert not {name for name in own if not under(name, within(*ANALYSIS_NEEDS))}
+    heavy = {"timm", "ray"} if module == READS_TENSORS else {"timm", "ray", "torch", "safetensors"}
+    assert not {name for name in imports(FILES[module]) if name.split(".")[0] in heavy}
 
 
 def test_torch_waits_until_a_checkpoint_is_read() -> None:
-    assert "torch" in set(imports(ANALYSIS[READS_TENSORS]))
+    assert "torch" in set(imports(FILES[READS_TENSORS]))
     assert not loaded_by(f"import {READS_TENSORS}") & {"torch", "safetensors", "timm", "ray"}
-
-
-def test_arrows_between_the_spec_files() -> None:
-    """types <- space <- spec <- grid: none imports one that stands after it."""
-    order = ["types", "names", "yaml_source", "shape", "space", "spec_file", "spec_checks", "spec", "grid"]
-    for place, name in enumerate(order):
-        later = rooms(*order[place + 1 :])
-        assert not {imported for imported in imports(FILES[f"bocb_tune.{name}"]) if under(imported, later)}, name
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -125,16 +178,14 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "module", [f"bocb_tune.{name}" for name in (*PLAIN, "optimizers", "recipes", "data", "tasks", "probes", "catalog")]
-)
-def test_importing_stays_light(module: str) -> None:
-    assert not loaded_by(f"import {module}") & HEAVY
+def test_importing_stays_light() -> None:
+    light = [*of(*LIGHT), *within("optimizers", "data", "tasks", "training.recipes", "training.context", "cli.catalog")]
+    assert not loaded_by(f"import {', '.join(light)}") & HEAVY
 
 
 def test_help_imports_nothing_it_does_not_need() -> None:
     statement = "sys.argv = ['bocb-tune', '--help']; import atexit; show = lambda: print(*sys.modules); "
-    statement += "atexit.register(show); import bocb_tune.cli.main; bocb_tune.cli.main()"
+    statement += "atexit.register(show); import bocb_tune.cli.main; bocb_tune.cli.main.main()"
     loaded = {name.split(".")[0] for name in loaded_by(statement)}
     assert "typer" in loaded
     assert not loaded & (HEAVY | {"pydantic", "ruamel", "numpy"})
@@ -142,4 +193,5 @@ def test_help_imports_nothing_it_does_not_need() -> None:
 
 def test_the_check_sees_what_is_imported() -> None:
     assert "numpy" in loaded_by("import numpy")
-    assert "json" in set(imports(PACKAGE / "types.py"))
+    assert "json" in set(imports(FILES["bocb_tune.core.types"]))
+    assert "bocb_tune.core.types" in imported_modules("bocb_tune.core.journal")

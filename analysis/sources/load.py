@@ -28,9 +28,10 @@ from bocb_tune.analysis.sources.table import (
 )
 from bocb_tune.analysis.sources.trial_file import SUFFIXES, read_trial_file
 from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal
-from bocb_tune.core.space import Dim, read_space
+from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective, TrialRecord
 from bocb_tune.spec.source import read_source
+from bocb_tune.spec.space_file import read_space
 
 FEWEST_PARALLEL = 48
 """Fewer journals than this are read before other processes have started, and need not be kept as arrays."""

@@ -208,7 +208,3 @@ def _load_local(path: Path, overrides: Any = ()) -> Any:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -10,32 +10,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.core.names import unknown
+from bocb_tune.data.parts import PARTS, Source, is_image, require_known
 from bocb_tune.data.split import Chosen, Indices, choose_splits
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-
-PARTS = ("train", "val", "test")
-
-
-class Source(Protocol):
-    """Encoded images with their labels, as they are stored."""
-
-    @property
-    def labels(self) -> Indices: ...
-
-    def name(self, index: int) -> str:
-        """What a user finds the image by."""
-        ...
-
-    def open(self, index: int) -> str | IO[bytes]:
-        """What Pillow reads the image from. OSError or ValueError if it is not there."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +116,5 @@ def _images(folder: Path, classes: tuple[str, ...]) -> FolderImages:
     )
 
 
-def require_known(found: Iterable[str], classes: Sequence[str], place: str) -> None:
-    """ValueError for a class folder that `train` does not have."""
-    for name in sorted(set(found).difference(classes)):
-        raise unknown(f"class in {place}: train has no folder", name, classes)
-
-
 def _files(folder: Path) -> list[bytes]:
     return sorted(os.fsencode(entry.name) for entry in os.scandir(folder) if is_image(entry.name))
-
-
-def is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES

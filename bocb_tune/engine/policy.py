@@ -14,9 +14,7 @@ from typing import Any
 
 from bocb_tune.core.space import SearchSpace
 from bocb_tune.core.types import Cell, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, derive_seed
-
-MAX_ATTEMPTS = 3
-"""Starts of one trial within a run before a crash is taken for its outcome."""
+from bocb_tune.engine.worker import MAX_ATTEMPTS
 
 SELECTABLE = (Phase.default, Phase.design, Phase.search)
 """Phases among which the best point is chosen; repeats are fresh seeds, free of that selection."""

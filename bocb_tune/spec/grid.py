@@ -1,4 +1,4 @@
-"""An experiment's cells, those that are skipped and why, and what it all costs before anything has run."""
+"""An experiment's cells, and those that are skipped and why."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from bocb_tune.backbones import adapted
 from bocb_tune.core.space import SearchSpace
-from bocb_tune.core.types import Cell, Phase
+from bocb_tune.core.types import Cell
 from bocb_tune.data import image_size, settings_of
-from bocb_tune.engine.policy import rung_budgets
 from bocb_tune.spec.model import ExperimentSpec
 from bocb_tune.training.recipes import recipe_settings
 
@@ -76,61 +75,3 @@ def _planned(spec: ExperimentSpec, cell: Cell) -> PlannedCell:
     if change := adapted(cell.backbone, image_size(spec.dataset.name, spec.dataset.options)):
         settings["backbone"] = change
     return PlannedCell(cell=cell, space=space, settings=settings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a grid takes, from arithmetic alone."""
-
-    cells: int
-    trials: Mapping[Phase, int]
-    """Trials of the whole grid by phase."""
-    rungs: tuple[int, ...]
-    """Budgets at which trials compete, in epochs."""
-    epochs_worst: int
-    """Epochs if nothing is ever stopped."""
-    epochs_expected: float
-    """Epochs if one in `reduction_factor` goes on at each rung; exempt trials run to the end."""
-    checkpoints: int
-    """Checkpoints left on disk: the best of each cell. While it runs, each running trial holds one more."""
-
-    @property
-    def total_trials(self) -> int:
-        return sum(self.trials.values())
-
-
-def cost(spec: ExperimentSpec, grid: Grid) -> Cost:
-    """Trials and epochs of the grid, at worst and as early stopping is expected to leave them."""
-    asha, epochs, cells = spec.search.asha, spec.budget.epochs, len(grid.cells)
-    rungs = rung_budgets(asha.grace, asha.reduction_factor, epochs) if asha else ()
-    trials = {phase: count * cells for phase, count in _trials_of_a_cell(spec).items()}
-    contested = trials[Phase.design] + trials[Phase.search]
-    share = competing_share(rungs, asha.reduction_factor if asha else 1, epochs)
-    expected = contested * (spec.search.audit + (1 - spec.search.audit) * share)
-    exempt = sum(trials.values()) - contested
-    return Cost(
-        cells=cells,
-        trials=trials,
-        rungs=rungs,
-        epochs_worst=(exempt + contested) * epochs,
-        epochs_expected=(exempt + expected) * epochs,
-        checkpoints=cells,
-    )
-
-
-def _trials_of_a_cell(spec: ExperimentSpec) -> dict[Phase, int]:
-    return {
-        Phase.default: 1,
-        Phase.design: spec.search.design,
-        Phase.search: spec.num_search,
-        Phase.repeat: spec.repeats.best + spec.repeats.default,
-    }
-
-
-def competing_share(rungs: tuple[int, ...], reduction_factor: int, epochs: int) -> float:
-    """Share of the full budget that a trial competing at the rungs spends on average.
-
-    One in `reduction_factor` of those that reach a rung goes on from it.
-    """
-    stages = zip((0, *rungs), (*rungs, epochs), strict=True)
-    return sum((end - start) / float(reduction_factor**k) for k, (start, end) in enumerate(stages)) / epochs

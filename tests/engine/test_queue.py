@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from bocb_tune.engine.policy import MAX_ATTEMPTS
-from bocb_tune.engine.worker import slots
-from bocb_tune.engine.worker.slots import Mailbox
+from bocb_tune.engine.worker import MAX_ATTEMPTS, queue
+from bocb_tune.engine.worker.queue import Mailbox
 
 Scenario = Callable[[Mailbox], Coroutine[Any, Any, None]]
 COMPLETED = {"kind": "completed"}
@@ -18,7 +17,7 @@ COMPLETED = {"kind": "completed"}
 
 @pytest.fixture(autouse=True)
 def _no_batching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "BATCH_S", 0.01)
+    monkeypatch.setattr(queue, "BATCH_S", 0.01)
 
 
 def play(scenario: Scenario) -> None:
@@ -49,7 +48,7 @@ async def serve(mailbox: Mailbox, trial: str = "a", seen: int = 0) -> None:
     assert await mailbox.next_trial() == order(trial, seen)
 
 
-def kinds(items: list[slots.Item]) -> list[Any]:
+def kinds(items: list[queue.Item]) -> list[Any]:
     return [item.get("kind") for item in items]
 
 
@@ -238,13 +237,13 @@ def test_a_group_that_cannot_be_had_fails_what_was_and_what_will_be_submitted() 
 @pytest.mark.parametrize(
     ("word", "is_urgent"),
     [({"kind": "measured", "competes": True}, True), ({"kind": "measured", "competes": False}, False)]
-    + [({"kind": kind}, True) for kind in slots.ENDS]
+    + [({"kind": kind}, True) for kind in queue.ENDS]
     + [({"kind": "restarted"}, False)],
 )
 def test_what_calls_for_a_decision_is_heard_at_once_and_the_rest_may_gather(
-    monkeypatch: pytest.MonkeyPatch, word: slots.Item, is_urgent: bool
+    monkeypatch: pytest.MonkeyPatch, word: queue.Item, is_urgent: bool
 ) -> None:
-    monkeypatch.setattr(slots, "BATCH_S", 30.0)
+    monkeypatch.setattr(queue, "BATCH_S", 30.0)
 
     async def scenario(mailbox: Mailbox) -> None:
         await mailbox.submit(order("a"))

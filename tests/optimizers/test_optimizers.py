@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from bocb_tune.analysis.names.families import optimizer_family
-from bocb_tune.core.space import load_space
 from bocb_tune.optimizers import OPTIMIZERS, build_optimizer, param_groups
 from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
-from bocb_tune.tasks.base import Ranks
+from bocb_tune.spec.space_file import load_space
+from bocb_tune.training.context import Ranks
 from bocb_tune.training.distributed import average
 
 LR = 1e-2

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from bocb_tune.cli import main as cli
 from bocb_tune.profiling import dry_run
+from bocb_tune.profiling.cost import cost
 from bocb_tune.profiling.dry_run import Rehearsal, largest_batch, state_share
 from bocb_tune.profiling.measure import Measured, measure, totals, train_images, warnings
-from bocb_tune.spec.grid import cost, plan_grid
+from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 from tests.support.cells import GRID
 

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from bocb_tune.backbones import build_backbone
+from bocb_tune.core.errors import Diverged
 from bocb_tune.data import load_dataset
 from bocb_tune.data.base import Dataset
 from bocb_tune.profiling.dry_run import rehearse
 from bocb_tune.spec.grid import PlannedCell, plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
-from bocb_tune.tasks.base import Diverged
 from bocb_tune.training.rng import seed_all
 from tests.support.datasets import make_cifar
 

@@ -1,0 +1,114 @@
+"""The files that say where the hyperparameters of an optimizer may lie: `search_spaces/*.yaml`, and a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from bocb_tune.core.names import unknown
+from bocb_tune.core.space import Dim, SearchSpace
+from bocb_tune.spec.shape import Shape, explain, shape_errors
+from bocb_tune.spec.source import Finding, Source, SpecError, parse_source, read_source
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Range(Shape):
+    """A closed range on a log scale."""
+
+    low: Positive
+    """Smallest value tried."""
+    high: Positive
+    """Largest value tried."""
+
+
+class ZeroRange(Range):
+    """A range with zero beside it."""
+
+    zero: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the draws that are exactly zero; 0 leaves zero out."""
+
+
+class Point(Shape):
+    """One setting of the tuned hyperparameters."""
+
+    lr: Positive
+    """Peak learning rate at the recipe's batch size."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Weight decay as the optimizer's own argument."""
+
+
+class SpaceFile(Shape):
+    """What a file in search_spaces/ says."""
+
+    lr: Range
+    weight_decay: ZeroRange
+    default: Point
+    fixed: dict[str, Any]
+    decay: str
+    source: Annotated[str, Field(min_length=1)]
+    note: str = ""
+
+    def findings(self) -> Iterator[Finding]:
+        """Ranges upside down, and defaults outside their range."""
+        for name, bounds, zero, default in self._dims():
+            if bounds.low >= bounds.high:
+                yield Finding((name,), f"upside down: low {bounds.low:g} is not below high {bounds.high:g}; swap them")
+                continue
+            dim = Dim(name=name, low=bounds.low, high=bounds.high, zero_mass=zero)
+            if not dim.contains(default):
+                yield Finding(("default", name), f"{default:g} lies outside {dim}; widen the range or move the default")
+
+    def _dims(self) -> Iterator[tuple[str, Range, float, float]]:
+        yield "lr", self.lr, 0.0, self.default.lr
+        yield "weight_decay", self.weight_decay, self.weight_decay.zero, self.default.weight_decay
+
+    def space(self, optimizer: str) -> SearchSpace:
+        """The space it describes; only for a file without findings."""
+        dims = {name: Dim(name=name, low=r.low, high=r.high, zero_mass=zero) for name, r, zero, _ in self._dims()}
+        plain = self.model_dump(include={"default", "fixed", "decay", "source", "note"})
+        return SearchSpace(optimizer=optimizer, lr=dims["lr"], weight_decay=dims["weight_decay"], **plain)
+
+
+@cache
+def available_spaces() -> tuple[str, ...]:
+    """Optimizers that have a search space, sorted."""
+    files = resources.files("bocb_tune.search_spaces").iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+@cache
+def space_file(optimizer: str) -> SpaceFile:
+    """The shipped file of an optimizer. Raises ValueError if there is none: no range is ever guessed."""
+    if optimizer not in available_spaces():
+        message = unknown("optimizer", optimizer, available_spaces())
+        raise ValueError(f"{message}; a search space goes in search_spaces/{optimizer}.yaml")
+    text = (resources.files("bocb_tune.search_spaces") / f"{optimizer}.yaml").read_text(encoding="utf-8")
+    return _checked(parse_source(text, f"search_spaces/{optimizer}.yaml"))
+
+
+def load_space(optimizer: str) -> SearchSpace:
+    """The shipped search space of an optimizer. Raises ValueError if there is none."""
+    return space_file(optimizer).space(optimizer)
+
+
+def read_space(path: Path | str) -> SearchSpace:
+    """A search space from a file in the format of search_spaces/*.yaml, named by its stem. Raises SpecError."""
+    return _checked(read_source(path)).space(Path(path).stem)
+
+
+def _checked(source: Source) -> SpaceFile:
+    errors = shape_errors(SpaceFile, source.value)
+    problems = [*source.problems, *(source.problem(error["loc"], explain(SpaceFile, error)) for error in errors)]
+    if problems:
+        raise SpecError(problems)
+    file = SpaceFile.model_validate(source.value)
+    problems = [source.problem(found.at, found.message) for found in file.findings()]
+    if problems:
+        raise SpecError(problems)
+    return file
