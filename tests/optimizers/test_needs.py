@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from bocb_tune.cli import main as cli
-from bocb_tune.core import space as spaces
 from bocb_tune.optimizers import OPTIMIZERS, OptimizerRow, build_optimizer
 from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.spec import space_file as spaces
 from bocb_tune.tasks import classification, get_task
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context
