@@ -56,6 +56,8 @@ class Divergence:
     """[points] g"""
     lean: Array
     """[points] w"""
+    delay: Array
+    """[points] s"""
     weight: Array
     """[points], summing to 1."""
 
@@ -73,6 +75,19 @@ class Divergence:
             self.log_steepness[picked],
             self.lean[picked],
         )
+
+    def by(self, u: Array, d: Array, share: Array) -> Array:
+        """Probability of having diverged by a share of the budget [trials], for settings as in `fit_divergence`."""
+        place, lean, delay = (each[:, None] for each in (self.place, self.lean, self.delay))
+        late = np.log(1 / np.clip(share, 1e-6, 1.0))
+        return np.asarray(
+            self.weight @ expit((u - place - lean * d - delay * late) * np.exp(self.log_steepness)[:, None])
+        )
+
+    def later(self, u: Array, d: Array, share: Array) -> Array:
+        """Probability that trials which had not diverged by a share of the budget would have by its end [trials]."""
+        by_then, by_end = self.by(u, d, share), self.by(u, d, np.ones_like(share))
+        return np.asarray(np.clip((by_end - by_then) / np.maximum(1 - by_then, 1e-9), 0, 1))
 
 
 def probability(u: Array, d: Array, place: Array, log_steepness: Array, lean: Array) -> Array:
@@ -154,4 +169,4 @@ def _posterior(
     score = float(-np.log(weight @ (1 / chance)).sum())
     keep = weight > 1e-7
     kept = weight[keep] / weight[keep].sum()
-    return Divergence(place=c[keep], log_steepness=g[keep], lean=w[keep], weight=kept), score
+    return Divergence(place=c[keep], log_steepness=g[keep], lean=w[keep], delay=s[keep], weight=kept), score

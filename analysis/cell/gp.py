@@ -115,16 +115,16 @@ class Likelihood:
 
     def __call__(self, log_theta: Array) -> tuple[float, Array]:
         """Value and gradient [10]."""
-        state = _Solved(self, log_theta)
+        state = Solved(self, log_theta)
         off = (log_theta - PRIOR_MEDIAN) / PRIOR_SD
         return state.value + 0.5 * float(off @ off), state.gradient() + off / PRIOR_SD
 
-    def solved(self, log_theta: Array) -> _Solved:
+    def solved(self, log_theta: Array) -> Solved:
         """Everything prediction needs at these hyper-parameters."""
-        return _Solved(self, log_theta)
+        return Solved(self, log_theta)
 
 
-class _Solved:
+class Solved:
     """The factorised covariance at given hyper-parameters. H = (C^-1 + G)^-1 for the prior covariance C of the 2n
     values and their precision G from the records."""
 
@@ -238,6 +238,11 @@ class _Solved:
         n = self.records.num_trials
         cross = to_trials.covariance(self.log_theta)
         return cross @ self.pull[:n], among.covariance(self.log_theta) - cross @ self.information[:n, :n] @ cross.T
+
+    def finals(self) -> tuple[Array, Array]:
+        """Posterior mean [trials] and covariance [trials, trials] of f + e_trial: each trial at the full budget."""
+        n = self.records.num_trials
+        return (self.h @ self._b)[:n], self.h[:n, :n]
 
     def without_trial(self) -> tuple[Array, Array]:
         """Mean and variance [trials] of each trial's last record, predicted from the other trials (all of its records

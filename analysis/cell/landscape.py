@@ -15,68 +15,27 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from bocb_tune.analysis.cell import gp
-from bocb_tune.analysis.cell.divergence import Divergence, fit_divergence
+from bocb_tune.analysis.cell.divergence import Divergence, fit_divergence, probability
+from bocb_tune.analysis.cell.noise import Residuals
+from bocb_tune.analysis.cell.outcomes import Outcomes
+from bocb_tune.analysis.cell.process import Process, Standardised
 from bocb_tune.analysis.cell.scale import Scale
+from bocb_tune.analysis.cell.stack import Stack, stack_models
 from bocb_tune.analysis.cell.surface import Box, Grid, argmax
-from bocb_tune.analysis.cell.surfaces import Drawn, Surfaces, coarse, leaning
+from bocb_tune.analysis.cell.surfaces import Drawn, Mixture, Steps, Surfaces, leaning, stepped
+from bocb_tune.analysis.cell.trees import left_out, tree_draws
+from bocb_tune.analysis.cell.trials import CellTrials, in_canonical_order
 from bocb_tune.analysis.cell.validation import Validation, validate
-from bocb_tune.analysis.core.arrays import Array, Flags, Index
+from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Reason
 
 MIN_TRIALS, MIN_COMPLETED, MIN_DISTINCT_LR, MIN_SPAN = 25, 5, 12, 0.6
-NUM_HYPER, DRAWS_EACH = 60, 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellTrials:
-    """What happened in one cell. Failed trials are left out; repeats are in."""
-
-    lr: Array
-    """[trials]"""
-    weight_decay: Array
-    """[trials], zero included."""
-    diverged: Flags
-    """[trials]"""
-    completed: Flags
-    """[trials]"""
-    audit: Flags
-    """[trials], exempt from stopping by a draw made before the trial began."""
-    share: Array
-    """[trials], share of the full budget at which the trial ended."""
-    record_trial: NDArray[np.intp]
-    """[records], ascending; budgets ascend within a trial."""
-    record_share: Array
-    """[records], share of the full budget, in (0, 1]."""
-    record_score: Array
-    """[records], in the objective's unit."""
-
-    @cached_property
-    def last(self) -> Array:
-        """Last recorded score [trials], NaN for a trial without records."""
-        found = np.full(len(self.lr), np.nan)
-        found[self.record_trial] = self.record_score
-        return found
-
-    @cached_property
-    def survived(self) -> Array:
-        """Share of the budget by which the trial had not diverged yet [trials]."""
-        last = np.zeros(len(self.lr))
-        last[self.record_trial] = self.record_share
-        return np.where(self.diverged, np.minimum(last, self.share), self.share)
-
-    @property
-    def counts(self) -> Counts:
-        stopped = ~self.completed & ~self.diverged
-        return Counts(
-            n_trials=len(self.lr),
-            n_completed=int(self.completed.sum()),
-            n_stopped=int(stopped.sum()),
-            n_diverged=int(self.diverged.sum()),
-        )
+NUM_DRAWS = 240
+FLAT_TILT = 1e-4
+"""Points by which the nodes of a flat surface differ, so that it is best anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,28 +60,46 @@ class Landscape:
     """sd of a trial's score near the best point: its seed and its last measurement."""
     validation: Validation
     counts: Counts
+    residuals: Residuals | None = None
+    """By how much trials differ from what is expected of them; None where a trial's noise is the same everywhere."""
+    top: float = np.inf
+    """No score is above it."""
 
     @classmethod
-    def of(cls, drawn: Drawn, noise: float, validation: Validation, counts: Counts) -> Landscape:
-        """From its draws; `noise` is the sd of a trial's value in the terms of `Scale.forward`."""
-        score, p = drawn.parts()
-        draws, grid = drawn.expected(score, p), Grid(box=drawn.box)
-        mean = draws.mean(axis=0)
+    def of(
+        cls,
+        surfaces: Surfaces,
+        grid: Grid,
+        *,
+        divergence: Array,
+        line: tuple[Array, Array, Array],
+        residuals: Residuals,
+        scale: Scale,
+        validation: Validation,
+        counts: Counts,
+    ) -> Landscape:
+        """From its draws; `line` holds those of the line of divergence: place, log steepness and lean."""
+        draws = surfaces.whole()
+        mean = draws.mean(axis=0, dtype=float)
         row, column = argmax(mean)
+        place, log_steepness, lean = line
+        best = grid.box.scaled(grid.u[[row]], grid.v[[column]])[0]
         cell = cls(
             grid=grid,
             mean=mean,
-            surfaces=drawn,
+            surfaces=surfaces,
             peaks=argmax(draws),
-            divergence=p.mean(axis=0),
-            divergence_lr=drawn.place + drawn.lean * float(leaning(grid)[column]),
-            log_steepness=drawn.log_steepness,
-            floor=drawn.scale.floor,
-            noise=drawn.scale.step(float(score[:, row, column].mean()), noise),
+            divergence=divergence,
+            divergence_lr=place + lean * float(leaning(grid)[column]),
+            log_steepness=log_steepness,
+            floor=scale.floor,
+            top=scale.top if scale.bounded else np.inf,
+            noise=residuals.sd(best),
+            residuals=residuals,
             validation=validation,
             counts=counts,
         )
-        object.__setattr__(cell, "draws", draws.astype(np.float32))  # at hand, so they need not be made anew
+        object.__setattr__(cell, "draws", draws)  # at hand, so they need not be made anew
         return cell
 
     @cached_property
@@ -163,17 +140,21 @@ def fit_landscape(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> 
         seed: of the draws; the same data and seed give the same landscape, whatever the order of the trials.
     """
     with threadpool_limits(limits=1):  # matrices this small are slower on several threads
-        return _fit(_in_canonical_order(trials), box, scale, seed)
+        return _fit(in_canonical_order(trials), box, scale, seed)
 
 
 def _fit(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Landscape | NoLandscape:
     if refused := _too_little(trials, box):
         return NoLandscape(reason=refused[0], detail=refused[1], counts=trials.counts)
-    data = _Standardised.of(trials, box, scale)
+    data = Standardised.of(trials, box, scale)
     if data.unit < 1e-9:
         return NoLandscape(reason=Reason.DEGENERATE_VARIANCE, detail="all scores are equal", counts=trials.counts)
-    fitted = gp.fit(data.records)
-    validation = _validate(trials, data, fitted, scale)
+    rng = np.random.default_rng(seed)
+    process = Process(data, gp.fit(data.records), box, scale)
+    line = _fit_line(trials, box)
+    outcomes = Outcomes.of(trials, process, line, box, scale)
+    stack = _weigh(outcomes, process, rng)
+    validation = _validate(stack, outcomes, trials, process)
     if validation.is_poor:
         return NoLandscape(
             reason=Reason.SURROGATE_POOR,
@@ -181,35 +162,88 @@ def _fit(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Landscape | N
             counts=trials.counts,
             validation=validation,
         )
-    rng = np.random.default_rng(seed)
-    process = data.centre + data.unit * _draw_process(fitted, box, rng)
-    place, log_steepness, lean = _fit_line(trials, box).draws(len(process), rng)
-    drawn = Drawn(
-        box=box,
-        scale=scale,
-        process=process.astype(np.float32),
-        place=place,
-        log_steepness=log_steepness,
-        lean=lean,
+    return _mixed(stack, outcomes, process, line, validation, trials, rng)
+
+
+def _weigh(outcomes: Outcomes, process: Process, rng: np.random.Generator) -> Stack:
+    """What each model says of trials whose end was seen, had it not seen them."""
+    final, value = np.flatnonzero(outcomes.is_known), outcomes.value
+    score, variance = process.predict(outcomes.x)
+    score[outcomes.fitted], variance[outcomes.fitted] = process.predicted()
+    p, floor = outcomes.p_diverging, outcomes.floor
+    smooth = score + p * (floor - score)
+    smooth_variance = (1 - p) * (variance + score**2) + p * floor**2 - smooth**2
+    stepwise, stepwise_variance = left_out(outcomes.x, value, rng)
+    others = len(value) - 1
+    flat = (value.sum() - value) / others
+    flat_variance = np.full(len(value), value.var() * (1 + 1 / others) + 1e-12)
+    return stack_models(
+        final,
+        value[final],
+        np.array([smooth, stepwise, flat])[:, final],
+        np.array([smooth_variance, stepwise_variance, flat_variance])[:, final],
     )
-    return Landscape.of(drawn, data.unit * _noise_sd(fitted), validation, trials.counts)
 
 
-def _in_canonical_order(trials: CellTrials) -> CellTrials:
-    """Trials sorted by what they are, so that their order of arrival changes nothing."""
-    order = np.lexsort((np.nan_to_num(trials.last, nan=-np.inf), trials.share, trials.weight_decay, trials.lr))
-    place = np.argsort(order)
-    records = np.argsort(place[trials.record_trial], kind="stable")
-    return CellTrials(
-        lr=trials.lr[order],
-        weight_decay=trials.weight_decay[order],
-        diverged=trials.diverged[order],
-        completed=trials.completed[order],
-        audit=trials.audit[order],
-        share=trials.share[order],
-        record_trial=place[trials.record_trial][records],
-        record_share=trials.record_share[records],
-        record_score=trials.record_score[records],
+def _validate(stack: Stack, outcomes: Outcomes, trials: CellTrials, process: Process) -> Validation:
+    """Last records of all trials: of those that came to their end by all models, of the others by the process."""
+    records, fitted = process.data.records, process.data.trial
+    last = np.searchsorted(records.trial, np.arange(records.num_trials), side="right") - 1
+    predicted, _ = process.predicted()
+    place = np.full(len(outcomes.value), -1)
+    place[stack.trial] = np.arange(len(stack.trial))
+    known = place[outcomes.fitted]
+    predicted = np.where(known >= 0, stack.mean[known], predicted)
+    return validate(
+        trials.last[fitted],
+        predicted,
+        np.where(known >= 0, stack.z[known], process.z),
+        rung=records.tau[last],
+        noise=float(np.sqrt(np.mean((stack.observed - stack.mean) ** 2))),
+        completed=trials.completed[fitted],
+        audit=trials.audit[fitted] & ~trials.completed.all(),
+        weights=stack.weights,
+        predicts=stack.predicts,
+    )
+
+
+def _mixed(
+    stack: Stack,
+    outcomes: Outcomes,
+    process: Process,
+    line: Divergence,
+    validation: Validation,
+    trials: CellTrials,
+    rng: np.random.Generator,
+) -> Landscape:
+    """Draws of each model of the stack by its weight."""
+    box, scale = process.box, process.scale
+    smooth, stepwise, flat = stack.shares(NUM_DRAWS)
+    place, log_steepness, lean = line.draws(NUM_DRAWS, rng)
+    nodes, shape = stepped(box).nodes()[0], stepped(box).shape
+    parts: list[Drawn | Steps] = []
+    if smooth:
+        of_line = (each[:smooth] for each in (place, log_steepness, lean))
+        parts.append(process.drawn(smooth, *of_line, rng))
+    if stepwise:
+        drawn = tree_draws(outcomes.x, outcomes.drawn(stepwise, rng), nodes, rng)
+        parts.append(Steps(box=box, values=drawn.reshape(-1, *shape).astype(np.float32)))
+    if flat:
+        levels = outcomes.levels(flat, rng)[:, None] + FLAT_TILT * rng.standard_normal((flat, len(nodes)))
+        parts.append(Steps(box=box, values=levels.reshape(-1, *shape).astype(np.float32)))
+    grid = Grid(box=box)
+    p = probability(grid.u[:, None], leaning(grid), *(e[:, None, None] for e in (place, log_steepness, lean)))
+    surfaces = Mixture(parts=tuple(parts))
+    row, column = grid.nearest(outcomes.x[stack.trial])
+    return Landscape.of(
+        surfaces,
+        grid,
+        divergence=p.mean(axis=0),
+        line=(place, log_steepness, lean),
+        residuals=outcomes.residuals(stack, surfaces.at(row, column).var(axis=0)),
+        scale=scale,
+        validation=validation,
+        counts=trials.counts,
     )
 
 
@@ -231,67 +265,8 @@ def _too_little(trials: CellTrials, box: Box) -> tuple[Reason, str] | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Standardised:
-    """The records as the process takes them: y = (forward(score) - centre) / unit."""
-
-    records: gp.Records
-    trial: NDArray[np.intp]
-    """[fitted trials], their place among all trials."""
-    centre: float
-    unit: float
-
-    @classmethod
-    def of(cls, trials: CellTrials, box: Box, scale: Scale) -> _Standardised:
-        """Trials that did not diverge and have a record."""
-        usable = ~trials.diverged[trials.record_trial] & np.isfinite(trials.record_score)
-        trial, index = np.unique(trials.record_trial[usable], return_inverse=True)
-        score, share = trials.record_score[usable], trials.record_share[usable]
-        value = scale.forward(score)
-        last = scale.forward(trials.last[trial])
-        centre, unit = float(np.median(last)), float(np.std(last))
-        decay = trials.weight_decay[trial]
-        zero = decay == 0
-        v = np.where(zero, box.zero_at, np.log10(np.where(zero, 1.0, decay)))
-        smallest = min(float(share.min()), 0.999)
-        records = gp.Records(
-            x=box.scaled(np.log10(trials.lr[trial]), v),
-            is_zero=zero.astype(float),
-            trial=index,
-            tau=np.log(1 / share) / np.log(1 / smallest),
-            y=(value - centre) / max(unit, 1e-12),
-            variance=scale.variance(score) / max(unit, 1e-12) ** 2,
-        )
-        return cls(records=records, trial=trial, centre=centre, unit=unit)
-
-
-def _validate(trials: CellTrials, data: _Standardised, fitted: gp.Fit, scale: Scale) -> Validation:
-    mean, variance = fitted.likelihood.solved(fitted.log_theta).without_trial()
-    records = data.records
-    last = np.searchsorted(records.trial, np.arange(records.num_trials), side="right") - 1
-    observed = records.y[last]
-    seen, predicted = (scale.backward(data.centre + data.unit * y) for y in (observed, mean))
-    noise = data.unit * _noise_sd(fitted)
-    return validate(
-        seen,
-        predicted,
-        (observed - mean) / np.sqrt(variance),
-        rung=records.tau[last],
-        noise=np.array([scale.step(float(score), noise) for score in predicted]),
-        completed=trials.completed[data.trial],
-        audit=trials.audit[data.trial],
-    )
-
-
-def _noise_sd(fitted: gp.Fit) -> float:
-    """sd of a trial's y: its seed and one measurement."""
-    return float(np.hypot(*np.exp(fitted.log_theta[[gp.NAMES.index("st"), gp.NAMES.index("se")]])))
-
-
 def _fit_line(trials: CellTrials, box: Box) -> Divergence:
-    zero = trials.weight_decay == 0
-    v = np.where(zero, box.zero_at, np.log10(np.where(zero, 1.0, trials.weight_decay)))
-    u = np.log10(trials.lr)
+    u, v = np.log10(trials.lr), box.log_decay(trials.weight_decay)
     d = np.clip(2 * box.scaled(u, v)[:, 1] - 1, -1, 1)
     return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, box.lr, _best_lr(trials))
 
@@ -300,16 +275,3 @@ def _best_lr(trials: CellTrials) -> float:
     """log10 lr of the best trial that reached the full budget."""
     score = np.where(trials.completed & np.isfinite(trials.last), trials.last, -np.inf)
     return float(np.log10(trials.lr[int(score.argmax())]))
-
-
-def _draw_process(fitted: gp.Fit, box: Box, rng: np.random.Generator) -> Array:
-    """Draws of f on the coarse grid [draws, lr, decay], in mirrored pairs so that their mean is that of the process."""
-    grid = coarse(box)
-    nodes, records = grid.nodes(), fitted.likelihood.records
-    among, to_trials = gp.Pairs(*nodes, *nodes), gp.Pairs(*nodes, records.x, records.is_zero)
-    draws = []
-    for log_theta in fitted.hyper_draws(NUM_HYPER, rng):
-        mean, covariance = fitted.likelihood.solved(log_theta).landscape(among, to_trials)
-        z = rng.standard_normal((DRAWS_EACH // 2, len(mean)))
-        draws.append(gp.draw_normal(mean, covariance, np.concatenate([z, -z])))
-    return np.concatenate(draws).reshape(-1, *grid.shape)

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from bocb_tune.analysis.cell.landscape import MIN_TRIALS, CellTrials, Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.cell.landscape import MIN_TRIALS, Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.cell.marginals import Marginals, marginals
 from bocb_tune.analysis.cell.metrics import METRICS, measure
+from bocb_tune.analysis.cell.noise import Residuals
 from bocb_tune.analysis.cell.scale import Scale
 from bocb_tune.analysis.cell.surface import Box, Grid
-from bocb_tune.analysis.cell.surfaces import Drawn
+from bocb_tune.analysis.cell.surfaces import Drawn, Mixture, Steps
+from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve, tuning_curve
 from bocb_tune.analysis.cell.validation import Validation
 from bocb_tune.analysis.core.arrays import Array, Index
@@ -51,7 +53,7 @@ class CellModel:
 
 
 KINDS = (
-    *(CellModel, CellTrials, Landscape, NoLandscape, Drawn, Grid, Box, Scale, Validation),
+    *(CellModel, CellTrials, Landscape, NoLandscape, Mixture, Drawn, Steps, Residuals, Grid, Box, Scale, Validation),
     *(Counts, Estimate, Reason, TuningCurve, Marginals),
 )
 """What a model is made of."""
@@ -150,7 +152,7 @@ def _numbered(trials: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame,
 
 def _box(table: TrialTable, optimizer: str) -> Box | None:
     dims = table.spaces.get(optimizer)
-    return None if dims is None else Box.of(dims["lr"], dims["weight_decay"])
+    return None if dims is None else Box.of(dims["lr"], dims.get("weight_decay"))
 
 
 def scale_of(table: TrialTable) -> Scale:

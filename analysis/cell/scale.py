@@ -9,8 +9,11 @@ from scipy.special import expit, logit
 
 from bocb_tune.analysis.core.arrays import Array
 
-SURE = 1e-6
-"""Shares of score nearer to 0 or 1 than this are taken as this."""
+MARGIN = 0.01
+"""Share of the range by which scores at its ends are moved inwards: a validation set seldom tells 99.5 from 100."""
+BLUR = 0.007
+"""Standard deviation of a score whose number of images is not known, as a share of the range: what keeps scores at the
+ends of the range, where logits part them by a lot, from being taken at their word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,27 +21,37 @@ class Scale:
     """How scores are turned into what the process models, and back."""
 
     bounded: bool
-    """Scores are points of 0..100 and modelled as logits; otherwise as they are."""
+    """Scores lie between the floor and `top` and are modelled as logits of their place there; otherwise as they are."""
     floor: float
-    """Score of a diverged trial."""
+    """Score of a diverged trial, and that of guessing."""
+    top: float = 100.0
     num_images: float = np.inf
     """Images a score is the share of: its binomial noise is known then."""
 
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """Low end and length of the range that is mapped to (0, 1)."""
+        low = min(self.floor, self.top - 1.0)
+        margin = MARGIN * (self.top - low)
+        return low - margin, self.top - low + 2 * margin
+
     def forward(self, score: Array) -> Array:
-        """Empirical logit (Cox & Snell, "Analysis of Binary Data", 1989, section 2.1.6)."""
+        """Logit of the place between floor and top."""
         if not self.bounded:
             return np.asarray(score, float)
-        share = np.clip(score / 100, 0, 1)
-        if np.isfinite(self.num_images):
-            share = (self.num_images * share + 0.5) / (self.num_images + 1)
-        return np.asarray(logit(np.clip(share, SURE, 1 - SURE)))
+        low, length = self._ends
+        inside = np.clip(np.asarray(score, float), min(self.floor, self.top - 1.0), self.top)
+        return np.asarray(logit((inside - low) / length))
 
     def variance(self, score: Array) -> Array:
-        """Known part of the noise of `forward(score)`."""
-        if not self.bounded or not np.isfinite(self.num_images):
+        """Known part of the noise of `forward(score)`: binomial where the number of images is known."""
+        if not self.bounded:
             return np.zeros_like(score)
-        share = expit(self.forward(score))
-        return 1 / (self.num_images * share * (1 - share))
+        low, length = self._ends
+        place = expit(self.forward(score))
+        share = np.clip((low + length * place) / self.top, 0.5 / 1e4, 1 - 0.5 / 1e4)
+        sd = self.top * np.sqrt(share * (1 - share) / self.num_images)
+        return np.asarray((np.maximum(sd, BLUR * length) / (length * place * (1 - place))) ** 2)
 
     def step(self, score: float, sd: float) -> float:
         """Change of the score for one sd of noise of its value, the known part included."""
@@ -48,9 +61,18 @@ class Scale:
         return float((self.backward(value + reach) - self.backward(value - reach))[0] / 2)
 
     def backward(self, value: Array) -> Array:
+        """Score of a value."""
         if not self.bounded:
             return value
-        share = expit(value)
-        if np.isfinite(self.num_images):
-            share = np.clip((share * (self.num_images + 1) - 0.5) / self.num_images, 0, 1)
-        return 100 * share
+        low, length = self._ends
+        return np.asarray(np.clip(low + length * expit(value), min(self.floor, self.top), self.top))
+
+    def expected(self, value: Array, sd: float) -> Array:
+        """Mean score over normal noise of the value, by Gauss-Hermite quadrature."""
+        if not self.bounded or sd == 0:
+            return self.backward(value)
+        return np.asarray(sum(w * self.backward(value + sd * x) for x, w in zip(_POINTS, _WEIGHTS, strict=True)))
+
+
+_POINTS, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()

@@ -25,6 +25,8 @@ EDGE_SHARE, EDGE_PROBABILITY, LIKELY_EDGE = 0.05, 0.25, 0.5
 """A best point within this share of the range of an end, in this share of the draws, may lie at the edge; in the last
 share of the draws at one and the same edge, it does."""
 WINDOW_DECADES = 3.0
+NOISE_SDS = 2.0
+"""Standard deviations of a trial's score that a tolerance must have, or what is near the best cannot be told."""
 MIN_NODES, MAX_INDEFINITE = 12, 0.25
 MIN_DIVERGED, MIN_NOT_DIVERGED = 3, 10
 ROUND_BELOW = 1.5
@@ -232,9 +234,14 @@ def _nearest(draws: Array) -> tuple[float, float]:
 
 
 def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str) -> Estimate:
-    """The interval always holds the point: where the functional of the mean lies outside the draws', it is widened."""
-    value = float(function(cell.mean))
-    lo, hi = drawn.ends(function(cell.draws))
+    """Halfway between the functional of the mean surface and its mean over the draws, the interval moved with it.
+
+    Draws are rougher than the truth and their mean is smoother, so that what depends on roughness (a maximum, a width)
+    is off in opposite directions (compared on real landscapes in docs/LOG.md).
+    """
+    of_mean, draws = float(function(cell.mean)), function(cell.draws)
+    shift = (of_mean - float(draws.mean())) / 2
+    value, (lo, hi) = float(draws.mean()) + shift, drawn.ends(draws + shift)
     return _known(cell, value, (min(lo, value), max(hi, value)), unit)
 
 
@@ -245,22 +252,20 @@ def _lr_slice(cell: Landscape) -> Callable[[Array], Array]:
 
 
 def _below_noise(cell: Landscape, epsilon: float) -> bool:
-    return bool(epsilon < 2 * cell.noise / np.sqrt(3))
+    return bool(epsilon < NOISE_SDS * cell.noise)
 
 
 def _decades(cell: Landscape, line: Callable[[Array], Array], axis: Array, epsilon: float) -> Estimate:
     if _below_noise(cell, epsilon):
         return replace(_refused(cell, Reason.EPS_BELOW_NOISE), unit="decades")
-    value, at_edge, stretches = surface.usable_decades(line(cell.mean), axis, epsilon)
+    _, at_edge, stretches = surface.usable_decades(line(cell.mean), axis, epsilon)
     found = _functional(cell, lambda e: surface.usable_decades(line(e), axis, epsilon)[0], "decades")
     parts = [METHOD]
     if at_edge:
         parts.append("at least: the stretch reaches the edge of the search space")
     if stretches > 1:
         parts.append(f"{int(stretches) - 1} more stretch(es) not counted")
-    return replace(
-        found, value=float(value), method="; ".join(parts), reason=Reason.OPTIMUM_AT_EDGE if at_edge else None
-    )
+    return replace(found, method="; ".join(parts), reason=Reason.OPTIMUM_AT_EDGE if at_edge else None)
 
 
 def edge_of(cell: Landscape) -> str | None:

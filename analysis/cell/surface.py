@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.core.space import Dim
 
 
@@ -23,23 +23,39 @@ class Box:
     """Where the trials of a cell could lie, in log10 units."""
 
     lr: tuple[float, float]
-    weight_decay: tuple[float, float]
+    weight_decay: tuple[float, float] | None
+    """None where weight decay was not varied: the landscape is a line over the learning rate then."""
     zero_mass: float = 0.0
     """Share of draws with weight decay 0."""
 
     @classmethod
-    def of(cls, lr: Dim, weight_decay: Dim) -> Box:
-        bounds = [(float(np.log10(dim.low)), float(np.log10(dim.high))) for dim in (lr, weight_decay)]
-        return cls(lr=bounds[0], weight_decay=bounds[1], zero_mass=weight_decay.zero_mass)
+    def of(cls, lr: Dim, weight_decay: Dim | None) -> Box:
+        """The box of two dimensions of a search space, or of one."""
+        along = _log_ends(lr)
+        if weight_decay is None:
+            return cls(lr=along, weight_decay=None)
+        return cls(lr=along, weight_decay=_log_ends(weight_decay), zero_mass=weight_decay.zero_mass)
+
+    @property
+    def decay_ends(self) -> tuple[float, float]:
+        """Ends of the axis of weight decay; of no meaning where it was not varied."""
+        return self.weight_decay or (-0.5, 0.5)
 
     @property
     def zero_at(self) -> float:
         """Place of weight decay 0 on the log axis: one decade below the box."""
-        return self.weight_decay[0] - 1
+        return self.decay_ends[0] - 1
+
+    def log_decay(self, weight_decay: Array) -> Array:
+        """Place of weight decays on the log axis, 0 at its place below the box."""
+        if self.weight_decay is None:
+            return np.zeros(len(weight_decay))
+        zero = weight_decay == 0
+        return np.where(zero, self.zero_at, np.log10(np.where(zero, 1.0, weight_decay)))
 
     def scaled(self, u: Array, v: Array) -> Array:
         """[points, 2], the box being [0, 1] twice."""
-        pairs = ((u, self.lr), (v, self.weight_decay))
+        pairs = ((u, self.lr), (v, self.decay_ends))
         return np.column_stack([(values - low) / (high - low) for values, (low, high) in pairs])
 
 
@@ -52,6 +68,10 @@ class Grid:
     num_decay: int = 51
     """Positive weight decays; one entry more where 0 is a choice."""
 
+    def __post_init__(self) -> None:
+        if self.box.weight_decay is None:
+            object.__setattr__(self, "num_decay", 1)
+
     @cached_property
     def u(self) -> Array:
         """[lr]"""
@@ -60,7 +80,7 @@ class Grid:
     @cached_property
     def v(self) -> Array:
         """[decay], weight decay 0 at its place below the box."""
-        inside = np.linspace(*self.box.weight_decay, self.num_decay)
+        inside = np.linspace(*self.box.decay_ends, self.num_decay) if self.num_decay > 1 else np.zeros(1)
         return np.append(inside, self.box.zero_at) if self.has_zero else inside
 
     @property
@@ -82,6 +102,12 @@ class Grid:
         """pi over the nodes [lr, decay], summing to 1."""
         return np.outer(_trapezoid(self.num_lr), self.decay_weights)
 
+    def nearest(self, x: Array) -> tuple[Index, Index]:
+        """Index of the node nearest to each setting scaled to the box [settings, 2], along lr and along decay."""
+        row = np.rint(np.clip(x[:, 0], 0, 1) * (self.num_lr - 1)).astype(int)
+        column = np.rint(np.clip(x[:, 1], 0, 1) * (self.num_decay - 1)).astype(int)
+        return row, np.where((x[:, 1] < 0) & self.has_zero, self.num_decay, column)
+
     def nodes(self) -> tuple[Array, Array]:
         """Scaled coordinates [nodes, 2] and whether weight decay is zero [nodes], in the order of a raveled surface."""
         u, v = (axis.ravel() for axis in np.meshgrid(self.u, self.v, indexing="ij"))
@@ -89,6 +115,10 @@ class Grid:
         if self.has_zero:
             is_zero[:, -1] = 1
         return self.box.scaled(u, v), is_zero.ravel()
+
+
+def _log_ends(dim: Dim) -> tuple[float, float]:
+    return float(np.log10(dim.low)), float(np.log10(dim.high))
 
 
 def _trapezoid(count: int) -> Array:

@@ -17,6 +17,8 @@ from bocb_tune.analysis.core.arrays import Array, Index
 
 COARSE_LR, COARSE_DECAY = 17, 11
 """Nodes at which the process is drawn; cubic splines take the draws to the full grid."""
+STEPS_LR, STEPS_DECAY = 41, 26
+"""Nodes at which trees are read off: every other one of the full grid, straight lines between them."""
 
 
 class Surfaces(Protocol):
@@ -44,6 +46,38 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """Draws known at fewer nodes, straight lines between them."""
+
+    box: Box
+    values: Array
+    """[draws, few lr, few decay]"""
+
+    def whole(self) -> Array:
+        along_lr, along_decay = _lines(self.box)
+        return np.asarray(along_lr @ (self.values @ along_decay.T), np.float32)
+
+    def at(self, row: Index, column: Index) -> Array:
+        along_lr, along_decay = _lines(self.box)
+        return np.asarray(
+            np.einsum("...i,dij,...j->d...", along_lr[row], self.values, along_decay[column], optimize=True)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """Draws of several models, one model's after the other's."""
+
+    parts: tuple[Drawn | Steps, ...]
+
+    def whole(self) -> Array:
+        return np.concatenate([part.whole() for part in self.parts])
+
+    def at(self, row: Index, column: Index) -> Array:
+        return np.concatenate([part.at(row, column) for part in self.parts])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """What surfaces are drawn from: a twentieth of their size, and the same surfaces whenever they are asked for."""
 
@@ -51,6 +85,8 @@ class Drawn:
     scale: Scale
     process: Array
     """Draws of the process on the coarse grid [draws, lr, decay], in the terms of `Scale.forward`."""
+    noise: float
+    """sd of a trial about the process, in the same terms: the expected score is a mean over it."""
     place: Array
     """Draws of the line of divergence: its place [draws] (see `divergence.py`)."""
     log_steepness: Array
@@ -69,15 +105,15 @@ class Drawn:
         weights = np.einsum("ni,nj->nij", along_lr[rows], along_decay[columns])
         values = self.process.reshape(len(self.process), -1) @ weights.reshape(len(nodes), -1).T
         p = self._diverging(grid.u[rows], leaning(grid)[columns])
-        expected: Array = self.expected(self.scale.backward(values), p)
+        expected: Array = self.expected(self.scale.expected(values, self.noise), p)
         return expected[:, back].reshape(len(expected), *np.shape(row))
 
     def parts(self) -> tuple[Array, Array]:
-        """Score of a run that does not diverge, and probability of diverging, each [draws, lr, decay]."""
+        """Expected score of a run that does not diverge, and probability of diverging, each [draws, lr, decay]."""
         grid = Grid(box=self.box)
         along_lr, along_decay = _splines(self.box)
         values = along_lr @ (self.process @ along_decay.T)
-        return self.scale.backward(values), self._diverging(grid.u[:, None], leaning(grid))
+        return self.scale.expected(values, self.noise), self._diverging(grid.u[:, None], leaning(grid))
 
     def expected(self, score: Array, p: Array) -> Array:
         """e of such parts."""
@@ -100,10 +136,28 @@ def leaning(grid: Grid) -> Array:
     return np.asarray(np.clip(2 * grid.box.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1, -1, 1))
 
 
+def stepped(box: Box) -> Grid:
+    """The grid on which trees are read off."""
+    return Grid(box=box, num_lr=STEPS_LR, num_decay=STEPS_DECAY)
+
+
 @lru_cache
 def _splines(box: Box) -> tuple[Array, Array]:
     """Cubic splines from the coarse to the full grid, weight decay 0 apart: [lr, coarse lr], [decay, coarse decay]."""
-    few, grid = coarse(box), Grid(box=box)
-    along_lr = make_interp_spline(few.u, np.eye(COARSE_LR))(grid.u)
-    inside = make_interp_spline(few.v[:COARSE_DECAY], np.eye(COARSE_DECAY))(grid.v[: grid.num_decay])
+    return _between(coarse(box), 3)
+
+
+@lru_cache
+def _lines(box: Box) -> tuple[Array, Array]:
+    """Straight lines from the grid of the trees to the full one, as `_splines`."""
+    few = stepped(box)
+    return tuple(each.astype(np.float32) for each in _between(few, 1))  # type: ignore[return-value]
+
+
+def _between(few: Grid, degree: int) -> tuple[Array, Array]:
+    grid = Grid(box=few.box)
+    along_lr = make_interp_spline(few.u, np.eye(few.num_lr), k=degree)(grid.u)
+    if grid.num_decay == 1:
+        return along_lr, np.ones((1, 1))
+    inside = make_interp_spline(few.v[: few.num_decay], np.eye(few.num_decay), k=degree)(grid.v[: grid.num_decay])
     return along_lr, block_diag(inside, np.ones((1, 1))) if grid.has_zero else inside

@@ -23,7 +23,7 @@ from scipy.special import gammaln, ndtr
 from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.core import bootstrap as drawn
-from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -36,6 +36,8 @@ NUM_ATOMS, NUM_NEAR = 256, 121
 """Values a surface is reduced to, and steps of the noisy score around the best value."""
 REACH = 6.0
 """Standard deviations of noise around the best value that are resolved."""
+NUM_STEPS = 400
+"""Steps of the distribution of a noisy score."""
 NO_CHANCE = 1e-12
 """Intervals of the noisy score less probable than this count for nothing: within them only rounding is left."""
 
@@ -137,10 +139,59 @@ EMPHASES: dict[str, Callable[[int], Array]] = {
 
 
 def tuning_curve(cell: Landscape) -> TuningCurve:
-    """C4(c) of one cell; the noise of selection is that of one run."""
-    surfaces = np.concatenate([cell.mean[None].astype(cell.draws.dtype), cell.draws])
-    deployed, validation = random_search(surfaces, cell.grid, cell.noise)
-    return TuningCurve(deployed=deployed, validation=validation, box=cell.grid.box, counts=cell.counts)
+    """C4(c) of one cell; a setting is selected by the score of one trial, with the noise of trials nearby."""
+    if cell.residuals is None:
+        surfaces = np.concatenate([cell.mean[None].astype(cell.draws.dtype), cell.draws])
+        deployed, validation = random_search(surfaces, cell.grid, cell.noise)
+        return TuningCurve(deployed=deployed, validation=validation, box=cell.grid.box, counts=cell.counts)
+    grid = cell.grid
+    rows, columns = (chosen.ravel() for chosen in np.meshgrid(*_thinned(grid), indexing="ij"))
+    mass = grid.weights[rows, columns]
+    x = grid.box.scaled(grid.u[rows], grid.v[columns])
+    own = cell.residuals.near(x)
+    rng = np.random.default_rng(len(cell.draws))
+    picked = rng.integers(own.shape[1], size=(len(cell.draws), own.shape[1]))
+    surfaces = np.concatenate([cell.mean[None], cell.draws])[:, rows, columns].astype(float)
+    found = [
+        _noisy_search(true, np.clip(true[:, None] + own[:, each], cell.floor, cell.top), mass / mass.sum())
+        for true, each in zip(surfaces, [np.arange(own.shape[1]), *picked], strict=True)
+    ]
+    deployed, reported = (np.array(each) for each in zip(*found, strict=True))
+    deployed[0] = deployed[1:].mean(axis=0)
+    # Draws carry the noise of single trials already, which a reported score would have twice.
+    reported[1:] += reported[0] - reported[1:].mean(axis=0)
+    return TuningCurve(
+        deployed=deployed, validation=np.clip(reported, None, cell.top), box=grid.box, counts=cell.counts
+    )
+
+
+def _thinned(grid: Grid) -> tuple[Index, Index]:
+    """Every other node along each axis, and weight decay 0."""
+    decay = np.arange(0, grid.num_decay, 2)
+    return np.arange(0, grid.num_lr, 2), np.append(decay, grid.num_decay) if grid.has_zero else decay
+
+
+def _noisy_search(true: Array, noisy: Array, mass: Array, longest: int = LONGEST) -> tuple[Array, Array]:
+    """Expected deployed and reported score of the best of n random trials, each [longest].
+
+    Args:
+        true: expected score of each setting [settings].
+        noisy: scores a trial there may have, each as probable [settings, outcomes].
+        mass: probability of each setting [settings].
+    """
+    outcomes = noisy.shape[1]
+    order = np.argsort(noisy, axis=None)
+    chance = np.repeat(mass / outcomes, outcomes)[order]
+    pairs = np.stack([np.repeat(true, outcomes)[order], noisy.ravel()[order]])
+    below = np.cumsum(chance)
+    # Steps of the distribution, finer towards the top, where the best of many lies.
+    starts = np.unique(np.searchsorted(below, 1 - np.linspace(1, 0, NUM_STEPS, endpoint=False) ** 3))
+    starts = np.unique(np.append(0, starts[starts < len(below)]))
+    held = np.add.reduceat(chance, starts)
+    values = np.add.reduceat(pairs * chance, starts, axis=1) / np.maximum(held, 1e-300)
+    powers = np.cumsum(held)[None] ** np.arange(1, longest + 1)[:, None]
+    deployed, reported = values @ np.diff(powers, prepend=0.0, axis=1).T
+    return deployed, reported
 
 
 def random_search(surfaces: Array, grid: Grid, noise: float, longest: int = LONGEST) -> tuple[Array, Array]:

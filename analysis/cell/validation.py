@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 from bocb_tune.analysis.core.arrays import Array, Flags
 
 Z90 = 1.6448536269514722
-MOST_ERROR, LEAST_COVERAGE, MOST_AUDIT_Z = 0.5, 0.70, 3.0
-"""Error in spreads of the scores, share within the 90 % interval, and audit beyond which a model is refused."""
+LEAST_COVERAGE, MOST_BIAS_Z, MOST_AUDIT_Z = 0.70, 4.0, 3.0
+"""Share within the 90 % interval, bias and audit in standard errors beyond which a model is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +37,19 @@ class Validation:
     audit_z: float
     """Mean standardised residual of these times the root of their number; NaN without any."""
 
+    bias_z: float = 0.0
+    """Mean standardised residual times the root of the number of trials."""
+    predicts: bool = True
+    """Whether predictions that differ by setting are better than one value for all."""
+    smooth: float = 1.0
+    """Weight of the smooth model; the rest is that of trees and of the flat line."""
+    stepwise: float = 0.0
+    """Weight of the trees."""
+
     @property
     def is_poor(self) -> bool:
-        far_off = self.rmse > MOST_ERROR * self.spread and self.rmse > 2 * self.noise
-        return far_off or self.coverage90 < LEAST_COVERAGE or abs(self.audit_z) > MOST_AUDIT_Z
+        biased = abs(self.bias_z) > MOST_BIAS_Z or abs(self.audit_z) > MOST_AUDIT_Z
+        return self.coverage90 < LEAST_COVERAGE or biased
 
     def __str__(self) -> str:
         return (
@@ -50,7 +59,16 @@ class Validation:
 
 
 def validate(
-    observed: Array, predicted: Array, z: Array, *, rung: Array, noise: Array, completed: Flags, audit: Flags
+    observed: Array,
+    predicted: Array,
+    z: Array,
+    *,
+    rung: Array,
+    noise: float,
+    completed: Flags,
+    audit: Flags,
+    weights: Array,
+    predicts: bool,
 ) -> Validation:
     """Sum up what leaving out each trial gave.
 
@@ -59,9 +77,11 @@ def validate(
         predicted: what the other trials predict [trials].
         z: residual in units of its predicted sd [trials].
         rung: what last scores are compared within [trials].
-        noise: sd of the model's own noise at each prediction [trials].
+        noise: sd of a trial about what is expected of it.
         completed: trials that reached the full budget [trials].
         audit: trials exempt from stopping [trials].
+        weights: of the models [3].
+        predicts: whether settings were shown to matter.
     """
     seen = audit & completed
     differ = np.ptp(observed[completed]) > 0
@@ -69,12 +89,16 @@ def validate(
         rmse=float(np.sqrt(np.mean((observed - predicted) ** 2))),
         bias=float(np.mean(observed - predicted)),
         spread=_spread_within(observed, rung),
-        noise=float(np.median(noise)),
+        noise=noise,
         standardised_sd=float(np.std(z)),
         coverage90=float(np.mean(np.abs(z) <= Z90)),
         rank_correlation=float(spearmanr(predicted[completed], observed[completed]).statistic) if differ else np.nan,
         num_audit=int(seen.sum()),
         audit_z=float(z[seen].mean() * np.sqrt(seen.sum())) if seen.any() else float("nan"),
+        bias_z=float(z.mean() * np.sqrt(len(z))),
+        predicts=predicts,
+        smooth=float(weights[0]),
+        stepwise=float(weights[1]),
     )
 
 

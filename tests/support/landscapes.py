@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from bocb_tune.analysis.cell.landscape import CellTrials, Landscape
+from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.surface import Box, Grid, argmax
 from bocb_tune.analysis.cell.surfaces import Known
+from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.cell.validation import Validation
 from bocb_tune.analysis.core.estimate import Counts
 

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bocb_tune.analysis.cell.landscape import CellTrials, Landscape, fit_landscape
+from bocb_tune.analysis.cell.landscape import Landscape, fit_landscape
 from bocb_tune.analysis.cell.metrics import METRICS, measure
 from bocb_tune.analysis.cell.scale import Scale
 from bocb_tune.analysis.cell.surface import Box
+from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.collect import find

@@ -10,9 +10,10 @@ import pytest
 
 from bocb_tune.analysis.cell import sensitivity, surface
 from bocb_tune.analysis.cell.divergence import fit_divergence
-from bocb_tune.analysis.cell.landscape import CellTrials, Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.cell.scale import Scale
 from bocb_tune.analysis.cell.surface import Grid
+from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.core.estimate import Reason
 from tests.support.landscapes import BOWL, BOX, HARD, RIDGE, Planted, simulate
 

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bocb_tune.analysis.cell.landscape import CellTrials, NoLandscape
+from bocb_tune.analysis.cell.landscape import NoLandscape
 from bocb_tune.analysis.cell.metrics import METRICS
 from bocb_tune.analysis.cell.modelling import model_cells
+from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.findings.metrics_file import to_json
