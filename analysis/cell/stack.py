@@ -16,7 +16,7 @@ from bocb_tune.analysis.core.arrays import Array
 
 MODELS = ("smooth", "stepwise", "flat")
 
-PRIOR = np.array([6.0, 10.0, 1.0])
+PRIOR = np.array([6.0, 10.0, 0.25])
 """Trials that each model is taken to have predicted before any."""
 DEGREES = 5.0
 """Of freedom of the predictive law, so that one collapsed seed does not decide between models."""

