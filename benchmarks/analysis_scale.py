@@ -38,13 +38,14 @@ from bocb_tune.analysis.cell.crosschecks import EVALUATORS, optuna_importance
 from bocb_tune.analysis.cell.modelling import model_cells
 from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.sources.load import load
+from bocb_tune.core.errors import Diverged
 from bocb_tune.core.journal import end_event, header, measure_event, start_event
-from bocb_tune.core.space import load_space
 from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialSpec, derive_seed
 from bocb_tune.engine.run import provenance
+from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks import get_task
-from bocb_tune.tasks.base import Context, Diverged, Ranks
 from bocb_tune.tasks.synthetic import OPTIMA, SHAPES
+from bocb_tune.training.context import Context, Ranks
 
 EPOCHS, RUNGS, TRIALS, KEEP = 200, (3, 9, 27, 81), 64, 1 / 3
 SOME = 8

@@ -36,10 +36,11 @@ from bocb_tune.augment import image_transform
 from bocb_tune.data.arrays import Arrays, Rows
 from bocb_tune.data.cifar import VARIANTS
 from bocb_tune.data.files import load_files
-from bocb_tune.data.layout import Source, scan
+from bocb_tune.data.layout import scan
 from bocb_tune.data.pack import pack
-from bocb_tune.tasks.base import Context, Ranks
+from bocb_tune.data.parts import Source
 from bocb_tune.tasks.classification import Pictures
+from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.recipes import RECIPES
 from bocb_tune.training.schedule import epoch_order, epoch_plan
 

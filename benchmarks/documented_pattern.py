@@ -27,7 +27,7 @@ def train(config: dict[str, Any]) -> None:
     import torch
 
     from bocb_tune.tasks import get_task
-    from bocb_tune.tasks.base import Context, Ranks
+    from bocb_tune.training.context import Context, Ranks
 
     torch.set_num_threads(1)
     context = ray.train.get_context()

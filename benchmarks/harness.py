@@ -22,7 +22,7 @@ from bocb_tune.engine.cluster import Resources
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.run import RunPlan, Watcher, run
 from bocb_tune.spec.model import ExperimentSpec, load_spec
-from bocb_tune.tasks.base import Ranks
+from bocb_tune.training.context import Ranks
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process started here; Ray does the same for workers of one CPU
 

@@ -2,8 +2,8 @@
 
 Both sides train the same trials: timm's `test_vit` on digits at 32x32 in batches of 16, 74 steps and one validation
 an epoch, one thread a rank, with one worker and with two (DDP over gloo). The engine runs them in a warm worker group
-as always: the loop of `bocb_tune.training.loop`, a checkpoint and a measurement sent to the driver each epoch,
-journals, the next trial from the searcher. The bare side is the loop one would write by hand around the same model, optimizer and
+as always: the loop of `bocb_tune.training.loop`, a checkpoint and a measurement sent to the driver each epoch, journals, the
+next trial from the searcher. The bare side is the loop one would write by hand around the same model, optimizer and
 batches: no Ray, no checkpoints, no watch over the loss. That the mathematics is the same is checked: both sides must
 reach the same score.
 
@@ -40,8 +40,8 @@ from bocb_tune.analysis.core.intervals import mean_interval
 from bocb_tune.core.types import TrialRecord, TrialSpec, derive_seed
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.run import Watcher
-from bocb_tune.tasks.base import Context, Ranks
 from bocb_tune.tasks.classification import build_training
+from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.schedule import epoch_order, epoch_plan, lr_factor
 
 STEPS_PER_EPOCH = 1197 // 16

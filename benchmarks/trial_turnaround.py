@@ -25,7 +25,7 @@ from machine import show, spread
 
 from bocb_tune.core.types import Phase, TrialSpec, TrialStatus
 from bocb_tune.tasks import get_task
-from bocb_tune.tasks.base import Context, Ranks
+from bocb_tune.training.context import Context, Ranks
 
 EPOCHS = 3
 EXPERIMENT = """

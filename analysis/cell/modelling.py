@@ -25,7 +25,7 @@ from bocb_tune.analysis.core.cache import Cache, code, fingerprint
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.parallel import spread
 from bocb_tune.analysis.sources.table import CELL, TrialTable
-from bocb_tune.core.types import TrialStatus
+from bocb_tune.core.types import Direction, TrialStatus
 
 Key = tuple[str, str]
 """(backbone, optimizer)"""
@@ -149,16 +149,23 @@ def _numbered(trials: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame,
 
 
 def _box(table: TrialTable, optimizer: str) -> Box | None:
-    dims = table.spaces.get(optimizer)
-    return None if dims is None else Box.of(dims["lr"], dims["weight_decay"])
+    """None where the range is not known, or has no weight decay."""
+    dims = table.spaces.get(optimizer, {})
+    return Box.of(dims["lr"], dims["weight_decay"]) if "weight_decay" in dims else None
 
 
 def scale_of(table: TrialTable) -> Scale:
-    """Points of 0..100 are modelled as logits; a floor that is not known is the lowest score seen."""
-    floor = table.objective.floor
-    if math.isnan(floor):
-        floor = float(table.trials["score"].min())
-    return Scale(bounded=table.objective.unit == "points", floor=floor, num_images=table.num_images)
+    """Points of 0..100 are modelled as logits, positive losses as logarithms; a floor that is not known is the lowest
+    score seen."""
+    objective, scores = table.objective, table.trials["score"]
+    floor = float(scores.min()) if math.isnan(objective.floor) else objective.floor
+    is_loss = objective.direction is Direction.min and not objective.is_bounded and objective.origin == 0
+    return Scale(
+        bounded=objective.is_bounded,
+        floor=floor,
+        num_images=table.num_images,
+        is_log=is_loss and max(float(scores.max()), floor) < 0,
+    )
 
 
 def cell_trials(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> CellTrials:

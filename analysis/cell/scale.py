@@ -18,14 +18,18 @@ class Scale:
     """How scores are turned into what the process models, and back."""
 
     bounded: bool
-    """Scores are points of 0..100 and modelled as logits; otherwise as they are."""
+    """Scores are points of 0..100 and modelled as logits; otherwise as they are, or as below."""
     floor: float
     """Score of a diverged trial."""
     num_images: float = np.inf
     """Images a score is the share of: its binomial noise is known then."""
+    is_log: bool = False
+    """Scores are minus a positive loss and modelled as minus its logarithm: losses differ by factors."""
 
     def forward(self, score: Array) -> Array:
         """Empirical logit (Cox & Snell, "Analysis of Binary Data", 1989, section 2.1.6)."""
+        if self.is_log:
+            return np.asarray(-np.log(np.maximum(-np.asarray(score, float), SURE)))
         if not self.bounded:
             return np.asarray(score, float)
         share = np.clip(score / 100, 0, 1)
@@ -48,6 +52,8 @@ class Scale:
         return float((self.backward(value + reach) - self.backward(value - reach))[0] / 2)
 
     def backward(self, value: Array) -> Array:
+        if self.is_log:
+            return -np.exp(-value)
         if not self.bounded:
             return value
         share = expit(value)

@@ -70,7 +70,7 @@ def _names(kind: type) -> tuple[str, ...] | None:
 @cache
 def code() -> str:
     """Names the release that results were made by: any change of the analysis makes them anew."""
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parent
     sources = [path.read_bytes() for path in sorted(folder.rglob("*.py"))]
     return fingerprint(sources, [importlib.metadata.version(name) for name in PACKAGES])
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from bocb_tune.backbones import BACKBONES, FULL, SMALL
-from bocb_tune.core.space import load_space
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks import TASKS, get_task
 from bocb_tune.training.recipes import DEFAULTS, DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES, Recipe
 

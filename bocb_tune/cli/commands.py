@@ -15,8 +15,9 @@ from bocb_tune.spec.environment import LOCAL, REMOTE, backbones, data, missing_g
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 
 if TYPE_CHECKING:
+    from bocb_tune.profiling.cost import Cost
     from bocb_tune.profiling.measure import Measured, Totals
-    from bocb_tune.spec.grid import Cost, Grid
+    from bocb_tune.spec.grid import Grid
 
 LOG_FILE = "ray.log"
 KILLED = (
@@ -29,7 +30,8 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
     from rich.console import Console
 
     from bocb_tune.cli.render import measured_json, plan_json, print_measured, print_plan
-    from bocb_tune.spec.grid import cost, plan_grid
+    from bocb_tune.profiling.cost import cost
+    from bocb_tune.spec.grid import plan_grid
 
     grid = plan_grid(spec, only)
     planned = cost(spec, grid)
@@ -133,8 +135,9 @@ def run_trial(
 
 
 def _train(trial: TrialSpec) -> int:
+    from bocb_tune.core.errors import Diverged, OutOfMemory
     from bocb_tune.tasks import get_task
-    from bocb_tune.tasks.base import Context, Diverged, OutOfMemory
+    from bocb_tune.training.context import Context
 
     print(
         f"trial {trial.id}: {trial.cell.key} lr {trial.hparams['lr']:g} wd {trial.hparams['weight_decay']:g}",

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status
 from bocb_tune.core import journal
+from bocb_tune.core.files import write_atomically
 from bocb_tune.core.types import Objective
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
 from bocb_tune.spec.compare import compare, refusal
 from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec, resolved
 from bocb_tune.tasks import get_task
-from bocb_tune.tasks.base import write_atomically
 
 SPEC_FILE = "spec.yaml"
 

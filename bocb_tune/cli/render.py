@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bocb_tune.core.names import listed
-from bocb_tune.spec.grid import Cost, Grid
+from bocb_tune.profiling.cost import Cost
+from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, resolved
 from bocb_tune.training.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
 

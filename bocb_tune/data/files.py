@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch, Transform
-from bocb_tune.data.layout import Layout, Source
+from bocb_tune.data.layout import Layout
+from bocb_tune.data.parts import Source
 from bocb_tune.data.split import Indices
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from typing import IO, Any
 import numpy as np
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.layout import Layout, Source, layout_of
+from bocb_tune.data.layout import Layout, layout_of
+from bocb_tune.data.parts import Source
 from bocb_tune.data.split import Indices
 
 PARTS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}

@@ -18,8 +18,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.layout import PARTS, Source, is_image, require_known
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
+from bocb_tune.data.parts import PARTS, Source, is_image, require_known
 from bocb_tune.data.split import Indices
 
 HOW = "`python -m bocb_tune.data.pack FOLDER FILE.zip`"

@@ -25,7 +25,8 @@ from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.store import Ledger
-from bocb_tune.engine.worker.slots import Client, Slot, SlotSetup
+from bocb_tune.engine.worker.group import Slot, SlotSetup
+from bocb_tune.engine.worker.queue import Client
 
 CLOSE_S = 3.0
 """How long worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""

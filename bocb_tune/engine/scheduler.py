@@ -15,7 +15,7 @@ from bocb_tune.engine import policy
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.store import Ledger
-from bocb_tune.engine.worker.slots import Item
+from bocb_tune.engine.worker.queue import Item
 
 
 class GridASHA(FIFOScheduler):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, deriv
 from bocb_tune.engine import policy
 from bocb_tune.engine.policy import CellPlan, Turn, told
 from bocb_tune.engine.store import CellBook, Ledger
-from bocb_tune.engine.worker.slots import Slot
+from bocb_tune.engine.worker.group import Slot
 
 AXES = ("lr", "weight_decay")
 _DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bocb_tune.backbones import build_backbone
+from bocb_tune.core.errors import OutOfMemory
 from bocb_tune.core.types import Measurement, Phase, TrialSpec
 from bocb_tune.data import DATASETS, image_size, num_classes
 from bocb_tune.data.arrays import Arrays, Rows
@@ -18,8 +19,8 @@ from bocb_tune.optimizers import build_optimizer
 from bocb_tune.optimizers.needs import SecondOrder
 from bocb_tune.spec.grid import PlannedCell
 from bocb_tune.spec.model import ExperimentSpec
-from bocb_tune.tasks.base import Context, OutOfMemory, Ranks
 from bocb_tune.tasks.classification import Pictures
+from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import Training, catch_out_of_memory, fit
 from bocb_tune.training.recipes import DEFAULTS, Recipe
 from bocb_tune.training.rng import seed_all

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from bocb_tune.data import load_dataset
+from bocb_tune.profiling.cost import Cost
 from bocb_tune.profiling.dry_run import Rehearsal, largest_batch, state_share
 from bocb_tune.spec.environment import missing_data
-from bocb_tune.spec.grid import Cost, Grid
+from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec
 
 GIB = 2**30

@@ -7,12 +7,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from bocb_tune.core.names import unknown
-from bocb_tune.core.space import SpaceFile, available_spaces, space_file
 from bocb_tune.data import DATASETS, DatasetRow, resolve_options
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import Choice, SpaceChange, SpecFile
 from bocb_tune.spec.shape import like
 from bocb_tune.spec.source import Finding, Location
+from bocb_tune.spec.space_file import SpaceFile, available_spaces, space_file
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import RECIPES, Recipe, odd_to_mix, unheeded
 

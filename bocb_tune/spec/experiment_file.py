@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, Field, create_model, model_validator
 
-from bocb_tune.core.space import Positive, SpaceFile
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.shape import Shape
 from bocb_tune.spec.source import Location
+from bocb_tune.spec.space_file import Positive, SpaceFile
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import RECIPES, Recipe
 

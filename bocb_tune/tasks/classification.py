@@ -16,7 +16,7 @@ from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.data import DATASETS, load_dataset, num_classes
 from bocb_tune.data.base import Batch, Dataset, Transform
 from bocb_tune.optimizers import build_optimizer
-from bocb_tune.tasks.base import Context, Ranks
+from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.distributed import all_reduce
 from bocb_tune.training.loop import Training, autocast, catch_out_of_memory, fit
 from bocb_tune.training.losses import LOSSES

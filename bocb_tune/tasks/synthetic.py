@@ -22,9 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bocb_tune.core.errors import Diverged
+from bocb_tune.core.files import write_atomically
 from bocb_tune.core.names import unknown
 from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
-from bocb_tune.tasks.base import Checkpoints, Context, Diverged, write_atomically
+from bocb_tune.training.checkpoint import Checkpoints
+from bocb_tune.training.context import Context
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from bocb_tune.tasks.base import Ranks
+from bocb_tune.training.context import Ranks
 
 
 def all_reduce(values: Sequence[float], how: Literal["sum", "max"], ranks: Ranks) -> list[float]:

@@ -20,11 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
+from bocb_tune.core.errors import Diverged, OutOfMemory
 from bocb_tune.core.types import Measurement, TrialSpec, derive_seed
 from bocb_tune.data.base import Batch
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
-from bocb_tune.tasks.base import Context, Diverged, OutOfMemory
+from bocb_tune.training.context import Context
 from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.rng import rng_state, seed_all, set_rng_state

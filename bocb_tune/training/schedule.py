@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bocb_tune.core.types import derive_seed
-from bocb_tune.tasks.base import Ranks
+from bocb_tune.training.context import Ranks
 from bocb_tune.training.recipes import Recipe, odd_to_mix
 
 

@@ -35,8 +35,8 @@ from bocb_tune.spec.environment import models
 from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import SpecError, load_spec
 from bocb_tune.tasks import get_task
-from bocb_tune.tasks.base import Context, Ranks
 from bocb_tune.tasks.classification import build_training
+from bocb_tune.training.context import Context, Ranks
 from tests.support.trials import digits_trial
 
 ALL = sorted(BACKBONES)

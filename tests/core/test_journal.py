@@ -17,7 +17,7 @@ from bocb_tune.core.journal import JournalError, JournalWriter, fold, header, me
 from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus
 from tests.support.trials import synthetic_trial
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "journal_v1.jsonl"
+GOLDEN = Path(__file__).parent / "golden" / "journal_v1.jsonl"
 """Never changed: it stands for the journals on users' disks."""
 
 CELL = Cell(task="synthetic", dataset="synthetic", backbone="bowl", optimizer="sgd")

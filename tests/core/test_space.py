@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bocb_tune.core.names import unknown
-from bocb_tune.core.space import Dim, SearchSpace, load_space, read_space
+from bocb_tune.core.space import Dim, SearchSpace
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.source import SpecError
+from bocb_tune.spec.space_file import load_space, read_space
 
 exponents = st.floats(-12, 3)
 DIMS = st.builds(

@@ -19,7 +19,7 @@ from bocb_tune.data.arrays import Arrays
 from bocb_tune.data.cifar import VARIANTS, download, read_cifar
 from bocb_tune.data.node_cache import shared_arrays
 from bocb_tune.tasks import get_task
-from bocb_tune.tasks.base import Context
+from bocb_tune.training.context import Context
 from tests.support.datasets import cifar_images, make_cifar, python2_pickle
 from tests.support.trials import digits_trial
 

@@ -31,8 +31,8 @@ from bocb_tune.data.files import MAX_UNREADABLE, UnreadableImages
 from bocb_tune.data.layout import Layout, scan
 from bocb_tune.data.pack import main, pack
 from bocb_tune.tasks import get_task
-from bocb_tune.tasks.base import Context
 from bocb_tune.tasks.classification import Pictures
+from bocb_tune.training.context import Context
 from bocb_tune.training.recipes import Recipe
 from tests.support.datasets import WNIDS, make_imagenet
 from tests.support.records import make_cell, record_of

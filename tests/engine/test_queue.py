@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bocb_tune.engine.policy import MAX_ATTEMPTS
-from bocb_tune.engine.worker import slots
-from bocb_tune.engine.worker.slots import Mailbox
+from bocb_tune.engine.worker import MAX_ATTEMPTS
+from bocb_tune.engine.worker import group as slots
+from bocb_tune.engine.worker.queue import Mailbox
 
 Scenario = Callable[[Mailbox], Coroutine[Any, Any, None]]
 COMPLETED = {"kind": "completed"}

@@ -47,7 +47,7 @@ def finish(run: Run, code: int = 0) -> list[TrialRecord]:
 
 
 def test_two_ranks_train_on_digits(tmp_path: Path) -> None:
-    spec = Path(__file__).parents[2] / "experiments" / "ddp_digits.yaml"
+    spec = Path(__file__).parent.parent / "experiments" / "ddp_digits.yaml"
     options = ("--set", "budget.epochs=2", "--set", "search.asha.grace=1", "--only", "*/sgd")
     records = finish(Run(spec, tmp_path / "run", *options))
     assert {record.world_size for record in records} == {2}

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
-from bocb_tune.core.space import available_spaces, load_space
 from bocb_tune.core.types import Measurement, Phase, TrialRecord, TrialStatus
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.search import GridSearch, build_study, design_points, lattice_point, suggest
 from bocb_tune.engine.store import Ledger
+from bocb_tune.spec.space_file import available_spaces, load_space
 from tests.support.records import make_cell, points, record_of
 from tests.support.simulated import OBJECTIVE, FakeSlot, Simulation, make_cells, make_plan
 
@@ -87,7 +87,7 @@ def test_a_suggestion_is_a_pure_function_of_records_and_index() -> None:
     other = subprocess.run(
         [sys.executable, "-c", SUGGEST],
         env=os.environ | {"PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         check=True,

@@ -18,7 +18,8 @@ from bocb_tune.core import space as spaces
 from bocb_tune.optimizers import OPTIMIZERS, OptimizerRow, build_optimizer
 from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
 from bocb_tune.tasks import classification, get_task
-from bocb_tune.tasks.base import Checkpoints, Context
+from bocb_tune.training.checkpoint import Checkpoints
+from bocb_tune.training.context import Context
 from tests.support.trials import Toy, digits_trial
 
 

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from bocb_tune.analysis.names.families import optimizer_family
-from bocb_tune.core.space import load_space
 from bocb_tune.optimizers import OPTIMIZERS, build_optimizer, param_groups
 from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
-from bocb_tune.tasks.base import Ranks
+from bocb_tune.spec.space_file import load_space
+from bocb_tune.training.context import Ranks
 from bocb_tune.training.distributed import average
 
 LR = 1e-2
@@ -409,7 +409,7 @@ def test_the_tables_import_no_torch() -> None:
 @every_optimizer
 def test_the_page_says_what_the_row_says(name: str) -> None:
     """docs/OPTIMIZERS.md, column by column."""
-    row, page = OPTIMIZERS[name], Path(__file__).parents[2] / "docs/OPTIMIZERS.md"
+    row, page = OPTIMIZERS[name], Path(__file__).parents[1] / "docs/OPTIMIZERS.md"
     made = f"`{row.target}`" + (f"; {row.choice}" if row.choice else "")
     cells = (name, row.family, made, row.decay, row.note or "nothing", row.source)
     assert f"| {' | '.join(cells)} |" in page.read_text(encoding="utf-8").splitlines()

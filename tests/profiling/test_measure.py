@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bocb_tune.cli import main as cli
-from bocb_tune.profiling import dry_run
+from bocb_tune.profiling import dry_run as rehearsal
+from bocb_tune.profiling.cost import cost
 from bocb_tune.profiling.dry_run import Rehearsal, largest_batch, state_share
 from bocb_tune.profiling.measure import Measured, measure, totals, train_images, warnings
-from bocb_tune.spec.grid import cost, plan_grid
+from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 from tests.support.cells import GRID
 
@@ -121,14 +122,14 @@ def test_totals_by_hand() -> None:
 def test_out_of_memory_is_found_and_said(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     spec = load_spec(tiny)
     grid = plan_grid(spec, "test_vit/*")
-    real = dry_run.rehearse
+    real = rehearsal.rehearse
 
     def small_device(planned: Any, model: Any, images: Any, recipe: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         if recipe.batch_size > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(planned, model, images, recipe, *args, **kwargs)
 
-    monkeypatch.setattr(dry_run, "rehearse", small_device)
+    monkeypatch.setattr(rehearsal, "rehearse", small_device)
     (found,) = measure(spec, grid)
     assert (found.seconds_per_epoch, found.peak_memory_gib) == (None, None)
     assert "2 cells of test_vit do not fit" in next(warnings(grid, [found], "CPU"))

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from bocb_tune.core.types import Phase
 from bocb_tune.engine.policy import rung_budgets
+from bocb_tune.profiling.cost import competing_share, cost
 from bocb_tune.spec.experiment_file import Asha
-from bocb_tune.spec.grid import competing_share, cost, plan_grid
+from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 
 TEXT = """\

@@ -11,8 +11,9 @@ import pytest
 from bocb_tune.backbones import BACKBONES
 from bocb_tune.core.types import TrialStatus
 from bocb_tune.optimizers.published import PUBLISHED
+from bocb_tune.profiling.cost import cost
 from bocb_tune.spec.environment import LOCAL, data, missing_data, models, present_data
-from bocb_tune.spec.grid import cost, plan_grid
+from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, SpecError, load_spec
 from bocb_tune.training.recipes import PUBLISHED_EPOCHS
 from tests.support.cells import GRID, TRAINS, cifar_grid, outcomes, written

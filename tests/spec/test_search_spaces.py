@@ -8,9 +8,9 @@ from importlib import resources
 
 import pytest
 
-from bocb_tune.core.space import available_spaces, load_space
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.published import PUBLISHED
+from bocb_tune.spec.space_file import available_spaces, load_space
 
 TABLE = resources.files("bocb_tune.analysis.sources") / "published/cifar100_hyperparameters.csv"
 BESTS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines()))

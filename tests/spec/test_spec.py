@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from bocb_tune.core.names import unknown
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec import checks as spec_checks
-from bocb_tune.spec import environment
+from bocb_tune.spec import environment as probes
 from bocb_tune.spec.compare import Kind, compare, refusal
 from bocb_tune.spec.experiment_file import SpecFile
 from bocb_tune.spec.grid import plan_grid
@@ -470,11 +470,11 @@ def renamed(value: dict[str, Any], place: tuple[str, ...], new: str) -> dict[str
 
 class TestProbes:
     def test_a_backbone_the_task_lacks(self) -> None:
-        (found,) = problems(with_lines("backbones: [bowl, rigde]"), checks=[environment.backbones])
+        (found,) = problems(with_lines("backbones: [bowl, rigde]"), checks=[probes.backbones])
         assert found.startswith("4: backbones[1]: unknown backbone 'rigde'; did you mean 'ridge'? (known: bowl, cliff,")
 
     def test_more_cpus_than_there_are(self) -> None:
-        check = partial(environment.check_resources, cpus=2)
+        check = partial(probes.check_resources, cpus=2)
         text = with_lines("resources: {workers: 4}")
         assert problems(text, checks=[check]) == [
             "9: resources.workers: 4 workers x 1 CPUs are more than the 2 of this machine; ask for 2 or fewer in all, "
@@ -487,20 +487,20 @@ class TestProbes:
         folder = tmp_path / "nowhere"
         text = with_lines("task: classification", f"dataset: {{name: imagefolder, root: {folder}}}", "recipe: imagenet")
         text = text.replace("epochs: 9", "epochs: 90")
-        (found,) = problems(text, checks=[environment.data])
+        (found,) = problems(text, checks=[probes.data])
         assert found.startswith("3: dataset.root: ")
         assert str(folder) in found
 
     def test_a_data_folder_that_is_not_given(self) -> None:
         text = with_lines("task: classification", "dataset: imagefolder", "budget: {epochs: 90, trials_per_cell: 20}")
-        assert problems(text, checks=[environment.data]) == [
+        assert problems(text, checks=[probes.data]) == [
             "3: dataset: dataset 'imagefolder' needs the option 'root'; write {name: imagefolder, root: ...}",
             "6: recipe: augment 'shift' does not suit dataset 'imagefolder'; it takes none, flip_crop",
         ]
 
     def test_gpus_that_are_asked_for_and_missing(self) -> None:
-        assert environment.missing_gpus(load(GOOD)) is None
-        warning = environment.missing_gpus(load(with_lines("resources: {gpus_per_worker: 64}")))
+        assert probes.missing_gpus(load(GOOD)) is None
+        warning = probes.missing_gpus(load(with_lines("resources: {gpus_per_worker: 64}")))
         assert warning
         assert warning.startswith("a trial needs 64 GPUs and this machine has ")
 

@@ -17,16 +17,16 @@ import torch
 from torch import nn
 
 from bocb_tune.backbones import build_backbone
+from bocb_tune.core.errors import Diverged
 from bocb_tune.data import load_dataset
 from bocb_tune.data.base import Dataset
 from bocb_tune.profiling.dry_run import rehearse
 from bocb_tune.spec.grid import PlannedCell, plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
-from bocb_tune.tasks.base import Diverged
 from bocb_tune.training.rng import seed_all
 from tests.support.datasets import make_cifar
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GRID, PAGE = ROOT / "experiments" / "cifar100_grid.yaml", ROOT / "docs" / "GRID.md"
 BEGIN, END = "<!-- cells: written by `python -m tests.support.cells` -->\n", "<!-- end of cells -->\n"
 BATCH = 2

@@ -36,13 +36,13 @@ from bocb_tune.analysis.matrix.twoway import decompose
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.tuning.transfer import transfer
 from bocb_tune.cli.launch import cell_plans
-from bocb_tune.core.space import load_space
 from bocb_tune.spec.model import load_spec
+from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks.synthetic import CLIFF_WIDTH, DEPTH, FLOOR, OPTIMA, SHAPES, truth
 from tests.support.landscapes import BOWL, HARD, RIDGE, S1, S2, S3, Planted, simulate
 from tests.support.simulated import Simulation
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GRID, PAGE = ROOT / "experiments" / "synthetic_grid.yaml", ROOT / "docs" / "STATISTICS.md"
 LEVEL = 0.90
 EPSILON, NOISE = 2.0, 0.6

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from bocb_tune.core.space import load_space
+from bocb_tune.core.errors import Diverged
 from bocb_tune.core.types import Cell, Objective, TrialRecord, TrialSpec
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
@@ -21,8 +21,9 @@ from bocb_tune.engine.run import settle
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.store import Ledger
+from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks import get_task
-from bocb_tune.tasks.base import Context, Diverged
+from bocb_tune.training.context import Context
 
 OBJECTIVE = Objective(metric="score", unit="points", floor=1.0)
 

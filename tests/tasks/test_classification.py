@@ -16,8 +16,8 @@ from bocb_tune.backbones import build_backbone, list_backbones
 from bocb_tune.core.types import Measurement, TrialSpec
 from bocb_tune.data import load_dataset
 from bocb_tune.tasks import classification, get_task
-from bocb_tune.tasks.base import Context, Ranks
 from bocb_tune.tasks.classification import Pictures, build_training
+from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import fit
 from bocb_tune.training.recipes import DESCRIPTIONS, RECIPES, Recipe
 from tests.augment import test_augment

@@ -10,12 +10,14 @@ import pytest
 from ruamel.yaml import YAML
 
 import bocb_tune.search_spaces
+from bocb_tune.core.errors import Diverged
 from bocb_tune.core.types import Measurement, TrialSpec
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.tasks import TASKS, get_task
 from bocb_tune.tasks import synthetic as landscapes
-from bocb_tune.tasks.base import Checkpoints, Context, Diverged, Ranks
 from bocb_tune.tasks.synthetic import FLOOR, OPTIMA, SHAPES, clean_score, divergence_epoch, truth
+from bocb_tune.training.checkpoint import Checkpoints
+from bocb_tune.training.context import Context, Ranks
 from tests.support.trials import synthetic_trial
 
 CELLS = list(itertools.product(SHAPES, OPTIMA))

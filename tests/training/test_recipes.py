@@ -20,8 +20,9 @@ from bocb_tune.optimizers import OPTIMIZERS, build_optimizer, param_groups
 from bocb_tune.optimizers.layers import lr_shares
 from bocb_tune.optimizers.needs import SecondOrder
 from bocb_tune.tasks import classification, get_task
-from bocb_tune.tasks.base import Checkpoints, Context, Ranks
 from bocb_tune.tasks.classification import build_training
+from bocb_tune.training.checkpoint import Checkpoints
+from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import fit
 from bocb_tune.training.losses import LOSSES, binary_cross_entropy, cross_entropy
 from bocb_tune.training.recipes import DEFAULTS, DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES, Recipe, recipe_settings
@@ -29,7 +30,7 @@ from bocb_tune.training.schedule import epoch_order, epoch_plan, repeated
 from tests.augment.test_augment import colour_images
 from tests.support.trials import digits_trial, make_folder
 
-DOCS = Path(__file__).parents[2] / "docs" / "RECIPES.md"
+DOCS = Path(__file__).parent.parent / "docs" / "RECIPES.md"
 
 # What a trial keeps
 

@@ -7,7 +7,7 @@ import pytest
 from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.core import bootstrap as draws
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.core.space import load_space
+from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks.synthetic import clean_score, truth
 from tests.support import intervals
 from tests.support.intervals import FIXTURES, LEVEL, SEEDS, Stated, held, of_fixture, of_grid, of_shift, planted_surface

@@ -20,7 +20,7 @@ from bocb_tune.analysis.patterns.spectra import Layer, energy, fit_probability, 
 from bocb_tune.analysis.patterns.summary import PATTERNS, LayerPatterns, Pattern, RunPatterns, contrast, measure
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
-from bocb_tune.tasks.base import Checkpoints
+from bocb_tune.training.checkpoint import Checkpoints
 from tests.support.fakes import FakeRun, write_run
 
 Array = NDArray[np.float64]

@@ -12,7 +12,7 @@ from bocb_tune.analysis.findings.metrics_file import to_json
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import ray
 from ray import tune
 
 from bocb_tune.core.types import TrialSpec
-from bocb_tune.engine.policy import MAX_ATTEMPTS
+from bocb_tune.engine.worker import MAX_ATTEMPTS
 
 BATCH_S = 0.5
 """How long measurements may gather before the driver takes them, unless one calls for a decision."""
@@ -285,7 +285,7 @@ class Group:
         import torch.distributed as dist
         from ray.train.torch import get_device
 
-        from bocb_tune.tasks.base import Ranks
+        from bocb_tune.training.context import Ranks
 
         torch.set_num_threads(threads)
         context = ray.train.get_context()
@@ -310,8 +310,10 @@ class Group:
 
 
 def _serve_trial(order: Mapping[str, Any], config: Mapping[str, Any], group: Group) -> None:
+    from bocb_tune.core.errors import Diverged, OutOfMemory
     from bocb_tune.tasks import get_task
-    from bocb_tune.tasks.base import Checkpoints, Context, Diverged, OutOfMemory
+    from bocb_tune.training.checkpoint import Checkpoints
+    from bocb_tune.training.context import Context
 
     trial = TrialSpec.from_json(order["trial"])
     mailbox = config["mailbox"]
