@@ -32,7 +32,7 @@ from bocb_tune.analysis.cell.validation import Validation, validate
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Reason
 
-MIN_TRIALS, MIN_COMPLETED, MIN_DISTINCT_LR, MIN_SPAN = 25, 5, 12, 0.6
+MIN_TRIALS, MIN_COMPLETED, MIN_DISTINCT_LR, MIN_SPAN = 25, 5, 5, 0.6
 NUM_DRAWS = 240
 FLAT_TILT = 1e-4
 """Points by which the nodes of a flat surface differ, so that it is best anywhere."""

@@ -27,7 +27,7 @@ from bocb_tune.analysis.core.cache import Cache, code, fingerprint
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.parallel import spread
 from bocb_tune.analysis.sources.table import CELL, TrialTable
-from bocb_tune.core.types import TrialStatus
+from bocb_tune.core.types import Direction, TrialStatus
 
 Key = tuple[str, str]
 """(backbone, optimizer)"""
@@ -127,7 +127,10 @@ def _refused(model: NoLandscape) -> dict[str, Estimate]:
 
 
 def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
-    trials = table.trials[table.trials["status"].isin(ENDED)].dropna(subset=["lr", "weight_decay"])
+    boxes = {optimizer: _box(table, optimizer) for optimizer in table.optimizers}
+    trials = table.trials[table.trials["status"].isin(ENDED)].dropna(subset=["lr"])
+    lines = [optimizer for optimizer, box in boxes.items() if box is not None and box.weight_decay is None]
+    trials = trials[trials["weight_decay"].notna() | trials["optimizer"].isin(lines)]
     full = table.trials["max_budget"].max()
     trials = trials[~(trials["max_budget"] < full)]
     trials, of_curves = _numbered(trials, table.curves)
@@ -137,7 +140,7 @@ def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
     return [
         _Job(
             trials=cell_trials(by_cell.get(key, none), curves.get(key, of_curves.iloc[:0]), table.rungs.get(key, ())),
-            box=_box(table, key[1]),
+            box=boxes[key[1]],
             scale=scale_of(table),
         )
         for key in keys
@@ -151,16 +154,23 @@ def _numbered(trials: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame,
 
 
 def _box(table: TrialTable, optimizer: str) -> Box | None:
+    """None where the range is not known; a line over the learning rate where weight decay was not varied."""
     dims = table.spaces.get(optimizer)
     return None if dims is None else Box.of(dims["lr"], dims.get("weight_decay"))
 
 
 def scale_of(table: TrialTable) -> Scale:
-    """Points of 0..100 are modelled as logits; a floor that is not known is the lowest score seen."""
-    floor = table.objective.floor
-    if math.isnan(floor):
-        floor = float(table.trials["score"].min())
-    return Scale(bounded=table.objective.unit == "points", floor=floor, num_images=table.num_images)
+    """Points of 0..100 are modelled as logits, positive losses as logarithms; a floor that is not known is the lowest
+    score seen."""
+    objective, scores = table.objective, table.trials["score"]
+    floor = float(scores.min()) if math.isnan(objective.floor) else objective.floor
+    is_loss = objective.direction is Direction.min and not objective.is_bounded and objective.origin == 0
+    return Scale(
+        bounded=objective.is_bounded,
+        floor=floor,
+        num_images=table.num_images,
+        is_log=is_loss and max(float(scores.max()), floor) < 0,
+    )
 
 
 def cell_trials(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> CellTrials:

@@ -9,6 +9,8 @@ from scipy.special import expit, logit
 
 from bocb_tune.analysis.core.arrays import Array
 
+LEAST_LOSS = 1e-6
+"""Losses below this are taken as this."""
 MARGIN = 0.01
 """Share of the range by which scores at its ends are moved inwards: a validation set seldom tells 99.5 from 100."""
 BLUR = 0.007
@@ -21,12 +23,15 @@ class Scale:
     """How scores are turned into what the process models, and back."""
 
     bounded: bool
-    """Scores lie between the floor and `top` and are modelled as logits of their place there; otherwise as they are."""
+    """Scores lie between the floor and `top` and are modelled as logits of their place there; otherwise as they are, or
+    as below."""
     floor: float
     """Score of a diverged trial, and that of guessing."""
     top: float = 100.0
     num_images: float = np.inf
     """Images a score is the share of: its binomial noise is known then."""
+    is_log: bool = False
+    """Scores are minus a positive loss and modelled as minus its logarithm: losses differ by factors."""
 
     @property
     def _ends(self) -> tuple[float, float]:
@@ -37,6 +42,8 @@ class Scale:
 
     def forward(self, score: Array) -> Array:
         """Logit of the place between floor and top."""
+        if self.is_log:
+            return np.asarray(-np.log(np.maximum(-np.asarray(score, float), LEAST_LOSS)))
         if not self.bounded:
             return np.asarray(score, float)
         low, length = self._ends
@@ -62,6 +69,8 @@ class Scale:
 
     def backward(self, value: Array) -> Array:
         """Score of a value."""
+        if self.is_log:
+            return np.asarray(-np.exp(-value))
         if not self.bounded:
             return value
         low, length = self._ends
@@ -69,7 +78,7 @@ class Scale:
 
     def expected(self, value: Array, sd: float) -> Array:
         """Mean score over normal noise of the value, by Gauss-Hermite quadrature."""
-        if not self.bounded or sd == 0:
+        if not (self.bounded or self.is_log) or sd == 0:
             return self.backward(value)
         return np.asarray(sum(w * self.backward(value + sd * x) for x, w in zip(_POINTS, _WEIGHTS, strict=True)))
 

@@ -166,6 +166,8 @@ def unfinished(findings: Findings) -> Iterator[Check]:
 
 
 def reading(findings: Findings) -> Iterator[Check]:
+    for caution in findings.table.cautions:
+        yield Check(name="reading", level="caution", message=caution)
     for note in findings.table.notes:
         yield Check(name="reading", level="note", message=note)
 

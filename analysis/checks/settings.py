@@ -36,7 +36,7 @@ def edge_of_range(findings: Findings) -> Iterator[Check]:
 def _near_edge(findings: Findings, cell: CellSummary, name: str) -> str:
     """Where the best value lies, if it is near an end of its range or outside; else empty."""
     value, dims = float(getattr(cell, name)), findings.table.spaces.get(cell.optimizer)
-    if dims is None or math.isnan(value):
+    if dims is None or name not in dims or math.isnan(value):
         return ""
     distance = dims[name].edge_distance(value)
     if distance >= EDGE_DECADES:
@@ -86,7 +86,7 @@ def best_in_outer_fifth(findings: Findings) -> Iterator[Check]:
 
 def _outer_fifth(dims: Dims | None, top: Array, name: str) -> str:
     """The fifth in which most of the best trials of a cell lie, given their values; empty if there is none."""
-    if dims is None or len(top) < TOP_TRIALS:
+    if dims is None or name not in dims or len(top) < TOP_TRIALS:
         return ""
     place = np.log10(top[top > 0] / dims[name].low) / dims[name].decades
     counts = {"lowest": int((place < 0.2).sum()), "highest": int((place > 0.8).sum())}
@@ -97,7 +97,7 @@ def unlike_ranges(findings: Findings) -> Iterator[Check]:
     """Optimizers searched over ranges of other widths: what is a share of the range does not compare."""
     spaces = findings.table.spaces
     for name in HYPERPARAMETERS:
-        widths = {optimizer: dims[name].decades for optimizer, dims in spaces.items()}
+        widths = {optimizer: dims[name].decades for optimizer, dims in spaces.items() if name in dims}
         if len(widths) < 2 or max(widths.values()) - min(widths.values()) < EDGE_DECADES:
             continue
         each = ", ".join(f"{optimizer} {width:.1f}" for optimizer, width in widths.items())
@@ -141,7 +141,7 @@ def censored(findings: Findings) -> Iterator[Check]:
 
 
 def tolerance_above_usual(findings: Findings) -> Iterator[Check]:
-    if findings.landscapes and findings.tolerance > EPSILON:
+    if findings.landscapes and findings.tolerance > max(EPSILON, findings.table.objective.tolerance):
         text = (
             f"The noise of most cells is too large to tell settings {EPSILON:g} point apart: widths of good regions "
             f"are stated at {findings.tolerance:g} points."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
+
+from bocb_tune.core.types import Direction, Objective
 
 
 class Reason(StrEnum):
@@ -112,6 +114,16 @@ class Estimate:
         own, counts = (_by_name(each) for each in (self, self.counts))
         del own["counts"]
         return {**own, **counts, "status": self.status}
+
+
+def of_metric(estimate: Estimate, objective: Objective) -> Estimate:
+    """A score as the metric it is made of; its interval turned over where less is better."""
+    if objective.is_score:
+        return estimate
+    ends = [None if end is None else float(objective.shown(end)) for end in (estimate.lo, estimate.hi)]
+    lo, hi = ends if objective.direction is Direction.max else reversed(ends)
+    value = None if estimate.value is None else float(objective.shown(estimate.value))
+    return replace(estimate, value=value, lo=lo, hi=hi, unit=objective.unit)
 
 
 def _by_name(value: Any) -> dict[str, Any]:

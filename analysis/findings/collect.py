@@ -17,7 +17,7 @@ from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
-from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, of_metric
 from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
 from bocb_tune.analysis.findings.tuning import TuningFindings, compare_landscapes, evidence_of
 from bocb_tune.analysis.matrix.cells import CellSummary, cell_matrix, summarise_cells, total_counts
@@ -37,6 +37,9 @@ from bocb_tune.analysis.tuning.drift import (
     modal_setting,
 )
 from bocb_tune.analysis.tuning.searches import Search, searches_of
+
+SCORES = ("expected_score",)
+"""Keys of the metrics of a cell that are a score, not a difference of scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +123,10 @@ class Findings:
 
     @property
     def tolerance(self) -> float:
-        """Points within which settings count as equally good: the smallest that the noise of most cells allows."""
+        """Points within which settings count as equally good: the smallest from the objective's on that the noise of
+        most cells allows."""
         fitted = [cell.estimates for cell in self.models.values() if cell.curve is not None]
-        for epsilon in (EPSILON, *COARSER):
+        for epsilon in (each for each in (EPSILON, *COARSER) if each >= self.table.objective.tolerance):
             seen = [each[at_tolerance("usable_decades_lr", epsilon)].reason for each in fitted]
             if 2 * seen.count(Reason.EPS_BELOW_NOISE) <= len(seen):
                 return epsilon
@@ -131,8 +135,8 @@ class Findings:
     @cached_property
     def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
         """By Optuna's evaluators on completed trials, by cell and evaluator: cross-checks (C8)."""
-        spaces = self.table.spaces
-        boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in spaces.items()}
+        searched = {o: dims for o, dims in self.table.spaces.items() if "weight_decay" in dims}
+        boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in searched.items()}
         found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
         return dict(zip(self.models, found, strict=True))
 
@@ -160,6 +164,11 @@ class Findings:
         lr = np.array(stars, dtype=float).reshape(shape) if self.tuning.evidence.curves else self.tuning.evidence.lr
         lr = lr[np.isfinite(lr).all(axis=1)]
         return lr_variance(lr) if refusal(lr, MIN_SHARE_SHAPE) is None and np.ptp(np.log10(lr)) > 0 else None
+
+    def stated(self, backbone: str, optimizer: str) -> Mapping[str, Estimate]:
+        """Metrics of a cell, by key; scores as the metric that they are made of."""
+        found, objective = self.models[backbone, optimizer].estimates, self.table.objective
+        return {key: of_metric(each, objective) if key in SCORES else each for key, each in found.items()}
 
     def model(self, cell: CellSummary) -> CellModel:
         """Of one cell."""

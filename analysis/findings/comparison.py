@@ -19,6 +19,7 @@ from bocb_tune.analysis.matrix.cells import CellSummary, summarise_cells
 from bocb_tune.analysis.matrix.coupling import interaction_shares
 from bocb_tune.analysis.matrix.resample import pooled_noise
 from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.sources.scores import in_points_of
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 
 Key = tuple[str, str]
@@ -70,10 +71,12 @@ def compare(first: TrialTable, second: TrialTable) -> Comparison:
     Raises:
         SourceError: if their scores are in different units, or no cell has a value in both.
     """
-    names, unit = (first.source.name, second.source.name), first.objective.unit
-    if first.objective.unit != second.objective.unit:
-        units = f"{first.objective.unit} and {second.objective.unit}"
+    names, unit = (first.source.name, second.source.name), "points"
+    kinds = [(each.objective.unit, each.objective.direction) for each in (first, second)]
+    if kinds[0] != kinds[1]:
+        units = " and ".join(f"{unit} ({direction})" for unit, direction in kinds)
         raise SourceError(f"{names[0]} and {names[1]} have scores in {units}: there is no difference to speak of")
+    second = in_points_of(second, first.objective.point)
     sides = _by_key(first), _by_key(second)
     matched = [key for key in sides[0] if key in sides[1]]
     cells = {key: _differ(sides[0][key].best, sides[1][key].best) for key in matched}
@@ -221,7 +224,7 @@ def _conditions(table: TrialTable) -> dict[str, str]:
     }
     return {
         "metric": table.objective.metric,
-        "floor": f"{table.objective.floor:g}",
+        "floor": f"{table.objective.shown(table.objective.floor):g}",
         "largest full budget": f"{table.trials['max_budget'].max():g}",
         "split that settings were selected on": "test" if table.validated_on_test else "validation",
         **ranges,

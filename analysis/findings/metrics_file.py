@@ -12,11 +12,11 @@ from bocb_tune.analysis.cell.landscape import NoLandscape
 from bocb_tune.analysis.cell.tuning_curves import SIZES
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
-from bocb_tune.analysis.core.estimate import Estimate, known
+from bocb_tune.analysis.core.estimate import Estimate, known, of_metric
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.matrix.contrasts import Contrast
 from bocb_tune.analysis.tuning.searches import Search
-from bocb_tune.core.types import TrialStatus
+from bocb_tune.core.types import Objective, TrialStatus
 
 SCHEMA = 1
 NEAR_BEST = (1.0, 2.0)
@@ -29,7 +29,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
     values = {
         "schema": SCHEMA,
         "source": asdict(table.source),
-        "objective": {"metric": table.objective.metric, "mode": "max", "floor": known(table.objective.floor)},
+        "objective": _objective(table.objective),
         "grid": _grid(findings),
         "backbones": {name: _backbone(findings, row) for row, name in enumerate(table.backbones)},
         "optimizers": {name: _optimizer(findings, column) for column, name in enumerate(table.optimizers)},
@@ -49,12 +49,36 @@ def _without_nan(value: Any) -> Any:
     return [_without_nan(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
+def _objective(objective: Objective) -> dict[str, Any]:
+    """What the scores are, and what one of the points is that differences are counted in."""
+    return {
+        "metric": objective.metric,
+        "mode": str(objective.direction),
+        "floor": known(objective.shown(objective.floor)),
+        "unit": objective.unit,
+        "point": objective.point,
+    }
+
+
+def _score(findings: Findings, score: float | None) -> float | None:
+    """The metric of a score."""
+    return None if score is None else known(float(findings.table.objective.shown(score)))
+
+
+def _estimate(findings: Findings, score: Estimate) -> dict[str, Any]:
+    """The metric of a score."""
+    return of_metric(score, findings.table.objective).to_json()
+
+
 def _recommendation(findings: Findings) -> dict[str, Any]:
-    general = findings.tuning.general.to_json()
+    objective = findings.table.objective
+    general = findings.tuning.general.of_metric(objective).to_json()
     return {
         "leave_one_backbone_out": general.pop("held_out"),
         "general": general,
-        "per_backbone": {name: found.to_json() for name, found in findings.tuning.per_backbone.items()},
+        "per_backbone": {
+            name: found.of_metric(objective).to_json() for name, found in findings.tuning.per_backbone.items()
+        },
     }
 
 
@@ -65,7 +89,7 @@ def _grid(findings: Findings) -> dict[str, Any]:
         "optimizer": dict(zip(table.optimizers, grid.share_without[1].tolist(), strict=True)),
     }
     return {
-        "grand_mean": parts and parts.mean,
+        "grand_mean": parts and _score(findings, parts.mean),
         "ss_backbone": parts and parts.ss_backbone,
         "ss_optimizer": parts and parts.ss_optimizer,
         "ss_interaction": parts and parts.ss_interaction,
@@ -124,7 +148,7 @@ def _backbone(findings: Findings, row: int) -> dict[str, Any]:
     best = None if np.isnan(values).all() else findings.table.optimizers[int(np.nanargmax(values))]
     sd, spread = grid.spread_without_worst()
     return {
-        "mean": known(values.mean()),
+        "mean": _score(findings, values.mean()),
         "coupling": grid.coupling[0][row].to_json(),
         "viable_coupling": grid.viable[0][row].to_json(),
         "failures": int(grid.failed[row].sum()),
@@ -148,7 +172,7 @@ def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
     mean_rank = grid.mean_rank
     found = findings.tuning.optimizers[name]
     return {
-        "mean": known(values.mean()),
+        "mean": _score(findings, values.mean()),
         "coupling": grid.coupling[1][column].to_json(),
         "viable_coupling": grid.viable[1][column].to_json(),
         "failures": int(grid.failed[:, column].sum()),
@@ -213,12 +237,12 @@ def _cell(findings: Findings, index: int) -> dict[str, Any]:
     cell = findings.cells[index]
     row, column = divmod(index, len(findings.table.optimizers))
     return {
-        "best": cell.best.to_json(),
+        "best": _estimate(findings, cell.best),
         "interaction": interaction_estimate(findings, row, column).to_json(),
         "counts": {str(status): cell.counts.get(status, 0) for status in TrialStatus},
         "landscape": _landscape(findings, index),
-        **{key: estimate.to_json() for key, estimate in findings.model(cell).estimates.items()},
-        "search": _search(findings.searches[cell.backbone, cell.optimizer]),
+        **{key: estimate.to_json() for key, estimate in findings.stated(cell.backbone, cell.optimizer).items()},
+        "search": _search(findings, findings.searches[cell.backbone, cell.optimizer]),
         "cross_checks": {
             evaluator: {name: estimate.to_json() for name, estimate in found.items()}
             for evaluator, found in findings.importances[cell.backbone, cell.optimizer].items()
@@ -226,15 +250,15 @@ def _cell(findings: Findings, index: int) -> dict[str, Any]:
     }
 
 
-def _search(found: Search) -> dict[str, Any]:
+def _search(findings: Findings, found: Search) -> dict[str, Any]:
     return {
         "trials": found.trials,
         "epochs": found.epochs,
-        "reported": found.reported,
-        "random": found.random.to_json(),
-        "random_reported": found.random_reported.to_json(),
-        "early": found.early.to_json(),
-        "observed": {str(n): e.to_json() for n, e in zip(SIZES, found.observed, strict=True)},
+        "reported": _score(findings, found.reported),
+        "random": _estimate(findings, found.random),
+        "random_reported": _estimate(findings, found.random_reported),
+        "early": _estimate(findings, found.early),
+        "observed": {str(n): _estimate(findings, e) for n, e in zip(SIZES, found.observed, strict=True)},
     }
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.arrays import Array
-from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known
+from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known, of_metric
 from bocb_tune.analysis.recommend.offers import SearchBox
 from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
 from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost
 from bocb_tune.analysis.tuning.settings import Setting
+from bocb_tune.core.types import Objective
 
 LIKELY = 0.5
 """An optimizer is tied with the best if its regret is within `EPSILON` with at least this probability."""
@@ -111,6 +112,10 @@ class Recommendation:
             detail=detail,
         )
 
+    def of_metric(self, objective: Objective) -> Recommendation:
+        """With the metric itself as the score to expect."""
+        return replace(self, expected=of_metric(self.expected, objective))
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able; estimates as in `metrics.json`."""
         plain = {key: getattr(self, key) for key in ("backbone", "trials", "optimizer", "p_best", "method", "detail")}
@@ -157,6 +162,10 @@ class General:
     """With the trials spent on each backbone; None for one trial or without landscapes."""
     held_out: HeldOut | None
 
+    def of_metric(self, objective: Objective) -> General:
+        """With the metric itself as the score to expect."""
+        return replace(self, recommendation=self.recommendation.of_metric(objective))
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able."""
         rankings = {"fixed": self.fixed, "tuned": self.tuned}
@@ -178,8 +187,9 @@ def _in_words(setting: Setting | None) -> str:
 def _number(estimate: Estimate) -> str:
     if estimate.value is None:
         return "not known"
-    interval = "" if estimate.lo is None else f" ({estimate.lo:.2f} to {estimate.hi:.2f})"
-    return f"{estimate.value:.2f}{interval}"
+    style, unit = (".2f", "") if estimate.unit == "points" else (".4g", f" ({estimate.unit})")
+    interval = "" if estimate.lo is None else f" ({estimate.lo:{style}} to {estimate.hi:{style}})"
+    return f"{estimate.value:{style}}{interval}{unit}"
 
 
 def check_trials(trials: int) -> None:

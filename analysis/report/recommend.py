@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +15,31 @@ from bocb_tune.analysis.recommend.backbone import recommend
 from bocb_tune.analysis.recommend.general import recommend_general
 from bocb_tune.analysis.recommend.recommendation import General, Recommendation, check_trials
 from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 from bocb_tune.core.names import unknown
 
 
 def recommendation(
-    source: str, backbone: str | None, trials: int, space_file: Path | None = None
-) -> Recommendation | General:
-    """For one backbone of the grid, or for any like them.
+    source: str,
+    backbone: str | None,
+    trials: int,
+    spaces: Sequence[Path] = (),
+    stated: Stated = NOTHING_STATED,
+) -> tuple[Recommendation | General, tuple[str, ...]]:
+    """For one backbone of the grid, or for any like them; and what to know of how the source was read.
 
     Raises:
         ValueError: if the source cannot be read, it has no such backbone, or trials is below 1.
     """
     check_trials(trials)
-    table = load(source, space_file, _kept(source))
+    table = load(source, spaces, _kept(source), stated)
     if backbone is not None and backbone not in table.backbones:
         raise unknown("backbone", backbone, table.backbones)
     evidence = find(table, _kept(source)).tuning.evidence
     rng = np.random.default_rng(SEED)
     if backbone is None:
-        return recommend_general(evidence, trials, rng)
-    return recommend(evidence, backbone, trials, rng)
+        return recommend_general(evidence, trials, rng).of_metric(table.objective), table.cautions
+    return recommend(evidence, backbone, trials, rng).of_metric(table.objective), table.cautions
 
 
 def _kept(source: str) -> Path | None:

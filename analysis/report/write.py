@@ -21,22 +21,30 @@ from bocb_tune.analysis.report.sections import SECTIONS, Card, NotApplicable, pa
 from bocb_tune.analysis.report.sections.comparison import sections as comparison_sections
 from bocb_tune.analysis.report.sections.values import CellPage
 from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 
 Cards = Sequence[Card | NotApplicable]
 
 
-def analyze(source: str, out: Path | None = None, space_file: Path | None = None, patterns: bool = False) -> Path:
+def analyze(
+    source: str,
+    out: Path | None = None,
+    spaces: Sequence[Path] = (),
+    patterns: bool = False,
+    stated: Stated = NOTHING_STATED,
+) -> Path:
     """Read a source and write its report folder.
 
     Args:
-        source: a run folder (finished or not), a CSV or Parquet trial table, or one of `paper:cifar100`,
+        source: a run folder (finished or not), a CSV, TSV or Parquet trial table, or one of `paper:cifar100`,
             `paper:imagenet`, `paper:coco`.
         out: the report folder; `report` inside a run folder, or in the current folder for a table. Its `figures` and
             `tables` are written over, nothing is deleted; its `cache` holds what need not be computed again, and may
             be deleted at any time.
-        space_file: search space the trials were drawn from, named after its optimizer, for tables.
+        spaces: search spaces that the trials of a table were drawn from, files or folders.
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
+        stated: what the scores of a table mean, where its file does not say it.
 
     Returns:
         Path of `report.html`.
@@ -45,7 +53,7 @@ def analyze(source: str, out: Path | None = None, space_file: Path | None = None
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
     """
     folder = out or (Path(source) / "report" if Path(source).is_dir() else Path("report"))
-    table = load(source, space_file, folder / FOLDER)
+    table = load(source, spaces, folder / FOLDER, stated)
     findings = find(table, folder / FOLDER)
     if patterns:
         findings = replace(findings, patterns=_patterns(source, table))
@@ -101,7 +109,7 @@ def _write(
 ) -> Path:
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    table.trials.to_csv(folder / "tables" / "trials.csv", index=False)
+    table.shown_trials().to_csv(folder / "tables" / "trials.csv", index=False)
     for each in (each for card in cards if isinstance(card, Card) for each in card.tables):
         each.frame.to_csv(folder / "tables" / f"{each.stem}.csv", index=False)
     page = folder / "report.html"

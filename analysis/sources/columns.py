@@ -1,40 +1,71 @@
-"""What the columns of somebody's table are: their names, however written, and the unit a name tells."""
+"""What the columns of somebody's table are: their names, however written, and what a name tells of a metric."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bocb_tune.analysis.sources.table import CELL
+from bocb_tune.analysis.sources.table import CELL, SourceError
+from bocb_tune.core.types import Direction
 
 REQUIRED = (*CELL, "score")
 TEXTS = ("trial", "phase", "status", "audit", "message")
 NUMBERS = ("lr", "weight_decay", "seed", "score", "budget", "max_budget", "elapsed_s")
 
+PREFIX = re.compile(
+    r"^(config|params?|hparams|hyper_?param(?:eter)?s|user_attrs|metrics?|summary|tags)(?:[/.]|(?<=s)_)"
+)
+"""Under which Ray, Weights & Biases, MLflow and Optuna export what a run was given and what it gave."""
+OUTCOMES = ("metric", "metrics", "summary", "tags")
+"""Prefixes of what a run gave."""
+
 # Names in lower case without anything but letters and digits, beside the field's own.
 ALIASES = {
-    "backbone": ("model", "arch", "architecture", "network"),
-    "optimizer": ("optimiser", "optim", "opt"),
-    "score": ("acc", "acc1", "accuracy", "top1", "top1acc", "top1accuracy"),
+    "backbone": ("model", "modelname", "arch", "architecture", "network"),
+    "optimizer": ("optimiser", "optim", "opt", "optimizername"),
     "lr": ("learningrate", "baselr", "peaklr", "maxlr", "initlr"),
     "weight_decay": ("wd",),
     "seed": ("randomseed",),
-    "budget": ("epoch", "epochs"),
+    "budget": ("epoch",),
     "max_budget": ("maxepochs", "totalepochs", "numepochs", "fullbudget"),
-    "elapsed_s": ("elapsedseconds", "seconds", "times", "runtimes", "walltimes", "durations"),
+    "elapsed_s": ("elapsedseconds", "seconds", "times", "runtimes", "walltimes", "durations", "timetotals"),
     "trial": ("trialid", "run", "runid"),
     "status": ("state",),
 }
 FIELD_OF = {
     alias: field
-    for field in dict.fromkeys((*REQUIRED, *TEXTS, *NUMBERS))
+    for field in dict.fromkeys((*CELL, *TEXTS, *NUMBERS))
+    if field != "score"
     for alias in (field.replace("_", ""), *ALIASES.get(field, ()))
 }
+SECOND = {
+    **dict.fromkeys(("epochs", "trainingiteration", "trainingiterations"), "budget"),
+    **dict.fromkeys(("name", "runname", "trialname", "id", "number", "mlflowrunname"), "trial"),
+}
+"""Names that are read as a field where no other column is."""
+EPOCHS = "epochs"
+"""Beside a column of epochs done, those planned."""
 # Names that tell a time and no unit.
 TIMES = ("time", "elapsed", "runtime", "walltime", "duration", "trainingtime", "traintime")
-# Data that a score's name may say it was measured on, best to select by first.
-VALIDATION, TEST = ("val", "valid", "validation", "eval"), ("test",)
+
+ACCURACIES = ("score", "acc", "acc1", "accuracy", "top1", "top1acc", "top1accuracy", "meanaccuracy")
+OTHERS_UP = ("auc", "auroc", "rocauc", "f1", "f1score", "map", "miou", "iou", "bleu", "ssim", "r2")
+AMOUNTS_UP = ("psnr", "reward", "return", "loglikelihood")
+ERRORS = ("error", "err", "errorrate", "err1", "top1error", "top1err", "classificationerror", "wer", "cer")
+AMOUNTS_DOWN = (
+    *("loss", "nll", "crossentropy", "crossentropyloss", "perplexity", "ppl", "mse", "rmse", "mae"),
+    *("fid", "bpc", "bpd", "bpb", "regret", "meanloss"),
+)
+UNCLEAR = ("value", "objective", "objectivevalue", "target")
+METRICS = (ACCURACIES, (*OTHERS_UP, *AMOUNTS_UP), UNCLEAR, (*ERRORS, *AMOUNTS_DOWN))
+"""Names of metrics, those first that are taken for the score first."""
+AMOUNTS = (*AMOUNTS_UP, *AMOUNTS_DOWN)
+"""Metrics that are no shares of 1 or of 100."""
+
+# Data that a metric's name may say it was measured on; settings are never selected by the training data.
+VALIDATION, TEST, TRAIN = ("val", "valid", "validation", "eval"), ("test",), ("train", "training")
 UNITS = {"points": r"%|percent|pct|points?", "fraction": r"fraction|0 ?\.\. ?1"}
 
 
@@ -44,45 +75,145 @@ class Column:
 
     name: str
     """As the table has it."""
+    plain: str
+    """In lower case letters and digits, without prefix."""
     field: str | None
     """What it is read as; None if it is not used."""
+    metric: str | None = None
+    """The metric that the name tells, without what it was measured on: `loss` of `val_loss`; None if it tells none."""
     unit: str | None = None
     """`points` (0..100) or `fraction` (0..1), where the name says so: `top1 (%)`, `score_points`, `acc_fraction`."""
     is_test: bool = False
-    """Whether it is a score whose name says that it is of test data: `test_acc`."""
+    """Whether it is a metric whose name says that it is of test data: `test_acc`."""
+    is_given: bool = False
+    """Whether a prefix says that it is what a run was given: `config/lr`."""
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way the metric is better, as far as its name says."""
+        if self.metric is None or self.metric in UNCLEAR:
+            return None
+        return Direction.min if self.metric in (*ERRORS, *AMOUNTS_DOWN) else Direction.max
+
+    def is_amount(self, direction: Direction) -> bool:
+        """Whether its values are no shares, however small they are; a metric unknown is one if it is minimised."""
+        is_known = self.metric is not None and self.metric not in UNCLEAR
+        return self.metric in AMOUNTS if is_known else direction is Direction.min
 
 
-def understand(names: Iterable[str]) -> tuple[Column, ...]:
-    """The columns of a table, in its order; a score of test data is not used where there is another."""
-    columns = tuple(_understand(name) for name in names)
-    if any(column.field == "score" and not column.is_test for column in columns):
-        return tuple(replace(column, field=None) if column.is_test else column for column in columns)
-    return columns
+def understand(names: Iterable[str], metric: str | None = None) -> tuple[Column, ...]:
+    """The columns of a table, in its order.
+
+    Args:
+        names: of the columns.
+        metric: the one that is the score; None for the first of `METRICS`, on validation data before test data.
+
+    Raises:
+        SourceError: if no column, or more than one, has the name of the metric.
+    """
+    columns = _one_each([_understand(name) for name in names])
+    scores = [_called(metric, columns)] if metric is not None else _scores(columns)
+    return tuple(replace(column, field="score" if column in scores else column.field) for column in columns)
 
 
 def _understand(name: str) -> Column:
-    lower = name.lower()
+    lower = name.strip().lower()
+    prefix = PREFIX.match(lower)
+    lower = lower[prefix.end() :] if prefix else lower
     unit = next((unit for unit, words in UNITS.items() if re.search(words, lower)), None)
-    plain = _squashed(re.sub(UNITS[unit], "", lower) if unit else lower)
-    split, measured = _split(plain)
-    field = "score" if FIELD_OF.get(measured) == "score" else FIELD_OF.get(plain)
-    is_score = field == "score"
+    split, metric = _metric(squashed(re.sub(UNITS[unit], "", lower) if unit else lower))
+    plain = squashed(lower)
     return Column(
         name=name,
-        field=field if unit is None or is_score else None,
-        unit=unit,
-        is_test=is_score and split in TEST,
+        plain=plain,
+        field=FIELD_OF.get(plain) or SECOND.get(plain),
+        metric=None if split in TRAIN else metric,
+        unit=unit if metric else None,
+        is_test=metric is not None and split in TEST,
+        is_given=prefix is not None and prefix[1] not in OUTCOMES,
     )
 
 
-def _split(plain: str) -> tuple[str, str]:
-    """What a score's name says it was measured on, if it does, and the rest of the name."""
-    for split in sorted((*VALIDATION, *TEST), key=len, reverse=True):
-        if plain.startswith(split):
-            return split, plain.removeprefix(split)
-        if plain.endswith(split):
-            return split, plain.removesuffix(split)
-    return "", plain
+def _metric(plain: str) -> tuple[str, str | None]:
+    """What a metric's name says it was measured on, if it does, and the metric; `score` takes the sign of a word
+    beside it."""
+    known = [name for names in METRICS for name in names]
+    for split in ("", *sorted((*VALIDATION, *TEST, *TRAIN), key=len, reverse=True)):
+        for rest in (plain.removeprefix(split), plain.removesuffix(split)) if split in plain else ():
+            for metric in (rest, rest.removesuffix("score"), rest.removeprefix("score")):
+                if metric in known:
+                    return split, metric
+    return "", None
+
+
+def _one_each(columns: list[Column]) -> list[Column]:
+    """With one column a field, where one has the better claim: one that a run was given, then one with a field's own
+    name."""
+    if any(column.field == "budget" and column.plain != EPOCHS for column in columns):
+        columns = [replace(column, field="max_budget") if column.plain == EPOCHS else column for column in columns]
+    chosen: list[Column] = []
+    for column in columns:
+        rivals = [other for other in columns if other.field == column.field and column.field]
+        beaten = any(_claim(other) < _claim(column) for other in rivals)
+        chosen.append(replace(column, field=None) if beaten else column)
+    return chosen
+
+
+def _claim(column: Column) -> tuple[bool, int]:
+    """The smaller the better; what a run measured may bear the name of what it was given: the learning rate now."""
+    second = list(SECOND).index(column.plain) + 1 if column.plain in SECOND else 0
+    return not column.is_given, second
+
+
+def _scores(columns: Sequence[Column]) -> list[Column]:
+    """Those that may be the score: of the first kind there is, of validation data where there are any."""
+    found = [column for column in columns if column.metric and column.field is None]
+    if not found:
+        return []
+    first = min(map(_rank, found))
+    return [column for column in found if _rank(column) == first]
+
+
+def _rank(column: Column) -> tuple[int, bool]:
+    kind = next(rank for rank, names in enumerate(METRICS) if column.metric in names)
+    return kind, column.is_test
+
+
+def _called(metric: str, columns: Sequence[Column]) -> Column:
+    """The column that `--metric` names."""
+    found = named(metric, columns)
+    if len(found) == 1 and found[0].field is None:
+        return found[0]
+    if found and found[0].field is not None:
+        raise SourceError(f"--metric {metric}: the column is read as {found[0].field!r}, which is no score")
+    raise SourceError(f"--metric {metric}: {_no_such_column(metric, columns)}")
+
+
+def named(name: str, columns: Sequence[Column]) -> list[Column]:
+    """The columns of this name: as it is, else whatever its case and prefix."""
+    exact = [column for column in columns if column.name.strip() == name.strip()]
+    return exact or [
+        column for column in columns if squashed(name.lower()) in (column.plain, squashed(column.name.lower()))
+    ]
+
+
+def one_named(name: str, columns: Sequence[Column], option: str) -> Column:
+    """The column of this name.
+
+    Raises:
+        SourceError: if there is none, or more than one; `option` is what asked.
+    """
+    found = named(name, columns)
+    if len(found) != 1:
+        raise SourceError(f"{option}: {_no_such_column(name, columns)}")
+    return found[0]
+
+
+def _no_such_column(name: str, columns: Sequence[Column]) -> str:
+    names = [column.name for column in columns]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"the table has no one column {name!r}{hint} (found: {', '.join(names)})"
 
 
 def unused_note(columns: Iterable[Column]) -> str | None:
@@ -90,10 +221,11 @@ def unused_note(columns: Iterable[Column]) -> str | None:
     unused = sorted(column.name for column in columns if column.field is None)
     if not unused:
         return None
-    times = [name for name in unused if _squashed(name.lower()) in TIMES]
+    times = [name for name in unused if squashed(name.lower()) in TIMES]
     hint = f" ({times[0]!r} has no unit: call it 'elapsed_s' if it holds seconds)" if times else ""
     return f"Columns not used: {', '.join(unused)}{hint}."
 
 
-def _squashed(name: str) -> str:
+def squashed(name: str) -> str:
+    """Letters and digits alone."""
     return re.sub(r"[^a-z0-9]", "", name)

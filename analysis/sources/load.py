@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from bocb_tune.analysis.core.cache import Cache, code, fingerprint
 from bocb_tune.analysis.core.parallel import spread, uncollected
 from bocb_tune.analysis.sources import paper
+from bocb_tune.analysis.sources.scores import recounted
+from bocb_tune.analysis.sources.spaces import with_spaces
+from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 from bocb_tune.analysis.sources.table import (
     CELL,
     TRIAL_COLUMNS,
@@ -26,45 +29,47 @@ from bocb_tune.analysis.sources.table import (
     granularity,
     make_table,
 )
-from bocb_tune.analysis.sources.trial_file import SUFFIXES, read_trial_file
+from bocb_tune.analysis.sources.text_table import is_table
+from bocb_tune.analysis.sources.trial_file import read_trial_file
 from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal
 from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective, TrialRecord
 from bocb_tune.spec.source import read_source
-from bocb_tune.spec.space_file import read_space
 
 FEWEST_PARALLEL = 48
 """Fewer journals than this are read before other processes have started, and need not be kept as arrays."""
 
 
-def load(source: str, space_file: Path | None = None, cache: Path | None = None) -> TrialTable:
+def load(
+    source: str, spaces: Sequence[Path] = (), cache: Path | None = None, stated: Stated = NOTHING_STATED
+) -> TrialTable:
     """Read a source.
 
     Args:
-        source: a run folder, a CSV or Parquet trial table, or `paper:NAME`.
-        space_file: search space the trials were drawn from, for sources that do not bring their own.
+        source: a run folder, a CSV, TSV or Parquet trial table, or `paper:NAME`.
+        spaces: search spaces the trials were drawn from, files or folders, for sources that do not bring their own.
         cache: folder where the journals of a large run are kept as arrays from one reading to the next.
+        stated: what the user says of the scores.
 
     Raises:
         SourceError: if the source does not exist, is empty, or cannot be read; the message says what to do.
     """
-    table = _read(source, cache)
-    if space_file is None:
-        return table
-    return replace(table, spaces={**table.spaces, **_space(space_file, table)})
+    return with_spaces(_read(source, cache, stated), spaces)
 
 
-def _read(source: str, cache: Path | None) -> TrialTable:
-    if source.startswith("paper:"):
-        return paper.published(source.removeprefix("paper:"))
+def _read(source: str, cache: Path | None, stated: Stated) -> TrialTable:
     path = Path(source)
+    if is_table(path) and path.is_file():
+        return read_trial_file(path, stated)
+    if source.startswith("paper:"):
+        stated.require_table(source)
+        return recounted(paper.published(source.removeprefix("paper:")), stated.tolerance)
     if path.is_dir():
-        return read_journals(path, cache)
-    if path.suffix.lower() in SUFFIXES and path.is_file():
-        return read_trial_file(path)
-    found = "is neither a run folder nor a .csv or .parquet file" if path.exists() else "does not exist"
+        stated.require_table(source)
+        return recounted(read_journals(path, cache), stated.tolerance)
+    found = "is neither a run folder nor a .csv, .tsv or .parquet file" if path.exists() else "does not exist"
     known = ", ".join(f"paper:{name}" for name in paper.TABLES)
-    raise SourceError(f"{source}: {found}; give a run folder, a .csv or .parquet trial table, or one of {known}")
+    raise SourceError(f"{source}: {found}; give a run folder, a .csv, .tsv or .parquet trial table, or one of {known}")
 
 
 def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
@@ -89,7 +94,7 @@ def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
         rungs={cell.key: cell.rungs for cell in cells},
         spaces=_run_spaces(folder),
         cells=tuple(cell.key for cell in cells),
-        num_images=granularity(curves["score"].to_numpy()) if objective.unit == "points" else math.inf,
+        num_images=granularity(curves["score"].to_numpy()) if objective.is_bounded else math.inf,
         validated_on_test=any(cell.validated_on_test for cell in cells),
     )
 
@@ -222,14 +227,6 @@ def _hashes_of(paths: list[Path]) -> tuple[str, list[str]]:
         whole.update(content)
         each.append(hashlib.sha256(content).hexdigest())
     return whole.hexdigest(), each
-
-
-def _space(path: Path, table: TrialTable) -> dict[str, Dims]:
-    space = read_space(path)
-    if space.optimizer not in table.optimizers:
-        known = ", ".join(table.optimizers)
-        raise SourceError(f"{path}: by its name the search space of {space.optimizer!r}, but the trials are of {known}")
-    return {space.optimizer: {"lr": space.lr, "weight_decay": space.weight_decay}}
 
 
 def _run_spaces(folder: Path) -> dict[str, Dims]:

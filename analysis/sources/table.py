@@ -15,7 +15,7 @@ from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective
 
 Dims = Mapping[str, Dim]
-"""Range of `lr` and of `weight_decay`."""
+"""Range of `lr` and, where it was searched, of `weight_decay`."""
 
 CELL = ["backbone", "optimizer"]
 HYPERPARAMETERS = ("lr", "weight_decay")
@@ -66,8 +66,8 @@ class TrialTable:
     """All trials of a grid, one row each, and their curves; sorted, so the order of the source's rows has no effect."""
 
     trials: pd.DataFrame
-    """`TRIAL_COLUMNS`; numbers are NaN where not known, texts empty; `score` in the objective's unit; `audit` for a
-    trial drawn, before it started, to be exempt from stopping."""
+    """`TRIAL_COLUMNS`; numbers are NaN where not known, texts empty; `score` in points, as the objective says;
+    `audit` for a trial drawn, before it started, to be exempt from stopping."""
     curves: pd.DataFrame
     """`CURVE_COLUMNS`, one row a measurement."""
     objective: Objective
@@ -79,6 +79,8 @@ class TrialTable:
     """Columns of the grid."""
     notes: tuple[str, ...] = ()
     """What was detected, converted or left out while reading."""
+    cautions: tuple[str, ...] = ()
+    """What of that a reader must know beside the answer: what was inferred, and what is not told apart."""
     garbled: tuple[str, ...] = ()
     """Journal lines that could not be read, as file:line: why."""
     rungs: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
@@ -89,6 +91,13 @@ class TrialTable:
     """Images a score is the share of, where the scores show it: their binomial noise is known then."""
     validated_on_test: bool = False
     """Whether the scores, by which settings are selected, are of test data."""
+
+    def shown_trials(self) -> pd.DataFrame:
+        """The trials with the metric itself, under its name where it is not the score."""
+        if self.objective.is_score:
+            return self.trials
+        shown = self.trials.assign(score=self.objective.shown(self.trials["score"]))
+        return shown.rename(columns={"score": self.objective.metric})
 
 
 def granularity(scores: NDArray[np.float64]) -> float:
@@ -114,6 +123,7 @@ def make_table(
     objective: Objective,
     source: Source,
     notes: tuple[str, ...] = (),
+    cautions: tuple[str, ...] = (),
     garbled: tuple[str, ...] = (),
     rungs: Mapping[tuple[str, str], tuple[int, ...]] | None = None,
     spaces: Mapping[str, Dims] | None = None,
@@ -132,6 +142,7 @@ def make_table(
         backbones=ordered_backbones([*trials["backbone"].unique(), *(backbone for backbone, _ in cells)]),
         optimizers=ordered_optimizers([*trials["optimizer"].unique(), *(optimizer for _, optimizer in cells)]),
         notes=notes,
+        cautions=cautions,
         garbled=garbled,
         rungs=rungs or {},
         spaces=spaces or {},

@@ -1,17 +1,28 @@
-"""Anybody's CSV or Parquet table of trials -> `TrialTable`, saying aloud what was read how and what was left out."""
+"""Anybody's CSV, TSV or Parquet table of trials -> `TrialTable`, saying what was read how and what was left out."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import math
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from bocb_tune.analysis.sources.columns import NUMBERS, REQUIRED, TEXTS, Column, understand, unused_note
+from bocb_tune.analysis.sources import factors
+from bocb_tune.analysis.sources.columns import (
+    NUMBERS,
+    REQUIRED,
+    SECOND,
+    TEXTS,
+    Column,
+    understand,
+    unused_note,
+)
+from bocb_tune.analysis.sources.scores import direction_of, read_scores
+from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
+from bocb_tune.analysis.sources.states import ENDED, STATES
 from bocb_tune.analysis.sources.table import (
     CELL,
     CURVE_COLUMNS,
@@ -22,90 +33,110 @@ from bocb_tune.analysis.sources.table import (
     granularity,
     make_table,
 )
-from bocb_tune.core.types import Objective, Phase, TrialStatus
+from bocb_tune.analysis.sources.text_table import read_cells
+from bocb_tune.core.types import Phase, TrialStatus
 
-SUFFIXES = (".csv", ".parquet")
 # Lines a message may name before it says "and so on".
 MOST_NAMED = 5
-ABSENT = ("", "nan", "na", "none", "null")
+ABSENT = ("", "nan", "na", "n/a", "none", "null", "-", "--", "–")
 FLAGS = {"": False, "false": False, "no": False, "0": False, "true": True, "yes": True, "1": True}
 # What rounding to 0 to 3 decimals looks like.
 ROUND_COUNTS = (100, 1_000, 10_000, 100_000)
+SETTING = "setting"
+"""Column with a number for each cell, learning rate, weight decay and whatever else a trial was given."""
+FEWEST_EPOCHS = 3
+"""Rows of one setting at rising budgets that look like the curve of one trial."""
 
 
-def read_trial_file(path: Path) -> TrialTable:
+def read_trial_file(path: Path, stated: Stated = NOTHING_STATED) -> TrialTable:
     """Read one row a trial, or one row a measurement (rows that share `trial` within a cell are its curve).
 
     Raises:
         SourceError: naming file, row and column of what cannot be read.
     """
-    reader = _Reader(path, notes=[])
-    raw, score = reader.raw()
-    rows = reader.without_repetitions(reader.checked(raw))
-    rows, unit = reader.in_points(rows, score.unit)
+    reader = _Reader(path=path, stated=stated, notes=[], cautions=[])
+    raw, columns = reader.raw()
+    column = next(column for column in columns if column.field == "score")
+    direction = direction_of(column, stated, path)
+    if raw[column.name].astype(str).str.contains("%").any():
+        column = replace(column, unit="points")
+    fields = {each.name: each.field for each in columns if each.field}
+    rows = reader.checked(raw[list(fields)].rename(columns=fields))
+    rows = reader.with_settings(rows, factors.of(raw, columns))
+    rows = reader.named(reader.counted_from_one(rows), columns)
+
+    def refuse(wrong: pd.Series[bool], why: str) -> None:
+        reader.refuse(wrong, rows, "score", why)
+
+    rows, objective, how = read_scores(rows, column, direction, stated, refuse)
+    (reader.notes if objective.is_score and objective.is_bounded else reader.cautions).append(how)
     curves = rows[CURVE_COLUMNS].dropna(subset=["budget", "score"])
     curves = curves[curves.duplicated([*CELL, "trial"], keep=False)]
-    trials = reader.usable(reader.with_status(reader.one_row_a_trial(rows)))
+    trials = reader.usable(reader.with_seeds(reader.with_status(reader.one_row_a_trial(rows))))
     return make_table(
         trials,
         curves,
-        objective=Objective(metric="score", unit=unit, floor=math.nan),
+        objective=objective,
         source=Source(kind="table", name=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest()),
         notes=tuple(reader.notes),
-        num_images=_num_images(rows, unit),
-        validated_on_test=score.is_test,
+        cautions=tuple(reader.cautions),
+        num_images=_num_images(rows) if objective.is_bounded else math.inf,
+        validated_on_test=column.is_test,
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
     """The steps of reading one file; row numbers are those of the file, its header being row 1."""
 
     path: Path
+    stated: Stated
     notes: list[str]
+    cautions: list[str]
 
-    def raw(self) -> tuple[pd.DataFrame, Column]:
-        """The columns used, called by their fields, values as they stand; and which one the score is."""
-        rows = self._frame()
-        rows.index = pd.RangeIndex(2, len(rows) + 2)
-        columns = understand(map(str, rows.columns))
-        rows.columns = pd.Index([column.field for column in columns])
+    def raw(self) -> tuple[pd.DataFrame, tuple[Column, ...]]:
+        """The rows that are asked for, values as they stand, and what the columns are."""
+        rows = read_cells(self.path, self.notes)
+        columns = understand(rows.columns, self.stated.metric)
         self._require_fields(columns)
-        rows = rows.loc[:, rows.columns.notna()]
         rows = rows[~(rows.isna() | (rows == "")).all(axis=1)]
         if len(rows) == 0:
             raise SourceError(f"{self.path}: the table has a header and no rows")
         if note := unused_note(columns):
             self.notes.append(note)
-        return rows, next(column for column in columns if column.field == "score")
+        keep = factors.kept(rows, columns, self.stated.where)
+        if not keep.all():
+            conditions = ", ".join(self.stated.where)
+            self.notes.append(f"{int(keep.sum())} of {len(rows)} rows are those asked for ({conditions}).")
+        return self._without_repetitions(rows[keep]), columns
 
     def _require_fields(self, columns: tuple[Column, ...]) -> None:
         found: dict[str, str] = {}
         for column in columns:
             if column.field in found:
                 both = f"{found[column.field]!r} and {column.name!r}"
-                raise SourceError(f"{self.path}: more than one column is read as {column.field!r} ({both}); keep one")
+                more = " or choose with --metric" if column.field == "score" else ""
+                raise SourceError(
+                    f"{self.path}: more than one column is read as {column.field!r} ({both}); keep one{more}"
+                )
             if column.field:
                 found[column.field] = column.name
         if missing := [field for field in REQUIRED if field not in found]:
             names = ", ".join(column.name for column in columns) or "none"
+            more = ", or say --metric COLUMN" if missing == ["score"] else ""
             raise SourceError(
-                f"{self.path}: no column {' or '.join(map(repr, missing))} (found: {names}); name so what holds it"
+                f"{self.path}: no column {' or '.join(map(repr, missing))} (found: {names}); name so what holds "
+                f"it{more}"
             )
 
-    def _frame(self) -> pd.DataFrame:
-        try:
-            if self.path.suffix.lower() == ".parquet":
-                return pd.read_parquet(self.path).astype(object)
-            return self._csv()
-        except (ValueError, OSError, pd.errors.ParserWarning) as error:
-            raise SourceError(f"{self.path}: not readable as a table ({' '.join(str(error).split())})") from error
-
-    def _csv(self) -> pd.DataFrame:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
-            rows = pd.read_csv(self.path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
-        return rows.astype(object)
+    def _without_repetitions(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Drop rows that repeat an earlier one in every column of the file, and say which."""
+        repeated = rows.astype(str).duplicated()
+        if repeated.any():
+            self.notes.append(
+                f"{int(repeated.sum())} row(s) repeat an earlier row and were left out: {_named(rows[repeated])}."
+            )
+        return rows[~repeated]
 
     def checked(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Every column of `TRIAL_COLUMNS`, numbers as numbers; refuses what has no meaning."""
@@ -113,37 +144,48 @@ class _Reader:
         numbers = {name: self._numbers(rows, name) for name in NUMBERS}
         clean = pd.DataFrame({**texts, **numbers}, index=rows.index)[TRIAL_COLUMNS]
         for name in CELL:
-            self._refuse(clean[name] == "", rows, name, "is empty")
-        self._refuse(clean["lr"] <= 0, rows, "lr", "is not positive; if it is a logarithm, give the rate itself")
+            self.refuse(clean[name] == "", rows, name, "is empty")
+        self.refuse(clean["lr"] <= 0, rows, "lr", "is not positive; if it is a logarithm, give the rate itself")
         for name in ("weight_decay", "budget", "max_budget", "elapsed_s"):
-            self._refuse(clean[name] < 0, rows, name, "is negative")
-        self._refuse(clean["seed"] % 1 > 0, rows, "seed", "is not a whole number")
-        self._refuse_unknown(clean, "status", [str(status) for status in TrialStatus])
+            self.refuse(clean[name] < 0, rows, name, "is negative")
+        self.refuse(clean["seed"] % 1 > 0, rows, "seed", "is not a whole number")
+        self._refuse_unknown(clean, "status", list(STATES))
         self._refuse_unknown(clean, "phase", [str(phase) for phase in Phase])
         self._refuse_unknown(clean, "audit", [flag for flag in FLAGS if flag])
-        clean["audit"] = clean["audit"].map(FLAGS)
-        unnamed = clean["trial"] == ""
-        clean["trial"] = clean["trial"].where(~unnamed, "row " + clean.index.astype(str).str.zfill(6))
-        return clean
+        known = clean["status"] != ""
+        if (moved := known & (clean["status"] != clean["status"].map(STATES))).any():
+            read = dict(zip(clean["status"][moved], clean["status"][moved].map(STATES), strict=True))
+            told = ", ".join(f"{state} as {status}" for state, status in sorted(read.items()))
+            self.notes.append(
+                f"States read: {told.replace(f' as {ENDED}', ' as completed, or stopped where cut short')}."
+            )
+        return clean.assign(audit=clean["audit"].map(FLAGS), status=clean["status"].map(STATES).fillna(""))
 
     def _texts(self, rows: pd.DataFrame, name: str) -> pd.Series[str]:
         column = rows[name] if name in rows else pd.Series("", index=rows.index)
         text = column.where(column.notna(), "").astype(str).str.strip()
-        return text.str.lower() if name in ("status", "phase", "audit") else text
+        if name not in ("status", "phase", "audit"):
+            return text
+        text = text.str.lower()
+        return text.mask(text.isin(ABSENT), "").str.removeprefix("trialstate.").str.removeprefix("runstatus.")
 
     def _numbers(self, rows: pd.DataFrame, name: str) -> pd.Series[float]:
         if name not in rows:
             return pd.Series(math.nan, index=rows.index)
         column = rows[name]
         absent = column.isna() | column.astype(str).str.strip().str.lower().isin(ABSENT)
-        number = pd.to_numeric(column.where(~absent, None), errors="coerce").astype(float)
-        self._refuse(number.isna() & ~absent, rows, name, "is not a number")
+        text = column.where(~absent, None)
+        if name == "score" and column.astype(str).str.contains("%").any():
+            text = text.astype("str").str.replace("%", "", regex=False)
+        number = pd.to_numeric(text, errors="coerce").astype(float)
+        self.refuse(number.isna() & ~absent, rows, name, "is not a number")
         finite = ~number.isin([math.inf, -math.inf])
         if name != "score":
-            self._refuse(~finite, rows, name, "is not finite")
+            self.refuse(~finite, rows, name, "is not finite")
         return number.where(finite, math.nan)
 
-    def _refuse(self, wrong: pd.Series[bool], rows: pd.DataFrame, name: str, why: str) -> None:
+    def refuse(self, wrong: pd.Series[bool], rows: pd.DataFrame, name: str, why: str) -> None:
+        """Raise SourceError naming the first wrong row, its value and how many more there are; none: do nothing."""
         if not wrong.any():
             return
         first = rows.index[wrong][0]
@@ -159,48 +201,50 @@ class _Reader:
             value = clean.loc[unknown, name].iloc[0]
             near = difflib.get_close_matches(value, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            self._refuse(unknown, clean, name, f"is none of {', '.join(known)}{hint}")
+            self.refuse(unknown, clean, name, f"is none of {', '.join(known)}{hint}")
 
-    def without_repetitions(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Drop rows that repeat an earlier one in every column given, and say which."""
-        told_apart = [name for name in rows.columns if name != "trial"] if _unnamed(rows).all() else list(rows.columns)
-        repeated = rows.duplicated(told_apart)
-        if repeated.any():
-            self.notes.append(
-                f"{int(repeated.sum())} row(s) repeat an earlier row and were left out: {_named(rows[repeated])}."
+    def with_settings(self, rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+        """Number the settings; remark what the trials of a cell differ in beside learning rate and weight decay."""
+        if differing := factors.differing(rows, others):
+            self.cautions.append(factors.caution(others, differing))
+        return rows.assign(**{SETTING: factors.settings(rows, others)})
+
+    def counted_from_one(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Epochs counted from 0 (0 to one less than the full budget) become epochs done."""
+        from_zero = rows["budget"].min() == 0 and rows["budget"].max() == rows["max_budget"].max() - 1
+        if not from_zero:
+            return rows
+        self.notes.append("Epochs are counted from 0 in the file, and from 1 here.")
+        return rows.assign(budget=rows["budget"] + 1)
+
+    def named(self, rows: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
+        """A name for every trial: that of the file where it tells trials apart, else the row's."""
+        source = next((column for column in columns if column.field == "trial"), None)
+        clash = rows.duplicated([*CELL, "trial", "budget"], keep=False) & (rows["trial"] != "")
+        if source is not None and source.plain in SECOND and clash.any():
+            self.cautions.append(
+                f"Column {source.name!r} names several runs alike (row {clash.idxmax()} is one): every row is read as "
+                "a trial of its own. Is it one row an epoch? Then add a column 'trial' with a name for each run."
             )
-        rows = rows[~repeated]
-        clash = rows.duplicated([*CELL, "trial", "budget"], keep=False) & ~_unnamed(rows)
-        self._refuse(clash, rows, "trial", "stands twice at the same budget with different values")
-        return rows
+            rows = rows.assign(trial="")
+        else:
+            self.refuse(clash, rows, "trial", "stands twice at the same budget with different values")
+        unnamed = rows["trial"] == ""
+        self._remark_curves(rows[unnamed])
+        return rows.assign(trial=rows["trial"].mask(unnamed, "row " + rows.index.astype(str).str.zfill(6)))
 
-    def in_points(self, rows: pd.DataFrame, told: str | None) -> tuple[pd.DataFrame, str]:
-        """Scores as points of 0..100 if they are fractions, by the column's name or else by the scores; their unit."""
-        low, high = rows["score"].min(), rows["score"].max()
-        if told:
-            top = 1 if told == "fraction" else 100
-            outside = (rows["score"] < 0) | (rows["score"] > top)
-            self._refuse(outside, rows, "score", f"lies outside 0..{top}, though its column is named after {told}")
-        elif low < 0 or high > 100:
-            self.notes.append(f"Scores lie in {low:g}..{high:g}: taken as they are, larger being better.")
-            return rows, "units"
-        elif high > 1:
-            self._refuse_mixture(rows)
-        if told == "points" or high > 1:
-            self.notes.append("Scores read as points of 0..100.")
-            return rows, "points"
-        self.notes.append("All scores lie in 0..1: read as fractions and shown as points of 0..100.")
-        return rows.assign(score=100 * rows["score"]), "points"
-
-    def _refuse_mixture(self, rows: pd.DataFrame) -> None:
-        """Final scores below 1 among points, where as fractions they would fit in: one cannot tell which they are."""
-        final = rows["status"].isin([str(TrialStatus.completed), ""]) & ~(rows["budget"] < rows["max_budget"])
-        last = ~rows.sort_values("budget", kind="stable").duplicated([*CELL, "trial"], keep="last")
-        score = rows["score"].where(final & last)
-        points = score[score > 1]
-        fits = (score > 0) & (score < 1) & (100 * score).between(points.min(), points.max())
-        why = "may be a fraction of 1, while others are points of 0..100: write all alike, or, if all are points, "
-        self._refuse(fits, rows, "score", why + "name the column 'score (points)'")
+    def _remark_curves(self, rows: pd.DataFrame) -> None:
+        """Say that rows which rise in nothing but their budget look like epochs of one run."""
+        rows = rows.dropna(subset=["budget"])
+        budgets = rows.groupby([SETTING, "seed"], dropna=False)["budget"]
+        rising = (budgets.transform("size") >= FEWEST_EPOCHS) & (
+            budgets.transform("nunique") == budgets.transform("size")
+        )
+        if rising.any():
+            self.cautions.append(
+                f"{int(rising.sum())} rows differ from others only in their budget, like the epochs of one run, and "
+                "are read as trials of their own. Add a column 'trial' with a name for each run."
+            )
 
     def one_row_a_trial(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The last measurement of each trial; what belongs to the trial must not change along its curve."""
@@ -208,21 +252,53 @@ class _Reader:
         curve = rows.groupby([*CELL, "trial"], sort=False)
         for name in ("lr", "weight_decay", "seed", "max_budget", "status", "phase"):
             changes = curve[name].transform("nunique") > 1
-            self._refuse(changes, rows, name, "differs from another row of the same trial")
+            self.refuse(changes, rows, name, "differs from another row of the same trial")
         return curve.tail(1)
 
     def with_status(self, trials: pd.DataFrame) -> pd.DataFrame:
         """Fill in a status not given: completed, or stopped if the row says it ended before its full budget."""
-        unknown = trials["status"] == ""
-        short = trials["budget"] < trials["max_budget"]
-        if (unknown & short).any():
-            self.notes.append(
-                f"{int((unknown & short).sum())} trial(s) without a status ended before max_budget: read as stopped."
+        trials = self._with_full_budget(trials)
+        unknown = trials["status"].isin(["", ENDED])
+        short = unknown & (trials["budget"] < trials["max_budget"])
+        if short.any():
+            self.notes.append(f"{int(short.sum())} trial(s) without a status ended before max_budget: read as stopped.")
+        status = trials["status"].mask(unknown, str(TrialStatus.completed)).mask(short, str(TrialStatus.stopped))
+        nowhere = (status == TrialStatus.stopped) & trials["budget"].isna() & trials["score"].notna()
+        if nowhere.any():
+            self.cautions.append(
+                f"{int(nowhere.sum())} stopped trial(s) do not say after what budget: their scores are not used. Add a "
+                "column 'budget' with the epochs done."
             )
-        status = (
-            trials["status"].mask(unknown, str(TrialStatus.completed)).mask(unknown & short, str(TrialStatus.stopped))
-        )
-        return trials.assign(status=status, seed=trials["seed"].round().astype("Int64"))
+        return trials.assign(status=status, score=trials["score"].mask(nowhere))
+
+    def _with_full_budget(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """The largest budget is the full one where stopped trials are marked; where nothing is, remark the others."""
+        last, known = trials["budget"], trials["status"] != ""
+        if trials["max_budget"].notna().any() or last.nunique() < 2:
+            return trials
+        if (trials["status"] == TrialStatus.stopped).any():
+            self.notes.append(f"No column tells the full budget: taken as the largest seen, {last.max():g}.")
+            return trials.assign(max_budget=last.max())
+        if not known.all():
+            self.cautions.append(
+                f"Trials end after budgets of {last.min():g} to {last.max():g}, and nothing says which were cut short: "
+                "all are read as completed. Add a column 'max_budget' or 'status'."
+            )
+        return trials
+
+    def with_seeds(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """Number the trials of one setting where no seed is told."""
+        times = trials.groupby(SETTING)["trial"].transform("size")
+        if trials["seed"].isna().all() and trials["lr"].notna().any() and (times > 1).any():
+            order = trials.sort_values(["score", "trial"]).groupby(SETTING).cumcount()
+            trials = trials.assign(seed=order.where(times > 1).astype(float))
+        if (times > 1).any() and trials["lr"].notna().any():
+            again = int(trials.loc[times > 1, SETTING].nunique())
+            self.notes.append(
+                f"{again} of {trials[SETTING].nunique()} settings were tried {_range(times[times > 1])} times: read as "
+                "seeds of one setting."
+            )
+        return trials.assign(seed=trials["seed"].round().astype("Int64"))
 
     def usable(self, trials: pd.DataFrame) -> pd.DataFrame:
         """Leave out trials said to be completed that have no score."""
@@ -236,14 +312,15 @@ class _Reader:
         return trials[~empty]
 
 
-def _num_images(rows: pd.DataFrame, unit: str) -> float:
+def _num_images(rows: pd.DataFrame) -> float:
     """Images that the scores are shares of; unknown where they may as well have been rounded."""
-    found = granularity(rows["score"].to_numpy()) if unit == "points" else math.inf
+    found = granularity(rows["score"].to_numpy())
     return math.inf if found in ROUND_COUNTS else found
 
 
-def _unnamed(rows: pd.DataFrame) -> pd.Series[bool]:
-    return rows["trial"].str.fullmatch(r"row \d{6,}")
+def _range(numbers: pd.Series[int]) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _named(rows: pd.DataFrame) -> str:

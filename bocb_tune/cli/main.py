@@ -118,8 +118,21 @@ def status(
     show_status(folder, as_json=as_json, watch=watch)
 
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV or Parquet table, or paper:NAME.")]
-Space = Annotated[Path | None, typer.Option("--space", metavar="FILE", help="Search space a table was drawn from.")]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV, TSV or Parquet table, or paper:NAME.")]
+Space = Annotated[
+    list[Path] | None,
+    typer.Option("--space", metavar="FILE", help="Search spaces a table was drawn from: files or folders."),
+]
+Metric = Annotated[str | None, typer.Option("--metric", metavar="COLUMN", help="Column of a table that is the score.")]
+Way = Annotated[str | None, typer.Option("--direction", metavar="max|min", help="Which way the metric is better.")]
+Tolerance = Annotated[
+    str | None,
+    typer.Option(
+        "--tolerance", metavar="X", help="What may be lost for nothing: in the metric's unit, or 2% of its best."
+    ),
+]
+Chance = Annotated[float | None, typer.Option("--chance", metavar="X", help="What a failed run of a table scores.")]
+Where = Annotated[list[str] | None, typer.Option("--where", metavar="COLUMN=VALUE", help="Rows of a table to keep.")]
 
 
 @app.command()
@@ -132,6 +145,11 @@ def analyze(
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: RUN/report or ./report.")
     ] = None,
     space: Space = None,
+    metric: Metric = None,
+    direction: Way = None,
+    tolerance: Tolerance = None,
+    chance: Chance = None,
+    where: Where = None,
     patterns: Annotated[
         bool, typer.Option("--patterns", help="Also read the kept checkpoints: spectra of the trained weights.")
     ] = False,
@@ -144,12 +162,14 @@ def analyze(
     with uncollected():
         from bocb_tune.analysis.report.write import analyze as write_report
         from bocb_tune.analysis.report.write import analyze_pair
+        from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 
+    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where or ()))
     if second is None:
-        print(write_report(source, out, space, patterns))
+        print(write_report(source, out, space or (), patterns, stated))
         return
-    if space is not None or patterns:
-        raise typer.BadParameter("--space and --patterns are for one source, and two are given")
+    if space or patterns or stated != NOTHING_STATED:
+        raise typer.BadParameter("options other than --out are for one source, and two are given")
     print(analyze_pair(source, second, out))
 
 
@@ -161,16 +181,23 @@ def recommend(
     ] = None,
     trials: Annotated[int, typer.Option("--trials", metavar="N", help="Trials that can be paid for.")] = 16,
     space: Space = None,
+    metric: Metric = None,
+    direction: Way = None,
+    tolerance: Tolerance = None,
+    chance: Chance = None,
+    where: Where = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which optimizer to use and where to search, how sure that is, and what is as good."""
     from bocb_tune.analysis.report.recommend import recommendation
+    from bocb_tune.analysis.sources.stated import Stated
 
-    found = recommendation(source, backbone, trials, space)
+    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where or ()))
+    found, cautions = recommendation(source, backbone, trials, space or (), stated)
     if as_json:
-        _print_json(found.to_json())
+        _print_json(found.to_json() | {"cautions": list(cautions)})
     else:
-        print("\n".join(found.lines()))
+        print("\n".join([*found.lines(), *cautions]))
 
 
 @app.command("schema")

@@ -68,16 +68,82 @@ class Cell:
         return {"task": self.task, "dataset": self.dataset, "backbone": self.backbone, "optimizer": self.optimizer}
 
 
+class Direction(StrEnum):
+    """Which way a metric is better."""
+
+    max = "max"
+    min = "min"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What a score means. A score is always oriented so that larger is better."""
+    """What a score means: it is counted in points of which more is better, whatever its metric's sign and unit.
+
+    metric = origin + point * score where the metric is maximised, origin - point * score where it is minimised. A score
+    of a metric in points is the metric itself; an error of e % scores 100 - e; a loss scores minus as many points as it
+    has hundredths of the best loss.
+    """
 
     metric: str
     """Name of the validation metric the score is made of, such as `top1`."""
     unit: str
-    """Unit of the score, such as `points`."""
+    """Unit of the metric; `points` for one that lies in 0..100."""
     floor: float
     """Score of a diverged trial: chance level for classification."""
+    direction: Direction = Direction.max
+    """Which way the metric is better; a score is better the larger it is."""
+    origin: float = 0.0
+    """The metric where the score is 0."""
+    point: float = 1.0
+    """What one point of the score is worth in the metric's unit."""
+    tolerance: float = 1.0
+    """Points within which settings count as equally good, at least: larger where noise hides so little."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "direction", Direction(self.direction))  # a journal holds the word
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a score lies in 0..100."""
+        return self.unit == "points"
+
+    @property
+    def is_score(self) -> bool:
+        """Whether the metric is the score itself."""
+        return self.direction is Direction.max and self.origin == 0 and self.point == 1
+
+    @property
+    def slope(self) -> float:
+        """Change of the metric by one point of score."""
+        return self.point if self.direction is Direction.max else -self.point
+
+    def shown(self, score: Any) -> Any:
+        """The metric of a score: a number, or an array of them."""
+        return score if self.is_score else self.origin + self.slope * score
+
+    def number(self, score: float) -> str:
+        """The metric of a score, as text."""
+        return f"{self.shown(score):{'.2f' if self.is_bounded else '.4g'}}"
+
+    def text(self, score: float) -> str:
+        """The metric of a score, with its unit."""
+        return f"{self.number(score)} {self.unit}"
+
+    @property
+    def label(self) -> str:
+        """Of an axis."""
+        return f"{self.metric} [{self.unit}]"
+
+    @property
+    def heading(self) -> str:
+        """The metric with its unit, and what is not the usual about it."""
+        way = "smaller" if self.direction is Direction.min else "larger"
+        point = "" if self.is_bounded else f", one point = {self.point:.3g}"
+        return self.label if self.is_score else f"{self.label}, {way} is better{point}"
+
+    def score(self, metric: Any) -> Any:
+        """The score of a metric; inverse of `shown`."""
+        return metric if self.is_score else (metric - self.origin) / self.slope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

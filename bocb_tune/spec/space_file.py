@@ -43,6 +43,19 @@ class Point(Shape):
     """Weight decay as the optimizer's own argument."""
 
 
+class Ranges(Shape):
+    """Where the trials of one optimizer could lie; what a file in search_spaces/ says beside it is not needed."""
+
+    lr: Range
+    weight_decay: ZeroRange | None = None
+    """None where it was not searched."""
+    default: dict[str, Any] | None = None
+    fixed: dict[str, Any] | None = None
+    decay: str | None = None
+    source: str | None = None
+    note: str | None = None
+
+
 class SpaceFile(Shape):
     """What a file in search_spaces/ says."""
 
@@ -58,7 +71,7 @@ class SpaceFile(Shape):
         """Ranges upside down, and defaults outside their range."""
         for name, bounds, zero, default in self._dims():
             if bounds.low >= bounds.high:
-                yield Finding((name,), f"upside down: low {bounds.low:g} is not below high {bounds.high:g}; swap them")
+                yield Finding((name,), _upside_down(bounds))
                 continue
             dim = Dim(name=name, low=bounds.low, high=bounds.high, zero_mass=zero)
             if not dim.contains(default):
@@ -100,6 +113,52 @@ def load_space(optimizer: str) -> SearchSpace:
 def read_space(path: Path | str) -> SearchSpace:
     """A search space from a file in the format of search_spaces/*.yaml, named by its stem. Raises SpecError."""
     return _checked(read_source(path)).space(Path(path).stem)
+
+
+def read_ranges(path: Path | str) -> dict[str, dict[str, Dim]]:
+    """Where the trials of each optimizer could lie: `lr` and, where it was searched, `weight_decay`.
+
+    Args:
+        path: a file in the format of search_spaces/*.yaml, named after its optimizer, in which only `lr` is required;
+            or one with such a mapping for each optimizer, `optimizer: {lr: {low, high}, ...}`.
+
+    Raises:
+        SpecError: naming file and line of what is wrong.
+    """
+    source = read_source(path)
+    value = source.value
+    is_one = not isinstance(value, dict) or "lr" in value or not value
+    parts = {Path(path).stem: ((), value)} if is_one else {str(name): ((name,), part) for name, part in value.items()}
+    problems, found = list(source.problems), {}
+    for optimizer, (at, part) in parts.items():
+        errors = shape_errors(Ranges, part)
+        problems += [source.problem((*at, *error["loc"]), explain(Ranges, error)) for error in errors]
+        if not errors:
+            found[optimizer] = dict(_ranges(Ranges.model_validate(part)))
+            problems += [
+                source.problem((*at, name), _upside_down(bounds))
+                for name, bounds in found[optimizer].items()
+                if bounds.low >= bounds.high
+            ]
+    if problems:
+        raise SpecError(problems)
+    return {
+        optimizer: {
+            name: Dim(name=name, low=bounds.low, high=bounds.high, zero_mass=getattr(bounds, "zero", 0.0))
+            for name, bounds in dims.items()
+        }
+        for optimizer, dims in found.items()
+    }
+
+
+def _ranges(ranges: Ranges) -> Iterator[tuple[str, Range]]:
+    yield "lr", ranges.lr
+    if ranges.weight_decay is not None:
+        yield "weight_decay", ranges.weight_decay
+
+
+def _upside_down(bounds: Range) -> str:
+    return f"upside down: low {bounds.low:g} is not below high {bounds.high:g}; swap them"
 
 
 def _checked(source: Source) -> SpaceFile:

@@ -13,7 +13,19 @@ from matplotlib.ticker import MaxNLocator
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.names.style import label, optimizer_color, optimizer_dash
-from bocb_tune.analysis.report.drawing.page import DARK, GREY, INK, RED, Look, decades, fixed, key, line_key, slots
+from bocb_tune.analysis.report.drawing.page import (
+    DARK,
+    GREY,
+    INK,
+    RED,
+    Look,
+    decades,
+    fixed,
+    key,
+    line_key,
+    metric_ticks,
+    slots,
+)
 from bocb_tune.analysis.report.plots.values import (
     Band,
     CurvePanel,
@@ -41,6 +53,7 @@ def curves(plot: Curves) -> Figure:
         axes = slot.axes()
         _curve_lines(axes, panel)
         axes.set_ylim(low - room, high + room)
+        metric_ticks(axes.yaxis, plot.metric)
         slot.name(panel.title, optimizer=True)
         if slot.is_left:
             axes.set_ylabel(plot.unit)
@@ -69,7 +82,6 @@ def _curve_lines(axes: Axes, panel: CurvePanel) -> None:
     last = max(float(curve.budget[-1]) for curve in panel.curves)
     axes.set_xlim(0, max([last, *panel.rungs]) * 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
 _END_MARKS: dict[str, dict[str, Any]] = {
@@ -102,7 +114,7 @@ def profiles(plot: Profiles) -> Figure:
         _profile(upper, panel, limits)
         _diverging(lower, panel)
         slot.name(panel.title, optimizer=True)
-        _labels(upper, plot.unit, slot.is_left)
+        _labels(upper, plot, slot.is_left)
         if slot.is_left:
             lower.set_ylabel("P(div.)", size=7)
         if slot.is_bottom:
@@ -141,7 +153,7 @@ def isolation(plot: Isolation) -> Figure:
         _isolated(upper, lower, panel, limits)
         slot.name(panel.title, optimizer=True)
         for axes, name in ((upper, "learning rate"), (lower, "weight decay")):
-            _labels(axes, plot.unit, slot.is_left)
+            _labels(axes, plot, slot.is_left)
             axes.set_xlabel(name, size=7, labelpad=1)
     return boxes[0].figure
 
@@ -199,10 +211,10 @@ def _dot_keys() -> list[Line2D]:
     ]
 
 
-def _labels(axes: Axes, unit: str, is_left: bool) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+def _labels(axes: Axes, plot: Profiles | Isolation, is_left: bool) -> None:
+    metric_ticks(axes.yaxis, plot.metric)
     if is_left:
-        axes.set_ylabel(unit)
+        axes.set_ylabel(plot.unit)
     else:
         axes.tick_params(labelleft=False)
 
@@ -219,6 +231,7 @@ def tuning_curves(plot: TuningCurves) -> Figure:
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         _tuning(axes, panel, plot.optimizers)
+        metric_ticks(axes.yaxis, plot.metric)
         slot.name(panel.title)
         if slot.is_left:
             axes.set_ylabel(plot.unit)
@@ -243,7 +256,6 @@ def _tuning(axes: Axes, panel: TuningPanel, optimizers: tuple[str, ...]) -> None
     axes.set(xlim=(x[0], x[-1]), ylim=_tuning_limits(low, last))
     step = max(1, len(panel.n) // 5)
     fixed(axes, "x", x[::step], [f"{n:g}" for n in panel.n[::step]])
-    axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
 def _tuning_limits(low: float, last: Array) -> tuple[float, float]:

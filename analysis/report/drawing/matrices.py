@@ -49,7 +49,9 @@ def heatmap(plot: Heatmap) -> Figure:
         _rings(axes, plot.faint & np.isfinite(plot.values))
     if columns <= MOST_NUMBERED:
         _number(axes, plot, colors, norm, size=min(8.0, 15.5 * cell))
-    color_bar(figure, (left + width + 0.15, bottom, 0.1, min(height, 2.6)), (norm, colors), plot.unit, extend)
+    color_bar(
+        figure, (left + width + 0.15, bottom, 0.1, min(height, 2.6)), (norm, colors), plot.unit, extend, plot.metric
+    )
     return figure
 
 
@@ -112,12 +114,18 @@ def _scale(plot: Heatmap) -> tuple[Colormap, Normalize, str]:
 
 
 def _number(axes: Axes, plot: Heatmap, colors: Colormap, norm: Normalize, size: float) -> None:
-    text = "{:+.1f}" if plot.signed else "{:.1f}"
+    text = "{:+.1f}" if plot.signed else "{:.1f}" if plot.metric is None or plot.metric.is_bounded else "{:.3g}"
     for (row, column), value in np.ndenumerate(plot.values):
         if np.isfinite(value):
             red, green, blue, _ = colors(float(norm(value)))
             ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.52 else INK
-            axes.text(column, row, text.format(round(value, 1) + 0.0), ha="center", va="center", size=size, color=ink)
+            axes.text(column, row, text.format(_shown(plot, value)), ha="center", va="center", size=size, color=ink)
+
+
+def _shown(plot: Heatmap, value: float) -> float:
+    """As the metric has it; no minus before a zero."""
+    shown = float(value if plot.metric is None else plot.metric.shown(value))
+    return round(shown, 1) + 0.0 if plot.metric is None or plot.metric.is_bounded else shown
 
 
 def transfer(plot: Transfer) -> Figure:

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bocb_tune.analysis.names.style import label, optimizer_color
+from bocb_tune.core.types import Objective
 
 WIDTH = 10.4
 """Inches of a full-width figure."""
@@ -161,11 +163,36 @@ def color_bar(
     scale: tuple[Normalize, Colormap | str],
     text: str,
     extend: str,
+    metric: Objective | None = None,
 ) -> None:
     """A slim colour bar at x, y, width, height in inches."""
     axes = add_axes(figure, *box)
-    figure.colorbar(ScalarMappable(*scale), cax=axes, extend=extend).set_label(text, size=7)
+    bar = figure.colorbar(ScalarMappable(*scale), cax=axes, extend=extend)
+    bar.set_label(text, size=7)
+    if metric is not None and not metric.is_score:
+        metric_ticks(bar.ax.yaxis, metric)
     axes.tick_params(labelsize=6.5, length=2)
+
+
+class _MetricTicks(MaxNLocator):
+    """Ticks of an axis of scores at round values of the metric."""
+
+    def __init__(self, metric: Objective, most: int) -> None:
+        super().__init__(most)
+        self._metric = metric
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        ends = sorted(float(self._metric.shown(end)) for end in (vmin, vmax))
+        return sorted(float(self._metric.score(tick)) for tick in super().tick_values(*ends))
+
+
+def metric_ticks(axis: Axis, metric: Objective | None, most: int = 4) -> None:
+    """Ticks of an axis of scores, named by the metric; better is up, whatever the metric's sign."""
+    if metric is None or metric.is_score:
+        axis.set_major_locator(MaxNLocator(most))
+        return
+    axis.set_major_locator(_MetricTicks(metric, most))
+    axis.set_major_formatter(FuncFormatter(lambda score, _: f"{metric.shown(score):.3g}"))
 
 
 def decades(axes: Axes, which: str, low: float, high: float, zero: float | None = None) -> None:

@@ -37,7 +37,7 @@ def landscapes(plot: Landscapes) -> Figure:
     figure = boxes[0].figure
     size = figure.get_size_inches()
     room = (size[0] - 0.75, 0.5, 0.1, min(1.6, size[1] - 1.2))
-    color_bar(figure, room, (norm, COLORS), plot.unit, "min")
+    color_bar(figure, room, (norm, COLORS), plot.unit, "min", plot.metric)
     return figure
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,15 +32,15 @@ NO_FITS: Fits = MappingProxyType({})
 def score_heatmap(findings: Findings) -> Heatmap:
     """Cell values by family."""
     table = findings.table
-    return cell_matrix(findings.matrix, table.backbones, table.optimizers, score_label(findings))
+    plot = cell_matrix(findings.matrix, table.backbones, table.optimizers, score_label(findings))
+    return replace(plot, metric=table.objective)
 
 
 def interaction_heatmap(findings: Findings, significant: Flags | None = None) -> Heatmap:
     """What the additive fit leaves over, in the order of `score_heatmap`; `significant` [backbones, optimizers]."""
     assert findings.decomposition is not None
     table, interaction = findings.table, findings.decomposition.interaction
-    unit = table.objective.unit
-    return interaction_matrix(interaction, findings.matrix, table.backbones, table.optimizers, unit, significant)
+    return interaction_matrix(interaction, findings.matrix, table.backbones, table.optimizers, "points", significant)
 
 
 def rank_dots(findings: Findings) -> Strip:
@@ -66,7 +67,7 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
         for key, cell in _by_cell(trials)
     }
     return tuple(
-        Landscapes(stem=f"landscape-{number:02d}", title=backbone, caption="", panels=row, unit=score_label(findings))
+        Landscapes(stem=f"landscape-{number:02d}", title=backbone, caption="", panels=row, **named_by(findings))
         for number, backbone, row in _by_backbone(findings, panels)
     )
 
@@ -81,7 +82,7 @@ def learning_curves(findings: Findings) -> tuple[Curves, ...]:
     measured = rows["budget"].to_numpy(float), rows["score"].to_numpy(float)
     panels = {key: _curve_panel(findings, _summary_of(findings, key), cell, measured) for key, cell in _by_cell(trials)}
     return tuple(
-        Curves(stem=f"curves-{number:02d}", title=backbone, caption="", panels=row, unit=score_label(findings))
+        Curves(stem=f"curves-{number:02d}", title=backbone, caption="", panels=row, **named_by(findings))
         for number, backbone, row in _by_backbone(findings, panels)
     )
 
@@ -101,14 +102,20 @@ def _by_backbone(findings: Findings, panels: Mapping[tuple[str, str], P]) -> Ite
 
 
 def score_label(findings: Findings) -> str:
-    return f"{findings.table.objective.metric} [{findings.table.objective.unit}]"
+    """Of an axis."""
+    return findings.table.objective.label
+
+
+def named_by(findings: Findings) -> dict[str, Any]:
+    """The unit and the metric of a plot of scores."""
+    return {"unit": score_label(findings), "metric": findings.table.objective}
 
 
 def _landscape_panel(
     findings: Findings, cell: CellSummary, trials: pd.DataFrame, fit: Landscape | NoLandscape | None
 ) -> LandscapePanel:
     dims = findings.table.spaces.get(cell.optimizer)
-    box = None if dims is None else Box.of(dims["lr"], dims["weight_decay"])
+    box = Box.of(dims["lr"], dims["weight_decay"]) if dims and "weight_decay" in dims else None
     return LandscapePanel(
         title=cell.optimizer,
         lr=trials["lr"].to_numpy(float),

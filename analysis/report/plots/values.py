@@ -12,6 +12,7 @@ import numpy as np
 
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.core.types import Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class Heatmap(Plot):
     column_groups: tuple[str, ...] = ()
     faint: Flags | None = None
     """[rows, columns], cells whose interval includes zero."""
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,8 @@ class Landscapes(Plot):
 
     panels: tuple[LandscapePanel, ...]
     unit: str
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +187,8 @@ class Profiles(Plot):
 
     panels: tuple[ProfilePanel, ...]
     unit: str
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +214,8 @@ class Isolation(Plot):
 
     panels: tuple[IsolationPanel, ...]
     unit: str
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +243,8 @@ class Curves(Plot):
 
     panels: tuple[CurvePanel, ...]
     unit: str
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +269,8 @@ class TuningCurves(Plot):
     optimizers: tuple[str, ...]
     panels: tuple[TuningPanel, ...]
     unit: str
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from statistics import mode
 
 import numpy as np
@@ -10,12 +11,12 @@ import pandas as pd
 
 from bocb_tune.analysis.cell.tuning_curves import CPE_TRIALS, LONGEST, SIZES
 from bocb_tune.analysis.core.bootstrap import Refused
-from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.core.estimate import Estimate, of_metric
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots.of_coupling import tuning_curves
 from bocb_tune.analysis.report.plots.of_findings import score_label
 from bocb_tune.analysis.report.plots.values import TuningPanel
-from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why_none
+from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why_none, with_metric
 
 FOUND = (
     "Found: the cell's score after its own search. Random: what as many random trials on the fitted landscape "
@@ -33,7 +34,9 @@ def budget(findings: Findings) -> Card | NotApplicable:
     if not known:
         return NotApplicable(title=title, reason=why_none(findings))
     ranked, ranks = _ranks(findings)
-    plot = tuning_curves(findings.table.optimizers, known, score_label(findings))
+    plot = replace(
+        tuning_curves(findings.table.optimizers, known, score_label(findings)), metric=findings.table.objective
+    )
     return Card(
         title=title,
         text=(FOUND, _observed(findings), *ranked),
@@ -89,18 +92,24 @@ def _found(findings: Findings) -> DataTable:
         }
         for (backbone, optimizer), search in findings.searches.items()
     ]
-    formats = {"epochs": ".0f"} | dict.fromkeys(("found", "random", "reported", "random_reported", "early"), ".2f")
-    return DataTable(stem="searches", frame=pd.DataFrame(rows), formats=formats)
+    scores = ("found", "random", "reported", "random_reported", "early")
+    formats = {"epochs": ".0f"} | dict.fromkeys(scores, ".2f")
+    return with_metric(findings, DataTable(stem="searches", frame=pd.DataFrame(rows), formats=formats), scores)
 
 
 def _whole_curves(findings: Findings) -> DataTable:
     """Every curve, modelled and observed."""
     names = ("random", "random_lo", "random_hi", "observed", "observed_lo", "observed_hi")
+    objective = findings.table.objective
+
+    def of(estimates: Iterable[Estimate]) -> list[tuple[float, float, float]]:
+        return _numbers(of_metric(estimate, objective) for estimate in estimates)
+
     rows = [
         (backbone, optimizer, size, *modelled, *observed)
         for (backbone, optimizer), search in findings.searches.items()
         for size, modelled, observed in zip(
-            SIZES, _numbers(_modelled(findings, backbone, optimizer)), _numbers(search.observed), strict=True
+            SIZES, of(_modelled(findings, backbone, optimizer)), of(search.observed), strict=True
         )
     ]
     frame = pd.DataFrame(rows, columns=["backbone", "optimizer", "trials", *names])

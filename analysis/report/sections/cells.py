@@ -5,9 +5,19 @@ from __future__ import annotations
 import pandas as pd
 
 from bocb_tune.analysis.cell.metrics import METRICS
+from bocb_tune.analysis.core.estimate import of_metric
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report import plots
-from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable, figure_card, shown, why
+from bocb_tune.analysis.report.sections.values import (
+    Card,
+    CellPage,
+    DataTable,
+    NotApplicable,
+    figure_card,
+    shown,
+    why,
+    with_metric,
+)
 from bocb_tune.analysis.sources.table import CELL
 
 
@@ -37,7 +47,10 @@ def best_points(findings: Findings) -> Card | NotApplicable:
         "score ± sd over n fresh seeds at the best point, where there are any; the selected score is the best observed "
         "one, biased upwards by having been selected."
     )
-    return Card(title=title, text=(text,), tables=(DataTable(stem="best_points", frame=frame, formats=formats),))
+    table = with_metric(
+        findings, DataTable(stem="best_points", frame=frame, formats=formats), ("score", "selected_score")
+    )
+    return Card(title=title, text=(text,), tables=(table,))
 
 
 def landscape(findings: Findings) -> Card | NotApplicable:
@@ -75,8 +88,10 @@ def _page(findings: Findings, index: int) -> CellPage:
     cell = findings.cells[index]
     model = findings.model(cell)
     counts = ", ".join(f"{count} {status}" for status, count in cell.counts.items()) or "no trials yet"
-    rows = [("trials", counts), ("score", f"{shown(cell.best)}, {cell.best.method}")]
-    rows += [(metric.name, shown(model.estimates[metric.key])) for metric in METRICS]
+    objective = findings.table.objective
+    rows = [("trials", counts), ("score", f"{shown(of_metric(cell.best, objective))}, {cell.best.method}")]
+    stated = findings.stated(cell.backbone, cell.optimizer)
+    rows += [(metric.name, shown(stated[metric.key])) for metric in METRICS]
     if model.model.validation is not None:
         found = model.model.validation
         text = f"error {found.rmse:.2f} points on trials left out, {found.coverage90:.0%} within their 90 % interval"

@@ -14,7 +14,16 @@ from bocb_tune.analysis.matrix.contrasts import Contrast
 from bocb_tune.analysis.report import plots
 from bocb_tune.analysis.report.plots.of_coupling import coupling_scatter, critical_difference
 from bocb_tune.analysis.report.plots.values import Ranges
-from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, number, or_nan, shown, why
+from bocb_tune.analysis.report.sections.values import (
+    Card,
+    DataTable,
+    NotApplicable,
+    number,
+    or_nan,
+    shown,
+    why,
+    with_metric,
+)
 
 
 def matrix(findings: Findings) -> Card | NotApplicable:
@@ -25,6 +34,7 @@ def matrix(findings: Findings) -> Card | NotApplicable:
     values = pd.DataFrame(findings.matrix, columns=list(table.optimizers))
     values.insert(0, "backbone", list(table.backbones))
     cells = DataTable(stem="cell_matrix", frame=values, formats=dict.fromkeys(table.optimizers, ".2f"))
+    cells = with_metric(findings, cells, table.optimizers)
     text = (
         "A cell's value is the mean of fresh seeds at its best point where there are any, else the best observed score."
     )
@@ -82,6 +92,7 @@ def order(findings: Findings) -> Card | NotApplicable:
         ("mean", "mean_rank", "mean_regret", "worst_regret"), ".2f"
     )
     table = DataTable(stem="optimizers", frame=frame.sort_values("mean_rank", ignore_index=True), formats=formats)
+    table = with_metric(findings, table, ["mean"])
     diagram = critical_difference(findings.table.optimizers, ranks.mean(axis=0), grid.critical_difference)
     return Card(
         title=title,
@@ -217,4 +228,4 @@ def _lines(findings: Findings, kind: str, names: tuple[str, ...], axis: int) -> 
         frame = frame.assign(**_of_backbones(findings))
         formats["polish"] = ".2f"
     frame = frame.sort_values("viable_coupling", ascending=False, kind="stable", ignore_index=True)
-    return DataTable(stem=f"coupling_of_{kind}s", frame=frame, formats=formats)
+    return with_metric(findings, DataTable(stem=f"coupling_of_{kind}s", frame=frame, formats=formats), ["mean"])

@@ -15,7 +15,7 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable
 from bocb_tune.analysis.report.sections.words import answer
 from bocb_tune.analysis.sources.table import CELL
-from bocb_tune.core.types import Phase, TrialStatus
+from bocb_tune.core.types import Direction, Phase, TrialStatus
 
 LIBRARIES = ("bocb-tune", "numpy", "scipy", "pandas", "matplotlib")
 
@@ -45,11 +45,14 @@ def counts(findings: Findings) -> Card | NotApplicable:
 def methods(findings: Findings) -> Card | NotApplicable:
     table, source = findings.table, findings.table.source
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    floor = "unknown" if math.isnan(table.objective.floor) else f"{table.objective.floor:g}"
+    objective = table.objective
+    floor = "unknown" if math.isnan(objective.floor) else f"{objective.shown(objective.floor):g}"
+    way = "smaller" if objective.direction is Direction.min else "larger"
+    point = "" if objective.is_bounded else f" One point is {objective.point:.3g} of it."
     text = (
         f"Source: {source.kind} {source.name}, sha256 {source.sha256}. {source.citation}".strip(),
-        f"Score: {table.objective.metric} in {table.objective.unit}, larger is better; a diverged trial scores {floor} "
-        "(the floor).",
+        f"Score: {objective.metric} in {objective.unit}, {way} is better; a diverged trial scores {floor} (the floor)."
+        + point,
         "Failed and out-of-memory trials are counted and say nothing about a setting. Stopped trials give no cell its "
         "value: only scores at the grid's largest full budget are compared. All trials diverged: the floor.",
         "Landscape of a cell: a Gaussian process over lr, weight decay and budget on all rung records of all trials, "

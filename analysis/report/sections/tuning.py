@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from bocb_tune.analysis.report.sections.values import (
     has_landscape,
     or_nan,
     why_none,
+    with_metric,
 )
 from bocb_tune.analysis.sources.table import CELL
 
@@ -56,7 +58,13 @@ def recommendation(findings: Findings) -> Card | NotApplicable:
     ]
     formats = {"lr": ".3g", "weight_decay": ".3g", "expected": ".2f", "p_best": ".2f"}
     table = DataTable(stem="recommendations", frame=pd.DataFrame(rows), formats=formats)
-    return Card(title=title, text=general.lines(), tables=(table,), figures=(_overview(findings, ranking),))
+    table = with_metric(findings, table, ["expected"])
+    return Card(
+        title=title,
+        text=general.of_metric(findings.table.objective).lines(),
+        tables=(table,),
+        figures=(_overview(findings, ranking),),
+    )
 
 
 def sensitivity(findings: Findings) -> Card | NotApplicable:
@@ -83,7 +91,10 @@ def sensitivity(findings: Findings) -> Card | NotApplicable:
 
 def profiles(findings: Findings) -> Card | NotApplicable:
     title = "Score over learning rate"
-    figures = [lr_profiles(n, b, c, score_label(findings)) for n, b, c in _fitted(findings)]
+    figures = [
+        replace(lr_profiles(n, b, c, score_label(findings)), metric=findings.table.objective)
+        for n, b, c in _fitted(findings)
+    ]
     if not figures:
         return NotApplicable(title=title, reason=why_none(findings))
     return figure_card(title, figures[0].caption, tuple(figures))
@@ -91,7 +102,10 @@ def profiles(findings: Findings) -> Card | NotApplicable:
 
 def alone(findings: Findings) -> Card | NotApplicable:
     title = "Each hyper-parameter alone"
-    figures = [isolation(n, b, _marginals(findings, b), score_label(findings)) for n, b, _ in _fitted(findings)]
+    figures = [
+        replace(isolation(n, b, _marginals(findings, b), score_label(findings)), metric=findings.table.objective)
+        for n, b, _ in _fitted(findings)
+    ]
     if not figures:
         return NotApplicable(title=title, reason=why_none(findings))
     return figure_card(title, figures[0].caption, tuple(figures))
@@ -176,12 +190,13 @@ def _long_table(findings: Findings) -> DataTable:
             "backbone": b,
             "optimizer": o,
             "metric": metric.key,
-            "value": or_nan(cell.estimates[metric.key].value),
-            "lo": or_nan(cell.estimates[metric.key].lo),
-            "hi": or_nan(cell.estimates[metric.key].hi),
-            "reason": cell.estimates[metric.key].reason or "",
+            "value": or_nan(stated[metric.key].value),
+            "lo": or_nan(stated[metric.key].lo),
+            "hi": or_nan(stated[metric.key].hi),
+            "reason": stated[metric.key].reason or "",
         }
-        for (b, o), cell in findings.models.items()
+        for b, o in findings.models
+        for stated in (findings.stated(b, o),)
         for metric in METRICS
     ]
     return DataTable(

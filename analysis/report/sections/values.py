@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from statistics import mode
 
 import pandas as pd
@@ -103,6 +103,16 @@ def figure_card(title: str, text: str, figures: tuple[Plot, ...]) -> Card:
     return Card(title=title, text=(text,), figures=figures, folded=len(figures) > MOST_OPEN)
 
 
+def with_metric(findings: Findings, table: DataTable, columns: Iterable[str]) -> DataTable:
+    """A table in which some columns of scores are the metric itself."""
+    objective, names = findings.table.objective, list(columns)
+    if objective.is_score:
+        return table
+    frame = table.frame.assign(**{name: objective.shown(table.frame[name]) for name in names})
+    formats = {} if objective.is_bounded else dict.fromkeys(names, ".4g")
+    return replace(table, frame=frame, formats={**table.formats, **formats})
+
+
 def or_nan(value: float | None) -> float:
     """NaN for what is not known, as a table of numbers has it."""
     return math.nan if value is None else value
@@ -117,8 +127,8 @@ def shown(estimate: Estimate, digits: int = 2) -> str:
     """A value with its interval, or the code of its refusal."""
     if estimate.value is None:
         return f"n/a: {estimate.reason}"
-    style = "g" if estimate.unit in ("lr", "weight decay", "trials") else f".{digits}f"
-    style = ".3g" if style == "g" else style
+    own = ("points", "decades", "degrees", "", "points/decade^2", "rank")
+    style = f".{digits}f" if estimate.unit in own else ".3g"
     value = format(estimate.value, style)
     if estimate.lo is None or estimate.hi is None:
         bound = ">= " if estimate.reason is not None and estimate.lo is not None else ""

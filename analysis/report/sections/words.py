@@ -23,7 +23,7 @@ def answer(findings: Findings) -> tuple[str, ...]:
 
 def _best(findings: Findings, cell: CellSummary) -> str:
     setting = f" at lr {cell.lr:.3g}, weight decay {cell.weight_decay:.3g}" if not np.isnan(cell.lr) else ""
-    score = f"{cell.value:.2f} {findings.table.objective.unit}"
+    score = findings.table.objective.text(cell.value)
     return f"The best cell is {cell.optimizer} on {cell.backbone}{setting}: {score}, {_how(cell)}."
 
 
@@ -40,14 +40,14 @@ def _optimizer(findings: Findings) -> tuple[str, ...]:
     matrix = findings.matrix
     if findings.missing or matrix.shape[1] < 2:
         return ()
-    names, means, unit = findings.table.optimizers, matrix.mean(axis=0), findings.table.objective.unit
+    names, means, text = findings.table.optimizers, matrix.mean(axis=0), findings.table.objective.number
     low, high = int(means.argmin()), int(means.argmax())
     gain = float(np.mean(matrix.max(axis=1) - np.median(matrix, axis=1)))
     over = f"Averaged over {len(matrix)} backbone{'s' * (len(matrix) > 1)}"
     return (
-        f"{over}, the optimizers range from {means[low]:.2f} ({names[low]}) to {means[high]:.2f} ({names[high]}), "
-        f"{means[high] - means[low]:.2f} {unit} apart. Within a backbone the best optimizer is on average {gain:.2f} "
-        f"{unit} above the median one.",
+        f"{over}, the optimizers range from {text(means[low])} ({names[low]}) to {text(means[high])} "
+        f"({names[high]}), {means[high] - means[low]:.2f} points apart. Within a backbone the best optimizer is on "
+        f"average {gain:.2f} points better than the median one.",
     )
 
 

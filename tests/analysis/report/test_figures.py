@@ -40,6 +40,7 @@ from bocb_tune.analysis.report.plots.values import (
     TuningPanel,
 )
 from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable
+from bocb_tune.core.types import Objective
 from tests.support.landscapes import BOWL, BOX, CENTRE, bowl, exact, ridge, simulate
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'q' ]]>\n../../e", "$x_2$ \\frac {{ 7*7 }}", "x" * 80, "名前")
@@ -488,7 +489,7 @@ def page(cards: tuple[Card | NotApplicable, ...], cells: tuple[CellPage, ...] = 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    objective = SimpleNamespace(metric="top1", unit="points")
+    objective = Objective(metric="top1", unit="points", floor=1.0)
     table = SimpleNamespace(
         source=SimpleNamespace(name=NASTY[0]), backbones=NASTY, optimizers=NASTY, trials=(), objective=objective
     )

@@ -59,7 +59,13 @@ def test_metrics_follow_the_schema(page: Path) -> None:
     metrics = json.loads((page.parent / "metrics.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     parts = {"schema", "source", "objective", "grid", "backbones", "optimizers", "cells", "recommendation", "checks"}
     assert set(metrics) == parts
-    assert metrics["objective"] == {"metric": "top1", "mode": "max", "floor": 1.0}
+    assert metrics["objective"] == {
+        "metric": "top1",
+        "mode": "max",
+        "floor": 1.0,
+        "unit": "points",
+        "point": 1.0,
+    }
     cell = metrics["cells"]["vit_tiny/sgd"]
     own = {"best", "interaction", "counts", "landscape", "search", "cross_checks"}
     assert set(cell) == own | {metric.key for metric in METRICS}
