@@ -36,7 +36,7 @@ from ruamel.yaml import YAML
 
 from bocb_tune.analysis.cell.crosschecks import EVALUATORS, optuna_importance
 from bocb_tune.analysis.cell.modelling import model_cells
-from bocb_tune.analysis.cell.surface import Box
+from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.core.errors import Diverged
 from bocb_tune.core.journal import end_event, header, measure_event, start_event

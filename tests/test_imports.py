@@ -30,6 +30,7 @@ ORDER = (
     "analysis.names",
     "analysis.sources",
     "analysis.patterns",
+    "analysis.landscape",
     "analysis.cell",
     "analysis.matrix",
     "analysis.tuning",

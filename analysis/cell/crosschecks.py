@@ -14,11 +14,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.cell.surface import Box
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.sources.table import HYPERPARAMETERS
 
 TOP = 0.1

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.cell.surface import Grid
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import LEVEL
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

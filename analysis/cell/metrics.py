@@ -8,8 +8,8 @@ from functools import partial
 
 from bocb_tune.analysis.cell import crosschecks as x
 from bocb_tune.analysis.cell import sensitivity as s
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.landscape.fit import Landscape
 
 WORTSMAN = "Wortsman et al. 2023, arXiv:2309.14322, section 2.2"
 HUTTER = "Hutter, Hoos & Leyton-Brown 2014 (functional ANOVA), by quadrature"

@@ -12,20 +12,20 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from bocb_tune.analysis.cell.landscape import MIN_TRIALS, Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.cell.marginals import Marginals, marginals
 from bocb_tune.analysis.cell.metrics import METRICS, measure
-from bocb_tune.analysis.cell.noise import Residuals
-from bocb_tune.analysis.cell.scale import Scale
-from bocb_tune.analysis.cell.surface import Box, Grid
-from bocb_tune.analysis.cell.surfaces import Drawn, Mixture, Steps
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve, tuning_curve
-from bocb_tune.analysis.cell.validation import Validation
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.cache import Cache, code, fingerprint
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.parallel import spread
+from bocb_tune.analysis.landscape.fit import MIN_TRIALS, Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.landscape.noise import Residuals
+from bocb_tune.analysis.landscape.scale import Scale
+from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surfaces import Drawn, Mixture, Steps
+from bocb_tune.analysis.landscape.trials import CellTrials
+from bocb_tune.analysis.landscape.validation import Validation
 from bocb_tune.analysis.sources.table import CELL, TrialTable
 from bocb_tune.core.types import Direction, TrialStatus
 

@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 from scipy.special import expit, logit
 
-from bocb_tune.analysis.cell import surface
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.fit import Landscape
 
 EPSILON = 1.0
 """Points within which a setting is as good as the best."""
@@ -48,6 +48,8 @@ def lr_star(cell: Landscape) -> Estimate:
 
 def wd_star(cell: Landscape) -> Estimate:
     """B1: the best weight decay, 0 where that is best."""
+    if cell.grid.box.weight_decay is None:
+        return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     grid, (_, column) = cell.grid, cell.best_node
     columns = cell.peaks[1]
     values = np.append(10 ** grid.v[: grid.num_decay], 0.0)
@@ -104,6 +106,8 @@ def usable_decades_lr_profile(cell: Landscape, epsilon: float = EPSILON) -> Esti
 def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """B3, slice: decades of weight decay within epsilon of the best positive one, at the best learning rate."""
     grid = cell.grid
+    if grid.box.weight_decay is None:
+        return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     line = partial(surface.decay_slice, best_on=cell.mean, grid=grid)
     return _decades(cell, line, grid.v[: grid.num_decay], epsilon)
 
@@ -111,6 +115,8 @@ def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
 def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """B3, profile: the same with the learning rate tuned anew for each weight decay."""
     grid = cell.grid
+    if grid.box.weight_decay is None:
+        return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     return _decades(cell, lambda e: surface.decay_profile(e, grid), grid.v[: grid.num_decay], epsilon)
 
 
@@ -283,7 +289,8 @@ def _near_edges(cell: Landscape) -> dict[str, Flags]:
     """Whether the best point of each draw lies near an edge [draws]; weight decay 0 lies at none."""
     rows, columns = cell.peaks
     lr = rows / (cell.grid.num_lr - 1)
-    decay = np.where(columns < cell.grid.num_decay, columns / (cell.grid.num_decay - 1), 0.5)
+    inside = (columns < cell.grid.num_decay) & (cell.grid.num_decay > 1)
+    decay = np.where(inside, columns / max(cell.grid.num_decay - 1, 1), 0.5)
     return {
         f"{end} {name}": near
         for name, x in (("lr", lr), ("weight decay", decay))
@@ -329,6 +336,8 @@ def _half_logit(top: float, values: Array) -> float:
 def _curvature(
     cell: Landscape, function: Callable[[Array], Array], unit: str, circular: float | None = None
 ) -> Estimate:
+    if cell.grid.box.weight_decay is None:
+        return replace(_refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied"), unit=unit)
     found = None if (no_optimum := _no_interior_optimum(cell)) else hessians(cell)
     if found is None:
         return replace(_refused(cell, no_optimum or Reason.SURROGATE_POOR), unit=unit)

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import gammaln, ndtr
 
-from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Box, Grid
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 LONGEST = SIZES[-1]

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.cell.sensitivity import EDGE_PROBABILITY, EPSILON, edge_of
 from bocb_tune.analysis.checks.remark import Check, about, listed, told
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS, Dims
 from bocb_tune.core.types import Phase, TrialStatus

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from bocb_tune.analysis.cell.crosschecks import Importance, optuna_importances
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.cell.metrics import COARSER
 from bocb_tune.analysis.cell.modelling import CellModel, Key, model_cells, scale_of
 from bocb_tune.analysis.cell.sensitivity import EPSILON
-from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, of_metric
 from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
 from bocb_tune.analysis.findings.tuning import TuningFindings, compare_landscapes, evidence_of
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
+from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.matrix.cells import CellSummary, cell_matrix, summarise_cells, total_counts
 from bocb_tune.analysis.matrix.concordance import Concordance
 from bocb_tune.analysis.matrix.coupling import fitted_interaction_shares

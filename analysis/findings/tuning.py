@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.cell.modelling import CellModel, Key
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.parallel import spread
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.matrix.cells import CellSummary, total_counts
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import Matrix

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import LONGEST
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.recommend.offers import SearchBox, box_of
 from bocb_tune.analysis.recommend.ranking import MIN_BACKBONES, MIN_OPTIMIZERS, Ranking, leave_one_out, rank_optimizers
 from bocb_tune.analysis.recommend.recommendation import (

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from bocb_tune.analysis.cell import surface
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.sensitivity import EPSILON
-from bocb_tune.analysis.cell.surface import Grid
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Grid
 from bocb_tune.analysis.tuning.settings import Setting, at_node
 
 CAUTIOUS = 0.1

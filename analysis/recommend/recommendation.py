@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known, of_metric
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.recommend.offers import SearchBox
 from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
 from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost

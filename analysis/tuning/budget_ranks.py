@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from bocb_tune.analysis.cell.landscape import NoLandscape
-from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.cell.tuning_curves import SIZES, TuningCurve
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.landscape.fit import NoLandscape
+from bocb_tune.analysis.landscape.surface import Box
 
 Curves = Mapping[tuple[str, str], TuningCurve | NoLandscape]
 """By (backbone, optimizer)."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bocb_tune.analysis.cell import surface
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.matrix.twoway import decompose
 from bocb_tune.analysis.tuning.settings import Cells, Setting, best_setting, without_common_ground
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bocb_tune.analysis.cell.landscape import NoLandscape
 from bocb_tune.analysis.cell.modelling import CellModel, Key
 from bocb_tune.analysis.cell.tuning_curves import LONGEST, observed_curve
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.sources.table import CELL

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.cell import surface
-from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.cell.surface import Grid
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Grid
 
 Cells = Mapping[str, Landscape]
 """Landscapes of one optimizer by backbone."""

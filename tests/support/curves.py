@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.cell.surface import Box, Grid, argmax
-from bocb_tune.analysis.cell.surfaces import Known
 from bocb_tune.analysis.core.estimate import Counts
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
+from bocb_tune.analysis.landscape.surfaces import Known
 from tests.support.landscapes import BOX, VALIDATION, Surface
 
 

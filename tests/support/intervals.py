@@ -22,16 +22,17 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from bocb_tune.analysis.cell import sensitivity, surface
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape, fit_landscape
-from bocb_tune.analysis.cell.scale import Scale
-from bocb_tune.analysis.cell.surface import Box, Grid
+from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.cell.tuning_curves import random_search, tuning_curve
 from bocb_tune.analysis.core import bootstrap as draws
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.collect import find
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.landscape.scale import Scale
+from bocb_tune.analysis.landscape.surface import Box, Grid
 from bocb_tune.analysis.matrix.twoway import decompose
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.tuning.transfer import transfer

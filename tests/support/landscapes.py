@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.cell.surface import Box, Grid, argmax
-from bocb_tune.analysis.cell.surfaces import Known
-from bocb_tune.analysis.cell.trials import CellTrials
-from bocb_tune.analysis.cell.validation import Validation
 from bocb_tune.analysis.core.estimate import Counts
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
+from bocb_tune.analysis.landscape.surfaces import Known
+from bocb_tune.analysis.landscape.trials import CellTrials
+from bocb_tune.analysis.landscape.validation import Validation
 
 Array = NDArray[np.float64]
 Surface = Callable[[Array, Array], Array]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
-from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
+from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.report.plots.of_coupling import cell_matrix, interaction_matrix
 from bocb_tune.analysis.report.plots.of_landscapes import fitted_surface
@@ -127,7 +127,7 @@ def _landscape_panel(
         is_best=_at_best(cell, trials),
         box=None if box is None else (box.lr, box.weight_decay),
         zero_is_choice=box is not None and box.zero_mass > 0,
-        fit=fitted_surface(fit) if isinstance(fit, Landscape) else None,
+        fit=fitted_surface(fit) if isinstance(fit, Landscape) and box is not None else None,
         note=f"no model: {fit.reason}" if isinstance(fit, NoLandscape) else "",
     )
 

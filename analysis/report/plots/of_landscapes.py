@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.marginals import Marginals, with_interval
 from bocb_tune.analysis.cell.sensitivity import EPSILON
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.report.plots.values import (
     Band,
     FittedSurface,

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from bocb_tune.analysis.cell.crosschecks import EVALUATORS
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.marginals import Marginals
 from bocb_tune.analysis.cell.metrics import METRICS
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.findings.collect import Findings, at_tolerance
 from bocb_tune.analysis.findings.metrics_file import mean_over_backbones
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.recommend.ranking import Ranking
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot

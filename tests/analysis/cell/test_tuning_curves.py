@@ -7,9 +7,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bocb_tune.analysis.cell import surface
-from bocb_tune.analysis.cell.landscape import NoLandscape
-from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.cell.tuning_curves import (
     CPE_TRIALS,
     EMPHASES,
@@ -24,6 +21,9 @@ from bocb_tune.analysis.cell.tuning_curves import (
 )
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Counts, Reason
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.fit import NoLandscape
+from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
 from tests.support.curves import landscape
 from tests.support.landscapes import BOX, Array, bowl, on_grid

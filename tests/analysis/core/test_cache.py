@@ -13,11 +13,11 @@ import pytest
 
 from bocb_tune.analysis.cell import modelling
 from bocb_tune.analysis.cell.modelling import model_cells
-from bocb_tune.analysis.cell.surface import Box
 from bocb_tune.analysis.core.cache import Cache, fingerprint
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.findings.metrics_file import to_json
+from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import TrialTable
 from tests.analysis.findings.test_findings import DIMS, rows_of

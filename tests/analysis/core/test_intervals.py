@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.core import bootstrap as draws
 from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.landscape.surface import Box, Grid
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks.synthetic import clean_score, truth
 from tests.support import intervals

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bocb_tune.analysis.cell.landscape import NoLandscape
 from bocb_tune.analysis.cell.metrics import METRICS
 from bocb_tune.analysis.cell.modelling import model_cells
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.findings.metrics_file import to_json
+from bocb_tune.analysis.landscape.fit import NoLandscape
+from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.report.sections import SECTIONS, Card
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import TrialTable

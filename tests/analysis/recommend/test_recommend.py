@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape
-from bocb_tune.analysis.cell.surface import Box
-from bocb_tune.analysis.cell.surfaces import Known
 from bocb_tune.analysis.cell.tuning_curves import tuning_curve
 from bocb_tune.analysis.core.estimate import Counts, Reason
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
+from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.recommend.backbone import recommend
 from bocb_tune.analysis.recommend.general import recommend_general
 from bocb_tune.analysis.recommend.offers import box_of, cautious_score, make_offer

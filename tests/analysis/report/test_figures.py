@@ -18,11 +18,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bocb_tune.analysis.cell.landscape import Landscape
 from bocb_tune.analysis.cell.marginals import marginals
-from bocb_tune.analysis.cell.surfaces import Known
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surfaces import Known
+from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.names.style import BACKBONE_MARKERS, OPTIMIZER_COLORS, optimizer_color, optimizer_dash
 from bocb_tune.analysis.report import figures
 from bocb_tune.analysis.report.drawing.scatter import label_heights, spread

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bocb_tune.analysis.cell.modelling import scale_of
-from bocb_tune.analysis.cell.scale import Scale
 from bocb_tune.analysis.core.estimate import Estimate, of_metric
 from bocb_tune.analysis.findings.collect import find
+from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.stated import Stated
 from bocb_tune.analysis.sources.table import SourceError

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from bocb_tune.analysis.cell.crosschecks import landscape_importance, optuna_importance
-from bocb_tune.analysis.cell.landscape import Landscape
-from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.surface import Box, Grid
 from bocb_tune.analysis.sources.paper import published
 from bocb_tune.analysis.tuning.drift import drift, landscape_drift, lr_variance, modal_setting
 from bocb_tune.analysis.tuning.settings import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.cell import gp
+from bocb_tune.analysis.landscape import gp
 
 Array = NDArray[np.float64]
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bocb_tune.analysis.cell import sensitivity, surface
-from bocb_tune.analysis.cell.divergence import fit_divergence
-from bocb_tune.analysis.cell.landscape import Landscape, NoLandscape, fit_landscape
-from bocb_tune.analysis.cell.scale import Scale
-from bocb_tune.analysis.cell.surface import Grid
-from bocb_tune.analysis.cell.trials import CellTrials
+from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.divergence import fit_divergence
+from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape, fit_landscape
+from bocb_tune.analysis.landscape.scale import Scale
+from bocb_tune.analysis.landscape.surface import Grid
+from bocb_tune.analysis.landscape.trials import CellTrials
 from tests.support.landscapes import BOWL, BOX, HARD, RIDGE, Planted, simulate
 
 SCALE = Scale(bounded=True, floor=1.0)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bocb_tune.analysis.cell.divergence import Divergence
-from bocb_tune.analysis.cell.noise import Residuals
-from bocb_tune.analysis.cell.process import Process
-from bocb_tune.analysis.cell.scale import Scale
-from bocb_tune.analysis.cell.stack import Stack
-from bocb_tune.analysis.cell.surface import Box
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.core.arrays import Array, Flags, Index
+from bocb_tune.analysis.landscape.divergence import Divergence
+from bocb_tune.analysis.landscape.noise import Residuals
+from bocb_tune.analysis.landscape.process import Process
+from bocb_tune.analysis.landscape.scale import Scale
+from bocb_tune.analysis.landscape.stack import Stack
+from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.trials import CellTrials
 
 LEAST_NOISE = 0.1
 """Part of a squared left-out residual that is noise of the trial at least; the rest is what the models do not know."""

@@ -10,10 +10,10 @@ import numpy as np
 from scipy.interpolate import make_interp_spline
 from scipy.linalg import block_diag
 
-from bocb_tune.analysis.cell.divergence import probability
-from bocb_tune.analysis.cell.scale import Scale
-from bocb_tune.analysis.cell.surface import Box, Grid
 from bocb_tune.analysis.core.arrays import Array, Index
+from bocb_tune.analysis.landscape.divergence import probability
+from bocb_tune.analysis.landscape.scale import Scale
+from bocb_tune.analysis.landscape.surface import Box, Grid
 
 COARSE_LR, COARSE_DECAY = 17, 11
 """Nodes at which the process is drawn; cubic splines take the draws to the full grid."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bocb_tune.analysis.cell import sensitivity, surface
-from bocb_tune.analysis.cell.surface import Box, Grid
-from bocb_tune.analysis.cell.surfaces import Known
+from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.core.bootstrap import ends
 from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.landscape import surface
+from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surfaces import Known
 from tests.support.landscapes import BOX, bowl, cliff, exact, on_grid, ridge
 
 EPSILON = 2.0

@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.cell import gp
-from bocb_tune.analysis.cell.scale import Scale
-from bocb_tune.analysis.cell.surface import Box
-from bocb_tune.analysis.cell.surfaces import Drawn, coarse
-from bocb_tune.analysis.cell.trials import CellTrials
 from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.landscape import gp
+from bocb_tune.analysis.landscape.scale import Scale
+from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surfaces import Drawn, coarse
+from bocb_tune.analysis.landscape.trials import CellTrials
 
 DRAWS_EACH = 4
 """Surfaces drawn at each draw of the hyper-parameters."""

@@ -17,20 +17,20 @@ from functools import cached_property
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bocb_tune.analysis.cell import gp
-from bocb_tune.analysis.cell.divergence import Divergence, fit_divergence, probability
-from bocb_tune.analysis.cell.noise import Residuals
-from bocb_tune.analysis.cell.outcomes import Outcomes
-from bocb_tune.analysis.cell.process import Process, Standardised
-from bocb_tune.analysis.cell.scale import Scale
-from bocb_tune.analysis.cell.stack import Stack, stack_models
-from bocb_tune.analysis.cell.surface import Box, Grid, argmax
-from bocb_tune.analysis.cell.surfaces import Drawn, Mixture, Steps, Surfaces, leaning, stepped
-from bocb_tune.analysis.cell.trees import left_out, tree_draws
-from bocb_tune.analysis.cell.trials import CellTrials, in_canonical_order
-from bocb_tune.analysis.cell.validation import Validation, validate
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Reason
+from bocb_tune.analysis.landscape import gp
+from bocb_tune.analysis.landscape.divergence import Divergence, fit_divergence, probability
+from bocb_tune.analysis.landscape.noise import Residuals
+from bocb_tune.analysis.landscape.outcomes import Outcomes
+from bocb_tune.analysis.landscape.process import Process, Standardised
+from bocb_tune.analysis.landscape.scale import Scale
+from bocb_tune.analysis.landscape.stack import Stack, stack_models
+from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
+from bocb_tune.analysis.landscape.surfaces import Drawn, Mixture, Steps, Surfaces, leaning, stepped
+from bocb_tune.analysis.landscape.trees import left_out, tree_draws
+from bocb_tune.analysis.landscape.trials import CellTrials, in_canonical_order
+from bocb_tune.analysis.landscape.validation import Validation, validate
 
 MIN_TRIALS, MIN_COMPLETED, MIN_DISTINCT_LR, MIN_SPAN = 25, 5, 5, 0.6
 NUM_DRAWS = 240

@@ -1,0 +1,1 @@
+"""The landscape of one cell: its model, from trials to draws of the expected score."""
