@@ -70,14 +70,13 @@ def too_few_seeds(findings: Findings) -> Iterator[Check]:
 
 
 def unequal_noise(findings: Findings) -> Iterator[Check]:
-    """Cells whose seeds lie much further apart than those of the others: tests and intervals pool all of them."""
+    """Cells whose seeds lie much further apart than those of the others."""
     sd = {cell.key: cell.sd for cell in findings.cells if cell.sd > 0}
     usual = median(sd.values()) if sd else 0.0
     unstable = {key: f"sd {each:.1f}" for key, each in sd.items() if each > MUCH_NOISIER * usual}
     text = (
         f"Seeds at the best point differ far more than elsewhere (usual sd {usual:.1f}) in {told(unstable)}: what was "
-        "found there is unstable. Noise is pooled over cells, so it is too large for the others: what is coupled among "
-        "them may go unseen."
+        "found there is unstable."
     )
     yield from about(unstable, name="unequal_noise", level="caution", message=text)
 

@@ -201,7 +201,7 @@ def find(table: TrialTable, cache: Path | None = None) -> Findings:
 
 def interaction_estimate(findings: Findings, row: int, column: int) -> Estimate:
     """Signed interaction of one cell, points."""
-    parts, tests = findings.decomposition, findings.grid.cell_tests
+    parts, width = findings.decomposition, findings.grid.half_width
     if parts is None:
         reason = findings.interaction_share.reason
         return Estimate(value=None, unit="points", counts=findings.counts, reason=reason)
@@ -209,16 +209,16 @@ def interaction_estimate(findings: Findings, row: int, column: int) -> Estimate:
     known = Estimate(value=value, unit="points", counts=findings.counts, method="additive fit, includes noise")
     if value != value:
         return Estimate(value=None, unit="points", counts=findings.counts, reason=Reason.INCOMPLETE_MATRIX)
-    if tests is None:
+    if width is None:
         return Estimate(
             value=value, unit="points", counts=known.counts, method=known.method, reason=Reason.TOO_FEW_REPLICATES
         )
-    half = float(tests.half[row, column])
+    half = float(width[row, column])
     return Estimate(
         value=value,
         lo=value - half,
         hi=value + half,
         unit="points",
         counts=findings.counts,
-        method="additive fit, t interval of the pooled seeds",
+        method="additive fit, t interval, noise by cell",
     )

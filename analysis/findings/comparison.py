@@ -17,7 +17,7 @@ from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.intervals import mean_interval
 from bocb_tune.analysis.matrix.cells import CellSummary, summarise_cells
 from bocb_tune.analysis.matrix.coupling import interaction_shares
-from bocb_tune.analysis.matrix.resample import pooled_noise
+from bocb_tune.analysis.matrix.noise import seed_noise
 from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.sources.scores import in_points_of
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
@@ -180,7 +180,8 @@ def _shares(side: Mapping[Key, CellSummary], keys: list[Key]) -> tuple[Estimate,
     sd = _matrix({key: side[key].sd for key in keys})
     seeds = np.nan_to_num(_matrix({key: side[key].best.counts.n_seeds for key in keys}))
     values = _matrix({key: side[key].best.value for key in keys})
-    return interaction_shares(values, pooled_noise(sd, seeds), np.random.default_rng(0))
+    seeds = np.where(np.isfinite(values), np.maximum(seeds, 1), 0)
+    return interaction_shares(values, seed_noise(sd**2, seeds), np.random.default_rng(0))
 
 
 def _mean(changes: Matrix, lines: str, unit: str) -> Estimate:

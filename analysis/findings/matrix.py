@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
@@ -18,22 +19,19 @@ from bocb_tune.analysis.matrix.concordance import (
     agreement_by_class,
     concordance,
     critical_difference,
+    true_agreement,
+    with_failures,
 )
 from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
-from bocb_tune.analysis.matrix.coupling import (
-    CellTests,
-    Lines,
-    NoiseTest,
-    cell_tests,
-    coupling_indices,
-    interaction_shares,
-    noise_test,
-)
-from bocb_tune.analysis.matrix.resample import SEED, Noise, pooled_noise
+from bocb_tune.analysis.matrix.coupling import Lines, coupling_indices, interaction_half_width, interaction_shares
+from bocb_tune.analysis.matrix.failures import part_failures
+from bocb_tune.analysis.matrix.noise import Noise, seed_noise
+from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
 from bocb_tune.analysis.matrix.structure import Version, generalisation, leave_one_out, null_singular_share, versions
 from bocb_tune.analysis.matrix.twoway import Decomposition, Matrix, decompose, fit_refusal, refusal
-from bocb_tune.analysis.matrix.viable import Polish, failures, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.matrix.verdict import Verdict, judge
+from bocb_tune.analysis.matrix.viable import DELTA, Polish, led_by_failures, median_polish, viable_coupling
 from bocb_tune.analysis.names.families import backbone_class
 from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.core.types import TrialStatus
@@ -50,14 +48,15 @@ class MatrixFindings:
     values: Matrix
     """Points, NaN where a cell has no value."""
     noise: Noise | None
-    """None without repeated seeds."""
+    """Of all cells; None without repeated seeds."""
+    verdict: Verdict
+    """Failures, and interaction among the other cells."""
     decomposition: Decomposition | None
     shares: tuple[Estimate, Estimate]
-    """Interaction as a share of the optimizer's effect, and of all variation."""
-    noise_test: NoiseTest | None
-    cell_tests: CellTests | None
+    """Interaction as a share of the optimizer's effect, and of all variation, failures included."""
+    half_width: Matrix | None
+    """Of the 95 % interval of each interaction [backbones, optimizers], points; None without repeated seeds."""
     coupling: Lines
-    failed: Flags
     viable: Lines
     led_by_failures: bool
     polish: Polish | None
@@ -70,12 +69,22 @@ class MatrixFindings:
     None unless three of each are left."""
     generalisation: Estimate
     agreement: Estimate
+    """Kendall's W of the observed order."""
+    true_agreement: Estimate
+    """Kendall's W of the order without seed noise."""
+    true_mean_ranks: Matrix | None
+    """Draws of each optimizer's mean rank without seed noise [draws, optimizers]; None without repeated seeds."""
     ranks: Concordance | None
     classes: dict[str, ClassAgreement]
     critical_difference: float | None
     contrast: Contrast | Reason
     claims: tuple[Claim, ...]
     """The paper's own conclusions, for its own table only."""
+
+    @property
+    def failed(self) -> Flags:
+        """[backbones, optimizers]"""
+        return self.verdict.viability.is_failed
 
     @property
     def mean_rank(self) -> Matrix | None:
@@ -107,12 +116,14 @@ class MatrixFindings:
 def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -> MatrixFindings:
     """Everything that is had from the matrix of cell values."""
     rng = np.random.default_rng(SEED)
-    noise = _noise(cells, values)
-    failed = failures(values, _all_diverged(cells, values))
+    noise, verdict = _noise(cells, values), _verdict(table, cells, values)
+    viable_values, viable_noise = verdict.viability.values, verdict.viability.noise
     parts = None if fit_refusal(values) else decompose(values)
     complete = bool(np.isfinite(values).all())
     ranked = not refusal(values, MIN_CONCORDANCE_SHAPE)
-    coupling, viable = coupling_indices(values, noise), viable_coupling(values, failed, noise)
+    true_values = with_failures(values, noise, verdict.draws, rng) if ranked and noise else None
+    coupling = coupling_indices(values, noise)
+    viable = viable_coupling(viable_values, verdict.viability.is_failed, viable_noise)
     classes = tuple(backbone_class(name) for name in table.backbones)
     full, large = (complete and min(values.shape) >= least for least in (3, 4))
     return MatrixFindings(
@@ -120,10 +131,9 @@ def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -
         noise=noise,
         decomposition=parts,
         shares=interaction_shares(values, noise, rng),
-        noise_test=noise_test(parts, noise) if parts and noise else None,
-        cell_tests=cell_tests(parts, noise) if parts and noise else None,
+        verdict=verdict,
+        half_width=interaction_half_width(np.isfinite(values), noise) if parts and noise else None,
         coupling=coupling,
-        failed=failed,
         viable=viable,
         led_by_failures=led_by_failures(coupling[0], viable[0]),
         polish=median_polish(values) if large else None,
@@ -132,6 +142,8 @@ def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -
         share_without=leave_one_out(values) if large else None,
         generalisation=generalisation(values, rng),
         agreement=agreement(values, rng),
+        true_agreement=true_agreement(values, true_values, rng),
+        true_mean_ranks=None if true_values is None else rankdata(-true_values, axis=2).mean(axis=1),
         ranks=concordance(values) if ranked else None,
         classes=agreement_by_class(values, classes, rng) if ranked and len(set(classes)) > 1 else {},
         critical_difference=critical_difference(*values.shape) if ranked else None,
@@ -141,11 +153,21 @@ def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -
 
 
 def _noise(cells: tuple[CellSummary, ...], values: Matrix) -> Noise | None:
-    """Seeds pooled; a cell at the floor because all of its trials diverged has no noise of its own."""
-    known = np.isfinite(values)
+    """Of all cells; one at the floor because all of its trials diverged counts as one run."""
     sd = np.array([cell.sd for cell in cells]).reshape(values.shape)
     seeds = np.array([cell.best.counts.n_seeds for cell in cells]).reshape(values.shape)
-    return pooled_noise(np.where(known, sd, np.nan), np.where(known, seeds, 0))
+    return seed_noise(sd**2, np.where(np.isfinite(values), np.maximum(seeds, 1), 0))
+
+
+def _verdict(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -> Verdict:
+    backbones, optimizers = names = table.backbones, table.optimizers
+    width = len(optimizers)
+    scores = [[cell.scores for cell in cells[row * width : (row + 1) * width]] for row in range(len(backbones))]
+    delta = DELTA if table.objective.unit == "points" else np.inf
+    viability = part_failures(
+        scores, values, _all_diverged(cells, values), names, floor=table.objective.floor, delta=delta
+    )
+    return judge(viability, names, np.random.default_rng(SEED))
 
 
 def _all_diverged(cells: tuple[CellSummary, ...], values: Matrix) -> Flags:

@@ -15,6 +15,7 @@ from bocb_tune.analysis.core.estimate import Estimate, known, of_metric
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.contrasts import Contrast
+from bocb_tune.analysis.matrix.interaction_test import InteractionTest
 from bocb_tune.analysis.tuning.searches import Search
 from bocb_tune.core.types import Objective, TrialStatus
 
@@ -97,9 +98,12 @@ def _grid(findings: Findings) -> dict[str, Any]:
         "interaction_share_total": findings.interaction_share_total.to_json(),
         "interaction_share_of_values": grid.shares[0].to_json(),
         "generalisation": grid.generalisation.to_json(),
+        "interaction_share_viable": grid.verdict.share.to_json(),
+        "failed_cells": [{"cell": cell.key, "why": cell.why} for cell in grid.verdict.failed],
         "kendall_w": findings.kendall_w.to_json(),
+        "kendall_w_without_noise": grid.true_agreement.to_json(),
         "noise": grid.noise and {"sd": grid.noise.sd, "df": grid.noise.df},
-        "interaction_test": grid.noise_test and {**asdict(grid.noise_test), "p": grid.noise_test.p},
+        "interaction_test": _interaction_test(grid.verdict.test),
         "critical_difference": grid.critical_difference,
         "led_by_failures": grid.led_by_failures,
         "contrasts": [_contrast(grid.contrast)] if isinstance(grid.contrast, Contrast) else [],
@@ -116,6 +120,10 @@ def _grid(findings: Findings) -> dict[str, Any]:
         ],
         "budget_ranks": _budget_ranks(findings),
     }
+
+
+def _interaction_test(test: InteractionTest | None) -> dict[str, Any] | None:
+    return None if test is None else {"f": test.f, "df": test.df, "df_noise": test.df_noise, "p": test.p}
 
 
 def _contrast(found: Contrast) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class CellSummary:
     """Best observed score of a completed trial, biased upwards by having been selected."""
     sd: float = math.nan
     """Of the fresh seeds, points."""
+    scores: tuple[float, ...] = ()
+    """Those that the value is the mean of; none where it is the floor."""
 
     @property
     def key(self) -> str:
@@ -112,7 +114,7 @@ def _summary(key: _Key, outcomes: Counter[TrialStatus], tried: _Runs, fresh: _Ru
         best = _without_point(outcomes, counts, floor)
         return CellSummary(backbone=backbone, optimizer=optimizer, counts=outcomes, best=best)
     at_point = tuple(score for lr, decay, score in fresh if (lr, decay) == (point.lr, point.weight_decay))
-    best, sd = _estimate(point, at_point, counts)
+    best, sd, scores = _estimate(point, at_point, counts)
     return CellSummary(
         backbone=backbone,
         optimizer=optimizer,
@@ -122,6 +124,7 @@ def _summary(key: _Key, outcomes: Counter[TrialStatus], tried: _Runs, fresh: _Ru
         weight_decay=point.weight_decay,
         selected_score=point.score,
         sd=sd,
+        scores=scores,
     )
 
 
@@ -159,20 +162,20 @@ def _mean(scores: list[float]) -> float:
     return math.fsum(known) / len(known) if known else -math.inf
 
 
-def _estimate(point: _Point, fresh: tuple[float, ...], counts: Counts) -> tuple[Estimate, float]:
-    """Value of a cell that has a best point, and the sd of its seeds."""
+def _estimate(point: _Point, fresh: tuple[float, ...], counts: Counts) -> tuple[Estimate, float, tuple[float, ...]]:
+    """Value of a cell that has a best point, the sd of its seeds, and their scores."""
     seeds, method = (fresh, FRESH_SEEDS) if fresh else (point.scores, ONLY_POINT)
     if not fresh and (not point.is_only or len(seeds) == 1):
         seeds, method = (point.score,), SELECTED_MAXIMUM
     value, sd = float(np.mean(seeds)), float(np.std(seeds, ddof=1)) if len(seeds) > 1 else math.nan
     counts = replace(counts, n_seeds=len(seeds))
     if math.isnan(value):
-        return Estimate(value=None, unit="points", counts=counts, reason=Reason.ALL_DIVERGED), sd
+        return Estimate(value=None, unit="points", counts=counts, reason=Reason.ALL_DIVERGED), sd, ()
     known = Estimate(value=value, unit="points", counts=counts, method=method)
     if len(seeds) < MIN_SEEDS_FOR_INTERVAL:
-        return replace(known, reason=Reason.TOO_FEW_REPLICATES), sd
+        return replace(known, reason=Reason.TOO_FEW_REPLICATES), sd, seeds
     half = float(student.ppf(0.5 + known.level / 2, len(seeds) - 1)) * sd / math.sqrt(len(seeds))
-    return replace(known, lo=value - half, hi=value + half, method=f"{method}, t interval"), sd
+    return replace(known, lo=value - half, hi=value + half, method=f"{method}, t interval"), sd, seeds
 
 
 def _without_point(outcomes: Counter[TrialStatus], counts: Counts, floor: float) -> Estimate:

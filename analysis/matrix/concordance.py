@@ -15,7 +15,8 @@ from scipy.stats import chi2, rankdata, spearmanr, studentized_range
 
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.matrix.resample import interval, resampled
+from bocb_tune.analysis.matrix.noise import Noise
+from bocb_tune.analysis.matrix.resample import NUM_DRAWS, interval, resampled
 from bocb_tune.analysis.matrix.twoway import Matrix, refusal
 
 MIN_CONCORDANCE_SHAPE = (4, 3)
@@ -73,6 +74,31 @@ def agreement(values: Matrix, rng: np.random.Generator) -> Estimate:
     lo, hi = interval(_kendall_w(found.ranks[resampled(len(values), rng)]))
     method = f"Kendall's W with ties, Friedman chi2 {found.chi2:.1f} on {found.df} df, p = {found.p:.2g}"
     return Estimate(value=found.w, lo=lo, hi=hi, method=f"{method}; bootstrap over backbones")
+
+
+def true_agreement(values: Matrix, draws: Matrix | None, rng: np.random.Generator) -> Estimate:
+    """Kendall's W of the order that cells have without seed noise; noise makes the observed one too low.
+
+    Args:
+        values: [backbones, optimizers], points.
+        draws: of the true values [draws, backbones, optimizers]; None without repeated seeds.
+    """
+    if reason := refusal(values, MIN_CONCORDANCE_SHAPE):
+        return Estimate(value=None, reason=reason)
+    if draws is None:
+        return Estimate(value=None, reason=Reason.TOO_FEW_REPLICATES)
+    ranks = rankdata(-draws, axis=2)
+    again = np.take_along_axis(ranks, rng.integers(len(values), size=ranks.shape[:2])[:, :, None], axis=1)
+    lo, hi = interval(_kendall_w(again))
+    value = float(np.median(_kendall_w(ranks)))
+    method = "Kendall's W of draws of the true values, noise by cell; interval over backbones and draws"
+    return Estimate(value=value, lo=min(lo, value), hi=max(hi, value), method=method)
+
+
+def with_failures(values: Matrix, noise: Noise, draws: Matrix | None, rng: np.random.Generator) -> Matrix:
+    """Draws of the true values of every cell [draws, backbones, optimizers]: where there are none, as its seeds say."""
+    own = values + np.sqrt(noise.cell_variance) * rng.standard_normal((NUM_DRAWS, *values.shape))
+    return own if draws is None else np.where(np.isfinite(draws[:NUM_DRAWS]), draws[:NUM_DRAWS], own[: len(draws)])
 
 
 def agreement_by_class(values: Matrix, classes: Sequence[str], rng: np.random.Generator) -> dict[str, ClassAgreement]:

@@ -1,25 +1,27 @@
 """Coupling of backbone and optimizer: how much of the matrix of cell values is interaction, and whose it is.
 
-Notation as in `twoway.py`; v is the variance of a cell's value over seeds, h its leverage in the additive fit.
+Notation as in `twoway.py`; v is the variance that noise gives a line's interactions, h the leverage of a cell
+in the additive fit.
     share of the optimizer's effect   SS_interaction / (SS_optimizer + SS_interaction)
     coupling of a line, squared       sum of interaction^2 over the line / sum of (1 - h)  -  v
-each sum of squares with its expected noise taken off where seeds were repeated, as it is otherwise.
+of the true values where seeds were repeated (`posterior.py`; for a line, its expected noise v taken off), of the
+values as they are otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.special import chndtrinc
 from scipy.stats import chi2
-from scipy.stats import f as fisher
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.matrix.resample import Noise, Squares, corrected_squares, interval, redraw, shrunken
+from bocb_tune.analysis.matrix.interaction_test import SIGNIFICANT, InteractionTest, interaction_test
+from bocb_tune.analysis.matrix.noise import Noise
+from bocb_tune.analysis.matrix.posterior import posterior_values
+from bocb_tune.analysis.matrix.resample import Squares, corrected_squares, interval, shrunken
 from bocb_tune.analysis.matrix.twoway import (
     COMPLETE_ENOUGH,
     Decomposition,
@@ -41,42 +43,16 @@ CLEAR = 1e6
 NOTHING = 1e-12
 """Noncentralities below this are 0 to the solver."""
 
+Shares = tuple[Estimate, Estimate]
+"""Of the optimizer's effect, of all variation."""
 Lines = tuple[tuple[Estimate, ...], tuple[Estimate, ...]]
 """One estimate per backbone, one per optimizer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseTest:
-    """Mean square against noise."""
-
-    f: float
-    df: int
-    df_noise: int
-
-    @property
-    def p(self) -> float:
-        """Chance of a ratio as large from noise alone."""
-        return float(fisher.sf(self.f, self.df, self.df_noise))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellTests:
-    """Which cells deviate from additivity by more than noise; NaN where a cell has no value."""
-
-    half: Matrix
-    """Half width of the 95 % t interval of each interaction [backbones, optimizers], points."""
-    p: Matrix
-    """Two-sided, adjusted over all cells by Holm (1979) [backbones, optimizers]."""
-
-    @property
-    def significant(self) -> Flags:
-        return np.nan_to_num(self.p, nan=1.0) < 1 - LEVEL
-
-
-def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Generator) -> tuple[Estimate, Estimate]:
+def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Generator) -> Shares:
     """Interaction as a share of the optimizer's effect and of all variation: the metrics' D3.
 
-    With repeated seeds corrected for noise, interval by parametric bootstrap; without, plug-in and labelled so.
+    With repeated seeds from draws of the true values; without, plug-in and labelled so.
 
     Args:
         values: [backbones, optimizers], points, NaN where missing.
@@ -84,15 +60,39 @@ def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Gener
     """
     if reason := fit_refusal(values):
         return _twice(Estimate(value=None, reason=reason))
+    if noise is None:
+        return plug_in_shares(values)
+    return shares_of_draws(values, posterior_values(values, noise, rng), interaction_test(values, noise, rng))
+
+
+def plug_in_shares(values: Matrix) -> Shares:
+    """Both shares with the noise in them, of a matrix that `fit_refusal` passes."""
     parts = decompose(values)
     found = parts.share_of_optimizer_effect, parts.share_of_total
-    if np.isnan(found[0]) or (noise and _nothing_but_noise(parts, noise)):
+    if np.isnan(found[0]):
         return _twice(Estimate(value=None, reason=Reason.DEGENERATE_VARIANCE))
-    if noise is None:
-        method = WITH_NOISE + _about_holes(values)
-        rho, total = (Estimate(value=share, method=method, reason=Reason.TOO_FEW_REPLICATES) for share in found)
-        return rho, total
-    return _corrected_shares(values, parts, noise, rng)
+    method = WITH_NOISE + _about_holes(values)
+    rho, total = (Estimate(value=share, method=method, reason=Reason.TOO_FEW_REPLICATES) for share in found)
+    return rho, total
+
+
+def shares_of_draws(values: Matrix, draws: Matrix, test: InteractionTest) -> Shares:
+    """Both shares, with the interval of their draws; from 0 where the test does not exclude it.
+
+    Args:
+        values: [backbones, optimizers], points, NaN where missing.
+        draws: of the true values [draws, backbones, optimizers].
+    """
+    if not test.is_significant and test.p_any > SIGNIFICANT:
+        return _twice(Estimate(value=None, reason=Reason.DEGENERATE_VARIANCE))
+    squares = corrected_squares(np.where(np.isfinite(values), draws, np.nan), 0.0)
+    shown = f"interaction beyond noise, p = {test.p:.2g}" if test.is_significant else f"not shown, p = {test.p:.2g}"
+    method = f"draws of the true values, noise by cell; {shown}{_about_holes(values)}"
+    rho, total = (
+        _of_draws(share, test.is_significant, method)
+        for share in (squares.share_of_optimizer_effect, squares.share_of_total)
+    )
+    return rho, total
 
 
 def fitted_interaction_shares(draws: Array) -> tuple[Estimate, Estimate]:
@@ -114,11 +114,6 @@ def fitted_interaction_shares(draws: Array) -> tuple[Estimate, Estimate]:
     return _with_intervals(point, again, values, FROM_LANDSCAPES)
 
 
-def noise_test(parts: Decomposition, noise: Noise) -> NoiseTest:
-    """F test of the interaction against the spread of seeds."""
-    return NoiseTest(f=parts.rms_interaction**2 / noise.variance, df=parts.df_interaction, df_noise=noise.df)
-
-
 def coupling_indices(values: Matrix, noise: Noise | None) -> Lines:
     """Root mean square deviation from additivity of each backbone and each optimizer, points: the metrics' D4.
 
@@ -133,15 +128,25 @@ def coupling_indices(values: Matrix, noise: Noise | None) -> Lines:
 
 def line_coupling(values: Matrix, noise: Noise | None) -> Lines:
     """Coupling of each line of a matrix that `fit_refusal` passes."""
-    parts, room = decompose(values), spare(np.isfinite(values))
-    squares = np.nan_to_num(parts.interaction) ** 2
-    count = np.isfinite(values)
+    parts, known = decompose(values), np.isfinite(values)
+    squares, room = np.nan_to_num(parts.interaction) ** 2, spare(known)
+    if noise is None:
+        plain = [np.sqrt(squares.sum(axis=axis) / room.sum(axis=axis)) for axis in (1, 0)]
+        backbone, optimizer = (tuple(_with_noise(float(value)) for value in line) for line in plain)
+        return backbone, optimizer
+    covariance = interaction_covariance(known, noise)
+    places = np.full(known.shape, -1)
+    places[known] = np.arange(known.sum())
     backbone, optimizer = (
         tuple(
-            _index(*line, noise)
-            for line in zip(squares.sum(axis=axis), room.sum(axis=axis), count.sum(axis=axis), strict=True)
+            _index(squares[line].sum(), room[line].sum(), covariance[np.ix_(of_line, of_line)])
+            for line in lines
+            for of_line in [places[line][known[line]]]
         )
-        for axis in (1, 0)
+        for lines in (
+            [np.s_[row, :] for row in range(known.shape[0])],
+            [np.s_[:, column] for column in range(known.shape[1])],
+        )
     )
     return backbone, optimizer
 
@@ -155,33 +160,26 @@ def line_shares(parts: Decomposition) -> tuple[Matrix, Matrix]:
     return squares.sum(axis=1), squares.sum(axis=0)
 
 
-def cell_tests(parts: Decomposition, noise: Noise) -> CellTests:
-    """Which cells deviate from additivity by more than the spread of seeds."""
-    known = np.isfinite(parts.interaction)
-    se, p = np.full(known.shape, np.nan), np.full(known.shape, np.nan)
-    se[known] = np.sqrt(residual_maker(known) ** 2 @ noise.cell_variance[known])
-    p[known] = _holm(2 * student.sf(np.abs(parts.interaction[known]) / se[known], noise.df))
-    return CellTests(half=se * float(student.ppf(0.5 + LEVEL / 2, noise.df)), p=p)
+def interaction_half_width(known: Flags, noise: Noise) -> Matrix:
+    """Half width of the 95 % t interval of each interaction of an additive fit [backbones, optimizers], points.
+
+    The variances differ by cell (Satterthwaite, Biometrics Bulletin 1946). NaN where a cell has no value.
+    """
+    half = np.full(known.shape, np.nan)
+    parts = residual_maker(known) ** 2 * noise.cell_variance[known]
+    df = parts.sum(axis=1) ** 2 / (parts**2 / (noise.expected_df + noise.cell_df)[known]).sum(axis=1)
+    half[known] = student.ppf(0.5 + LEVEL / 2, df) * np.sqrt(parts.sum(axis=1))
+    return half
 
 
-def _twice(estimate: Estimate) -> tuple[Estimate, Estimate]:
+def interaction_covariance(known: Flags, noise: Noise) -> Matrix:
+    """Covariance that noise gives the interactions of an additive fit [known cells, known cells]."""
+    maker = residual_maker(known)
+    return np.asarray(maker * noise.cell_variance[known] @ maker)
+
+
+def _twice(estimate: Estimate) -> Shares:
     return estimate, estimate
-
-
-def _nothing_but_noise(parts: Decomposition, noise: Noise) -> bool:
-    """Whether optimizers and their interaction together are within what seeds alone would give."""
-    df = parts.optimizer.size - 1 + parts.df_interaction
-    squares = parts.ss_optimizer + parts.ss_interaction
-    return bool(squares <= df * noise.variance * fisher.ppf(LEVEL, df, noise.df))
-
-
-def _corrected_shares(
-    values: Matrix, parts: Decomposition, noise: Noise, rng: np.random.Generator
-) -> tuple[Estimate, Estimate]:
-    point = corrected_squares(values, noise.variance)
-    again = corrected_squares(*redraw(parts, noise, rng))
-    test = f"F test of the interaction p = {noise_test(parts, noise).p:.2g}"
-    return _with_intervals(point, again, values, f"noise taken off; parametric bootstrap; {test}")
 
 
 def _with_intervals(point: Squares, again: Squares, values: Matrix, method: str) -> tuple[Estimate, Estimate]:
@@ -205,18 +203,28 @@ def _with_interval(value: float, draws: Matrix, method: str, reason: Reason | No
     return Estimate(value=value, lo=lo, hi=hi, method=method, reason=reason)
 
 
-def _index(squares: float, room: float, count: int, noise: Noise | None) -> Estimate:
-    """Coupling of one line from its interaction sum of squares and its sum of 1 - leverage."""
-    if noise is None:
-        plug_in = float(np.sqrt(squares / room))
-        return Estimate(value=plug_in, unit="points", method=WITH_NOISE, reason=Reason.TOO_FEW_REPLICATES)
-    v = noise.variance
-    lo, hi = _noncentral_interval(squares / room, v, count - 1)
-    method = "noise taken off; noncentral chi-square interval"
+def _of_draws(share: Matrix, is_shown: bool, method: str) -> Estimate:
+    lo, hi = interval(share, LEVEL)
+    return Estimate(value=float(np.nanmedian(share)), lo=lo if is_shown else 0.0, hi=hi, method=method)
+
+
+def _with_noise(index: float) -> Estimate:
+    return Estimate(value=index, unit="points", method=WITH_NOISE, reason=Reason.TOO_FEW_REPLICATES)
+
+
+def _index(squares: float, room: float, covariance: Matrix) -> Estimate:
+    """Coupling of one line from its interaction sum of squares, its sum of 1 - leverage, and what noise gives it.
+
+    The noise is that of a chi-square with as many degrees of freedom as its first two moments have.
+    """
+    trace = float(np.trace(covariance))
+    v, df = trace / room, trace**2 / float(np.sum(covariance**2))
+    lo, hi = _noncentral_interval(squares / room, v, df)
+    method = "noise of its cells taken off; noncentral chi-square interval"
     return Estimate(value=float(np.sqrt(max(0.0, squares / room - v))), lo=lo, hi=hi, unit="points", method=method)
 
 
-def _noncentral_interval(mean_square: float, v: float, df: int) -> tuple[float, float]:
+def _noncentral_interval(mean_square: float, v: float, df: float) -> tuple[float, float]:
     """Interval of the square root of the mean square that is left without noise.
 
     A line's sum of squares over its noise is noncentral chi-square; the interval holds the noncentralities under which
@@ -231,12 +239,3 @@ def _noncentral_interval(mean_square: float, v: float, df: int) -> tuple[float, 
         root = np.sqrt(np.where(found > NOTHING, found, 0.0))
     lo, hi = root * np.sqrt(v / df)
     return float(lo), float(hi)
-
-
-def _holm(p: Matrix) -> Matrix:
-    """Step-down adjustment (Holm, Scandinavian Journal of Statistics 1979)."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted

@@ -1,4 +1,4 @@
-"""What would come out if the noise, the backbones or the optimizers were drawn again."""
+"""What would come out if the backbones or the optimizers were drawn again; sums of squares with noise taken off."""
 
 from __future__ import annotations
 
@@ -11,44 +11,6 @@ from bocb_tune.analysis.matrix.twoway import Decomposition, Matrix, adjusted_ss,
 NUM_DRAWS = 1000
 SEED = 20241009
 """Of every bootstrap, permutation and set of draws: the same table gives the same report."""
-MIN_NOISE_DF = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """Spread of the runs that cell values are means of."""
-
-    sd: float
-    """Of single runs, pooled over the cells, points; above 0."""
-    df: int
-    """Degrees of freedom of `sd`."""
-    seeds: Matrix
-    """Runs averaged in each cell [backbones, optimizers]; 0 where the value is no mean of runs (missing, the floor)."""
-
-    @property
-    def variance(self) -> float:
-        """Of a cell's value, averaged over the cells: what noise adds to a sum of squares, per degree of freedom."""
-        return float(self.sd**2 * np.mean(1 / self.seeds[self.seeds > 0]))
-
-    @property
-    def cell_variance(self) -> Matrix:
-        """Of each cell's value [backbones, optimizers]; 0 where it is no mean of runs."""
-        return np.where(self.seeds > 0, self.sd**2 / np.maximum(self.seeds, 1), 0.0)
-
-
-def pooled_noise(sd: Matrix, seeds: Matrix) -> Noise | None:
-    """Noise pooled over replicated cells, or None (TOO_FEW_REPLICATES).
-
-    Args:
-        sd: of the runs of each cell [backbones, optimizers], ddof 1; NaN where there were none.
-        seeds: runs of each cell [backbones, optimizers]; 0 where there were none.
-    """
-    df = np.maximum(seeds - 1, 0)
-    if (seeds == 1).any() or df.sum() < MIN_NOISE_DF:
-        return None
-    pooled = float(np.sqrt(np.nansum(df * sd**2) / df.sum()))
-    # Repeats that are all equal are copies: they tell nothing of noise.
-    return Noise(sd=pooled, df=int(df.sum()), seeds=seeds) if pooled > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +47,6 @@ def corrected_squares(values: Matrix, variance: Matrix | float) -> Squares:
     )
     corrected = [np.maximum(0.0, ss - df * np.asarray(variance)) for ss, df in squares]
     return Squares(backbone=corrected[0], optimizer=corrected[1], interaction=corrected[2])
-
-
-def redraw(parts: Decomposition, noise: Noise, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
-    """Parametric bootstrap: experiments as they would repeat if the truth were the fit, shrunken by its noise.
-
-    The plain fit holds the noise already: drawn around it, interaction would be counted twice.
-
-    Returns:
-        Matrices [draws, backbones, optimizers] and the variance of a cell's value each would estimate [draws].
-    """
-    truth = shrunken(parts, noise.variance)
-    matrices = truth + np.sqrt(noise.cell_variance) * rng.standard_normal((NUM_DRAWS, *truth.shape))
-    return matrices, noise.variance * rng.chisquare(noise.df, NUM_DRAWS) / noise.df
 
 
 def interval(draws: Matrix, level: float = 0.95) -> tuple[float, float]:

@@ -16,13 +16,15 @@ from scipy.stats import spearmanr
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.coupling import MIN_INDEX_SHAPE, Lines, line_coupling
-from bocb_tune.analysis.matrix.resample import Noise
+from bocb_tune.analysis.matrix.noise import Noise
 from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE, Matrix, fit_refusal
 
 DELTA = 10.0
 """Points below the best of its backbone at which a cell counts as failed; 5 and 15 are looked at beside it."""
 FLOOR_DEPTH = 5.0
 """Points below the median of its backbone at which a cell is floored."""
+CHANCE_PART = 0.1
+"""Of the way from chance to the best cell of the grid: a cell below it trained no better than chance."""
 AGREE = 0.7
 """Rank correlation below which two indices are said to disagree."""
 SETTLED, MAX_SWEEPS = 1e-9, 1000
@@ -72,19 +74,25 @@ def failures(values: Matrix, diverged: Flags | None = None, delta: float = DELTA
     return far if diverged is None else np.asarray(far | diverged)
 
 
+def at_chance(values: Matrix, floor: float) -> Flags:
+    """Cells [backbones, optimizers] that trained no better than chance; none where chance is not known (NaN)."""
+    if np.isnan(floor) or not np.isfinite(values).any():
+        return np.zeros(values.shape, bool)
+    return np.asarray(np.isfinite(values) & (values < floor + CHANCE_PART * (np.nanmax(values) - floor)))
+
+
 def viable_coupling(values: Matrix, failed: Flags, noise: Noise | None) -> Lines:
     """Coupling of each backbone and each optimizer among the cells that did not fail, points.
 
     A line with fewer than three viable cells is refused and takes no part in the fit of the others.
     """
     viable = np.where(failed, np.nan, values)
-    rows, columns = _enough(np.isfinite(viable))
-    inside = np.ix_(rows, columns)
-    kept = viable[inside]
+    rows, columns = enough(np.isfinite(viable))
+    kept = viable[np.ix_(rows, columns)]
     reason = Reason.INCOMPLETE_MATRIX if 0 in kept.shape else fit_refusal(kept, MIN_INDEX_SHAPE)
     if reason:
         return _refused(len(rows), reason), _refused(len(columns), reason)
-    noise = noise and Noise(sd=noise.sd, df=noise.df, seeds=np.where(np.isfinite(kept), noise.seeds[inside], 0))
+    noise = noise and noise.part(rows, columns, np.isfinite(viable))
     backbone, optimizer = line_coupling(kept, noise)
     return _spread(rows, backbone), _spread(columns, optimizer)
 
@@ -122,7 +130,7 @@ def floored(values: Matrix, depth: float = FLOOR_DEPTH) -> Matrix:
     return np.maximum(values, np.nanmedian(values, axis=1, keepdims=True) - depth)
 
 
-def _enough(viable: Flags) -> tuple[Flags, Flags]:
+def enough(viable: Flags) -> tuple[Flags, Flags]:
     """Rows and columns left when lines with too few viable cells are taken out until none is."""
     rows, columns = (np.ones(size, bool) for size in viable.shape)
     while True:

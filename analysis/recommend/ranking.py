@@ -19,6 +19,7 @@ from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Estimate
+from bocb_tune.analysis.matrix.exact import CLAIM, backbones_needed, sign_flip_p, step_down
 from bocb_tune.analysis.names.families import plain
 
 MIN_BACKBONES, MIN_OPTIMIZERS = 5, 3
@@ -85,16 +86,18 @@ class HeldOut:
     """Mean regret of using one optimizer throughout: the best in hindsight; AdamW and SGD where the grid has them."""
     gain: Mapping[str, Estimate]
     """Points by which the recommendation is better than each of them, paired by backbone."""
+    p: Mapping[str, float]
+    """Chance of as large a gain over each if it were as likely a loss, exactly, adjusted for there being several."""
 
     def beats(self, optimizer: str) -> bool:
         """Whether it is better beyond doubt."""
-        low = self.gain[optimizer].lo
-        return low is not None and low > 0
+        return self.p[optimizer] <= CLAIM
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; estimates as in `metrics.json`."""
         tables = {key: {name: e.to_json() for name, e in getattr(self, key).items()} for key in ("always", "gain")}
-        return {"picks": dict(self.picks), "regret": dict(self.regret), "mean": self.mean.to_json(), **tables}
+        plain = {"picks": dict(self.picks), "regret": dict(self.regret), "p": dict(self.p)}
+        return {**plain, "mean": self.mean.to_json(), **tables}
 
     def lines(self) -> tuple[str, ...]:
         """The same in words."""
@@ -106,10 +109,11 @@ class HeldOut:
         return (first, *(self._against(name) for name in self.always))
 
     def _against(self, name: str) -> str:
-        verdict = "better beyond doubt" if self.beats(name) else "not better beyond doubt"
-        return (
-            f"Always {name}: {_span(self.always[name])}; the recommendation is {verdict}, by {_span(self.gain[name])}."
-        )
+        verdict = f"better beyond doubt (p = {self.p[name]:.2g})" if self.beats(name) else "not better beyond doubt"
+        needed = backbones_needed(len(self.p))
+        few = f"; that takes {needed} backbones or more" if len(self.picks) < needed else ""
+        gain = _span(self.gain[name])
+        return f"Always {name}: {_span(self.always[name])}; the recommendation is {verdict}, by {gain}{few}."
 
 
 def rank_optimizers(
@@ -163,12 +167,15 @@ def leave_one_out(
     regret = _regret(replicates)
     taken = _mean_of(regret, picks, times)
     always = {name: _mean_of(regret, column, times) for name, column in baselines.items()}
+    rows = np.arange(len(backbones))
+    p = {name: sign_flip_p(regret[0, rows, o] - regret[0, rows, picks], rng) for name, o in baselines.items()}
     return HeldOut(
         picks={backbones[b]: optimizers[picks[b]] for b in names},
         regret={backbones[b]: float(regret[0, b, picks[b]]) for b in names},
         mean=_estimate(taken, "points", counts),
         always={name: _estimate(mean, "points", counts) for name, mean in always.items()},
         gain={name: _estimate(mean - taken, "points", counts) for name, mean in always.items()},
+        p=step_down(p),
     )
 
 

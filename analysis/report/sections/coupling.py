@@ -41,11 +41,11 @@ def matrix(findings: Findings) -> Card | NotApplicable:
     if findings.decomposition is None:
         refused = f"Not decomposed: {why(findings.interaction_share)}."
         return Card(title=title, text=(text, refused), tables=(cells,), figures=(plots.score_heatmap(findings),))
-    tests = findings.grid.cell_tests
-    significant = None if tests is None else tests.significant
+    test = findings.grid.verdict.test
+    significant = None if test is None else test.significant_cells
     return Card(
         title=title,
-        text=(text, *_test(findings), *_versions(findings), *_without(findings)),
+        text=(text, *_shares(findings), *_versions(findings), *_without(findings)),
         tables=(_variation(findings), cells),
         figures=(plots.score_heatmap(findings), plots.interaction_heatmap(findings, significant)),
     )
@@ -57,9 +57,10 @@ def coupling(findings: Findings) -> Card | NotApplicable:
     if all(e.value is None for e in (*grid.coupling[0], *grid.viable[0])):
         return NotApplicable(title=title, reason=why(grid.coupling[0][0]))
     text = [
-        "Coupling: root mean square deviation of a line's cells from additivity, in points. Failures: cells more than "
-        "10 points below the best of their backbone, or all of whose trials diverged. Viable coupling: the same "
-        "deviation with failures left out. Polish: robust scale of a row after an additive fit by medians."
+        *grid.verdict.sentences(),
+        "Coupling: root mean square deviation of a line's cells from additivity, in points. Failures: as said above. "
+        "Viable coupling: the same deviation with failures left out. Polish: robust scale of a row after an additive "
+        "fit by medians.",
     ]
     if grid.led_by_failures:
         text.append("The plain coupling index is driven by failures here: read viable coupling and failures instead.")
@@ -88,15 +89,18 @@ def order(findings: Findings) -> Card | NotApplicable:
         worst_regret=cost.max(axis=0),
         among_best_4=grid.top.sum(axis=0),
     )
+    if grid.true_mean_ranks is not None:
+        ends = np.quantile(grid.true_mean_ranks, [0.025, 0.975], axis=0)
+        frame = frame.assign(mean_rank_from=ends[0], mean_rank_to=ends[1])
     formats = {"best_rank": "g", "worst_rank": "g"} | dict.fromkeys(
-        ("mean", "mean_rank", "mean_regret", "worst_regret"), ".2f"
+        ("mean", "mean_rank", "mean_rank_from", "mean_rank_to", "mean_regret", "worst_regret"), ".2f"
     )
     table = DataTable(stem="optimizers", frame=frame.sort_values("mean_rank", ignore_index=True), formats=formats)
     table = with_metric(findings, table, ["mean"])
     diagram = critical_difference(findings.table.optimizers, ranks.mean(axis=0), grid.critical_difference)
     return Card(
         title=title,
-        text=(f"Kendall's W {shown(findings.kendall_w)}.", *_classes(findings), *_contrast(findings)),
+        text=(*_agreement(findings), *_classes(findings), *_contrast(findings)),
         tables=(table,),
         figures=(diagram, plots.rank_dots(findings)),
     )
@@ -122,19 +126,19 @@ def conclusions(findings: Findings) -> Card | None:
     )
 
 
-def _test(findings: Findings) -> tuple[str, ...]:
-    test, share = findings.grid.noise_test, findings.interaction_share
+def _shares(findings: Findings) -> tuple[str, ...]:
+    """What the verdict says; then the shares of all cells, failures included."""
+    share, grid = findings.interaction_share, findings.grid
     line = (
-        f"Interaction share {shown(share)}; of all variation {shown(findings.interaction_share_total)}; {share.method}."
+        f"Of all cells, failures included: interaction share {shown(share)}; of all variation "
+        f"{shown(findings.interaction_share_total)}; {share.method}."
     )
-    if share is not findings.grid.shares[0]:
-        line += f" From the values below, {findings.grid.shares[0].method}: {shown(findings.grid.shares[0])}."
-    wide = findings.grid.generalisation
-    if wide.lo is not None:
+    if share is not grid.shares[0]:
+        line += f" From the values below, {grid.shares[0].method}: {shown(grid.shares[0])}."
+    if grid.generalisation.lo is not None:
+        wide = grid.generalisation
         line += f" Drawing backbones and optimizers anew it would lie between {wide.lo:.2f} and {number(wide.hi)}."
-    if test is None:
-        return (line,)
-    return (line, f"Against seed noise: F = {test.f:.2f} on {test.df} and {test.df_noise} df, p = {test.p:.2g}.")
+    return (*grid.verdict.sentences(), line)
 
 
 def _versions(findings: Findings) -> tuple[str, ...]:
@@ -165,6 +169,14 @@ def _without(findings: Findings) -> tuple[str, ...]:
         for low, high in [(int(np.argmin(shares)), int(np.argmax(shares)))]
     ]
     return (f"Leaving out one backbone the plug-in share is {told[0]}; leaving out one optimizer {told[1]}.",)
+
+
+def _agreement(findings: Findings) -> tuple[str, ...]:
+    found = findings.grid.true_agreement
+    observed = f"Kendall's W of the observed order {shown(findings.kendall_w)}"
+    if found.value is None:
+        return (f"{observed}, seed noise included.",)
+    return (f"Kendall's W without seed noise {shown(found)} (interval over backbones and seeds). {observed}.",)
 
 
 def _classes(findings: Findings) -> tuple[str, ...]:

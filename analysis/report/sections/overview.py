@@ -59,10 +59,11 @@ def methods(findings: Findings) -> Card | NotApplicable:
         "and a logistic line of divergence; intervals are quantiles of 240 draws of hyper-parameters, process and line."
         " It is refused with too few trials, or where it does not predict trials left out of it.",
         "Decomposition: y = mean + backbone + optimizer + interaction by least squares. Interaction share = "
-        "SS_interaction / (SS_optimizer + SS_interaction); of all = SS_interaction / SS_total. With repeated seeds the "
-        "expected noise is taken off each sum and the interval is a parametric bootstrap around the shrunken fit; "
-        "without, the share includes noise. Concordance: Kendall's W over ranks within backbones, corrected for ties, "
-        "bootstrap over backbones.",
+        "SS_interaction / (SS_optimizer + SS_interaction); of all = SS_interaction / SS_total; headline among cells "
+        "that did not fail. With repeated seeds from draws of the true values, the noise of each cell moderated by "
+        "that of the others, and tested by parametric bootstrap; without, the share includes noise. Concordance: "
+        "Kendall's W over ranks within backbones, corrected for ties, from the same draws. Better beyond doubt: an "
+        "exact test over backbones at .025.",
         "Sources of the metrics: " + "; ".join(f"{m.tag} {m.name}: {m.source}" for m in METRICS) + ".",
         f"Made with {versions}; Python {platform.python_version()}.",
     )

@@ -6,6 +6,9 @@ import numpy as np
 
 from bocb_tune.analysis.findings.collect import Findings, at_tolerance
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, CellSummary
+from bocb_tune.analysis.matrix.concordance import Concordance
+from bocb_tune.analysis.matrix.exact import rank_gap
+from bocb_tune.analysis.matrix.verdict import listed
 
 
 def answer(findings: Findings) -> tuple[str, ...]:
@@ -15,7 +18,7 @@ def answer(findings: Findings) -> tuple[str, ...]:
     return (
         _best(findings, findings.best),
         *_optimizer(findings),
-        _interaction(findings),
+        *findings.grid.verdict.sentences(),
         *_agreement(findings),
         *_sensitivity(findings),
     )
@@ -51,36 +54,29 @@ def _optimizer(findings: Findings) -> tuple[str, ...]:
     )
 
 
-def _interaction(findings: Findings) -> str:
-    share, total = findings.interaction_share, findings.interaction_share_total
-    if share.value is None or total.value is None:
-        assert share.reason is not None
-        why = f"{share.reason.sentence} ({share.reason})"
-        return f"How much depends on the pairing of backbone and optimizer cannot be said: {why}."
-    shape = " x ".join(map(str, findings.matrix.shape))
-    text = (
-        f"{100 * share.value:.1f} % of the variation an optimizer causes is specific to the backbone it meets "
-        f"(interaction share; {100 * total.value:.1f} % of all variation), over {shape} cells, "
-        f"{findings.counts.n_trials} trials."
-    )
-    if share.lo is None or share.hi is None:
-        return (
-            f"{text} This is a plug-in value: it includes seed noise, which tends to make it too large, and it has no "
-            "interval here."
-        )
-    return f"{text} Noise is taken off; 95 % interval {100 * share.lo:.0f} to {100 * share.hi:.0f} %."
-
-
 def _agreement(findings: Findings) -> tuple[str, ...]:
-    w = findings.kendall_w
+    grid = findings.grid
+    w = findings.kendall_w if grid.true_agreement.value is None else grid.true_agreement
     if w.value is None or findings.ranks is None:
         return ()
-    mean = findings.ranks.ranks.mean(axis=0)
-    first = findings.table.optimizers[int(mean.argmin())]
+    span = "" if w.lo is None or w.hi is None else f", 95 % interval {w.lo:.2f} to {w.hi:.2f}"
+    noise = "seed noise included" if w is findings.kendall_w else "seed noise taken out"
     return (
-        f"The backbones agree on the order of the optimizers with Kendall's W = {w.value:.2f} "
-        f"(0: no agreement, 1: full agreement). {first} has the best mean rank, {mean.min():.2f} of {len(mean)}.",
+        f"The backbones agree on the order of the optimizers with Kendall's W = {w.value:.2f}{span} "
+        f"({noise}; 0: no agreement, 1: full agreement). {_first(findings, findings.ranks)}",
     )
+
+
+def _first(findings: Findings, ranks: Concordance) -> str:
+    """Who has the best mean rank, and from whom that tells it apart."""
+    mean, names = ranks.ranks.mean(axis=0), findings.table.optimizers
+    first, gap = int(mean.argmin()), rank_gap(*ranks.ranks.shape)
+    behind = [names[o] for o in np.argsort(mean) if mean[o] - mean[first] > gap]
+    head = f"{names[first]} has the best mean rank, {mean[first]:.2f} of {len(mean)}"
+    over = f"over {len(findings.matrix)} backbones"
+    if behind:
+        return f"{head}, and {over} is better than {listed(behind)} beyond doubt."
+    return f"{head}; {over} it is not better than any other beyond doubt, which takes {gap:.1f} ranks more."
 
 
 def _sensitivity(findings: Findings) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.coupling import line_shares
-from bocb_tune.analysis.matrix.resample import Noise
+from bocb_tune.analysis.matrix.noise import seed_noise
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
 from bocb_tune.analysis.matrix.viable import failures, floored, led_by_failures, median_polish, viable_coupling
 
@@ -95,14 +97,16 @@ def test_refused_where_nothing_viable_is_left_to_compare() -> None:
 
 
 def test_noise_is_that_of_the_viable_cells() -> None:
-    """Where only failed cells were run once, the noise of the others must not change."""
+    """Where only failed cells were run once, or are noisy, the coupling of the others must not change."""
     rng = np.random.default_rng(0)
     values = FAILED + rng.normal(0, 0.3, FAILED.shape)
     failed = failures(values)
-    seeds = np.where(failed, 1.0, 3.0)
-    some, all_ = (Noise(sd=0.5, df=48, seeds=each) for each in (seeds, np.full((5, 5), 3.0)))
-    assert viable_coupling(values, failed, some) == viable_coupling(values, failed, all_)
-    assert viable_coupling(values, failed, all_)[0][0].lo is not None
+    own = 0.25 * rng.chisquare(2, FAILED.shape) / 2
+    noise = seed_noise(own, np.full((5, 5), 3.0))
+    assert noise is not None
+    again = replace(noise, own=np.where(failed, 100.0, own), seeds=np.where(failed, 1.0, 3.0))
+    assert viable_coupling(values, failed, noise) == viable_coupling(values, failed, again)
+    assert viable_coupling(values, failed, noise)[0][0].lo is not None
 
 
 def test_floor_lies_below_the_median_of_the_backbone() -> None:

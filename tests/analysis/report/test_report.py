@@ -176,7 +176,7 @@ def test_a_section_without_data_says_why() -> None:
     assert set(reasons) == {"landscape", "curves", "weights", *fitted}
     words = sections["in_words"]
     assert isinstance(words, Card)
-    assert "64.8 % of the variation" in words.text[2]
+    assert "64 % of what the optimizer changes among the 379 viable cells" in words.text[3]
     assert "AdaGrad) to 80.55 (Adan)" in words.text[1]
     told = sections["drift"]
     assert isinstance(told, Card)

@@ -1,0 +1,128 @@
+"""What the true value of each cell may be, given its seeds: draws, from which shares, ranks and W are had.
+
+    value = backbone + optimizer + interaction + noise, noise as in `noise.py`;
+optimizers and interactions are normal with unknown variances (Gelman, Bayesian Analysis 2006: flat in the standard
+deviation), backbones free. Gibbs sampling, the interactions integrated out where it would mix slowly. A noisy cell has
+little say. How often the intervals hold the truth is simulated in docs/STATISTICS.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.matrix.noise import CELLS, Noise
+from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.matrix.weighted import reduced_system, weighted_residuals
+
+CHAINS, STEPS, WARM_UP = 24, 100, 30
+MAX_DF = 30.0
+"""Of the hierarchy of variances: with more, its scale and the cells' variances move together too slowly."""
+NODES, REACH = 24, 4.0
+"""Standard deviations of the interaction looked at, up to so many times that of the residuals."""
+
+
+def posterior_values(values: Matrix, noise: Noise, rng: np.random.Generator, chains: int = CHAINS) -> Matrix:
+    """Draws of the true values [draws, ..., backbones, optimizers]; meaningless where a cell has no value.
+
+    Args:
+        values: [..., backbones, optimizers], points, NaN where missing; `fit_refusal` is None.
+    """
+    known = np.isfinite(values)
+    state = _start(np.where(known, values, 0.0), noise, chains)
+    kept = []
+    for step in range(STEPS):
+        drawn = state.advance(rng)
+        if step >= WARM_UP:
+            kept.append(drawn)
+    return np.concatenate(kept)
+
+
+@dataclass(slots=True)
+class _State:
+    """Of all chains [chains, ..., backbones, optimizers]."""
+
+    values: Matrix
+    noise: Noise
+    df: Matrix
+    """[..., 1, 1]"""
+    expected: Matrix
+    variance: Matrix
+    """Of a single run."""
+    sds: Matrix
+    """Standard deviations of the interaction looked at [..., nodes]."""
+    log_steps: Matrix
+    interaction: Matrix
+    optimizer: Matrix
+    """Standard deviations [chains, ..., 1, 1]."""
+
+    def advance(self, rng: np.random.Generator) -> Matrix:
+        """One step; returns the true values."""
+        seeds = np.maximum(self.noise.seeds, 1)
+        known = self.noise.seeds > 0
+        of_mean = self.variance / seeds
+        additive, effects = self._additive(np.where(known, 1 / (self.interaction**2 + of_mean), 0.0), rng)
+        left = self.values - additive
+        self.interaction = self._interaction_sd(left, of_mean, known, rng)
+        precision = 1 / of_mean + 1 / np.maximum(self.interaction, 1e-9) ** 2
+        specific = left / of_mean / precision + rng.standard_normal(left.shape) / np.sqrt(precision)
+        count = effects.shape[-1]
+        spread = np.sum(effects**2, axis=-1, keepdims=True) / rng.chisquare(count - 1, (*effects.shape[:-1], 1))
+        self.optimizer = np.sqrt(spread)
+        self._variances(known, rng)
+        return additive + specific
+
+    def _additive(self, weight: Matrix, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
+        """Sum of the main effects, and the optimizers' [chains, ..., 1, optimizers]."""
+        size = weight.shape[-1]
+        system = reduced_system(weight) + np.eye(size) / self.optimizer**2
+        total = weight.sum(axis=-1, keepdims=True)
+        means = (weight * self.values).sum(axis=-1, keepdims=True) / total
+        right = (weight * (self.values - means)).sum(axis=-2)[..., None]
+        root = np.linalg.cholesky(system)
+        half = np.linalg.solve(root, right) + rng.standard_normal(right.shape)
+        optimizer = np.swapaxes(np.linalg.solve(np.swapaxes(root, -1, -2), half), -1, -2)
+        mean = (weight * (self.values - optimizer)).sum(axis=-1, keepdims=True) / total
+        return mean + rng.standard_normal(mean.shape) / np.sqrt(total) + optimizer, optimizer
+
+    def _interaction_sd(self, left: Matrix, of_mean: Matrix, known: Flags, rng: np.random.Generator) -> Matrix:
+        """Drawn on a grid, the interactions themselves integrated out."""
+        whole = self.sds[..., None, None] ** 2 + of_mean[..., None, :, :]
+        terms = np.log(whole) + left[..., None, :, :] ** 2 / whole
+        fit = -0.5 * np.where(known[..., None, :, :], terms, 0.0).sum(axis=CELLS)
+        best = (fit + self.log_steps + rng.gumbel(size=fit.shape)).argmax(axis=-1)[..., None]
+        return np.take_along_axis(np.broadcast_to(self.sds, fit.shape), best, axis=-1)[..., None]
+
+    def _variances(self, known: Flags, rng: np.random.Generator) -> None:
+        """Those of single runs, and the scale that all share.
+
+        A cell's noise is judged by seeds alone: by its residual as well, one lone interaction would pass for noise.
+        """
+        df = self.noise.cell_df
+        sums = self.df * self.expected + df * self.noise.own
+        self.variance = np.where(known, sums / rng.chisquare(self.df + df, sums.shape), self.expected)
+        ratio = np.where(known, self.noise.expected / self.variance, 0.0).sum(axis=CELLS, keepdims=True)
+        scale = rng.gamma(known.sum(axis=CELLS, keepdims=True) * self.df / 2, 1.0, ratio.shape) / (self.df / 2 * ratio)
+        self.expected = self.noise.expected * scale
+
+
+def _start(values: Matrix, noise: Noise, chains: int) -> _State:
+    known = noise.seeds > 0
+    left = weighted_residuals(values, noise.precision)
+    df = known.sum(axis=CELLS) - sum(known.shape[-2:]) + 1
+    top = REACH * np.sqrt(np.sum(known * left**2, axis=CELLS) / df)[..., None]
+    sds = np.linspace(0, 1, NODES) ** 1.5 * np.where(top > 0, top, 1.0)
+    one = np.ones((chains, *values.shape[:-2], 1, 1))
+    return _State(
+        values=values,
+        noise=noise,
+        df=np.minimum(noise.expected_df, MAX_DF),
+        expected=noise.expected * one,
+        variance=noise.run_variance * one,
+        sds=sds,
+        log_steps=np.log(np.gradient(sds, axis=-1)),
+        interaction=one * sds[..., NODES // 4, None, None],
+        optimizer=one * sds[..., -1:, None],
+    )

@@ -1,0 +1,196 @@
+"""The one statement on coupling: which cells fail, how much of the rest is interaction, whether that is beyond noise,
+and what carries it. Page and `metrics.json` say what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bocb_tune.analysis.core.arrays import Flags, Index
+from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.matrix.coupling import plug_in_shares, shares_of_draws
+from bocb_tune.analysis.matrix.failures import FailedCell, Names, Viability
+from bocb_tune.analysis.matrix.interaction_test import NUM_NULL, InteractionTest, interaction_test
+from bocb_tune.analysis.matrix.posterior import CHAINS, posterior_values
+from bocb_tune.analysis.matrix.resample import interval
+from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Matrix, effects, fit_refusal
+from bocb_tune.analysis.matrix.viable import enough
+
+MAX_NAMED = 5
+
+Places = tuple[Index, Index]
+"""Of some rows and columns [rows, 1], [1, columns]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carrier:
+    """A line and its part in the interaction of the viable cells."""
+
+    name: str
+    share: Estimate
+    """Of the interaction's sum of squares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """On one matrix [backbones, optimizers]."""
+
+    viability: Viability
+    left_out: tuple[str, ...]
+    """Lines with fewer than three viable cells, which take no part in the rest."""
+    share: Estimate
+    """Interaction as a share of the optimizer's effect, among viable cells."""
+    share_total: Estimate
+    """The same of all variation."""
+    test: InteractionTest | None
+    """Of the viable cells, its `p_cell` at their places in the matrix; None without repeated seeds."""
+    draws: Matrix | None
+    """Of the true values of viable cells [draws, backbones, optimizers], NaN elsewhere; None without repeated seeds."""
+    lines: tuple[Carrier, ...]
+    """The backbone and the optimizer with the largest parts; none where no interaction is shown."""
+    cells: tuple[str, ...]
+    """Keys of the cells that deviate beyond noise by themselves, the surest first."""
+
+    @property
+    def failed(self) -> tuple[FailedCell, ...]:
+        return self.viability.failed
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether an interaction among viable cells is beyond noise."""
+        return self.test is not None and self.test.is_significant
+
+    def sentences(self) -> tuple[str, ...]:
+        """Failures, interaction, carriers: in plain words."""
+        return (self._failures(), self._interaction(), *self._carried())
+
+    def _failures(self) -> str:
+        count = self.viability.values.size
+        cells = listed([f"{cell.key} ({cell.why})" for cell in self.failed])
+        text = f"{len(self.failed)} of {count} cells fail: {cells}" if self.failed else f"None of {count} cells fails"
+        if self.viability.collapsed:
+            told = listed([f"{lost} of {seeds} in {key}" for key, lost, seeds in self.viability.collapsed])
+            text += f". Seeds that collapsed are left out of viable cells: {told}"
+        if self.left_out:
+            text += f". Too few viable cells to take part in what follows: {listed(self.left_out)}"
+        return f"{text}."
+
+    def _interaction(self) -> str:
+        share, viable = self.share, int(np.isfinite(self.viability.values).sum())
+        among = f"among the {viable} viable cells"
+        if share.value is None:
+            if self.test is not None:
+                return f"No interaction can be shown: {among} nothing within a backbone differs by more than noise."
+            assert share.reason is not None
+            return f"How much is interaction {among} cannot be said: {share.reason.sentence}."
+        part = f"{100 * share.value:.0f} % of what the optimizer changes {among} is specific to the backbone"
+        if self.test is None or share.lo is None or share.hi is None:
+            return f"{part}, noise included; without repeated seeds no interaction can be shown."
+        p = f"p = {self.test.p:.2g} against the noise of each cell"
+        if self.is_shown:
+            return f"{part} (95 % interval {100 * share.lo:.0f} to {100 * share.hi:.0f} %; {p})."
+        return (
+            f"No interaction can be shown {among} ({p}); at most {100 * share.hi:.0f} % of what the optimizer changes "
+            "is specific to the backbone."
+        )
+
+    def _carried(self) -> tuple[str, ...]:
+        if not self.lines:
+            return ()
+        lines = " and ".join(
+            f"{each.name} {100 * (each.share.value or 0):.0f} %"
+            + ("" if each.share.lo is None else f" ({100 * each.share.lo:.0f} to {100 * (each.share.hi or 0):.0f} %)")
+            for each in self.lines
+        )
+        cells = f"Beyond noise by themselves: {listed(self.cells)}" if self.cells else "No single cell is beyond noise"
+        return (f"Most of it lies on {lines}. {cells}.",)
+
+
+def judge(
+    viability: Viability,
+    names: tuple[Names, Names],
+    rng: np.random.Generator,
+    *,
+    num_null: int = NUM_NULL,
+    chains: int = CHAINS,
+) -> Verdict:
+    """Say of a matrix what fails, what is interaction, and what carries it.
+
+    Args:
+        names: of backbones and of optimizers.
+        num_null: matrices of nothing but noise that the test draws.
+        chains: of the draws of the true values.
+    """
+    known = np.isfinite(viability.values)
+    rows, columns = enough(known)
+    inside = np.flatnonzero(rows)[:, None], np.flatnonzero(columns)[None]
+    values = viability.values[inside]
+    left_out = tuple(name for line, kept in zip(names, (rows, columns), strict=True) for name in np.array(line)[~kept])
+    reason = Reason.INCOMPLETE_MATRIX if 0 in values.shape else fit_refusal(values, MIN_SHARE_SHAPE)
+    test = draws = None
+    if reason:
+        share = total = Estimate(value=None, reason=reason)
+    elif viability.noise is None:
+        share, total = plug_in_shares(values)
+    else:
+        noise = viability.noise.part(rows, columns, known)
+        test = interaction_test(values, noise, rng, num_null)
+        draws = posterior_values(values, noise, rng, chains)
+        share, total = shares_of_draws(values, draws, test)
+        test, draws = test.placed(known.shape, inside), _spread(draws, known, inside)
+    return Verdict(
+        viability=viability,
+        left_out=left_out,
+        share=share,
+        share_total=total,
+        test=test,
+        draws=draws,
+        lines=_carriers(values, inside, names, draws) if share.value is not None and _may_carry(test) else (),
+        cells=() if test is None else _beyond_noise(test, names),
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _may_carry(test: InteractionTest | None) -> bool:
+    return test is None or test.is_significant
+
+
+def _carriers(values: Matrix, inside: Places, names: tuple[Names, Names], draws: Matrix | None) -> tuple[Carrier, ...]:
+    """The backbone and the optimizer with the largest part of the interaction, with intervals of the draws."""
+    if draws is None:
+        stack = values[None]
+    else:
+        stack = np.where(np.isfinite(values), draws[:, inside[0], inside[1]], np.nan)
+    squares = np.nan_to_num(effects(stack)[3]) ** 2
+    whole = squares.sum(axis=(1, 2))
+    if not np.all(whole > 0):
+        return ()
+    found = []
+    for axis in (0, 1):
+        shares = squares.sum(axis=2 - axis) / whole[:, None]
+        top = int(shares.mean(axis=0).argmax())
+        lo, hi = (None, None) if draws is None else interval(shares[:, top])
+        share = Estimate(value=float(shares[:, top].mean()), lo=lo, hi=hi, method="part of the interaction")
+        found.append(Carrier(name=names[axis][int(inside[axis].ravel()[top])], share=share))
+    return tuple(found)
+
+
+def _beyond_noise(test: InteractionTest, names: tuple[Names, Names]) -> tuple[str, ...]:
+    places = np.argwhere(test.significant_cells)
+    surest = sorted(places.tolist(), key=lambda place: float(test.p_cell[tuple(place)]))
+    return tuple(f"{names[0][b]}/{names[1][o]}" for b, o in surest)
+
+
+def _spread(draws: Matrix, known: Flags, inside: Places) -> Matrix:
+    """Draws of a part [draws, some backbones, some optimizers] at their places in the matrix."""
+    whole = np.full((len(draws), *known.shape), np.nan)
+    whole[:, inside[0], inside[1]] = draws
+    return np.where(known, whole, np.nan)

@@ -1,0 +1,50 @@
+"""Additive fit of matrices by weighted least squares, many at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bocb_tune.analysis.matrix.twoway import Matrix
+
+
+def weighted_residuals(values: Matrix, weight: Matrix) -> Matrix:
+    """What an additive fit leaves over [..., backbones, optimizers]; cells of weight 0 have no say."""
+    return _fit(values, weight)[0]
+
+
+def residuals_and_spare(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
+    """The same, and the share of a cell's variance that is left in its residual, if that is 1 / weight."""
+    left, system = _fit(values, weight)
+    total = _total(weight)
+    part = weight / total
+    inverse = np.linalg.inv(system)
+    through = part @ inverse
+    own = np.diagonal(inverse, axis1=-2, axis2=-1)[..., None, :]
+    leverage = weight * (1 / total + own - 2 * through + np.sum(through * part, axis=-1, keepdims=True))
+    return left, np.clip(1 - leverage, 1e-6, 1.0)
+
+
+def reduced_system(weight: Matrix) -> Matrix:
+    """Normal equations of the optimizers once backbones are fitted [..., optimizers, optimizers]; singular by one."""
+    columns = weight.sum(axis=-2)
+    cross = np.swapaxes(weight, -1, -2) @ (weight / _total(weight))
+    return np.asarray(np.eye(weight.shape[-1]) * columns[..., None, :] - cross)
+
+
+def _fit(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
+    system = reduced_system(weight)
+    # A constant added to all optimizers is one taken off all backbones: any number fixes it.
+    size = system.shape[-1]
+    system = system + np.trace(system, axis1=-2, axis2=-1)[..., None, None] / size**2
+    total = _total(weight)
+    means = (weight * values).sum(axis=-1, keepdims=True) / total
+    right = (weight * (values - means)).sum(axis=-2)
+    optimizer = np.linalg.solve(system, right[..., None])[..., 0][..., None, :]
+    backbone = (weight * (values - optimizer)).sum(axis=-1, keepdims=True) / total
+    return values - backbone - optimizer, system
+
+
+def _total(weight: Matrix) -> Matrix:
+    """Of each backbone [..., backbones, 1]; without weight anything divides nothing."""
+    total = weight.sum(axis=-1, keepdims=True)
+    return np.where(total > 0, total, 1.0)
