@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bocb_tune.core.types import Phase, TrialSpec, TrialStatus
-from bocb_tune.spec.environment import LOCAL, REMOTE, backbones, data, missing_gpus
+from bocb_tune.spec.environment import LOCAL, REMOTE, backbones, contents, data, is_visible, missing_gpus, young_average
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 
 if TYPE_CHECKING:
+    from bocb_tune.data.contents import Contents
     from bocb_tune.profiling.cost import Cost
     from bocb_tune.profiling.measure import Measured, Totals
     from bocb_tune.spec.grid import Grid
@@ -33,14 +34,15 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
     from bocb_tune.profiling.cost import cost
     from bocb_tune.spec.grid import plan_grid
 
-    grid = plan_grid(spec, only)
+    grid, there = plan_grid(spec, only), contents(spec)
     planned = cost(spec, grid)
     found = _measure(spec, grid, planned) if measured else None
     if as_json:
         measurements = {"measured": measured_json(*found)} if found else {}
-        print(json.dumps(plan_json(spec, grid, planned) | measurements, indent=2))
+        described = {"data": there.to_json() if there else None}
+        print(json.dumps(plan_json(spec, grid, planned) | described | measurements, indent=2))
         return
-    print_plan(Console(), spec, grid, planned)
+    print_plan(Console(), spec, grid, planned, there)
     if found:
         print_measured(Console(), spec, *found)
 
@@ -63,17 +65,20 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
     """Run or resume an experiment; returns the exit code."""
     if address is not None:
         _use_token()
-    from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of
+    from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, unknown_data
     from bocb_tune.cli.progress import View, last_words, output_to
     from bocb_tune.engine import run as engine
     from bocb_tune.engine.cluster import Resources
 
     spec = load_spec(spec_path, overrides, LOCAL if address is None else REMOTE)
+    there = contents(spec) if address is None or is_visible(spec) else None
+    data = there.fingerprint() if there else None
     if address is None and (lacking := missing_gpus(spec)):
         raise ValueError(f"{spec_path}: resources.gpus_per_worker: {lacking}")
-    cells = cell_plans(spec, only)
     folder = out or spec.run_dir
-    claim_folder(spec, folder)
+    cells = cell_plans(spec, only, folder)
+    claim_folder(spec, folder, data)
+    _say_of_data(there, young_average(spec, there), unknown_data(folder) if there else None)
     plan = engine.RunPlan(
         folder=folder,
         cells=cells,
@@ -81,6 +86,7 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
         resources=Resources(**spec.resources.model_dump()),
         checkpoint_every=spec.budget.checkpoint_every,
         address=address,
+        data=data,
     )
     print(f"{spec.name}: {len(cells)} cells into {folder}; what Ray says goes to {folder / LOG_FILE}", file=sys.stderr)
     with last_words(KILLED), output_to(folder / LOG_FILE) as open_stream, open_stream() as stream:
@@ -88,6 +94,14 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
         with view.showing():
             outcome = engine.run(plan, view)
     return _report_end(spec, folder, outcome)
+
+
+def _say_of_data(there: Contents | None, *warnings: str | None) -> None:
+    """Print what is trained on, what is left out of it, and what to beware of."""
+    for line in there.lines() if there else ():
+        print(line, file=sys.stderr)
+    for warning in filter(None, warnings):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _use_token() -> None:
@@ -125,6 +139,8 @@ def run_trial(
     from bocb_tune.cli.launch import cell_plans
 
     spec = load_spec(spec_path, [*overrides, "resources.workers=1"], (backbones, data))
+    there = contents(spec)
+    _say_of_data(there, young_average(spec, there))
     plans = {plan.cell.key: plan for plan in cell_plans(spec)}
     if cell not in plans:
         raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")

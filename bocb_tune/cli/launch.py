@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status
 from bocb_tune.core import journal
 from bocb_tune.core.files import write_atomically
 from bocb_tune.core.types import Objective
+from bocb_tune.data import free_options
+from bocb_tune.data.contents import Fingerprint, differences
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
 from bocb_tune.spec.compare import compare, refusal
 from bocb_tune.spec.grid import plan_grid
@@ -21,11 +25,14 @@ class FolderError(ValueError):
     """A run folder that this experiment cannot go on in, or no run folder at all."""
 
 
-def claim_folder(spec: ExperimentSpec, folder: Path) -> None:
+def claim_folder(spec: ExperimentSpec, folder: Path, data: Fingerprint | None = None) -> None:
     """Make the folder the experiment's, or see to it that it already is; the resolved experiment is saved in it.
 
+    Args:
+        data: of the experiment's data, if they are seen from here.
+
     Raises:
-        FolderError: if it holds something else, or an experiment whose results would have been different.
+        FolderError: if it holds something else, or an experiment, or data, whose results would have been different.
         OSError: if it cannot be written.
     """
     saved = folder / SPEC_FILE
@@ -33,11 +40,40 @@ def claim_folder(spec: ExperimentSpec, folder: Path) -> None:
         reason = refusal(compare(resolved(load_spec(saved)), resolved(spec)), str(folder))
         if reason:
             raise FolderError(reason)
+        _require_same_data(spec, folder, data)
     elif folder.exists() and any(folder.iterdir()):
         raise FolderError(
             f"{folder} is not empty and has no {SPEC_FILE}, so it is no run folder; give another with --out"
         )
     write_atomically(saved, lambda file: file.write(dump_resolved(spec).encode()))
+
+
+def _require_same_data(spec: ExperimentSpec, folder: Path, data: Fingerprint | None) -> None:
+    """Compares the data to those that the journals were begun with, whatever their paths.
+
+    Where no trial has a result yet, they may have been mended.
+    """
+    for begun in journal.read_headers(folder) if data else ():
+        found = differences(dict(begun.data), data) if data and begun.data else []
+        if found and _has_results(folder):
+            listing = "\n".join(f"  {line}" for line in found)
+            raise FolderError(
+                f"{folder} was begun with other data than {spec.dataset.options.get('root', spec.dataset.name)} holds "
+                f"now:\n{listing}\nRestore them, or give a new folder with --out."
+            )
+
+
+def _has_results(folder: Path) -> bool:
+    records = (record for read in journal.read_run(folder) for record in journal.fold(read.cell, read.events).values())
+    return any(record.status.is_result for record in records)
+
+
+def unknown_data(folder: Path) -> str | None:
+    """Says of a run whose journals are too old to tell what its data were that nothing has compared them."""
+    begun = journal.read_headers(folder)
+    if not begun or all(header.data for header in begun):
+        return None
+    return f"{folder} does not say what data it was begun with: that they are the same as now could not be checked"
 
 
 def plan_of(spec: ExperimentSpec) -> Plan:
@@ -56,10 +92,25 @@ def plan_of(spec: ExperimentSpec) -> Plan:
     )
 
 
-def cell_plans(spec: ExperimentSpec, only: str = "*") -> tuple[CellPlan, ...]:
-    plan = plan_of(spec)
-    cells = plan_grid(spec, only).cells
-    return tuple(CellPlan(cell=c.cell, space=c.space, settings=c.settings, plan=plan) for c in cells)
+def cell_plans(spec: ExperimentSpec, only: str = "*", folder: Path | None = None) -> tuple[CellPlan, ...]:
+    """Plans the cells of the grid; those that a run folder has begun go on under the identity that they have there."""
+    begun = {header.cell: header.settings for header in journal.read_headers(folder)} if folder else {}
+    return tuple(
+        CellPlan(
+            cell=planned.cell,
+            space=planned.space,
+            settings=_as_begun(planned.settings, begun.get(planned.cell)),
+            plan=plan_of(spec),
+            data_options=free_options(spec.dataset.name, spec.dataset.options),
+        )
+        for planned in plan_grid(spec, only).cells
+    )
+
+
+def _as_begun(settings: Mapping[str, Any], begun: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Old journals have the path of the data in the identity of their trials, which therefore keep it."""
+    root = (begun or {}).get("dataset", {}).get("root")
+    return {**settings, "dataset": {**settings["dataset"], "root": root}} if root else settings
 
 
 def objective_of(spec: ExperimentSpec) -> Objective:

@@ -55,10 +55,13 @@ def _root(
 @app.command()
 def check(spec: SpecPath) -> None:
     """Find every error of an experiment file, without running anything."""
+    from bocb_tune.spec.environment import contents
     from bocb_tune.spec.grid import plan_grid
 
     loaded = _load_local(spec)
     print(f"{spec}: fine; {len(plan_grid(loaded).cells)} cells")
+    if there := contents(loaded):
+        print("\n".join(there.lines()))
 
 
 @app.command()
@@ -224,11 +227,11 @@ def list_command(kind: Listed, as_json: AsJson = False) -> None:
 
 def _load_local(path: Path, overrides: Any = ()) -> Any:
     """The experiment, checked against this machine; GPUs and data it lacks are a warning."""
-    from bocb_tune.spec.environment import PLANNED, missing_data, missing_gpus
+    from bocb_tune.spec.environment import PLANNED, warnings
     from bocb_tune.spec.model import load_spec
 
     spec = load_spec(path, overrides, PLANNED)
-    for warning in filter(None, (missing_gpus(spec), missing_data(spec))):
+    for warning in warnings(spec):
         print(f"warning: {warning}", file=sys.stderr)
     return spec
 

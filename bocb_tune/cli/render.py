@@ -17,6 +17,7 @@ from bocb_tune.training.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bocb_tune.data.contents import Contents
     from bocb_tune.profiling.measure import Measured, Totals
 
 NUM_NAMED = 3
@@ -39,10 +40,13 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
     }
 
 
-def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost) -> None:
-    """The resolved spec, cells, skips, trials and epochs."""
+def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, data: Contents | None) -> None:
+    """The resolved spec, its data if they are here, cells, skips, trials and epochs."""
     console.rule(f"[bold]{spec.name}[/bold], resolved", align="left")
     console.print(dump_resolved(spec), highlight=False, markup=False, soft_wrap=True)
+    if data:
+        console.rule("data", align="left")
+        console.print("\n".join(data.lines()), highlight=False, markup=False, soft_wrap=True)
     console.rule(f"{len(grid.cells)} cells, {len(grid.skipped)} skipped", align="left")
     console.print(cells_table(spec, grid))
     console.print(recipes_text(spec), highlight=False, markup=False, soft_wrap=True)

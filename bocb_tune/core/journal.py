@@ -56,19 +56,24 @@ class CellJournal:
     cell: Cell
     objective: Objective
     settings: Mapping[str, Any]
+    data: Mapping[str, Any] | None
+    """Fingerprint of the data (see `bocb_tune.data.contents`); None in old journals, and where the driver sees none."""
     events: tuple[Mapping[str, Any], ...]
     """In the order in which they were written."""
     problems: tuple[Problem, ...]
 
 
-def header(cell: Cell, objective: Objective, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def header(
+    cell: Cell, objective: Objective, settings: Mapping[str, Any], data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    first = {
         "event": "schema",
         "version": VERSION,
         "cell": cell.to_json(),
         "objective": asdict(objective),
         "settings": dict(settings),
     }
+    return first if data is None else {**first, "data": dict(data)}
 
 
 def start_event(trial: TrialSpec, *, attempt: int, time: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def read_journal(path: Path) -> CellJournal:
     """
     first, *lines = path.read_bytes().split(b"\n")
     tail = lines.pop() if lines else b""
-    cell, objective, settings = _read_header(path, first)
+    begun = _read_header(path, first)
     events, problems = [], []
     for number, line in enumerate(lines, start=2):
         if not line:
@@ -153,16 +158,21 @@ def read_journal(path: Path) -> CellJournal:
             problems.append(Problem(file=path, line=number, message=fault, torn=False))
     if tail:
         problems.append(Problem(file=path, line=len(lines) + 2, message="cut short by a crash", torn=True))
-    return CellJournal(
-        cell=cell,
-        objective=objective,
-        settings=settings,
-        events=tuple(events),
-        problems=tuple(problems),
-    )
+    return replace(begun, events=tuple(events), problems=tuple(problems))
 
 
-def _read_header(path: Path, line: bytes) -> tuple[Cell, Objective, Mapping[str, Any]]:
+def read_headers(folder: Path) -> list[CellJournal]:
+    """Reads the first lines of all journals of a run folder, without their events. Raises JournalError as above."""
+    headers = []
+    for path in sorted((folder / FOLDER).glob("*.jsonl")):
+        with path.open("rb") as file:
+            line = file.readline()
+        if line.endswith(b"\n"):
+            headers.append(_read_header(path, line))
+    return headers
+
+
+def _read_header(path: Path, line: bytes) -> CellJournal:
     first = _parse(line)
     version = first.get("version") if isinstance(first, dict) else None
     if isinstance(version, int) and version > VERSION:
@@ -170,10 +180,30 @@ def _read_header(path: Path, line: bytes) -> tuple[Cell, Objective, Mapping[str,
             f"{path}:1: written by a newer release (schema {version}, this one reads up to {VERSION});"
             " read it with that release"
         )
-    with contextlib.suppress(KeyError, TypeError, ValueError):
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         if first["event"] == "schema":
-            return Cell(**first["cell"]), Objective(**first["objective"]), dict(first["settings"])
+            return CellJournal(
+                cell=Cell(**first["cell"]),
+                objective=Objective(**first["objective"]),
+                settings=dict(first["settings"]),
+                data=_fingerprint(first["data"]) if "data" in first else None,
+                events=(),
+                problems=(),
+            )
     raise JournalError(f"{path}:1: the first line is not a journal's schema; move the file away to start the cell anew")
+
+
+def restate_data(path: Path, data: Mapping[str, Any]) -> None:
+    """Puts another fingerprint into the first line of a journal that nobody writes to, and leaves the rest as it is."""
+    first, rest = path.read_bytes().split(b"\n", 1)
+    line = json.dumps({**_parse(first), "data": dict(data)}, separators=(",", ":"), allow_nan=False)
+    draft = path.with_suffix(".part")
+    draft.write_bytes(line.encode() + b"\n" + rest)
+    os.replace(draft, path)
+
+
+def _fingerprint(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"parts": {part: dict(classes) for part, classes in data["parts"].items()}, "digest": str(data["digest"])}
 
 
 def read_run(folder: Path) -> list[CellJournal]:

@@ -189,6 +189,9 @@ class TrialSpec:
     """Budgets at which the trial competes; empty when it is exempt from stopping."""
     audit: bool = False
     """Drawn, before it started, to be exempt from stopping: the only direct look into the censored region."""
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the dataset that change no result, such as where it is; no part of the identity. They go before those
+    of the same name in `settings`, where old journals have them."""
 
     id: str = field(init=False)
     """Hash of the resolved values of all that changes the result, and of nothing else.
@@ -219,6 +222,7 @@ class TrialSpec:
             "settings": dict(self.settings),
             "rungs": list(self.rungs),
             "audit": self.audit,
+            "data_options": dict(self.data_options),
         }
 
     @classmethod
@@ -233,6 +237,7 @@ class TrialSpec:
             settings=value["settings"],
             rungs=tuple(value["rungs"]),
             audit=value["audit"],
+            data_options=value["data_options"],
         )
 
 
@@ -273,4 +278,5 @@ def digest(value: Any) -> str:
 def derive_seed(*parts: str | int) -> int:
     """A seed in [0, 2**31) that is a pure function of its parts, the same in every process and release."""
     text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+    # a part may name a folder whose name is no Unicode
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:4], "big") >> 1

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bocb_tune.core.names import unknown
 
 if TYPE_CHECKING:
     from bocb_tune.data.base import Dataset
-    from bocb_tune.data.layout import Layout
+    from bocb_tune.data.contents import Contents, Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetRow:
-    """One dataset."""
+    """One dataset: all that is known of it without looking at the disk."""
 
     name: str
     description: str
     source: str
+    target: str = ""
+    """`module:object`, a `bocb_tune.data.contents.Reader`; empty if there is nothing to read."""
+    holds: Literal["labelled images", "landscapes"] = "labelled images"
+    """What a task has to take to be trained on it."""
+    channels: int = 3
+    image_size: int | None = None
+    """Height and width of its images in pixels; None: the option `image_size`."""
+    num_classes: int | None = None
+    """None: the option `classes`, or else what is on the disk."""
+    train_images: int | None = None
+    """Images published for training, before some are held out; None: what is on the disk."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Each option with its default."""
     required: tuple[str, ...] = ()
     """Options that have no default: None in `options`."""
-    free: tuple[str, ...] = ()
-    """Options that change no result, and so are no part of a trial."""
+    free: tuple[str, ...] = ("root", "download", "max_pixels")
+    """Options that change no result, and so are no part of a trial's identity."""
     augments: tuple[str, ...] = ("none",)
     """Values of a recipe's `augment` it can be trained with."""
 
@@ -36,15 +48,21 @@ HELD_OUT: dict[str, Any] = {"validate_on": "val", "val_share": 0.1, "split_seed"
 """Options of datasets without validation images: some are held out of the training images, or with `validate_on: test`,
 as in many published tables, the test images are validated on."""
 
+MAX_PIXELS: dict[str, Any] = {"max_pixels": 178_956_970}
+"""Largest image that is decoded: Pillow's limit against files made to fill the memory (twice `MAX_IMAGE_PIXELS`)."""
+
 
 def _cifar(name: str, classes: int, pickled: str, binary: str) -> DatasetRow:
     return DatasetRow(
         name=name,
         description=f"60,000 colour 32x32 images in {classes} classes; ROOT/{pickled} or ROOT/{binary}",
         source="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+        target=f"bocb_tune.data.cifar:{name}",
+        image_size=32,
+        num_classes=classes,
+        train_images=50_000,
         options={"root": None, "download": False, **HELD_OUT},
         required=("root",),
-        free=("download",),
         augments=("none", "flip_shift"),
     )
 
@@ -54,6 +72,9 @@ DATASETS: dict[str, DatasetRow] = {
         name="digits",
         description="1,797 grey 8x8 images of handwritten digits in 10 classes, resized; split 1,197 / 300 / 300",
         source="UCI Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998), bundled with scikit-learn",
+        target="bocb_tune.data.digits:reader",
+        channels=1,
+        num_classes=10,
         options={"image_size": 32, "split_seed": 0},
         augments=("none", "shift"),
     ),
@@ -63,8 +84,10 @@ DATASETS: dict[str, DatasetRow] = {
         name="imagenet",
         description="ImageNet-1K in ROOT/train/<class> and ROOT/val/<class>, or ROOT packed into one file",
         source="ILSVRC 2012, arXiv:1409.0575, https://www.image-net.org",
+        target="bocb_tune.data.layout:reader",
+        train_images=1_281_167,  # arXiv:1409.0575, table 2
         # As many images are held out as there are in val.
-        options={"root": None, "image_size": 224, "classes": 1000, **HELD_OUT, "val_share": 0.04},
+        options={"root": None, "image_size": 224, "classes": 1000, **HELD_OUT, "val_share": 0.04, **MAX_PIXELS},
         required=("root",),
         augments=("none", "flip_crop"),
     ),
@@ -72,7 +95,15 @@ DATASETS: dict[str, DatasetRow] = {
         name="imagefolder",
         description="ROOT/train/<class>/<image>, and optionally ROOT/val and ROOT/test; or ROOT packed into one file",
         source="your own folder",
-        options={"root": None, "image_size": 224, "val_share": 0.1, "split_seed": 0, "loader_workers": 4},
+        target="bocb_tune.data.layout:reader",
+        options={
+            "root": None,
+            "image_size": 224,
+            "val_share": 0.1,
+            "split_seed": 0,
+            "loader_workers": 4,
+            **MAX_PIXELS,
+        },
         required=("root",),
         augments=("none", "flip_crop"),
     ),
@@ -80,7 +111,8 @@ DATASETS: dict[str, DatasetRow] = {
         name="huggingface",
         description="a dataset of images and class labels that Hugging Face's datasets saved to the folder ROOT",
         source="your own, or https://huggingface.co/datasets; needs bocb-tune[hf]",
-        options={"root": None, "image_size": 224, "image_column": "", "label_column": "", **HELD_OUT},
+        target="bocb_tune.data.hf:reader",
+        options={"root": None, "image_size": 224, "image_column": "", "label_column": "", **HELD_OUT, **MAX_PIXELS},
         required=("root",),
         augments=("none", "flip_crop"),
     ),
@@ -88,6 +120,7 @@ DATASETS: dict[str, DatasetRow] = {
         name="synthetic",
         description="no images: the landscapes of the synthetic task",
         source="analytic",
+        holds="landscapes",
     ),
 }
 
@@ -108,7 +141,7 @@ def resolve_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if resolved[option] is None:
             raise ValueError(f"dataset {name!r} needs the option {option!r}")
     for option, value in resolved.items():
-        valid, wanted = _VALUES[option]
+        valid, wanted = _VALUES.get(option, _ANYTHING)
         if not valid(value):
             raise ValueError(f"option {option!r} of dataset {name!r} is {value!r}; it must be {wanted}")
     if "root" in resolved:
@@ -122,6 +155,11 @@ def settings_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **{key: value for key, value in options.items() if key not in DATASETS[name].free}}
 
 
+def free_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved options that change no result, such as where the data are."""
+    return {key: value for key, value in options.items() if key in DATASETS[name].free}
+
+
 Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -129,6 +167,7 @@ def _whole(least: int) -> Rule:
     return lambda value: type(value) is int and value >= least, f"a whole number, at least {least}"
 
 
+_ANYTHING: Rule = (lambda _: True, "")
 _COLUMN: Rule = (lambda value: isinstance(value, str), "the name of a column, or '' to have it found")
 
 _VALUES: dict[str, Rule] = {
@@ -136,6 +175,7 @@ _VALUES: dict[str, Rule] = {
     "download": (lambda value: isinstance(value, bool), "true or false"),
     "image_size": _whole(8),
     "classes": _whole(2),
+    "max_pixels": _whole(1),
     "split_seed": _whole(0),
     "loader_workers": _whole(0),
     "val_share": (lambda value: isinstance(value, float) and 0 < value < 1, "a share between 0 and 1"),
@@ -147,75 +187,57 @@ _VALUES: dict[str, Rule] = {
 
 
 def check_dataset(name: str, options: Mapping[str, Any]) -> None:
-    """Everything about a dataset that can be wrong and is cheap to see (layout, no decoding). Raises ValueError.
+    """Raises ValueError for all that can be wrong with a dataset and is cheap to see (options, layout, no decoding)."""
+    resolve_options(name, options)
+    if DATASETS[name].target:
+        contents_of(name, options)
+
+
+def contents_of(name: str, options: Mapping[str, Any]) -> Contents:
+    """Looks at what a dataset holds, without decoding; kept in the process, so that a command looks once.
 
     With `download`, this is also where a dataset is fetched: worker processes never do.
+
+    Raises:
+        ValueError: if an option is wrong, or the data are missing or cannot be trained on.
     """
-    resolved = resolve_options(name, options)
-    if resolved.get("download"):
-        from bocb_tune.data.cifar import download
-
-        download(name, Path(resolved["root"]))
-    if name in _CIFAR:
-        from bocb_tune.data.cifar import read_cifar
-
-        read_cifar(name, resolved)
-    elif "root" in resolved:
-        _layout(name, resolved)
+    return _contents(name, _as_key(resolve_options(name, options)))
 
 
-_CIFAR = {"cifar10": 10, "cifar100": 100}
-"""Datasets in memory, and how many classes they have."""
+@lru_cache(maxsize=2)
+def _contents(name: str, options: tuple[tuple[str, Any], ...]) -> Contents:
+    return _reader(name).contents(dict(options))
 
 
-def _layout(name: str, resolved: Mapping[str, Any]) -> Layout:
-    if name == "huggingface":
-        from bocb_tune.data.hf import scan_table
+def _as_key(resolved: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(resolved.items()))
 
-        return scan_table(resolved)
-    from bocb_tune.data.layout import scan
 
-    return scan(resolved)
+def _reader(name: str) -> Reader:
+    module, attribute = DATASETS[name].target.split(":")
+    reader: Reader = getattr(importlib.import_module(module), attribute)
+    return reader
 
 
 def num_classes(name: str, options: Mapping[str, Any]) -> int:
     """Number of classes, without reading an image."""
     resolved = resolve_options(name, options)
-    if name == "huggingface":
-        return len(_layout(name, resolved).classes)
-    if name == "imagefolder":
-        from bocb_tune.data.layout import class_names
-
-        return len(class_names(Path(resolved["root"])))
-    known = {"digits": 10, **_CIFAR}
-    assert name in known or name == "imagenet", f"dataset {name!r} has no classes"
-    classes: int = resolved["classes"] if name == "imagenet" else known[name]
-    return classes
+    known: int | None = DATASETS[name].num_classes or resolved.get("classes")
+    return len(contents_of(name, options).classes) if known is None else known
 
 
 def image_size(name: str, options: Mapping[str, Any]) -> int:
-    """Height and width of its images in pixels."""
-    size: int = resolve_options(name, options).get("image_size", 32)  # CIFAR's, the only ones that come in one size
+    """Height and width of its images in pixels; 0 if it holds none."""
+    resolved = resolve_options(name, options)
+    size: int = DATASETS[name].image_size or resolved.get("image_size", 0)
     return size
 
 
 def load_dataset(name: str, options: Mapping[str, Any], device: str) -> Dataset:
     """The dataset, kept in the process from one trial to the next. `device` is where in-memory images are put."""
-    return _load(name, tuple(sorted(resolve_options(name, options).items())), device)
+    return _load(name, _as_key(resolve_options(name, options)), device)
 
 
 @lru_cache(maxsize=8)
 def _load(name: str, options: tuple[tuple[str, Any], ...], device: str) -> Dataset:
-    resolved = dict(options)
-    if name == "digits":
-        from bocb_tune.data.digits import load_digits
-
-        return load_digits(resolved["image_size"], resolved["split_seed"], device)
-    if name in _CIFAR:
-        from bocb_tune.data.arrays import load_arrays
-
-        return load_arrays(name, resolved, device)
-    assert "root" in resolved, f"dataset {name!r} has no images"
-    from bocb_tune.data.files import load_files
-
-    return load_files(_layout(name, resolved), resolved, device)
+    return _reader(name).load(dict(options), device)

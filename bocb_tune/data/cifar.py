@@ -12,13 +12,17 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.data.contents import Contents, StoredPart, count_splits, fingerprint_of
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.split import Chosen, Indices, choose_splits
+
+if TYPE_CHECKING:
+    from bocb_tune.data.base import Dataset
 
 PIXELS = 3 * 32 * 32
 """Bytes of an image: the red plane, then green, then blue."""
@@ -91,6 +95,38 @@ class Stored:
     """By part, [images, 3, 32, 32]."""
     labels: Mapping[str, Indices]
     chosen: Chosen
+
+
+class Cifar:
+    """Reads one of the two datasets."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def contents(self, options: Mapping[str, Any]) -> Contents:
+        if options["download"]:
+            download(self.name, Path(options["root"]))
+        stored = read_cifar(self.name, options)
+        classes = tuple(str(label) for label in range(VARIANTS[self.name].num_classes))
+        return Contents(
+            classes=classes,
+            splits=count_splits(stored.chosen, stored.labels, len(classes)),
+            parts={split: part for split, (part, _) in stored.chosen.items()},
+            fingerprint=lambda: fingerprint_of({part: _as_stored(stored.labels[part]) for part in PARTS}, classes),
+        )
+
+    def load(self, options: Mapping[str, Any], device: str) -> Dataset:
+        from bocb_tune.data.arrays import load_arrays
+
+        return load_arrays(self.name, options, device)
+
+
+cifar10, cifar100 = Cifar("cifar10"), Cifar("cifar100")
+
+
+def _as_stored(labels: Indices) -> StoredPart:
+    """Images have no names: their numbers are the same in both versions, and the labels tell whether their order is."""
+    return StoredPart(labels=labels, names=[b"%d" % row for row in range(len(labels))], sizes=[PIXELS] * len(labels))
 
 
 def read_cifar(name: str, options: Mapping[str, Any]) -> Stored:

@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from bocb_tune.data.arrays import Arrays, Rows
+from bocb_tune.data.contents import Contents, StoredPart, count_splits, fingerprint_of
+from bocb_tune.data.split import Chosen, Indices
 
 HELD_OUT = 300
 """Images in the validation split, and as many in the test split, drawn in equal proportion from each class."""
 
 
-def load_digits(image_size: int, split_seed: int, device: str) -> Arrays:
-    """1,197 / 300 / 300 images resized bilinearly to `image_size`, to mean 0 and variance 1 over the training split."""
+class Digits:
+    """Reads scikit-learn's digits."""
+
+    def contents(self, options: Mapping[str, Any]) -> Contents:
+        _, labels = _stored()
+        chosen, classes = _chosen(labels, options["split_seed"]), tuple(map(str, range(10)))
+        part = StoredPart(labels=labels, names=[b"%d" % row for row in range(len(labels))], sizes=[64] * len(labels))
+        return Contents(
+            classes=classes,
+            splits=count_splits(chosen, {"all": labels}, len(classes)),
+            parts={split: split for split in chosen},
+            fingerprint=lambda: fingerprint_of({"all": part}, classes),
+        )
+
+    def load(self, options: Mapping[str, Any], device: str) -> Arrays:
+        """Resizes bilinearly to `image_size`, and scales to mean 0 and variance 1 over the training split."""
+        pixels, labels = _stored()
+        chosen = _chosen(labels, options["split_seed"])
+        small = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8)
+        images = functional.interpolate(small, size=options["image_size"], mode="bilinear")
+        std, mean = torch.std_mean(images[chosen["train"][1]])
+        images, targets = ((images - mean) / std).to(device), torch.from_numpy(labels).long().to(device)
+        return Arrays(
+            num_classes=10,
+            in_chans=1,
+            image_size=options["image_size"],
+            mean=(mean.item(),),
+            std=(std.item(),),
+            splits={
+                split: Rows(images=images, labels=targets, rows=torch.from_numpy(rows).to(device))
+                for split, (_, rows) in chosen.items()
+            },
+        )
+
+
+reader = Digits()
+
+
+def _stored() -> tuple[NDArray[np.float64], Indices]:
+    """Pixels [images, 64] in 0..16, and labels [images]."""
     from sklearn import datasets
-    from sklearn.model_selection import train_test_split
 
     pixels, labels = datasets.load_digits(return_X_y=True)
+    return pixels, labels
+
+
+def _chosen(labels: Indices, split_seed: int) -> Chosen:
+    from sklearn.model_selection import train_test_split
+
     rest, test = train_test_split(np.arange(len(labels)), test_size=HELD_OUT, stratify=labels, random_state=split_seed)
     train, val = train_test_split(rest, test_size=HELD_OUT, stratify=labels[rest], random_state=split_seed)
-    small = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8)
-    images = functional.interpolate(small, size=image_size, mode="bilinear")
-    std, mean = torch.std_mean(images[train])
-    images, targets = ((images - mean) / std).to(device), torch.from_numpy(labels).long().to(device)
-    splits = {"train": train, "val": val, "test": test}
-    return Arrays(
-        num_classes=10,
-        in_chans=1,
-        image_size=image_size,
-        mean=(mean.item(),),
-        std=(std.item(),),
-        splits={
-            name: Rows(images=images, labels=targets, rows=torch.from_numpy(index).to(device))
-            for name, index in splits.items()
-        },
-    )
+    return {"train": ("all", train), "val": ("all", val), "test": ("all", test)}

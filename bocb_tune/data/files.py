@@ -8,17 +8,17 @@ import random
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch, Transform
+from bocb_tune.data.decode import RefusedImage, decode, no_limit
 from bocb_tune.data.layout import Layout
 from bocb_tune.data.parts import Source
 from bocb_tune.data.split import Indices
@@ -26,9 +26,9 @@ from bocb_tune.data.split import Indices
 logger = logging.getLogger(__name__)
 
 MAX_UNREADABLE = 0.001
-"""Share of the images a rank was to read in an epoch that may be unreadable; more is an error."""
+"""Share of the images a rank was to read in an epoch that may be unreadable, and one in any case; more is an error."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 """What Pillow raises, by format, for damaged files."""
 
 
@@ -55,6 +55,8 @@ class Files:
     loader_workers: int | None
     """Processes that decode: 0 decodes in this one, None is as many as this one has threads."""
     pin_memory: bool
+    max_pixels: int
+    """Of one image; a larger one is refused."""
 
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -79,23 +81,30 @@ class Files:
         seed: int = 0,
         faults: set[str] | None = None,
     ) -> Iterator[Batch]:
-        """See `Dataset.batches`. UnreadableImages: more than MAX_UNREADABLE of the plan."""
+        """See `Dataset.batches`.
+
+        Raises:
+            UnreadableImages: if they are more than MAX_UNREADABLE of the plan.
+            RefusedImage: for a sound image that cannot be read (see `bocb_tune.data.decode`).
+        """
         assert transform is not None, "decoded images differ in size"
         planned, found = sum(map(len, plan)), set[str]()
         faults = set() if faults is None else faults
-        for batch, unreadable in self._loader(split, plan, transform, seed):
+        for batch, unreadable, refused in self._loader(split, plan, transform, seed):
+            for name, why in refused.items():
+                raise RefusedImage(f"image {name} {why}")
             for name, why in unreadable.items():
                 self._say(name, why)
             found.update(unreadable)
             faults.update(unreadable)
-            if len(found) > MAX_UNREADABLE * planned:
+            if len(found) > _most_unreadable(planned):
                 raise UnreadableImages(_too_many(found, unreadable, planned, split))
             if batch is not None:
                 yield batch
 
     def _loader(self, split: str, plan: Sequence[Tensor], transform: Transform, seed: int) -> DataLoader[Any]:
-        replaced = int(MAX_UNREADABLE * self.count(split)) if split == "train" else 0
-        images = _Images(self.splits[split], transform, seed, replaced)
+        replaced = _most_unreadable(self.count(split)) if split == "train" else 0
+        images = _Images(self.splits[split], transform, seed, replaced, self.max_pixels)
         return DataLoader(
             images,  # type: ignore[arg-type]
             batch_sampler=[part.tolist() for part in plan],
@@ -111,11 +120,16 @@ class Files:
             logger.warning("image %s cannot be decoded and is skipped: %s", name, why)
 
 
+def _most_unreadable(images: int) -> int:
+    """How many of some images may be unreadable."""
+    return max(1, int(MAX_UNREADABLE * images))
+
+
 def _too_many(found: set[str], last: Mapping[str, str], planned: int, split: str) -> str:
     name, why = next(iter(last.items()))
     return (
         f"image {name} cannot be decoded: {why}. It is one of {len(found)} among {planned} images to be read of "
-        f"{split!r}; at most {MAX_UNREADABLE:.1%} may be unreadable. Restore or remove them"
+        f"{split!r}; at most {_most_unreadable(planned)} may be unreadable. Restore or remove them"
     )
 
 
@@ -127,11 +141,14 @@ def load_files(layout: Layout, options: Mapping[str, Any], device: str) -> Files
         image_size=options["image_size"],
         loader_workers=options.get("loader_workers"),
         pin_memory=device.startswith("cuda"),
+        max_pixels=options["max_pixels"],
     )
 
 
-Sample = tuple[tuple[Tensor, int] | None, dict[str, str]]
-"""Image and label, unless it cannot be had; and what was unreadable, by name, and why."""
+Named = dict[str, str]
+"""Why an image cannot be had, by its name."""
+Sample = tuple[tuple[Tensor, int] | None, Named, Named]
+"""Image and label, unless it cannot be had; what was unreadable; what was refused."""
 
 
 class _Images:
@@ -140,27 +157,24 @@ class _Images:
     Up to `replaced` unreadable images in a row are replaced by the next; a longer row is more than may be unreadable.
     """
 
-    def __init__(self, split: Split, transform: Transform, seed: int, replaced: int) -> None:
-        self.split, self.transform, self.seed, self.replaced = split, transform, seed, replaced
+    def __init__(self, split: Split, transform: Transform, seed: int, replaced: int, max_pixels: int) -> None:
+        self.split, self.transform, self.seed = split, transform, seed
+        self.replaced, self.max_pixels = replaced, max_pixels
 
     def __getitem__(self, index: int) -> Sample:
-        unreadable: dict[str, str] = {}
+        unreadable: Named = {}
         for step in range(1 + self.replaced):
             at = int(self.split.indices[(index + step) % len(self.split.indices)])
             try:
-                image = _decode(self.split.source.open(at))
+                image = decode(self.split.source.open(at), self.max_pixels)
+            except RefusedImage as error:
+                return None, unreadable, {self.split.source.name(at): str(error)}
             except UNREADABLE as error:
                 unreadable[self.split.source.name(at)] = str(error)
                 continue
-            with _seeded(derive_seed(self.seed, index)):
-                return (self.transform(image), int(self.split.source.labels[at])), unreadable
-        return None, unreadable
-
-
-def _decode(file: str | IO[bytes]) -> Image.Image:
-    """Grey, palette, CMYK and transparent images become RGB."""
-    with Image.open(file) as image:
-        return image.convert("RGB")
+            with no_limit(), _seeded(derive_seed(self.seed, index)):
+                return (self.transform(image), int(self.split.source.labels[at])), unreadable, {}
+        return None, unreadable, {}
 
 
 @contextlib.contextmanager
@@ -178,11 +192,12 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def _collate(samples: Sequence[Sample]) -> tuple[Batch | None, dict[str, str]]:
+def _collate(samples: Sequence[Sample]) -> tuple[Batch | None, Named, Named]:
     """Faults are handed on as values: raised in a worker they would reach the user wrapped in a traceback."""
-    unreadable = {name: why for _, faults in samples for name, why in faults.items()}
-    pairs = [pair for pair, _ in samples if pair is not None]
+    unreadable = {name: why for _, faults, _ in samples for name, why in faults.items()}
+    refused = {name: why for _, _, faults in samples for name, why in faults.items()}
+    pairs = [pair for pair, _, _ in samples if pair is not None]
     if not pairs:
-        return None, unreadable
+        return None, unreadable, refused
     images, labels = default_collate(pairs)
-    return (images, labels), unreadable
+    return (images, labels), unreadable, refused

@@ -9,17 +9,33 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from bocb_tune.core.names import unknown
+from bocb_tune.data.contents import Contents, StoredPart, Tally
 from bocb_tune.data.layout import Layout, layout_of
-from bocb_tune.data.parts import Source
+from bocb_tune.data.parts import FOLDERS, Source, require_one_name
 from bocb_tune.data.split import Indices
 
-PARTS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
-"""What splits are called there, and here."""
+if TYPE_CHECKING:
+    from bocb_tune.data.base import Dataset
+
+
+class Tables:
+    """Reads `huggingface`."""
+
+    def contents(self, options: Mapping[str, Any]) -> Contents:
+        return scan_table(options).contents()
+
+    def load(self, options: Mapping[str, Any], device: str) -> Dataset:
+        from bocb_tune.data.files import load_files
+
+        return load_files(scan_table(options), options, device)
+
+
+reader = Tables()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +50,14 @@ class TableImages:
 
     def name(self, index: int) -> str:
         return f"{self.place}[{index}]"
+
+    def stored(self) -> StoredPart:
+        """Images in a table have no names: their rows, and the bytes that each takes within the table."""
+        from pyarrow import compute
+
+        within = compute.struct_field(self.table.data.column(self.column), "bytes")
+        sizes = compute.binary_length(within).fill_null(0).to_pylist()
+        return StoredPart(labels=self.labels, names=[b"%d" % row for row in range(len(sizes))], sizes=sizes)
 
     def open(self, index: int) -> str | IO[bytes]:
         stored = self.table[index][self.column]
@@ -54,12 +78,16 @@ def scan_table(options: Mapping[str, Any]) -> Layout:
     image, label = _columns(tables["train"], options, root)
     names = _class_names(tables["train"], label)
     parts: dict[str, Source] = {}
+    tally = Tally()
     for part, table in tables.items():
         labels = np.asarray(table[label][:], dtype=np.int64)
-        if part != "test" or (labels != -1).any():
-            _require_labels(labels, len(names), f"{root}: {part}")
-            parts[part] = TableImages(place=f"{root}:{part}", table=_encoded(table, image), column=image, labels=labels)
-    return layout_of(parts, names, options, str(root))
+        if part == "test" and (labels == -1).all():
+            for row in range(len(labels)):
+                tally.add("without a label", f"{part}[{row}]")
+            continue
+        _require_labels(labels, len(names), f"{root}: {part}")
+        parts[part] = TableImages(place=f"{root}:{part}", table=_encoded(table, image), column=image, labels=labels)
+    return layout_of(parts, names, options, str(root), tally.left_out())
 
 
 def _tables(root: Path) -> dict[str, Any]:
@@ -73,11 +101,13 @@ def _tables(root: Path) -> dict[str, Any]:
         raise ValueError(f"{root} is no dataset saved with `save_to_disk`: {error}") from error
     splits = loaded if isinstance(loaded, Mapping) else {"train": loaded}
     for split in splits:
-        if split not in PARTS:
-            raise unknown(f"split in {root}", split, PARTS)
+        if split not in FOLDERS:
+            raise unknown(f"split in {root}", split, FOLDERS)
     if "train" not in splits:
         raise ValueError(f"{root} has no split 'train', only {', '.join(splits)}")
-    return {PARTS[split]: table for split, table in splits.items()}
+    for part in set(FOLDERS.values()):
+        require_one_name(part, [split for split in splits if FOLDERS[split] == part], str(root))
+    return {FOLDERS[split]: table for split, table in splits.items()}
 
 
 def _columns(table: Any, options: Mapping[str, Any], root: Path) -> tuple[str, str]:

@@ -1,22 +1,34 @@
 """Where the images of a dataset are, and which split each is in. No image is opened, and torch is not imported.
 
 A dataset is stored as parts (`train`, and `val` and `test` if they are there), each a folder with one folder of images
-for every class: on disk, or in one packed file.
+for every class: on disk, or in one packed file. Folders within that of a class hold images of the class too.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.parts import PARTS, Source, is_image, require_known
+from bocb_tune.data.contents import (
+    Contents,
+    Fingerprint,
+    LeftOut,
+    StoredPart,
+    count_splits,
+    fingerprint_of,
+    printable,
+)
+from bocb_tune.data.parts import PARTS, Listing, Source, Stored, reason_to_skip, sort_out
 from bocb_tune.data.split import Chosen, Indices, choose_splits
+
+if TYPE_CHECKING:
+    from bocb_tune.data.base import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +38,7 @@ class FolderImages:
     folder: Path
     classes: Sequence[str]
     files: NDArray[np.bytes_]
-    """File names [images], by class."""
+    """Paths of the files below the folder of their class [images], by class."""
     labels: Indices
 
     def name(self, index: int) -> str:
@@ -34,6 +46,10 @@ class FolderImages:
 
     def open(self, index: int) -> str | IO[bytes]:
         return self.name(index)
+
+    def stored(self) -> StoredPart:
+        sizes = [os.stat(self.name(index)).st_size for index in range(len(self.labels))]
+        return StoredPart(labels=self.labels, names=self.files.tolist(), sizes=sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +61,50 @@ class Layout:
     parts: Mapping[str, Source]
     chosen: Chosen
     """Which images of which part make each split."""
+    left_out: tuple[LeftOut, ...] = ()
+
+    def contents(self) -> Contents:
+        """Counts what was found."""
+        labels = {part: source.labels for part, source in self.parts.items()}
+        return Contents(
+            classes=self.classes,
+            splits=count_splits(self.chosen, labels, len(self.classes)),
+            parts={split: part for split, (part, _) in self.chosen.items()},
+            left_out=self.left_out,
+            fingerprint=self.fingerprint,
+        )
+
+    def fingerprint(self) -> Fingerprint:
+        """Looks up the size of every image."""
+        return fingerprint_of({part: source.stored() for part, source in self.parts.items()}, self.classes)
 
 
-def layout_of(parts: Mapping[str, Source], classes: Sequence[str], options: Mapping[str, Any], place: str) -> Layout:
+class ImageFolders:
+    """Reads `imagefolder` and `imagenet`."""
+
+    def contents(self, options: Mapping[str, Any]) -> Contents:
+        return scan(options).contents()
+
+    def load(self, options: Mapping[str, Any], device: str) -> Dataset:
+        from bocb_tune.data.files import load_files
+
+        return load_files(scan(options), options, device)
+
+
+reader = ImageFolders()
+
+
+def layout_of(
+    parts: Mapping[str, Source],
+    classes: Sequence[str],
+    options: Mapping[str, Any],
+    place: str,
+    left_out: tuple[LeftOut, ...] = (),
+) -> Layout:
     """Parts as stored, divided into splits. ValueError, starting with `place`, where they cannot be."""
     labels = {part: images.labels for part, images in parts.items()}
-    return Layout(classes=tuple(classes), parts=parts, chosen=choose_splits(labels, classes, options, place))
+    chosen = choose_splits(labels, classes, options, place)
+    return Layout(classes=tuple(classes), parts=parts, chosen=chosen, left_out=left_out)
 
 
 def scan(options: Mapping[str, Any]) -> Layout:
@@ -60,32 +114,35 @@ def scan(options: Mapping[str, Any]) -> Layout:
     they are the test part. ValueError, naming the place, for a layout that cannot be trained on.
     """
     root, publishes = Path(options["root"]), "validate_on" in options
-    classes, parts = read_parts(root, ("train", "val") if publishes else PARTS)
-    _require_number(classes, options.get("classes"), root)
+    stored = read_parts(root, PARTS[:2] if publishes else PARTS)
+    _require_number(stored.classes, options.get("classes"), root)
+    parts = stored.parts
     if publishes:
         parts = {"test" if part == "val" else part: images for part, images in parts.items()}
-    return layout_of(parts, classes, options, str(root))
+    return layout_of(parts, stored.classes, options, str(root), stored.left_out)
 
 
-def read_parts(root: Path, wanted: Iterable[str] = PARTS) -> tuple[tuple[str, ...], dict[str, Source]]:
-    """Classes, and those of the wanted parts that are there."""
+def read_parts(root: Path, wanted: Sequence[str] = PARTS) -> Stored:
+    """Lists the classes, those of the wanted parts that are there, and what is in neither."""
     if root.is_file():
         from bocb_tune.data.packed import read_packed
 
-        classes, packed = read_packed(root)
-        return classes, {part: packed[part] for part in wanted if part in packed}
-    classes = class_names(root)
-    return classes, {part: _images(root / part, classes) for part in wanted if (root / part).is_dir()}
+        return read_packed(root, wanted)
+    if not (root / "train").is_dir():
+        raise ValueError(f"there is no folder {root / 'train'}; it must hold one folder of images for each class")
+    listing = sort_out(_walk(str(root), "", wanted), wanted, str(root))
+    parts = {part: _images(root / listing.folders[part], files, listing) for part, files in listing.files.items()}
+    return Stored(classes=listing.classes, parts=parts, left_out=listing.left_out)
 
 
-def class_names(root: Path) -> tuple[str, ...]:
-    """The classes in `train`, sorted, without looking at images. ValueError: no such folder."""
-    if root.is_file():
-        return read_parts(root)[0]
-    train = root / "train"
-    if not train.is_dir():
-        raise ValueError(f"there is no folder {train}; it must hold one folder of images for each class")
-    return tuple(sorted(_folders(train)))
+def _images(folder: Path, files: Mapping[str, Sequence[str]], listing: Listing) -> FolderImages:
+    of_class = [sorted(map(os.fsencode, files.get(name, ()))) for name in listing.classes]
+    return FolderImages(
+        folder=folder,
+        classes=listing.classes,
+        files=np.array([file for files in of_class for file in files], dtype=np.bytes_),
+        labels=np.repeat(np.arange(len(listing.classes)), [len(files) for files in of_class]),
+    )
 
 
 def _require_number(classes: Sequence[str], expected: int | None, root: Path) -> None:
@@ -98,23 +155,35 @@ def _require_number(classes: Sequence[str], expected: int | None, root: Path) ->
         )
 
 
-def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+# Walking a folder
 
 
-def _images(folder: Path, classes: tuple[str, ...]) -> FolderImages:
-    found = _folders(folder)
-    if not found:
-        raise ValueError(f"{folder} holds no class folders; put each image into the folder of its class")
-    require_known(found, classes, str(folder))
-    files = [_files(folder / name) if name in found else [] for name in classes]
-    return FolderImages(
-        folder=folder,
-        classes=classes,
-        files=np.array([file for of_class in files for file in of_class], dtype=np.bytes_),
-        labels=np.repeat(np.arange(len(classes)), [len(of_class) for of_class in files]),
-    )
+def _walk(folder: str, below: str, wanted: Sequence[str]) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = f"{below}{entry.name}"
+            if not entry.is_dir():
+                _require_file(entry)
+                yield path
+                continue
+            yield f"{path}/"
+            if reason_to_skip(f"{path}/", wanted) is None:
+                _require_no_circle(entry, folder)
+                yield from _walk(entry.path, f"{path}/", wanted)
 
 
-def _files(folder: Path) -> list[bytes]:
-    return sorted(os.fsencode(entry.name) for entry in os.scandir(folder) if is_image(entry.name))
+def _require_file(entry: os.DirEntry[str]) -> None:
+    """ValueError for a link that leads nowhere: whatever it stands for would be missing without a word."""
+    if entry.is_symlink() and not entry.name.startswith(".") and not os.path.exists(entry.path):
+        raise ValueError(
+            f"{printable(entry.path)} is a link to {printable(os.readlink(entry.path))}, which is not there; "
+            "restore that, or remove the link"
+        )
+
+
+def _require_no_circle(entry: os.DirEntry[str], folder: str) -> None:
+    if not entry.is_symlink():
+        return
+    target, here = os.path.realpath(entry.path), os.path.realpath(folder)
+    if os.path.commonpath([target, here]) == target:
+        raise ValueError(f"{printable(entry.path)} is a link to a folder that contains it; remove the link")

@@ -22,17 +22,21 @@ from bocb_tune.core.types import digest
 
 SharedArrays = dict[str, NDArray[Any]]
 
-FORMAT = 1
+FORMAT = 2
 """Changes when what is kept under the same name is laid out differently."""
 
 
-def shared_arrays(sources: Sequence[Path], names: Sequence[str], build: Callable[[], SharedArrays]) -> SharedArrays:
+def shared_arrays(
+    sources: Sequence[Path], names: Sequence[str], build: Callable[[], SharedArrays], variant: str = ""
+) -> SharedArrays:
     """Arrays by name, made by `build` from files at `sources` unless this node has them already.
+
+    `variant` names what else `build` depends on.
 
     What a process writes into them stays its own. ValueError: the folder for temporary files cannot take them.
     """
     with _errors_explained():
-        folder = _home() / _stamp(sources)
+        folder = _home() / _stamp(sources, variant)
         lock = folder.with_suffix(".lock").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # ranks and slots start together: one builds, the others wait for it
@@ -61,10 +65,10 @@ def _home() -> Path:
     return home
 
 
-def _stamp(sources: Sequence[Path]) -> str:
+def _stamp(sources: Sequence[Path], variant: str) -> str:
     """Names the content of files by path, size and time of change."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
-    return digest([FORMAT, stats])
+    return digest([FORMAT, variant, stats])
 
 
 def _save(folder: Path, arrays: SharedArrays) -> None:

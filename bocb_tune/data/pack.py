@@ -11,25 +11,32 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bocb_tune.data.contents import printable
 from bocb_tune.data.layout import read_parts
+from bocb_tune.data.parts import Stored
 
 USAGE = "usage: python -m bocb_tune.data.pack FOLDER FILE.zip"
 
 
-def pack(folder: Path, path: Path) -> int:
-    """Packs the images of a folder; returns how many. ValueError: the layout is not right, or the file exists."""
+def pack(folder: Path, path: Path) -> Stored:
+    """Packs the images of a folder; returns what was found there. ValueError: a wrong layout, or the file exists."""
     if path.exists():
         raise ValueError(f"{path} exists; give another name, or remove it")
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    _, parts = read_parts(folder)
-    names = [images.name(index) for images in parts.values() for index in range(len(images.labels))]
+    stored = read_parts(folder)
     draft = path.with_name(f"{path.name}.part")
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
-        for name in names:
-            archive.write(name, os.path.relpath(name, folder))
+        for name in (images.name(index) for images in stored.parts.values() for index in range(len(images.labels))):
+            archive.write(name, _in_archive(os.path.relpath(name, folder)))
     draft.replace(path)
-    return len(names)
+    return stored
+
+
+def _in_archive(name: str) -> str:
+    if printable(name) != name:
+        raise ValueError(f"{printable(name)} is no Unicode, as names in a packed file must be; rename it")
+    return name
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,11 +45,13 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        number = pack(Path(arguments[0]), Path(arguments[1]))
+        stored = pack(Path(arguments[0]), Path(arguments[1]))
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{arguments[1]}: {number} images")
+    print(f"{arguments[1]}: {sum(len(images.labels) for images in stored.parts.values())} images")
+    for group in stored.left_out:
+        print(f"left out: {group}")
     return 0
 
 

@@ -8,9 +8,11 @@ table is read once per node and kept there as arrays (format: PKWARE's APPNOTE.T
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -18,8 +20,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.data.contents import LeftOut, StoredPart
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
-from bocb_tune.data.parts import PARTS, Source, is_image, require_known
+from bocb_tune.data.parts import PARTS, Source, Stored, sort_out
 from bocb_tune.data.split import Indices
 
 HOW = "`python -m bocb_tune.data.pack FOLDER FILE.zip`"
@@ -30,8 +33,9 @@ SLACK = 64
 """Bytes read in case there is an extra field, so that one read is enough."""
 
 PER_IMAGE = ("names", "starts", "sizes", "labels")
-INDEX = (*PER_IMAGE, "parts", "classes")
-"""Path in the archive, where the header starts, bytes, class and part of each image; names of the classes."""
+INDEX = (*PER_IMAGE, "parts", "classes", "left_out")
+"""Path in the archive, where the header starts, bytes, class and part of each image; names of the classes; what is left
+out, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,10 @@ class PackedImages:
         """Reads name their offset, so that forked loader workers can share one open file."""
         return os.open(self.path, os.O_RDONLY)
 
+    def stored(self) -> StoredPart:
+        names = (name.split(b"/", 2)[2] for name in self.names.tolist())  # below the folder of the class
+        return StoredPart(labels=self.labels, names=names, sizes=self.sizes)
+
     def name(self, index: int) -> str:
         return f"{self.path}:{os.fsdecode(self.names[index])}"
 
@@ -63,53 +71,62 @@ class PackedImages:
         return io.BytesIO(data[begin : begin + size])
 
 
-def read_packed(path: Path) -> tuple[tuple[str, ...], dict[str, Source]]:
-    """Classes and parts of a packed file. ValueError, naming it, if it is none."""
-    index = shared_arrays([path], INDEX, lambda: _read_index(path))
+def read_packed(path: Path, wanted: Sequence[str]) -> Stored:
+    """Lists what a packed file holds. ValueError, naming it, if it is none."""
+    key = "_".join(wanted)
+    index = shared_arrays([path], INDEX, lambda: _read_index(path, wanted), variant=key)
     parts: dict[str, Source] = {}
     for number in np.unique(index["parts"]).tolist():
         first, end = np.searchsorted(index["parts"], [number, number + 1])
         rows = {name: index[name][first:end] for name in PER_IMAGE}
         parts[PARTS[number]] = PackedImages(path=path, **rows)
-    return tuple(os.fsdecode(name) for name in index["classes"].tolist()), parts
+    return Stored(
+        classes=tuple(os.fsdecode(name) for name in index["classes"].tolist()),
+        parts=parts,
+        left_out=tuple(
+            LeftOut(reason=group["reason"], count=group["count"], names=tuple(group["names"]))
+            for group in json.loads(index["left_out"].tobytes())
+        ),
+    )
 
 
-def _read_index(path: Path) -> SharedArrays:
-    """The images in part/class/ of the archive, sorted by part, class and name as those of a folder are."""
-    members = _members(path)
-    places = [(PARTS.index(part), name) for part, name, _ in (member.filename.split("/") for member in members)]
-    classes = sorted({name for part, name in places if part == 0})
-    require_known((name for _, name in places), classes, str(path))
-    label_of = {name: label for label, name in enumerate(classes)}
+def _read_index(path: Path, wanted: Sequence[str]) -> SharedArrays:
+    """The images of the archive, sorted by part, class and name as those of a folder are."""
+    members = {member.filename: member for member in _members(path)}
+    listing = sort_out(members, wanted, str(path))
+    if not listing.classes:
+        raise ValueError(f"{path} holds no image at train/<class>/<image>; make it with {HOW}")
+    images = [
+        (member, PARTS.index(part), label)
+        for part, files in listing.files.items()
+        for label, name in enumerate(listing.classes)
+        for member in _sorted(members[f"{listing.folders[part]}/{name}/{file}"] for file in files.get(name, ()))
+    ]
+    _require_plain((member for member, _, _ in images), path)
     return {
-        "names": np.array([os.fsencode(member.filename) for member in members]),
-        "starts": np.array([member.header_offset for member in members]),
-        "sizes": np.array([member.file_size for member in members]),
-        "labels": np.array([label_of[name] for _, name in places]),
-        "parts": np.array([part for part, _ in places]),
-        "classes": np.array([os.fsencode(name) for name in classes], dtype=np.bytes_),
+        "names": np.array([os.fsencode(member.filename) for member, _, _ in images], dtype=np.bytes_),
+        "starts": np.array([member.header_offset for member, _, _ in images], dtype=np.int64),
+        "sizes": np.array([member.file_size for member, _, _ in images], dtype=np.int64),
+        "labels": np.array([label for _, _, label in images], dtype=np.int64),
+        "parts": np.array([part for _, part, _ in images], dtype=np.int64),
+        "classes": np.array([os.fsencode(name) for name in listing.classes], dtype=np.bytes_),
+        "left_out": np.frombuffer(json.dumps([asdict(group) for group in listing.left_out]).encode(), dtype=np.uint8),
     }
+
+
+def _sorted(members: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    return sorted(members, key=lambda member: os.fsencode(member.filename))
 
 
 def _members(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if _is_ours(member.filename)]
+            return archive.infolist()
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no packed file ({error}); make one with {HOW}") from error
+
+
+def _require_plain(members: Iterable[zipfile.ZipInfo], path: Path) -> None:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise ValueError(f"{path}: {member.filename} is compressed or encrypted; pack the images anew with {HOW}")
-    if not any(member.filename.startswith("train/") for member in members):
-        raise ValueError(f"{path} holds no image at train/<class>/<image>; make it with {HOW}")
-    return sorted(members, key=_place)
-
-
-def _place(member: zipfile.ZipInfo) -> tuple[int, str, str]:
-    part, name, file = member.filename.split("/")
-    return PARTS.index(part), name, file
-
-
-def _is_ours(name: str) -> bool:
-    steps = name.split("/")
-    return len(steps) == 3 and steps[0] in PARTS and not steps[1].startswith(".") and is_image(steps[2])

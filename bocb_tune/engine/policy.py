@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -53,6 +53,8 @@ class CellPlan:
     space: SearchSpace
     settings: Mapping[str, Any]
     plan: Plan
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    """As those of a trial."""
 
     def trial(self, phase: Phase, index: int, hparams: Mapping[str, float], *, seed: int | None = None) -> TrialSpec:
         """The trial of one place in the plan. Seeds are shared between cells, so that cells are compared pairwise."""
@@ -68,6 +70,7 @@ class CellPlan:
             settings=self.settings,
             rungs=() if exempt else self.plan.rungs,
             audit=audit,
+            data_options=self.data_options,
         )
 
 

@@ -9,7 +9,7 @@ import platform
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -46,6 +46,8 @@ class RunPlan:
     checkpoint_every: int
     address: str | None
     """Address of a Ray cluster to attach to; None starts Ray on this machine for the length of the run."""
+    data: Mapping[str, Any] | None = None
+    """Fingerprint of the data, for the journals' first lines; None if they are not seen from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     with _only_driver(plan.folder):
-        ledger = Ledger(plan.folder, plan.cells, plan.objective, provenance())
+        ledger = Ledger(plan.folder, plan.cells, plan.objective, provenance(), data=plan.data)
         ledger.on_end = watcher.ended
         rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in ledger.books.items()}
         resumed = settle(ledger, rungs)

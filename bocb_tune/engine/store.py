@@ -17,12 +17,14 @@ from bocb_tune.engine.policy import CellPlan
 class CellBook:
     """One cell of the run: its plan, its records in order of first start, its journal."""
 
-    def __init__(self, folder: Path, plan: CellPlan, objective: Objective) -> None:
+    def __init__(
+        self, folder: Path, plan: CellPlan, objective: Objective, data: Mapping[str, Any] | None = None
+    ) -> None:
         self.plan = plan
         self.records: dict[str, TrialRecord] = {}
         self.history: tuple[Mapping[str, Any], ...] = ()
         """Events of earlier runs, in the order in which they were written."""
-        self._objective = objective
+        self._objective, self._data = objective, data
         self._path = folder / journal.FOLDER / f"{plan.cell.stem}.jsonl"
         self._writer: JournalWriter | None = None
         if self._path.exists() and journal.has_header(self._path):
@@ -39,12 +41,14 @@ class CellBook:
             )
         self.history = read.events
         self.records = journal.fold(self.plan.cell, read.events)
+        if read.data and self._data and read.data != self._data:  # mended before anything had a result
+            journal.restate_data(self._path, self._data)
 
     def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
         """Write an event down, then take it into the records. Raises JournalError if it cannot be written."""
         try:
             if self._writer is None:
-                first = journal.header(self.plan.cell, self._objective, self.plan.settings)
+                first = journal.header(self.plan.cell, self._objective, self.plan.settings, self._data)
                 self._writer = JournalWriter(self._path, first)
             self._writer.append(event, durable=durable)
         except OSError as error:
@@ -69,9 +73,10 @@ class Ledger:
         objective: Objective,
         provenance: Mapping[str, Any],
         clock: Callable[[], float] = time.time,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         self.objective = objective
-        self.books = {cell.cell.key: CellBook(folder, cell, objective) for cell in cells}
+        self.books = {cell.cell.key: CellBook(folder, cell, objective, data) for cell in cells}
         self.in_flight: dict[str, TrialSpec] = {}
         """Trials started by this process and not ended, by id."""
         self.on_end: Callable[[TrialRecord], None] = lambda _: None

@@ -97,7 +97,7 @@ def noise_images(spec: ExperimentSpec, device: str) -> Dataset:
     """Made-up training images of the shape and the number of classes of the experiment's dataset."""
     name, options = spec.dataset.name, spec.dataset.options
     size, classes = image_size(name, options), num_classes(name, options)
-    channels = 1 if name == "digits" else 3
+    channels = DATASETS[name].channels
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (NOISE_IMAGES, channels, size, size), dtype=torch.uint8, generator=generator)
     labels = torch.randint(classes, (NOISE_IMAGES,), generator=generator)

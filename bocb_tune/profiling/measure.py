@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bocb_tune.data import load_dataset
+from bocb_tune.data import DATASETS, contents_of
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.profiling.dry_run import Rehearsal, largest_batch, state_share
 from bocb_tune.spec.environment import missing_data
@@ -20,8 +20,6 @@ from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec
 
 GIB = 2**30
-PUBLISHED_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
-"""Training images: Krizhevsky 2009; arXiv:1409.0575, table 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +109,13 @@ def _measured(rehearsal: Rehearsal, num_images: int, workers: int) -> Measured:
 def train_images(spec: ExperimentSpec) -> tuple[int, bool]:
     """Training images in an epoch, and whether they were counted: see `Totals`. ValueError: they are not known."""
     name, options = spec.dataset.name, spec.dataset.options
-    missing = missing_data(spec)
+    missing, published = missing_data(spec), DATASETS[name].train_images
     if missing is None:
-        return load_dataset(name, options, "cpu").count("train"), True
-    if name not in PUBLISHED_IMAGES:
+        return contents_of(name, options).count("train"), True
+    if published is None:
         raise ValueError(f"--measure needs to know the number of images, but {missing}")
     kept = 1.0 if options["validate_on"] == "test" else 1 - options["val_share"]
-    return round(PUBLISHED_IMAGES[name] * kept), False
+    return round(published * kept), False
 
 
 def totals(spec: ExperimentSpec, grid: Grid, cost: Cost, measured: Sequence[Measured]) -> Totals:

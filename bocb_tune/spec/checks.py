@@ -24,7 +24,7 @@ def task_and_dataset(file: SpecFile) -> Iterator[Finding]:
     yield from _choice("task", file.task, TASKS)
     yield from _choice("dataset", file.dataset, DATASETS)
     if file.task.name in TASKS and file.dataset.name in DATASETS:
-        accepted = TASKS[file.task.name].datasets
+        accepted = [name for name, row in DATASETS.items() if row.holds == TASKS[file.task.name].takes]
         if file.dataset.name not in accepted:
             message = f"task {file.task.name!r} does not take {file.dataset.name!r}; it takes {', '.join(accepted)}"
             yield Finding(("dataset", "name"), message, needs=(("task",),))
@@ -129,7 +129,7 @@ def _fits(file: SpecFile, at: Location, chosen: Recipe, faults: Mapping[str, str
         yield Finding((*at, "warmup_epochs"), f"{shown}; give fewer", needs=(("budget", "epochs"),))
     if not faults.keys() & {"batch_size", "accumulation"}:
         yield from _batch(chosen, file.resources.workers, at)
-    if file.dataset.name in DATASETS and file.dataset.name != "synthetic":
+    if file.dataset.name in DATASETS and DATASETS[file.dataset.name].target:
         yield from _suits(chosen, DATASETS[file.dataset.name], at)
 
 

@@ -46,7 +46,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("storage", _is(Kind.free)),
     ("recipe.base", _is(Kind.free)),  # a name; the fields themselves are compared
     ("recipe.by_backbone.*.base", _is(Kind.free)),
+    ("dataset.root", _is(Kind.free)),  # what the data are is compared by their fingerprint
     ("dataset.download", _is(Kind.free)),
+    ("dataset.max_pixels", _is(Kind.free)),
     ("backbones", _is(Kind.extends)),
     ("optimizers", _is(Kind.extends)),
     ("budget.trials_per_cell", _is(Kind.extends)),

@@ -13,13 +13,14 @@ from typing import Any
 
 from bocb_tune.backbones import LoneImage, NoDropPath, Traits, traits
 from bocb_tune.core.names import unknown
-from bocb_tune.data import DATASETS, check_dataset, image_size, resolve_options
+from bocb_tune.data import DATASETS, check_dataset, contents_of, image_size, resolve_options
+from bocb_tune.data.contents import Contents
 from bocb_tune.spec.checks import Check, sound_recipe
 from bocb_tune.spec.experiment_file import SpecFile
 from bocb_tune.spec.model import ExperimentSpec
 from bocb_tune.spec.source import Finding, Location
 from bocb_tune.tasks import TASKS, get_task
-from bocb_tune.training.recipes import RECIPES
+from bocb_tune.training.recipes import RECIPES, Recipe
 
 
 def backbones(file: SpecFile) -> Iterator[Finding]:
@@ -79,6 +80,34 @@ def data(file: SpecFile) -> Iterator[Finding]:
         check_dataset(name, options)
     except ValueError as error:
         yield Finding(("dataset", "root") if "root" in options else ("dataset",), str(error))
+    else:
+        if DATASETS[name].target:
+            yield from _batches_fit(file, contents_of(name, options).count("train"))
+
+
+def _batches_fit(file: SpecFile, images: int) -> Iterator[Finding]:
+    for at, recipe, faults in _recipes(file):
+        if recipe.batch_size > images and "batch_size" not in faults:
+            message = f"a batch_size of {recipe.batch_size} is more than the {images} training images; give fewer"
+            yield Finding((*at, "batch_size"), message, needs=(("dataset",),))
+
+
+def _recipes(file: SpecFile) -> Iterator[tuple[Location, Recipe, Mapping[str, str]]]:
+    """Every recipe of the file with its place, as far as it is sound, and what is wrong with its other fields."""
+    for at, choice in file.recipe.choices():
+        if choice.base in RECIPES:
+            yield at, *sound_recipe(choice)
+
+
+def precision(file: SpecFile) -> Iterator[Finding]:
+    """fp16 where no trial gets a GPU."""
+    row = DATASETS.get(file.dataset.name)
+    if file.resources.gpus_per_worker or row is None or not row.target:
+        return
+    for at, recipe, _ in _recipes(file):
+        if recipe.precision == "fp16":
+            message = "'fp16' needs a GPU, and resources.gpus_per_worker is 0; take 'bf16' or 'fp32', or ask for GPUs"
+            yield Finding((*at, "precision"), message, needs=(("resources", "gpus_per_worker"), ("dataset",)))
 
 
 def present_data(file: SpecFile) -> Iterator[Finding]:
@@ -97,6 +126,45 @@ def missing_data(spec: ExperimentSpec) -> str | None:
     except ValueError as error:
         return f"the data are not on this machine, and nothing can be run here before they are: {error}"
     return None
+
+
+def contents(spec: ExperimentSpec) -> Contents | None:
+    """Looks at the data of an experiment; None if it has none, or they are not on this machine."""
+    name, options = spec.dataset.name, spec.dataset.options
+    return None if _awaited(name, options) or not DATASETS[name].target else contents_of(name, options)
+
+
+def is_visible(spec: ExperimentSpec) -> bool:
+    """Whether the data of an experiment can be looked at without fetching them: a cluster may see what this machine
+    does not."""
+    return Path(spec.dataset.options.get("root", "/")).exists() and not spec.dataset.options.get("download")
+
+
+SMALL_SHARE = 0.05
+"""Of the first, random weights in averaged ones, such that it need not be spoken of."""
+
+
+def young_average(spec: ExperimentSpec, there: Contents | None) -> str | None:
+    """What to tell a user whose averaged weights (`ema_decay`) are still made of the random first ones when judged."""
+    if there is None:
+        return None
+    asha = spec.search.asha
+    epochs = asha.grace if asha else spec.budget.epochs
+    when = f"at the first rung, after epoch {epochs}," if asha else f"after all {epochs} epochs"
+    for recipe in dict.fromkeys(spec.recipe_of(backbone)[1] for backbone in spec.backbones):
+        steps = there.count("train") // recipe.batch_size * epochs
+        share = recipe.ema_decay**steps if recipe.ema_decay and not recipe.ema_warmup else 0.0
+        if share > SMALL_SHARE:
+            return (
+                f"recipe.ema_decay is {recipe.ema_decay:g}, and {when} an average over {steps} steps is {share:.0%} "
+                "random initial weights, so that its score says little; set recipe.ema_warmup: true, or a lower decay"
+            )
+    return None
+
+
+def warnings(spec: ExperimentSpec) -> Iterator[str]:
+    """What a user should know before the experiment runs on this machine."""
+    yield from filter(None, (missing_gpus(spec), missing_data(spec), young_average(spec, contents(spec))))
 
 
 def _awaited(name: str, options: Mapping[str, Any]) -> bool:
@@ -140,9 +208,9 @@ def local_resources(file: SpecFile) -> Iterator[Finding]:
     yield from check_resources(file, os.cpu_count() or 1)
 
 
-PLANNED: tuple[Check, ...] = (backbones, models, present_data, local_resources)
+PLANNED: tuple[Check, ...] = (backbones, models, precision, present_data, local_resources)
 """What must hold to plan for this machine."""
-LOCAL: tuple[Check, ...] = (backbones, models, data, local_resources)
+LOCAL: tuple[Check, ...] = (backbones, models, precision, data, local_resources)
 """What must hold to run on this machine."""
-REMOTE: tuple[Check, ...] = (backbones, models)
+REMOTE: tuple[Check, ...] = (backbones, models, precision)
 """What must hold to run on a cluster, whose disks and processors are not seen from here."""

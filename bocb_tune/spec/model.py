@@ -66,7 +66,7 @@ class ExperimentSpec:
     @property
     def run_dir(self) -> Path:
         """The run folder, unless another is given."""
-        return Path(self.storage) / self.name
+        return Path(self.storage).expanduser() / self.name
 
 
 def load_spec(path: Path | str, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> ExperimentSpec:

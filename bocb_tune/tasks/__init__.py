@@ -18,8 +18,8 @@ class TaskRow:
     target: str
     """`module:Class`, a class that takes no arguments and is a `Task`."""
     description: str
-    datasets: tuple[str, ...]
-    """Datasets it can be given, rows of `bocb_tune.data.DATASETS`."""
+    takes: str
+    """What a dataset has to hold (`holds` of its row in `bocb_tune.data.DATASETS`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Each option with its default."""
 
@@ -28,12 +28,12 @@ TASKS: dict[str, TaskRow] = {
     "classification": TaskRow(
         target="bocb_tune.tasks.classification:Classification",
         description="image classification; score: top-1 accuracy on the validation split, in points",
-        datasets=("digits", "cifar10", "cifar100", "imagenet", "imagefolder", "huggingface"),
+        takes="labelled images",
     ),
     "synthetic": TaskRow(
         target="bocb_tune.tasks.synthetic:Synthetic",
         description="analytic landscapes with a known optimum, noise, crossing curves and a divergence cliff",
-        datasets=("synthetic",),
+        takes="landscapes",
         options={"noise": 0.5, "epoch_s": 0.0},
     ),
 }

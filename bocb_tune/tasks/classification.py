@@ -45,7 +45,7 @@ def _run(trial: TrialSpec, context: Context) -> Generator[Measurement, None, Non
 
 def build_training(trial: TrialSpec, context: Context) -> Training:
     """Model, optimizer and data of a trial. ValueError for settings that do not go together."""
-    name, options = _named(trial.settings["dataset"])
+    name, options = _named({**trial.settings["dataset"], **trial.data_options})
     recipe = Recipe(**trial.settings["recipe"])
     _require_suits(recipe, name)
     pictures = Pictures(load_dataset(name, options, context.ranks.device), recipe, context)

@@ -109,7 +109,7 @@ class _Loop:
         self.peaks = [group["lr"] for group in training.optimizer.param_groups]
         self.parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
-        self.ema = ModelEmaV3(training.model, decay=self.recipe.ema_decay) if self.recipe.ema_decay else None
+        self.ema = _average(training.model, self.recipe)
         self.forward = self._wrap(training.model)
         seed_all(derive_seed(trial.seed, "noise", self.ranks.rank))
         if self.device.type == "cuda":
@@ -194,7 +194,8 @@ class _Loop:
         optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.ema:
-            self.ema.update(self.training.model)
+            # without a step the decay is constant; with one, timm's first average is the first weights
+            self.ema.update(self.training.model, step=self.step if self.recipe.ema_warmup else None)
         return total
 
     def _lr_factor(self, step: int) -> float:
@@ -281,6 +282,12 @@ class _Loop:
             self.ema.module.load_state_dict(state["ema"])
         self.step, self.curve = state["step"], state["curve"]
         set_rng_state(state["rng"][self.ranks.rank], self.device)
+
+
+def _average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
+    if not recipe.ema_decay:
+        return None
+    return ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=recipe.ema_warmup)
 
 
 def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:

@@ -37,6 +37,9 @@ class Recipe:
     horizontal flip. flip_crop: random resized crop and horizontal flip, for images decoded from files."""
     ema_decay: float = 0.0
     """Decay per optimizer step of the averaged weights, validated in place of the raw ones; 0 turns them off."""
+    ema_warmup: bool = False
+    """Let the decay of the averaged weights rise from 0 to `ema_decay`, as 1 - (1 + step) ** (-2/3) (timm's
+    `ModelEmaV3`), so that the average soon leaves the random initial weights behind."""
     channels_last: bool = False
     """Memory layout of images and convolution weights."""
     compile: bool = False
@@ -106,6 +109,7 @@ class Recipe:
             "switch_prob": (self.mixup > 0 and self.cutmix > 0, "both mixup and cutmix are on"),
             "crop_min_area": (self.augment == "flip_crop", "augment is 'flip_crop'"),
             "color_jitter": (self.augment == "flip_crop", "augment is 'flip_crop'"),
+            "ema_warmup": (self.ema_decay > 0, "ema_decay is on"),
         }
         for name, (holds, condition) in heeded.items():
             value = getattr(self, name)

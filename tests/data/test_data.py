@@ -30,7 +30,7 @@ def test_the_table_is_consistent() -> None:
         assert row.description
         assert row.source
         assert set(row.required) == {option for option, value in row.options.items() if value is None}
-    assert {dataset for task in TASKS.values() for dataset in task.datasets} == set(DATASETS)
+    assert {task.takes for task in TASKS.values()} == {row.holds for row in DATASETS.values()}
 
 
 def test_digits_are_all_there_once_and_balanced() -> None:

@@ -140,7 +140,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
 
 
 def corrupt_image_folder(folder: Path) -> Path:
-    """Two classes of real digits as PNG files, one of which ends in the middle."""
+    """Two classes of real digits as PNG files, three of which end in the middle: two of them are in the same split."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -150,9 +150,13 @@ def corrupt_image_folder(folder: Path) -> Path:
         home.mkdir(parents=True)
         for number, pixels in enumerate(images[labels == label][:20]):
             Image.fromarray((pixels.reshape(8, 8) * 15).astype("uint8")).save(home / f"{number}.png")
-    broken = folder / "train" / "0" / "3.png"
-    broken.write_bytes(broken.read_bytes()[:40])
+    for name in BROKEN:
+        broken = folder / "train" / "0" / name
+        broken.write_bytes(broken.read_bytes()[:40])
     return folder
+
+
+BROKEN = ("3.png", "5.png", "6.png")
 
 
 def test_a_trial_that_fails_is_kept_with_its_message_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -175,9 +179,11 @@ resources: {{max_slots: 1}}
     run = Run(spec, tmp_path / "run")
     records = finish(run, code=1)
     assert {record.status for record in records} == {TrialStatus.failed}
-    assert all("3.png" in record.message for record in records), [record.message for record in records]
-    assert "3.png" in run.output
-    shutil.copy(root / "train" / "0" / "4.png", root / "train" / "0" / "3.png")
+    messages = [record.message for record in records]
+    assert all(any(f"/train/0/{name} " in message for name in BROKEN) for message in messages), messages
+    assert all(message in run.output for message in messages)
+    for name in BROKEN:
+        shutil.copy(root / "train" / "0" / "4.png", root / "train" / "0" / name)
     mended = finish(Run(spec, tmp_path / "run"))
     assert {(record.status, record.phase) for record in mended} == {
         (TrialStatus.completed, Phase.default),

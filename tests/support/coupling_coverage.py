@@ -1,7 +1,7 @@
 """Does the interaction share among viable cells hold the truth, and does its test keep its level?
 
-`python -m tests.support.coupling_coverage` writes the table into docs/STATISTICS.md, some minutes on two cores. Matrices of
-backbones x optimizers x seeds are simulated, with noise as it is in practice, and judged as a report judges them. What
+`python -m tests.support.coupling_coverage` writes the table into docs/STATISTICS.md, some minutes on two cores. Matrices
+of backbones x optimizers x seeds are simulated, with noise as it is in practice, and judged as a report judges them. What
 is simulated chose no constant of the analysis but the number of draws.
 """
 
@@ -27,7 +27,7 @@ from bocb_tune.analysis.matrix.resample import corrected_squares
 from bocb_tune.analysis.matrix.twoway import residual_df
 from bocb_tune.analysis.matrix.viable import enough
 
-PAGE = Path(__file__).parents[1] / "docs" / "STATISTICS.md"
+PAGE = Path(__file__).parents[2] / "docs" / "STATISTICS.md"
 COUNT = 400
 """Simulated matrices a design."""
 SHAPES = ((6, 6), (10, 8))

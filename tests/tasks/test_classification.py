@@ -101,7 +101,15 @@ TURNED: dict[str, Any] = {
     "augment": "none",
 }
 """Fields that change what is learnt, off their value in QUICK."""
-OTHERWISE = {"ema_decay", "channels_last", "compile", *test_recipes.TURNED, *test_augment.TURNED, "eval_crop"}
+OTHERWISE = {
+    "ema_decay",
+    "ema_warmup",
+    "channels_last",
+    "compile",
+    *test_recipes.TURNED,
+    *test_augment.TURNED,
+    "eval_crop",
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +134,14 @@ def test_averaged_weights_are_validated_and_not_trained_on(plain: torch.Tensor) 
     assert torch.equal(weights(model), plain)
     assert metrics["train_loss"] == raw["train_loss"]
     assert metrics["val_loss"] > raw["val_loss"] + 0.1  # after four steps the average is still the start
+
+
+def test_an_average_that_warms_up_soon_leaves_the_initial_weights() -> None:
+    _, raw = trained(digits_trial(budget=1))
+    constant, warm = (
+        trained(digits_trial(budget=1, ema_decay=0.9999, ema_warmup=warmup))[1]["val_loss"] for warmup in (False, True)
+    )
+    assert abs(warm - raw["val_loss"]) < 0.5 * (constant - raw["val_loss"])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

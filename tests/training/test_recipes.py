@@ -69,6 +69,7 @@ def test_settings_give_the_recipe_back(name: str) -> None:
 
 def test_every_field_is_told_apart() -> None:
     base = replace(RECIPES["rsb_a1"], crop_min_area=0.5, color_jitter=0.1, erase=0.1, layer_decay=0.9)
+    base = replace(base, ema_decay=0.9, ema_warmup=True)
     off = {"switch_prob": 0.25, "rand_augment_std": 1.0, "rand_augment_layers": 3}
     ids = {digest(recipe_settings(base))}
     for name in (entry.name for entry in fields(Recipe) if entry.name not in FIRST):

@@ -71,7 +71,7 @@ def plain() -> Mapping[str, Estimate]:
 
 
 def check(found: Estimate, first: Estimate, change: Change) -> None:
-    """Value and refusal alike, to what the fit converges to; ends too, as far as trees that the last digits turn let."""
+    """Value and refusal alike, to what the fit converges to; ends as far as trees allow, which last digits turn."""
     assert found.reason == first.reason
     for end, slack in (("value", 0.06), ("lo", 0.3), ("hi", 0.3)):
         one, other = getattr(found, end), getattr(first, end)

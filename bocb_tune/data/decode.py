@@ -1,0 +1,61 @@
+"""One encoded image as eight-bit RGB: what is converted, and how, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of grey images with 16 bits a pixel."""
+READ_AS_32_BITS = ("PPM",)
+"""Formats of grey images with 16 bits a pixel that Pillow reads into 32 (mode I), as 0 to 65535."""
+
+
+class RefusedImage(ValueError):
+    """An image that is sound, and that this program cannot or may not read; never skipped."""
+
+
+def decode(file: str | IO[bytes], max_pixels: int) -> Image.Image:
+    """Decodes an image to RGB: palette, grey and CMYK as Pillow does, transparency on white, 16 bits by their range.
+
+    Raises:
+        RefusedImage: if it has more than `max_pixels`, or pixels of 32 bits or floating point, which have no range.
+        OSError, ValueError, SyntaxError: and others of Pillow, if it is damaged.
+    """
+    with no_limit(), Image.open(file) as image:
+        if image.width * image.height > max_pixels:
+            raise RefusedImage(
+                f"has {image.width} x {image.height} pixels, more than {max_pixels}; "
+                f"make it smaller, or set the dataset's option 'max_pixels' to {image.width * image.height}"
+            )
+        return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in READ_AS_32_BITS):
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise RefusedImage(
+            f"has {kind} pixels, and nothing says which values are black and white; save it with 8 or 16 bits a channel"
+        )
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    shown = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+
+
+@contextlib.contextmanager
+def no_limit() -> Iterator[None]:
+    """Takes Pillow's own limit of pixels away, which names no option, and holds for opening images and for crops."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
