@@ -130,7 +130,7 @@ class Findings:
 
     @cached_property
     def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
-        """By Optuna's evaluators on completed trials, by cell and evaluator: cross-checks (C8)."""
+        """By Optuna's evaluators on completed trials, by cell and evaluator as cross-checks."""
         spaces = self.table.spaces
         boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in spaces.items()}
         found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
@@ -143,7 +143,7 @@ class Findings:
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:
-        """How far the best settings lie apart, by optimizer (D10): of landscapes from the best common setting; without
+        """How far the best settings lie apart, by optimizer: of landscapes from the best common setting; without
         any, of the best trials from the most frequent setting."""
         backbones, evidence = self.table.backbones, self.tuning.evidence
         found = {o: each.drift for o, each in self.tuning.optimizers.items() if not isinstance(each.drift, Refused)}
@@ -154,7 +154,7 @@ class Findings:
 
     @cached_property
     def lr_variance(self) -> LrVariance | None:
-        """What the best learning rate depends on (D10), over the backbones that have one with every optimizer."""
+        """What the best learning rate depends on, over the backbones that have one with every optimizer."""
         shape = (len(self.table.backbones), len(self.table.optimizers))
         stars = [self.model(cell).estimates["lr_star"].value for cell in self.cells]
         lr = np.array(stars, dtype=float).reshape(shape) if self.tuning.evidence.curves else self.tuning.evidence.lr

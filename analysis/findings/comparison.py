@@ -58,7 +58,7 @@ class Comparison:
     optimizers: Mapping[str, Estimate]
     """Mean change over the backbones; interval over these."""
     interaction_share: Difference
-    """The metrics' D3, rho, of the same cells."""
+    """Of the same cells."""
     interaction_share_total: Difference
     notes: tuple[str, ...]
     """What keeps the two from being alike apart from what was meant to differ."""

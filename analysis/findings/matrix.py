@@ -34,7 +34,7 @@ from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, t
 from bocb_tune.analysis.matrix.structure import Version, generalisation, leave_one_out, null_singular_share, versions
 from bocb_tune.analysis.matrix.twoway import Decomposition, Matrix, decompose, fit_refusal, refusal
 from bocb_tune.analysis.matrix.viable import Polish, failures, led_by_failures, median_polish, viable_coupling
-from bocb_tune.analysis.names.families import backbone_class
+from bocb_tune.analysis.names.look import backbone_class
 from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.core.types import TrialStatus
 

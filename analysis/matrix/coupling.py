@@ -74,7 +74,7 @@ class CellTests:
 
 
 def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Generator) -> tuple[Estimate, Estimate]:
-    """Interaction as a share of the optimizer's effect and of all variation: the metrics' D3.
+    """Interaction as a share of the optimizer's effect and of all variation.
 
     With repeated seeds corrected for noise, interval by parametric bootstrap; without, plug-in and labelled so.
 
@@ -120,7 +120,7 @@ def noise_test(parts: Decomposition, noise: Noise) -> NoiseTest:
 
 
 def coupling_indices(values: Matrix, noise: Noise | None) -> Lines:
-    """Root mean square deviation from additivity of each backbone and each optimizer, points: the metrics' D4.
+    """Root mean square deviation from additivity of each backbone and each optimizer, points.
 
     Double centring leaks: one bad cell shows in all other cells of its row and column. `viable.py` has the remedy.
     """

@@ -83,7 +83,7 @@ def null_singular_share(shape: tuple[int, int], rng: np.random.Generator, level:
 
 
 def versions(values: Matrix, bounded: bool) -> tuple[Version, ...]:
-    """The complete matrix on the scales a conclusion should survive: the metrics' D2.
+    """The complete matrix on the scales a conclusion should survive.
 
     Args:
         values: [backbones, optimizers], finite, points.

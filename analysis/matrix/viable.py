@@ -1,4 +1,4 @@
-"""Failures told apart from coupling: the metrics' D5.
+"""Failures told apart from coupling.
 
 A plain coupling index is led by the few cells where training failed, and double centring spreads each over its row and
 column: a backbone that escapes a general failure even looks coupled. So failures are counted, and coupling is measured

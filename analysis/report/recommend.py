@@ -10,6 +10,7 @@ import numpy as np
 from bocb_tune.analysis.core.cache import FOLDER
 from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.matrix.resample import SEED
+from bocb_tune.analysis.names.look import find_backbone
 from bocb_tune.analysis.recommend.backbone import recommend
 from bocb_tune.analysis.recommend.general import recommend_general
 from bocb_tune.analysis.recommend.recommendation import General, Recommendation, check_trials
@@ -20,20 +21,19 @@ from bocb_tune.core.names import unknown
 def recommendation(
     source: str, backbone: str | None, trials: int, space_file: Path | None = None
 ) -> Recommendation | General:
-    """For one backbone of the grid, or for any like them.
+    """Recommend for one backbone of the grid, named as there or by an alias, or for any like them.
 
     Raises:
         ValueError: if the source cannot be read, it has no such backbone, or trials is below 1.
     """
     check_trials(trials)
     table = load(source, space_file, _kept(source))
-    if backbone is not None and backbone not in table.backbones:
+    found = None if backbone is None else find_backbone(backbone, table.backbones)
+    if backbone is not None and found is None:
         raise unknown("backbone", backbone, table.backbones)
     evidence = find(table, _kept(source)).tuning.evidence
     rng = np.random.default_rng(SEED)
-    if backbone is None:
-        return recommend_general(evidence, trials, rng)
-    return recommend(evidence, backbone, trials, rng)
+    return recommend_general(evidence, trials, rng) if found is None else recommend(evidence, found, trials, rng)
 
 
 def _kept(source: str) -> Path | None:

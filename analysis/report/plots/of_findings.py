@@ -121,7 +121,7 @@ def _landscape_panel(
         box=None if box is None else (box.lr, box.weight_decay),
         zero_is_choice=box is not None and box.zero_mass > 0,
         fit=fitted_surface(fit) if isinstance(fit, Landscape) else None,
-        note=f"no model: {fit.reason}" if isinstance(fit, NoLandscape) else "",
+        note="no model" if isinstance(fit, NoLandscape) else "",
     )
 
 

@@ -105,7 +105,7 @@ def variance(findings: Findings) -> Card | NotApplicable:
 
 
 def cross_checks(findings: Findings) -> Card | NotApplicable:
-    """C8 beside C7."""
+    """Importances by other methods beside the functional ANOVA."""
     title = "Cross-checks by other methods"
     rows = [_importances(findings, *key) for key in findings.models]
     numbers = [name for name in rows[0] if name not in CELL]
@@ -140,7 +140,7 @@ def _left_out(findings: Findings) -> Iterator[str]:
     for reason in dict.fromkeys(estimate.reason for _, estimate in refused if estimate.reason is not None):
         names = [name for name, estimate in refused if estimate.reason is reason]
         told = " and ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
-        yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence} ({reason})."
+        yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence}."
 
 
 def _refusals(findings: Findings) -> tuple[str, ...]:

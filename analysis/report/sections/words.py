@@ -6,6 +6,7 @@ import numpy as np
 
 from bocb_tune.analysis.findings.collect import Findings, at_tolerance
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, CellSummary
+from bocb_tune.analysis.report.sections.values import why
 
 
 def answer(findings: Findings) -> tuple[str, ...]:
@@ -54,9 +55,7 @@ def _optimizer(findings: Findings) -> tuple[str, ...]:
 def _interaction(findings: Findings) -> str:
     share, total = findings.interaction_share, findings.interaction_share_total
     if share.value is None or total.value is None:
-        assert share.reason is not None
-        why = f"{share.reason.sentence} ({share.reason})"
-        return f"How much depends on the pairing of backbone and optimizer cannot be said: {why}."
+        return f"How much depends on the pairing of backbone and optimizer cannot be said: {why(share)}."
     shape = " x ".join(map(str, findings.matrix.shape))
     text = (
         f"{100 * share.value:.1f} % of the variation an optimizer causes is specific to the backbone it meets "

@@ -26,7 +26,8 @@ from bocb_tune.analysis.matrix.structure import (
 )
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
 from bocb_tune.analysis.matrix.viable import failures, floored, led_by_failures, median_polish, viable_coupling
-from bocb_tune.analysis.names.families import METAFORMER, backbone_class
+from bocb_tune.analysis.names.look import backbone_class
+from bocb_tune.analysis.names.table import METAFORMER
 from bocb_tune.analysis.sources.paper import PUBLISHED, published
 from bocb_tune.analysis.tuning.drift import drift, lr_variance, modal_setting
 
