@@ -72,7 +72,7 @@ class Heatmap(Plot):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip(Plot):
-    """One row an optimizer, one marker a backbone."""
+    """One row an optimizer, one marker and colour a backbone."""
 
     optimizers: tuple[str, ...]
     backbones: tuple[str, ...]

@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -36,6 +38,7 @@ from bocb_tune.analysis.report.plots.values import (
     Landscapes,
     Plot,
     Ranges,
+    Strip,
     TuningPanel,
 )
 from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable
@@ -421,6 +424,24 @@ def test_matrix_and_interaction_share_their_order() -> None:
     assert residual.values == pytest.approx(scores.values - 70)
     assert residual.faint is not None
     assert (residual.faint == (scores.values <= 70)).all()
+
+
+def test_a_backbone_is_told_by_marker_and_colour_in_every_row() -> None:
+    shape = len(LARGE.backbones), len(LARGE.optimizers)
+    plot = Strip(
+        stem="s",
+        title="",
+        caption="",
+        optimizers=LARGE.optimizers,
+        backbones=LARGE.backbones,
+        values=np.ones(shape),
+        summary=np.ones(shape[1]),
+        axis="",
+    )
+    drawn = [part for part in figures.draw(plot).axes[0].collections if isinstance(part, PathCollection)]
+    signs = {(to_hex(part.get_facecolor()[0]), part.get_paths()[0].vertices.tobytes()) for part in drawn}
+    assert len(drawn) == len(signs) == shape[0]
+    assert [to_hex(part.get_facecolor()[0][:3]) for part in drawn] == [row.color for row in BACKBONES]
 
 
 def test_ranges_tell_bounds_from_refusals() -> None:
