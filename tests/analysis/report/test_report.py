@@ -6,17 +6,23 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from bocb_tune import search_spaces
 from bocb_tune.analysis.cell.metrics import METRICS
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.findings.collect import Findings, find
+from bocb_tune.analysis.names.quantities import QUANTITIES
 from bocb_tune.analysis.report import figures, plots, write
 from bocb_tune.analysis.report.sections import SECTIONS, Card, NotApplicable
+from bocb_tune.analysis.report.sections.tuning import sensitivity
 from bocb_tune.analysis.report.write import analyze
 from bocb_tune.analysis.sources.load import load
 from tests.support.fakes import FakeRun, write_run
@@ -117,6 +123,40 @@ def test_refusals_are_sentences(page: Path) -> None:
 def test_a_cell_says_once_why_it_has_no_landscape(page: Path) -> None:
     cells = page.read_text(encoding="utf-8").split('id="cells"')[1]
     assert cells.count("<dd>none: ") == 9
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Page of a table of trials; those of one optimizer carry no landscape, since its space is not known."""
+    folder, rng = tmp_path_factory.mktemp("searched"), np.random.default_rng(0)
+    u, v = rng.uniform(-5, -2, 120), rng.uniform(-4, 0, 120)
+    score = 80 - 8 * (u + 3.3) ** 2 - (v + 1.5) ** 2 + rng.normal(0, 0.2, 120)
+    names = {"backbone": ["a", "b"] * 60, "optimizer": ["adamw"] * 60 + ["sgd"] * 60}
+    pd.DataFrame(names | {"lr": 10**u, "weight_decay": 10**v, "score": score}).to_csv(folder / "t.csv", index=False)
+    return analyze(str(folder / "t.csv"), folder / "report", Path(search_spaces.__file__).with_name("adamw.yaml"))
+
+
+def test_a_page_of_landscapes_shows_no_code_and_defines_its_headings(searched: Path) -> None:
+    assert codes_in(searched) == set()
+    html = unescape(searched.read_text(encoding="utf-8"))
+    for key in ("lr_star", "usable_decades_lr", "prior_mean_regret"):
+        assert f'title="{QUANTITIES[key].hint}">{QUANTITIES[key].name}</th>' in html
+        assert f'title="{QUANTITIES[key].hint}">{QUANTITIES[key].name}</dt>' in html
+    assert html.count(f"<dd>none: {Reason.NO_SPACE.sentence}</dd>") == 2
+
+
+def test_a_column_without_a_value_is_left_out_and_explained_once(searched: Path) -> None:
+    findings = find(load(str(searched.parent.parent / "t.csv"), Path(search_spaces.__file__).with_name("adamw.yaml")))
+    for cell in findings.models.values():
+        assert isinstance(cell.estimates, dict)
+        cell.estimates["lr_sensitivity"] = replace(
+            cell.estimates["lr_sensitivity"], value=None, reason=Reason.PRIOR_MISMATCH
+        )
+    card = sensitivity(findings)
+    assert isinstance(card, Card)
+    assert "lr_sensitivity" in card.tables[0].frame
+    assert "lr_sensitivity" not in card.tables[0].on_page
+    assert sum(Reason.PRIOR_MISMATCH.sentence in line for line in card.text) == 1
 
 
 @pytest.fixture(scope="module")
