@@ -33,6 +33,7 @@ ORDER = (
     "analysis.landscape",
     "analysis.cell",
     "analysis.matrix",
+    "analysis.coupling",
     "analysis.tuning",
     "analysis.recommend",
     "analysis.findings",

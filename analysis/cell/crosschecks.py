@@ -1,9 +1,9 @@
-"""Importances by other people's methods (the metrics' C8): cross-checks of the functional ANOVA, never a headline.
+"""Importances by other people's methods: cross-checks of the functional ANOVA, never a headline.
 
 PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) asks how much the marginal of the best settings differs from that of
 all of them: main effects only. Optuna's evaluators work on completed trials, a selection under early stopping; its
 fANOVA cuts the range of the learning rate into equal parts of lr and not of its logarithm. They may therefore differ
-from C7.
+from the functional ANOVA.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Importance = dict[str, Estimate]
 
 
 def lr_importance(cell: Landscape) -> Estimate:
-    """C8: the learning rate's part of `landscape_importance`."""
+    """The learning rate's part of `landscape_importance`."""
     return landscape_importance(cell)["lr"]
 
 
 def wd_importance(cell: Landscape) -> Estimate:
-    """C8: the weight decay's part of `landscape_importance`."""
+    """The weight decay's part of `landscape_importance`."""
     return landscape_importance(cell)["weight_decay"]
 
 

@@ -120,7 +120,7 @@ def _seed(trials: CellTrials) -> int:
 def _refused(model: NoLandscape) -> dict[str, Estimate]:
     return {
         metric.key: Estimate(
-            value=None, unit=metric.unit, counts=model.counts, reason=model.reason, method=model.detail
+            value=None, unit=metric.quantity.unit, counts=model.counts, reason=model.reason, method=model.detail
         )
         for metric in METRICS
     }

@@ -1,6 +1,6 @@
 """How sensitive one cell is to its hyper-parameters: every number read off its landscape, with interval or refusal.
 
-Tags such as B2 are those of `metrics.py`. The point is the functional of the mean surface, the interval the quantiles
+The point is the functional of the mean surface, the interval the quantiles
 of the functional over the draws. Notation: u = log10 lr, v = log10 weight decay, e = expected score.
 """
 
@@ -35,7 +35,7 @@ METHOD = "joint model of all rungs, quantiles of draws"
 
 
 def lr_star(cell: Landscape) -> Estimate:
-    """B1: the best learning rate."""
+    """The best learning rate."""
     row, _ = cell.best_node
     axis = cell.grid.u
     peak = _refined_peak(surface.lr_profile(cell.mean), axis, row)
@@ -47,7 +47,7 @@ def lr_star(cell: Landscape) -> Estimate:
 
 
 def wd_star(cell: Landscape) -> Estimate:
-    """B1: the best weight decay, 0 where that is best."""
+    """The best weight decay, 0 where that is best."""
     if cell.grid.box.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     grid, (_, column) = cell.grid, cell.best_node
@@ -58,7 +58,7 @@ def wd_star(cell: Landscape) -> Estimate:
 
 
 def zero_decay_probability(cell: Landscape) -> Estimate:
-    """B1: probability that weight decay 0 is best."""
+    """Probability that weight decay 0 is best."""
     if not cell.grid.has_zero:
         return _refused(cell, Reason.PRIOR_MISMATCH, "weight decay 0 was not a choice")
     share = float(np.mean(cell.peaks[1] == cell.grid.num_decay))
@@ -66,20 +66,20 @@ def zero_decay_probability(cell: Landscape) -> Estimate:
 
 
 def best_score(cell: Landscape) -> Estimate:
-    """B1: expected score at the best point, taken at that fixed point: the best of a draw is biased upwards."""
+    """Expected score at the best point, taken at that fixed point: the best of a draw is biased upwards."""
     row, column = cell.best_node
     return _known(cell, float(cell.mean[row, column]), drawn.ends(cell.draws[:, row, column]), "points")
 
 
 def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """B2: share of the search space within epsilon of the best, in [0, 1], higher is more robust."""
+    """Share of the search space within epsilon of the best, in [0, 1], higher is more robust."""
     if _below_noise(cell, epsilon):
         return _refused(cell, Reason.EPS_BELOW_NOISE)
     return _functional(cell, lambda e: surface.near_optimal_volume(e, cell.grid, epsilon), "")
 
 
 def random_trials_needed(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """B2: trials of random search that land within epsilon of the best with 90 % chance."""
+    """Trials of random search that land within epsilon of the best with 90 % chance."""
     volume = near_optimal_volume(cell, epsilon)
     if volume.value is None or volume.lo is None or volume.hi is None:
         return replace(volume, unit="trials")
@@ -94,17 +94,17 @@ def n90(volume: float) -> float:
 
 
 def usable_decades_lr(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """B3, slice: decades of learning rate within epsilon of the best, at the best weight decay."""
+    """Decades of learning rate within epsilon of the best, at the best weight decay."""
     return _decades(cell, _lr_slice(cell), cell.grid.u, epsilon)
 
 
 def usable_decades_lr_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """B3, profile: the same with weight decay tuned anew for each learning rate."""
+    """The same with weight decay tuned anew for each learning rate."""
     return _decades(cell, surface.lr_profile, cell.grid.u, epsilon)
 
 
 def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """B3, slice: decades of weight decay within epsilon of the best positive one, at the best learning rate."""
+    """Decades of weight decay within epsilon of the best positive one, at the best learning rate."""
     grid = cell.grid
     if grid.box.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
@@ -113,7 +113,7 @@ def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
 
 
 def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """B3, profile: the same with the learning rate tuned anew for each weight decay."""
+    """The same with the learning rate tuned anew for each weight decay."""
     grid = cell.grid
     if grid.box.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
@@ -121,27 +121,27 @@ def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Esti
 
 
 def curvature_lr(cell: Landscape) -> Estimate:
-    """B4: H_uu, points per decade squared, low is flat."""
+    """H_uu, points per decade squared, low is flat."""
     return _curvature(cell, lambda h: h[:, 0, 0], "points/decade^2")
 
 
 def curvature_wd(cell: Landscape) -> Estimate:
-    """B4: H_vv, points per decade squared, low is flat."""
+    """H_vv, points per decade squared, low is flat."""
     return _curvature(cell, lambda h: h[:, 1, 1], "points/decade^2")
 
 
 def curvature_correlation(cell: Landscape) -> Estimate:
-    """B5: H_uv / sqrt(H_uu H_vv) in (-1, 1): positive where lr and weight decay trade off as a product."""
+    """H_uv / sqrt(H_uu H_vv) in (-1, 1): positive where lr and weight decay trade off as a product."""
     return _curvature(cell, lambda h: h[:, 0, 1] / np.sqrt(np.maximum(h[:, 0, 0] * h[:, 1, 1], 1e-300)), "")
 
 
 def anisotropy(cell: Landscape) -> Estimate:
-    """B5: ratio of the largest to the smallest curvature, at least 1."""
+    """Ratio of the largest to the smallest curvature, at least 1."""
     return _curvature(cell, _ratio, "")
 
 
 def orientation(cell: Landscape) -> Estimate:
-    """B5: direction of the flat axis in degrees from the lr axis, modulo 180: 135 is lr * wd = const, 45 lr / wd."""
+    """Direction of the flat axis in degrees from the lr axis, modulo 180: 135 is lr * wd = const, 45 lr / wd."""
     ratio = anisotropy(cell)
     if ratio.value is None:
         return replace(ratio, unit="degrees")
@@ -159,28 +159,28 @@ def flat_direction(hessian: Array) -> Array:
 
 
 def edge_probability(cell: Landscape) -> Estimate:
-    """B6: probability that the best point lies within 5 % of an edge of the search space."""
+    """Probability that the best point lies within 5 % of an edge of the search space."""
     return replace(_known(cell, _edge_share(cell), (None, None), ""), method="share of draws")
 
 
 def divergence_margin(cell: Landscape) -> Estimate:
-    """B7: decades from the best learning rate to the one at which half of the trials diverge."""
+    """Decades from the best learning rate to the one at which half of the trials diverge."""
     return _margin(cell, 0.0)
 
 
 def divergence_margin_10(cell: Landscape) -> Estimate:
-    """B7: decades from the best learning rate to the one at which a tenth of the trials diverge."""
+    """Decades from the best learning rate to the one at which a tenth of the trials diverge."""
     return _margin(cell, float(logit(0.1)))
 
 
 def diverging_share(cell: Landscape) -> Estimate:
-    """B7: share of the search space that diverges, in [0, 1]."""
+    """Share of the search space that diverges, in [0, 1]."""
     value = float(surface.mean(cell.divergence, cell.grid))
     return replace(_known(cell, value, (None, None), ""), method="posterior mean of the line of divergence")
 
 
 def lr_sensitivity(cell: Landscape) -> Estimate:
-    """C1: mean loss in points over log-uniform learning rates of the box, at the best weight decay.
+    """Mean loss in points over log-uniform learning rates of the box, at the best weight decay.
 
     Wortsman et al. 2023, arXiv:2309.14322, section 2.2, for a score: best minus mean of max(score, floor).
     """
@@ -189,7 +189,7 @@ def lr_sensitivity(cell: Landscape) -> Estimate:
 
 
 def lr_sensitivity_window(cell: Landscape) -> Estimate:
-    """C1 over three decades centred on the best learning rate, so that optimizers with other boxes compare."""
+    """The same over three decades centred on the best learning rate, so that optimizers with other boxes compare."""
     axis = cell.grid.u
     centre = axis[cell.best_node[0]]
     window = (centre - WINDOW_DECADES / 2, centre + WINDOW_DECADES / 2)
@@ -200,27 +200,27 @@ def lr_sensitivity_window(cell: Landscape) -> Estimate:
 
 
 def prior_mean_regret(cell: Landscape) -> Estimate:
-    """C2: what a random setting of the search space costs against the best, points, lower is easier."""
+    """What a random setting of the search space costs against the best, points, lower is easier."""
     return _functional(cell, lambda e: surface.prior_mean_regret(e, cell.grid), "points")
 
 
 def lr_variance_share(cell: Landscape) -> Estimate:
-    """C7: share of the variance of the score over the search space that is due to lr alone (functional ANOVA)."""
+    """Share of the variance of the score over the search space that is due to lr alone (functional ANOVA)."""
     return _variance_share(cell, 1, None)
 
 
 def wd_variance_share(cell: Landscape) -> Estimate:
-    """C7: share due to weight decay alone, its jump at 0 included."""
+    """Share due to weight decay alone, its jump at 0 included."""
     return _variance_share(cell, 2, None)
 
 
 def lr_variance_share_top(cell: Landscape) -> Estimate:
-    """C7 over the better half of the search space only, since a cliff swamps everything."""
+    """Share due to lr over the better half of the search space only, since a cliff swamps everything."""
     return _variance_share(cell, 1, _better_half(cell))
 
 
 def wd_variance_share_top(cell: Landscape) -> Estimate:
-    """C7 over the better half of the search space only."""
+    """Share due to weight decay over the better half of the search space only."""
     return _variance_share(cell, 2, _better_half(cell))
 
 
@@ -275,7 +275,7 @@ def _decades(cell: Landscape, line: Callable[[Array], Array], axis: Array, epsil
 
 
 def edge_of(cell: Landscape) -> str | None:
-    """B6: the one edge at which the best point most probably lies; None where no edge has the better half."""
+    """The one edge at which the best point most probably lies; None where no edge has the better half."""
     shares = {name: float(np.mean(near)) for name, near in _near_edges(cell).items()}
     likeliest = max(shares, key=lambda name: shares[name])
     return likeliest if shares[likeliest] > LIKELY_EDGE else None
@@ -299,7 +299,7 @@ def _near_edges(cell: Landscape) -> dict[str, Flags]:
 
 
 def is_at_edge(cell: Landscape) -> bool:
-    """B6: whether the optimum may lie beyond the search space."""
+    """Whether the optimum may lie beyond the search space."""
     return _edge_share(cell) > EDGE_PROBABILITY
 
 
@@ -310,7 +310,7 @@ def _no_interior_optimum(cell: Landscape) -> Reason | None:
 
 
 def hessians(cell: Landscape) -> Array | None:
-    """B4: minus the Hessian of the score at the best point by least squares near it [1 + draws, 2, 2], the mean surface
+    """Minus the Hessian of the score at the best point by least squares near it [1 + draws, 2, 2], the mean surface
     first; None if too few nodes are near."""
     grid = cell.grid
     inside = cell.mean[:, : grid.num_decay]

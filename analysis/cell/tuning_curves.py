@@ -1,6 +1,6 @@
 """What a number of trials buys: the expected score of the best of n random trials, its summaries, and ranks by budget.
 
-Tags such as C4 are those of the metrics' catalogue in the documentation. Two roads lead to the curve:
+Two roads lead to the curve:
 
 From the scores of trials that are independent draws from the search distribution: the unbiased U-statistic of Tang et
 al. 2020 (arXiv:2004.13705); the plug-in of Dodge et al. 2019 (arXiv:1909.03004) is biased low. A sampler that learns,
@@ -49,7 +49,7 @@ NO_CHANCE = 1e-12
 
 
 def unbiased_weights(num_trials: int, n: int) -> Array:
-    """Weights C(i-1, n-1) / C(B, n) of the sorted scores, lowest first [trials]: C4(b).
+    """Weights C(i-1, n-1) / C(B, n) of the sorted scores, lowest first [trials].
 
     Tang et al. 2020, arXiv:2004.13705: the mean over all subsets of n trials; needs n <= B.
     """
@@ -69,7 +69,7 @@ def expected_best(scores: Array, n: int) -> Array:
 def observed_curve(
     scores: Array, independent: bool, counts: Counts, rng: np.random.Generator, sizes: Sequence[int] = SIZES
 ) -> tuple[Estimate, ...]:
-    """C4(b) for each size, with a percentile bootstrap over trials.
+    """Unbiased expected best for each size, with a percentile bootstrap over trials.
 
     Args:
         scores: final scores [trials], diverged ones at the floor.
@@ -103,7 +103,7 @@ def _log_choose(n: Array | int, k: int) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningCurve:
-    """C4(c): a cell under random search of 1 to `LONGEST` trials."""
+    """A cell under random search of 1 to `LONGEST` trials."""
 
     deployed: Array
     """Expected true score of the setting selected [1 + draws, trials], the mean surface first."""
@@ -121,7 +121,7 @@ class TuningCurve:
         return self._estimate(self.validation[:, n - 1], f"{METHOD}; the score selected by, biased upwards")
 
     def summary(self, emphasis: str, trials: int = CPE_TRIALS) -> Estimate:
-        """C5: the curve weighted over 1 to `trials` trials, points, higher is better.
+        """The curve weighted over 1 to `trials` trials, points, higher is better.
 
         Sivaprasad et al. 2020, arXiv:1910.11758: `early` (their CPE), `late`, `uniform`, `one-shot` or `peak`.
         """
@@ -163,9 +163,19 @@ def tuning_curve(cell: Landscape) -> TuningCurve:
     deployed[0] = deployed[1:].mean(axis=0)
     # Draws carry the noise of single trials already, which a reported score would have twice.
     reported[1:] += reported[0] - reported[1:].mean(axis=0)
+    spread = NOISE_UNSEEN if cell.counts.n_stopped else NOISE_SEEN
     return TuningCurve(
-        deployed=deployed, validation=np.clip(reported, None, cell.top), box=grid.box, counts=cell.counts
+        deployed=np.clip(_widened(deployed, spread), cell.floor, cell.top),
+        validation=np.clip(_widened(reported, spread), cell.floor, cell.top),
+        box=grid.box,
+        counts=cell.counts,
     )
+
+
+def _widened(curves: Array, spread: float) -> Array:
+    """Draws further from their mean; the first curve is that of the mean surface and stays."""
+    middle = curves[1:].mean(axis=0)
+    return np.concatenate([curves[:1], middle + spread * (curves[1:] - middle)])
 
 
 def _thinned(grid: Grid) -> tuple[Index, Index]:

@@ -116,7 +116,7 @@ def no_landscape(findings: Findings) -> Iterator[Check]:
         if isinstance(model, NoLandscape) and model.reason not in (Reason.NOT_SEARCHED,):
             reasons.setdefault(model.reason, []).append(cell.key)
     for reason, cells in reasons.items():
-        text = f"No landscape in {len(cells)} cell(s), {listed(cells)}: {reason.sentence} ({reason})."
+        text = f"No landscape in {len(cells)} cell(s), {listed(cells)}: {reason.sentence}."
         yield from about(cells, name="no_landscape", level="caution", message=text)
 
 

@@ -16,13 +16,13 @@ from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, of_metric
+from bocb_tune.analysis.coupling.shares import fitted_interaction_shares
 from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
 from bocb_tune.analysis.findings.tuning import TuningFindings, compare_landscapes, evidence_of
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.matrix.cells import CellSummary, cell_matrix, summarise_cells, total_counts
 from bocb_tune.analysis.matrix.concordance import Concordance
-from bocb_tune.analysis.matrix.coupling import fitted_interaction_shares
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Decomposition, Matrix, refusal
 from bocb_tune.analysis.patterns.summary import RunPatterns
@@ -134,7 +134,7 @@ class Findings:
 
     @cached_property
     def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
-        """By Optuna's evaluators on completed trials, by cell and evaluator: cross-checks (C8)."""
+        """By Optuna's evaluators on completed trials, by cell and evaluator as cross-checks."""
         searched = {o: dims for o, dims in self.table.spaces.items() if "weight_decay" in dims}
         boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in searched.items()}
         found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
@@ -147,7 +147,7 @@ class Findings:
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:
-        """How far the best settings lie apart, by optimizer (D10): of landscapes from the best common setting; without
+        """How far the best settings lie apart, by optimizer: of landscapes from the best common setting; without
         any, of the best trials from the most frequent setting."""
         backbones, evidence = self.table.backbones, self.tuning.evidence
         found = {o: each.drift for o, each in self.tuning.optimizers.items() if not isinstance(each.drift, Refused)}
@@ -158,7 +158,7 @@ class Findings:
 
     @cached_property
     def lr_variance(self) -> LrVariance | None:
-        """What the best learning rate depends on (D10), over the backbones that have one with every optimizer."""
+        """What the best learning rate depends on, over the backbones that have one with every optimizer."""
         shape = (len(self.table.backbones), len(self.table.optimizers))
         stars = [self.model(cell).estimates["lr_star"].value for cell in self.cells]
         lr = np.array(stars, dtype=float).reshape(shape) if self.tuning.evidence.curves else self.tuning.evidence.lr

@@ -15,8 +15,8 @@ import numpy as np
 
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.intervals import mean_interval
+from bocb_tune.analysis.coupling.shares import interaction_shares
 from bocb_tune.analysis.matrix.cells import CellSummary, summarise_cells
-from bocb_tune.analysis.matrix.coupling import interaction_shares
 from bocb_tune.analysis.matrix.noise import seed_noise
 from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.sources.scores import in_points_of
@@ -59,7 +59,7 @@ class Comparison:
     optimizers: Mapping[str, Estimate]
     """Mean change over the backbones; interval over these."""
     interaction_share: Difference
-    """The metrics' D3, rho, of the same cells."""
+    """Of the same cells."""
     interaction_share_total: Difference
     notes: tuple[str, ...]
     """What keeps the two from being alike apart from what was meant to differ."""

@@ -9,8 +9,13 @@ from scipy.stats import rankdata
 
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.coupling.claims import Claim, claims
+from bocb_tune.analysis.coupling.failures import part_failures
+from bocb_tune.analysis.coupling.shares import Lines, coupling_indices, interaction_half_width, interaction_shares
+from bocb_tune.analysis.coupling.structure import Version, generalisation, leave_one_out, null_singular_share, versions
+from bocb_tune.analysis.coupling.verdict import Verdict, judge
+from bocb_tune.analysis.coupling.viable import DELTA, Polish, led_by_failures, median_polish, viable_coupling
 from bocb_tune.analysis.matrix.cells import CellSummary
-from bocb_tune.analysis.matrix.claims import Claim, claims
 from bocb_tune.analysis.matrix.concordance import (
     MIN_CONCORDANCE_SHAPE,
     ClassAgreement,
@@ -23,16 +28,11 @@ from bocb_tune.analysis.matrix.concordance import (
     with_failures,
 )
 from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
-from bocb_tune.analysis.matrix.coupling import Lines, coupling_indices, interaction_half_width, interaction_shares
-from bocb_tune.analysis.matrix.failures import part_failures
 from bocb_tune.analysis.matrix.noise import Noise, seed_noise
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
-from bocb_tune.analysis.matrix.structure import Version, generalisation, leave_one_out, null_singular_share, versions
 from bocb_tune.analysis.matrix.twoway import Decomposition, Matrix, decompose, fit_refusal, refusal
-from bocb_tune.analysis.matrix.verdict import Verdict, judge
-from bocb_tune.analysis.matrix.viable import DELTA, Polish, led_by_failures, median_polish, viable_coupling
-from bocb_tune.analysis.names.families import backbone_class
+from bocb_tune.analysis.names.look import backbone_class
 from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.core.types import TrialStatus
 

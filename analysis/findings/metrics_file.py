@@ -12,10 +12,10 @@ from bocb_tune.analysis.cell.tuning_curves import SIZES
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, known, of_metric
+from bocb_tune.analysis.coupling.interaction_test import InteractionTest
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.contrasts import Contrast
-from bocb_tune.analysis.matrix.interaction_test import InteractionTest
 from bocb_tune.analysis.tuning.searches import Search
 from bocb_tune.core.types import Objective, TrialStatus
 

@@ -223,8 +223,7 @@ def _mixed(
     nodes, shape = stepped(box).nodes()[0], stepped(box).shape
     parts: list[Drawn | Steps] = []
     if smooth:
-        of_line = (each[:smooth] for each in (place, log_steepness, lean))
-        parts.append(process.drawn(smooth, *of_line, rng))
+        parts.append(process.drawn(smooth, place[:smooth], log_steepness[:smooth], lean[:smooth], rng))
     if stepwise:
         drawn = tree_draws(outcomes.x, outcomes.drawn(stepwise, rng), nodes, rng)
         parts.append(Steps(box=box, values=drawn.reshape(-1, *shape).astype(np.float32)))

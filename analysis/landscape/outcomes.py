@@ -91,7 +91,7 @@ class Outcomes:
             model_variance: of the expected score at each trial's setting [finals], by the models' draws.
         """
         x, found = self.x[stack.trial], stack.observed - stack.mean
-        near = Residuals(x=x, value=np.arange(len(found))).near(x).astype(int)
+        near = Residuals(x=x, value=np.arange(len(found), dtype=float)).near(x).astype(int)
         whole, known = (found**2)[near].mean(axis=1), model_variance[near].mean(axis=1)
         own = np.clip(1 - known / np.maximum(whole, 1e-18), LEAST_NOISE, 1.0)
         stopped = ~self.is_known[self.fitted]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr, t
 
-from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.arrays import Array, Index
 
 MODELS = ("smooth", "stepwise", "flat")
 
@@ -32,7 +32,7 @@ class Stack:
 
     weights: Array
     """[models], summing to 1, in the order of `MODELS`."""
-    trial: Array
+    trial: Index
     """[finals], place among the outcomes."""
     observed: Array
     """[finals]"""
@@ -54,7 +54,7 @@ class Stack:
         return (self.observed - self.mean) / self.sd
 
 
-def stack_models(trial: Array, observed: Array, means: Array, variances: Array) -> Stack:
+def stack_models(trial: Index, observed: Array, means: Array, variances: Array) -> Stack:
     """Weigh models by what they predict of trials left out.
 
     Args:
@@ -82,7 +82,7 @@ def stack_models(trial: Array, observed: Array, means: Array, variances: Array) 
 def stacking_weights(observed: Array, means: Array, variances: Array, rounds: int = 200) -> Array:
     """Weights [models] that make the left-out trials likeliest, by expectation maximisation."""
     spread = np.sqrt(np.maximum(variances, 1e-18) * (DEGREES - 2) / DEGREES)
-    log_density = t.logpdf(observed, DEGREES, means, spread)
+    log_density = np.asarray(t.logpdf(observed, DEGREES, means, spread))
     density = np.exp(log_density - log_density.max(axis=0))
     weights = PRIOR / PRIOR.sum()
     for _ in range(rounds):

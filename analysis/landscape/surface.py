@@ -146,13 +146,13 @@ def mean(values: Array, grid: Grid) -> Array:
 
 
 def near_optimal_volume(values: Array, grid: Grid, epsilon: float) -> Array:
-    """Share of pi within epsilon of the best [...]: the metrics' B2."""
+    """Share of pi within epsilon of the best [...]."""
     near = values >= (best(values) - epsilon)[..., None, None]
     return mean(near.astype(float), grid)
 
 
 def prior_mean_regret(values: Array, grid: Grid) -> Array:
-    """What a random setting costs against the best [...]: the metrics' C2."""
+    """What a random setting costs against the best [...]."""
     return best(values) - mean(values, grid)
 
 
@@ -181,7 +181,7 @@ def decay_profile(values: Array, grid: Grid) -> Array:
 
 
 def usable_decades(line: Array, axis: Array, epsilon: float) -> tuple[Array, NDArray[np.bool_], NDArray[np.intp]]:
-    """Length of the stretch around the best of a line [..., nodes] that stays within epsilon of it: the metrics' B3.
+    """Length of the stretch around the best of a line [..., nodes] that stays within epsilon of it.
 
     Crossings are interpolated between nodes.
 
@@ -213,7 +213,7 @@ def _crossing(line: Array, axis: Array, out: NDArray[np.intp], within: NDArray[n
 
 
 def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float, float] | None = None) -> Array:
-    """Mean loss of a log-uniform value against the best of the line, nothing below the floor [...]: the metrics' C1.
+    """Mean loss of a log-uniform value against the best of the line, nothing below the floor [...].
 
     Args:
         line: score [..., nodes] over `axis` [nodes].
@@ -231,7 +231,7 @@ def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float
 def variance_shares(values: Array, grid: Grid, keep: NDArray[np.bool_] | None = None) -> tuple[Array, Array, Array]:
     """Variance of the score under pi, and the shares of it due to lr alone and to weight decay alone [...].
 
-    The rest is their interaction. Exact on the grid: the metrics' C7 (functional ANOVA).
+    The rest is their interaction. Exact on the grid (functional ANOVA).
 
     Args:
         keep: nodes [lr, decay] that count; pi is renormalised over them. With nodes left out the parts are those of

@@ -8,6 +8,7 @@ Wehenkel, "Extremely randomized trees", Machine Learning 2006), so that draws di
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.tree import ExtraTreeRegressor
 
@@ -33,7 +34,7 @@ def tree_draws(x: Array, outcomes: Array, nodes: Array, rng: np.random.Generator
         return np.array([_draw(settings, outcome, places, rng) for outcome in outcomes.astype(float)[:, :, None]])
 
 
-def _draw(x: Array, outcome: Array, nodes: Array, rng: np.random.Generator) -> Array:
+def _draw(x: NDArray[np.float32], outcome: Array, nodes: NDArray[np.float32], rng: np.random.Generator) -> Array:
     weight = rng.exponential(size=len(x))
     found = np.zeros(len(nodes))
     for seed in rng.integers(1 << 31, size=TREES_A_DRAW):

@@ -1,4 +1,4 @@
-"""The value of each cell (definition D1 of the metrics) and the matrix they make."""
+"""The value of each cell and the matrix they make."""
 
 from __future__ import annotations
 

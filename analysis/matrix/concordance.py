@@ -65,7 +65,7 @@ def concordance(values: Matrix) -> Concordance:
 
 
 def agreement(values: Matrix, rng: np.random.Generator) -> Estimate:
-    """Kendall's W as it may be stated: the metrics' D8, interval by drawing backbones again."""
+    """Kendall's W as it may be stated, interval by drawing backbones again."""
     if reason := refusal(values, MIN_CONCORDANCE_SHAPE):
         return Estimate(value=None, reason=reason)
     found = concordance(values)

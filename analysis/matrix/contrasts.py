@@ -1,4 +1,4 @@
-"""Planned contrasts: does one family of optimizers suit one class of backbones better than the others? The metrics' D9.
+"""Planned contrasts: does one family of optimizers suit one class of backbones better than the others?
 
     psi = mean over the class of (mean over the family - mean over the reference), minus the same over other backbones
 Tested by exchanging which backbones belong to the class: exact, free of any assumption about the scores. The families
@@ -18,7 +18,8 @@ from scipy.stats import rankdata
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.twoway import Matrix
-from bocb_tune.analysis.names.families import ADAM_FAMILY, CLASSICAL, SGD_FAMILY, backbone_class, plain
+from bocb_tune.analysis.names.look import ADAM_FAMILY, SGD_FAMILY, backbone_class, optimizer_key
+from bocb_tune.analysis.names.table import CLASSICAL
 
 MIN_A_CLASS = 3
 MAX_EXACT, NUM_RANDOM = 1_000_000, 100_000
@@ -73,7 +74,7 @@ def sgd_on_classical(
     values: Matrix, backbones: Sequence[str], optimizers: Sequence[str], rng: np.random.Generator
 ) -> Contrast | Reason:
     """The contrast arXiv:2410.06373 claims: SGD against Adam-type optimizers, classical networks against later ones."""
-    family, reference = (np.array([plain(o) in names for o in optimizers]) for names in (SGD_FAMILY, ADAM_FAMILY))
+    family, reference = (np.array([optimizer_key(o) in keys for o in optimizers]) for keys in (SGD_FAMILY, ADAM_FAMILY))
     inside = np.array([backbone_class(name) == CLASSICAL for name in backbones])
     return planned_contrast("SGD on classical networks", values, family, reference, inside, rng)
 

@@ -26,7 +26,7 @@ class Spread:
 
 
 def spread(values: Matrix, drop: int = 1) -> Spread:
-    """The statistics of arXiv:2410.06373: the metrics' D6.
+    """The statistics of arXiv:2410.06373.
 
     Args:
         values: complete [backbones, optimizers], points.
@@ -40,7 +40,7 @@ def top(values: Matrix, k: int = TOP) -> Flags:
     """Whether an optimizer is among the k best of its backbone [..., backbones, optimizers].
 
     Equal values share the best rank, so that ties are all in or all out. The mean over draws of the values is the
-    probability: the metrics' D7.
+    probability.
     """
     return np.asarray(rankdata(-values, method="min", axis=-1) <= k)
 

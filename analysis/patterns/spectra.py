@@ -66,7 +66,7 @@ class Layer:
 
     @cached_property
     def exponent(self) -> Estimate:
-        """E1 of the flattened matrix: costly, and for a linear layer the same in both modes."""
+        """Exponent of the tail of the flattened matrix: costly, and for a linear layer the same in both modes."""
         return _exponent(self, self.eigenvalues)
 
     @property
@@ -174,14 +174,14 @@ def _resampled(below: Array, count: int, tail: Tail, rng: np.random.Generator) -
 
 
 def alpha(layer: Layer) -> Estimate:
-    """E1: exponent of the spectrum's tail; given, and flagged, where a power law does not fit."""
+    """Exponent of the spectrum's tail; given, and flagged, where a power law does not fit."""
     return layer.exponent
 
 
 def alpha_by_position(layer: Layer) -> Estimate:
-    """E1 of the pooled spectra of a convolution's kernel positions, as WeightWatcher takes them (commit d6fd015).
+    """Exponent of the tail of the pooled spectra of a convolution's kernel positions.
 
-    The factor it scales them by is common to all and changes no exponent.
+    As WeightWatcher takes them (commit d6fd015). The factor it scales them by is common to all and changes no exponent.
     """
     return layer.exponent if layer.positions == 1 else _exponent(layer, layer.eigenvalues_by_position)
 
@@ -204,12 +204,12 @@ def _exponent(layer: Layer, eigenvalues: Array) -> Estimate:
 
 
 def stable_rank(layer: Layer) -> Estimate:
-    """E2: sum of the eigenvalues over the largest, in [1, M]; low where one direction dominates."""
+    """Sum of the eigenvalues over the largest, in [1, M]; low where one direction dominates."""
     return _spectral(layer, lambda values: float(values.sum() / values[0]))
 
 
 def entropy(layer: Layer) -> Estimate:
-    """E3: Shannon entropy of the eigenvalues over that of a flat spectrum of the same rank, in [0, 1]."""
+    """Shannon entropy of the eigenvalues over that of a flat spectrum of the same rank, in [0, 1]."""
     rank = len(_positive(layer.eigenvalues))
     if rank < 2:
         return Estimate(value=None, reason=Reason.TOO_FEW_EIGS)
@@ -217,32 +217,32 @@ def entropy(layer: Layer) -> Estimate:
 
 
 def effective_rank(layer: Layer) -> Estimate:
-    """E3: the rank a flat spectrum of the same entropy would have, in [1, M]."""
+    """The rank a flat spectrum of the same entropy would have, in [1, M]."""
     return _spectral(layer, lambda values: math.exp(_shannon(values)))
 
 
 def frobenius_norm(layer: Layer) -> Estimate:
-    """E4: root of the sum of squares of the weights."""
+    """Root of the sum of squares of the weights."""
     return Estimate(value=float(np.linalg.norm(layer.weight)), method="exact")
 
 
 def rms(layer: Layer) -> Estimate:
-    """E4: root mean square of a weight; comparable across widths."""
+    """Root mean square of a weight; comparable across widths."""
     return Estimate(value=float(np.sqrt(np.mean(layer.weight**2))), method="exact")
 
 
 def spectral_norm(layer: Layer) -> Estimate:
-    """E4: the largest singular value."""
+    """The largest singular value."""
     return Estimate(value=float(np.sqrt(layer.eigenvalues[0])), method="exact")
 
 
 def energy(layer: Layer, components: Callable[[int], int], *, centred: bool = True) -> Estimate:
-    """E5: share of the first `components(M)` principal components, in (0, 1]."""
+    """Share of the first `components(M)` principal components, in (0, 1]."""
     return _pca(layer, lambda shares: float(shares[components(len(shares)) - 1]), centred)
 
 
 def components90(layer: Layer) -> Estimate:
-    """E5: least number of principal components that hold 0.9 of the whole."""
+    """Least number of principal components that hold 0.9 of the whole."""
     return _pca(layer, lambda shares: float(np.argmax(shares >= 0.9 - 1e-12) + 1), centred=True)
 
 

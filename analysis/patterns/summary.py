@@ -31,48 +31,32 @@ NUM_COMPONENTS: dict[str, Callable[[int], int]] = {
 class Pattern:
     """One number per layer; none has a good direction by itself."""
 
-    tag: str
-    """Of the catalogue, such as E1."""
     key: str
-    name: str
-    """As the report shows it."""
-    source: str
+    """Name in `QUANTITIES`."""
     compute: Callable[[Layer], Estimate]
 
 
-CLAUSET = "Clauset, Shalizi & Newman 2009, arXiv:0706.1062; Martin & Mahoney 2018, arXiv:1810.01075"
-MARTIN = "Martin & Mahoney 2018, arXiv:1810.01075"
-ROY = "Roy & Vetterli 2007, EUSIPCO"
-LI = "Li et al. 2024, arXiv:2410.06373, named there"
-
-
 PATTERNS: tuple[Pattern, ...] = (
-    Pattern(tag="E1", key="alpha", name="exponent of the tail", source=CLAUSET, compute=s.alpha),
+    Pattern(key="alpha", compute=s.alpha),
     Pattern(
-        tag="E1",
         key="alpha_by_position",
-        name="exponent of the tail, kernel positions apart",
-        source=CLAUSET,
         compute=s.alpha_by_position,
     ),
-    Pattern(tag="E2", key="stable_rank", name="stable rank", source=MARTIN, compute=s.stable_rank),
-    Pattern(tag="E3", key="entropy", name="entropy of the spectrum", source=MARTIN, compute=s.entropy),
-    Pattern(tag="E3", key="effective_rank", name="effective rank", source=ROY, compute=s.effective_rank),
-    Pattern(tag="E4", key="frobenius_norm", name="L2 norm", source=LI, compute=s.frobenius_norm),
-    Pattern(tag="E4", key="rms", name="rms of a weight", source=LI, compute=s.rms),
-    Pattern(tag="E4", key="spectral_norm", name="spectral norm", source=MARTIN, compute=s.spectral_norm),
+    Pattern(key="stable_rank", compute=s.stable_rank),
+    Pattern(key="entropy", compute=s.entropy),
+    Pattern(key="effective_rank", compute=s.effective_rank),
+    Pattern(key="frobenius_norm", compute=s.frobenius_norm),
+    Pattern(key="rms", compute=s.rms),
+    Pattern(key="spectral_norm", compute=s.spectral_norm),
     *(
         Pattern(
-            tag="E5",
             key=f"pca_energy_{name}" if centred else f"pca_energy_{name}_uncentred",
-            name=f"PCA energy of {name}" + ("" if centred else ", columns not centred"),
-            source=LI,
             compute=partial(s.energy, components=components, centred=centred),
         )
         for centred in (True, False)
         for name, components in NUM_COMPONENTS.items()
     ),
-    Pattern(tag="E5", key="pca_components_90", name="components for 90 %", source=LI, compute=s.components90),
+    Pattern(key="pca_components_90", compute=s.components90),
 )
 
 

@@ -1,5 +1,4 @@
-"""What to use on a backbone of the grid: optimizer, learning rate and weight decay, and how sure that is (F1 of the
-metrics).
+"""What to use on a backbone of the grid: optimizer, learning rate and weight decay, and how sure that is.
 
 The choice is made on the landscapes of the backbone's cells, else on its row of scores.
 """
@@ -29,7 +28,7 @@ MIN_OPTIMIZERS = 2
 
 
 def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Generator) -> Recommendation:
-    """F1: the best use of a number of trials on a backbone of the grid.
+    """The best use of a number of trials on a backbone of the grid.
 
     Raises:
         ValueError: if the grid has no such backbone, or trials is below 1.

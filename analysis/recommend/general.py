@@ -1,4 +1,4 @@
-"""One optimizer for any backbone like those of the grid (F2 and F3 of the metrics).
+"""One optimizer for any backbone like those of the grid.
 
 It is the one with the least mean regret over the backbones at hand, which stand for those one might use, and it is held
 to account by leaving each of them out.
@@ -54,7 +54,7 @@ class _Tables:
 
 
 def recommend_general(evidence: Evidence, trials: int, rng: np.random.Generator) -> General:
-    """F2 and F3: one optimizer for any backbone like those of the grid.
+    """Recommend one optimizer for any backbone like those of the grid.
 
     One trial on the new backbone is the best common setting; with more, each optimizer is tuned there.
 

@@ -39,7 +39,7 @@ class SearchBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """F1 for one optimizer."""
+    """What one optimizer offers."""
 
     setting: Setting
     """The first trial."""

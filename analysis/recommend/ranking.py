@@ -1,8 +1,7 @@
 """One optimizer for all backbones: mean and worst regret, who might be best, and a check on backbones left out.
 
 Values are a stack [1 + draws, backbones, optimizers] of points, the estimate itself first; a table of single scores is
-a stack of one. Regret is against the best optimizer of the same backbone in the same draw. Tags such as F2 are those of
-the metrics' catalogue in the documentation.
+a stack of one. Regret is against the best optimizer of the same backbone in the same draw.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Estimate
 from bocb_tune.analysis.matrix.exact import CLAIM, backbones_needed, sign_flip_p, step_down
-from bocb_tune.analysis.names.families import plain
+from bocb_tune.analysis.names.look import optimizer_key
 
 MIN_BACKBONES, MIN_OPTIMIZERS = 5, 3
 LIKELY = 0.5
 REPLICATES = 4000
-BASELINES = {"adamw": "AdamW", "sgd": "SGD", "sgdm": "SGD"}
-"""What is used without thinking, by optimizer as it is spelled plainly."""
+BASELINES = ("adamw", "sgd")
+"""What is used without thinking."""
 METHOD = "bootstrap over backbones"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """F2 of one optimizer."""
+    """Of one optimizer."""
 
     mean_regret: Estimate
     """Points, over backbones."""
@@ -56,7 +55,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """F2."""
+    """Standings of all optimizers."""
 
     backbones: tuple[str, ...]
     pick: str
@@ -74,7 +73,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """F3: what the recommendation would have cost on each backbone, had it been the new one."""
+    """What the recommendation would have cost on each backbone, had it been the new one."""
 
     picks: Mapping[str, str]
     """By backbone: the pick of the others."""
@@ -119,7 +118,7 @@ class HeldOut:
 def rank_optimizers(
     values: Array, backbones: tuple[str, ...], optimizers: tuple[str, ...], counts: Counts, rng: np.random.Generator
 ) -> Ranking:
-    """F2 from a stack of complete tables."""
+    """Rank the optimizers from a stack of complete tables."""
     replicates, times = _replicates(values, rng)
     regret, ranks = _regret(replicates), rankdata(-replicates, axis=2)
     chosen = times > 0
@@ -151,7 +150,7 @@ def leave_one_out(
     counts: Counts,
     rng: np.random.Generator,
 ) -> HeldOut:
-    """F3.
+    """Score what is picked without each backbone on that backbone.
 
     Args:
         values: the stack in which the held-out backbones are scored.
@@ -160,7 +159,8 @@ def leave_one_out(
     """
     names = range(len(backbones))
     picks = np.array([_pick(_regret(np.delete(others[b], b, axis=0))) for b in names])
-    baselines = {name: np.full(len(backbones), o) for o, name in enumerate(optimizers) if plain(name) in BASELINES}
+    usual = [o for o, name in enumerate(optimizers) if optimizer_key(name) in BASELINES]
+    baselines = {optimizers[o]: np.full(len(backbones), o) for o in usual}
     hindsight = _pick(_regret(values[0]))
     baselines[optimizers[hindsight]] = np.full(len(backbones), hindsight)
     replicates, times = _replicates(values, rng)

@@ -138,13 +138,12 @@ class Recommendation:
         budget = f"{self.trials} trial{'s' * (self.trials != 1)}"
         if self.optimizer is None:
             assert self.reason is not None
-            return (f"No recommendation for {target}: {self.reason.sentence} ({self.reason}). {self.detail}".strip(),)
+            return (f"No recommendation for {target}: {self.reason.sentence}. {self.detail}".strip(),)
         first = f"For {target} and {budget}: {self.optimizer}{_in_words(self.setting)}."
         search = f"Search the other {self.trials - 1} in {self.box}." if self.box and self.trials > 1 else ""
         sure = "" if self.p_best is None else f"It is the best of the grid with probability {self.p_best:.2f}."
         tied = f"As good as far as the data can say: {', '.join(self.tied)}." if self.tied else ""
-        missing = ", ".join(f"{name} ({reason})" for name, reason in self.not_judged)
-        left_out = f"Not judged: {missing}." if missing else ""
+        left_out = f"Not judged: {_by_reason(self.not_judged)}." if self.not_judged else ""
         numbers = f"Expected score {_number(self.expected)}, regret {_number(self.regret)}."
         cost = f"Cost, as in the grid: {self.cost}." if str(self.cost) else ""
         lines = (first, search, numbers, sure, tied, cost, left_out, f"From {self.method}.")
@@ -153,7 +152,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class General:
-    """F2 and F3."""
+    """One optimizer for any backbone, and what leaving each backbone out says of it."""
 
     recommendation: Recommendation
     fixed: Ranking | None
@@ -182,6 +181,14 @@ class General:
 
 def _in_words(setting: Setting | None) -> str:
     return "" if setting is None else f", lr {setting.lr:.2g}, weight decay {setting.weight_decay:.2g}"
+
+
+def _by_reason(refused: Sequence[tuple[str, Reason]]) -> str:
+    """Name what is refused, by reason in words."""
+    names: dict[Reason, list[str]] = {}
+    for name, reason in refused:
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(each)} ({reason.sentence})" for reason, each in names.items())
 
 
 def _number(estimate: Estimate) -> str:

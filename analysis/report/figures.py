@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from bocb_tune.analysis.core.cache import code, fingerprint
 from bocb_tune.analysis.core.parallel import pool, uncollected, workers
+from bocb_tune.analysis.names.look import shown_together
 from bocb_tune.analysis.report.drawing import lines, matrices, rows, scatter, surfaces
 from bocb_tune.analysis.report.drawing.page import DARK
 from bocb_tune.analysis.report.drawing.svg import inline, lean
@@ -43,8 +44,8 @@ RC: Any = {
 }
 DPI, DPI_IN_SVG = 150, 120
 """Of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
-_Part = tuple[Plot, Path, str]
-"""A plot, where its files go, and the fingerprint of what they are drawn from."""
+_Part = tuple[Plot, tuple[str, ...], Path, str]
+"""A plot, the names of the grid, where its files go, and the fingerprint of what they are drawn from."""
 FEWEST_PARALLEL = 4
 """Fewer figures than this are drawn before other processes have started."""
 HEAD, PNG_END = 4096, b"IEND\xaeB`\x82"
@@ -71,8 +72,10 @@ class Drawing:
     Writes FOLDER/STEM.svg and .png of each plot, but for those that are there already, drawn from equal values.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: tuple[str, ...] = ()) -> None:
+        """Names are those of the grid, whose looks must differ from one another."""
         self._folder = folder
+        self._names = names
         self._stems: list[str] = []
         self._waiting: list[_Part] = []
         self._others: ProcessPoolExecutor | None = None
@@ -88,9 +91,9 @@ class Drawing:
 
     def start(self, plots: Sequence[Plot]) -> None:
         """Have some more drawn: few are left for later, since other processes take a while to start."""
-        parts = [(plot, self._folder, fingerprint(code(), plot)) for plot in plots]
+        parts = [(plot, self._names, self._folder, fingerprint(code(), self._names, plot)) for plot in plots]
         self._stems += [plot.stem for plot in plots]
-        self._waiting += [part for part in parts if not _is_drawn(*part)]
+        self._waiting += [part for part in parts if not _is_drawn(part)]
         if self._others is None and len(self._waiting) >= FEWEST_PARALLEL and workers() > 1:
             self._others = pool(workers())
         if self._others is not None:
@@ -107,8 +110,9 @@ class Drawing:
         return {stem: inline(path.read_text(encoding="utf-8")) for stem, path in paths.items()}
 
 
-def _is_drawn(plot: Plot, folder: Path, mark: str) -> bool:
+def _is_drawn(part: _Part) -> bool:
     """Whether both files are whole and carry the fingerprint of the plot."""
+    plot, _, folder, mark = part
     try:
         svg, png = ((folder / f"{plot.stem}.{ending}").read_bytes() for ending in ("svg", "png"))
     except OSError:
@@ -121,8 +125,8 @@ def _foot(mark: str) -> str:
 
 
 def _write(part: _Part) -> None:
-    plot, folder, mark = part
-    with look(), uncollected():
+    plot, names, folder, mark = part
+    with look(), shown_together(names), uncollected():
         figure = draw(plot)
         note = {"Software": None, "Source": mark}
         figure.savefig(folder / f"{plot.stem}.png", dpi=DPI, metadata=note, pil_kwargs={"compress_level": 1})

@@ -57,7 +57,7 @@ def analyze(
     findings = find(table, folder / FOLDER)
     if patterns:
         findings = replace(findings, patterns=_patterns(source, table))
-    with Drawing(folder / "figures") as drawing:
+    with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
         cards = list(_cards(findings, drawing))
         checks = [check.to_json() for card in cards if isinstance(card, Card) for check in card.checks]
         values = to_json(findings) | {"checks": checks}
@@ -85,7 +85,7 @@ def analyze_pair(first: str, second: str, out: Path | None = None) -> Path:
     name = f"{found.names[0]} -> {found.names[1]}"
     table = replace(tables[1], source=replace(tables[1].source, name=name))
     folder = out or Path("comparison")
-    with Drawing(folder / "figures") as drawing:
+    with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
         drawing.start([plot for card in cards if isinstance(card, Card) for plot in card.figures])
         return _write(folder, table, cards, (), comparison.to_json(found), drawing)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.names.style import ordered_backbones, ordered_optimizers
+from bocb_tune.analysis.names.look import ordered_backbones, ordered_optimizers
 from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective
 

@@ -1,4 +1,4 @@
-"""Which optimizer is best depends on how many trials one can pay: ranks along the tuning curves (the metrics' D12).
+"""Which optimizer is best depends on how many trials one can pay: ranks along the tuning curves.
 
 An optimizer searched over a wider box has a lower curve by that alone: every optimizer must have one box on all
 backbones, and the widths belong beside the ranks.
@@ -53,7 +53,10 @@ class BudgetRanks:
 
 
 def budget_ranks(curves: Curves, rng: np.random.Generator) -> BudgetRanks | Refused:
-    """D12. Cells without a curve cost the backbone or the optimizer its place, whichever leaves more cells."""
+    """Rank the optimizers at each number of trials.
+
+    Cells without a curve cost the backbone or the optimizer its place, whichever leaves more cells.
+    """
     names = [list(dict.fromkeys(key[axis] for key in curves)) for axis in (0, 1)]
     known = np.array([[isinstance(curves.get((b, o)), TuningCurve) for o in names[1]] for b in names[0]])
     rows, columns = drawn.complete_part(known) if known.size else (np.empty(0, int), np.empty(0, int))
@@ -132,4 +135,4 @@ def _crossings(ranks: Array, optimizers: list[str]) -> tuple[Crossing, ...]:
 
 
 def _decades(box: Box) -> tuple[float, float]:
-    return box.lr[1] - box.lr[0], box.weight_decay[1] - box.weight_decay[0]
+    return box.lr[1] - box.lr[0], box.decay_ends[1] - box.decay_ends[0]

@@ -1,4 +1,4 @@
-"""How far the best settings of one optimizer lie apart over backbones, in decades (the metrics' D10).
+"""How far the best settings of one optimizer lie apart over backbones, in decades.
 
     du = log10 lr* - log10 lr of a reference,     dv likewise for weight decay, which counts as none below 1e-6
 
@@ -90,7 +90,7 @@ def is_enough(lr: Array, weight_decay: Array) -> bool:
 
 
 def drift(lr: Array, weight_decay: Array, reference: Setting) -> Drift:
-    """D10 of one optimizer from its settings [backbones], NaN where unknown."""
+    """Of one optimizer from its settings [backbones], NaN where unknown."""
     return Drift(
         reference=reference,
         lr=np.log10(lr) - np.log10(reference.lr),
@@ -99,7 +99,7 @@ def drift(lr: Array, weight_decay: Array, reference: Setting) -> Drift:
 
 
 def landscape_drift(cells: Cells, reference: Setting) -> dict[str, CellDrift] | Refused:
-    """D10 of one optimizer from its landscapes, by backbone, with intervals from the best point of each draw.
+    """Of one optimizer from its landscapes, by backbone, with intervals from the best point of each draw.
 
     Args:
         cells: landscapes by backbone.

@@ -1,4 +1,4 @@
-"""What the search of a cell found with its trials, beside what as many random trials would have (the metrics' C4)."""
+"""What the search of a cell found with its trials, beside what as many random trials would have."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Search:
     random_reported: Estimate
     """The score they would report."""
     early: Estimate
-    """C5: the curve of random search, early trials weighing most."""
+    """The curve of random search, early trials weighing most."""
     observed: tuple[Estimate, ...]
-    """C4(b) from the trials themselves, one a size of the curve; refused unless they are independent draws."""
+    """The unbiased curve of the trials themselves, one a size; refused unless they are independent draws."""
 
 
 def searches_of(

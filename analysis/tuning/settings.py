@@ -95,7 +95,7 @@ class _Corners:
         zero = decay == 0
         row, down, in_row = _between(np.log10(lr), grid.box.lr, grid.num_lr)
         v = np.log10(np.where(zero, 1.0, decay))
-        column, right, in_column = _between(v, grid.box.weight_decay, grid.num_decay)
+        column, right, in_column = _between(v, grid.box.decay_ends, grid.num_decay)
         column, right = np.where(zero, grid.shape[1] - 2, column), np.where(zero, 1.0, right)
         weight = np.array([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
         inside = in_row & np.where(zero, grid.has_zero, in_column)

@@ -1,4 +1,4 @@
-"""What a setting found on one backbone is worth on another, for one optimizer (the metrics' D11).
+"""What a setting found on one backbone is worth on another, for one optimizer.
 
     T(b -> b') = e_b'(x*_b') - e_b'(x*_b),     x* = best setting of a mean surface
 
@@ -24,7 +24,7 @@ METHOD = "settings from mean surfaces, scores from draws"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """D11 of one optimizer."""
+    """Of one optimizer."""
 
     backbones: tuple[str, ...]
     regret: tuple[tuple[Estimate, ...], ...]

@@ -1,6 +1,6 @@
 """What tuning an optimizer for each backbone brings over one setting for all, and how many hyper-parameters that takes.
 
-Tags such as C3 are those of the metrics' catalogue in the documentation. Settings are chosen on mean surfaces, what
+Settings are chosen on mean surfaces, what
 they score is read off the draws: the best of a draw would be biased upwards.
 """
 
@@ -39,7 +39,7 @@ Tuned = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunability:
-    """C3: Probst et al. 2019, arXiv:1802.09596."""
+    """Probst et al. 2019, arXiv:1802.09596."""
 
     backbones: tuple[str, ...]
     default: tuple[Setting, ...]
@@ -53,14 +53,14 @@ class Tunability:
     gain_joint: tuple[float, ...]
     """By backbone, points: what only tuning both brings."""
     mean: Estimate
-    """Over backbones, points, lower is better. Against the best common default it is Phi of C6 too."""
+    """Over backbones, points, lower is better. Against the best common default it is Phi of Adkins et al. 2024 too."""
     median: Estimate
     worst: Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimension:
-    """C6, effective dimension (Adkins et al. 2024, arXiv:2412.07165): the fewest hyper-parameters to tune for each
+    """Effective dimension (Adkins et al. 2024, arXiv:2412.07165): the fewest hyper-parameters to tune for each
     backbone, the others staying at the best common setting."""
 
     by_share: Tuned
@@ -72,7 +72,7 @@ class Dimension:
 def tunability(
     cells: Cells, defaults: Callable[[Cells], Mapping[str, Setting]], rng: np.random.Generator
 ) -> Tunability | Refused:
-    """C3 of one optimizer.
+    """Of one optimizer.
 
     Args:
         cells: landscapes by backbone.
@@ -117,7 +117,7 @@ def tunability(
 
 
 def effective_dimension(cells: Cells, tuned_best: Mapping[str, float]) -> Dimension | Refused:
-    """C6 of one optimizer.
+    """Of one optimizer.
 
     Args:
         cells: landscapes by backbone.

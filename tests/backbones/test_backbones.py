@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from bocb_tune.analysis.names.families import CLASSICAL, METAFORMER, MODERN, backbone_class
+from bocb_tune.analysis.names.look import backbone_class
+from bocb_tune.analysis.names.table import CLASSICAL, METAFORMER, MODERN
 from bocb_tune.backbones import (
     BACKBONES,
     FULL,

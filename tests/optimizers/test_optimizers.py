@@ -17,7 +17,7 @@ from torch import Tensor, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from bocb_tune.analysis.names.families import optimizer_family
+from bocb_tune.analysis.names.look import optimizer_family
 from bocb_tune.optimizers import OPTIMIZERS, build_optimizer, param_groups
 from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
 from bocb_tune.spec.space_file import load_space

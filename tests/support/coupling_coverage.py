@@ -1,8 +1,8 @@
 """Does the interaction share among viable cells hold the truth, and does its test keep its level?
 
-`python -m tests.support.coupling_coverage` writes the table into docs/STATISTICS.md, some minutes on two cores. Matrices
-of backbones x optimizers x seeds are simulated, with noise as it is in practice, and judged as a report judges them. What
-is simulated chose no constant of the analysis but the number of draws.
+`python -m tests.support.coupling_coverage` writes the table into docs/STATISTICS.md, some minutes on two cores.
+Matrices of backbones x optimizers x seeds are simulated, with noise as it is in practice, and judged as a report judges
+them. What is simulated chose no constant of the analysis but the number of draws.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.analysis.matrix.coupling import shares_of_draws
-from bocb_tune.analysis.matrix.failures import Viability, part_failures
-from bocb_tune.analysis.matrix.interaction_test import InteractionTest, interaction_tests
+from bocb_tune.analysis.coupling.failures import Viability, part_failures
+from bocb_tune.analysis.coupling.interaction_test import InteractionTest, interaction_tests
+from bocb_tune.analysis.coupling.posterior import posterior_values
+from bocb_tune.analysis.coupling.shares import shares_of_draws
+from bocb_tune.analysis.coupling.viable import enough
 from bocb_tune.analysis.matrix.noise import moderated
-from bocb_tune.analysis.matrix.posterior import posterior_values
 from bocb_tune.analysis.matrix.resample import corrected_squares
 from bocb_tune.analysis.matrix.twoway import residual_df
-from bocb_tune.analysis.matrix.viable import enough
 
 PAGE = Path(__file__).parents[2] / "docs" / "STATISTICS.md"
 COUNT = 400

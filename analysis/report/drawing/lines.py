@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from bocb_tune.analysis.core.arrays import Array
-from bocb_tune.analysis.names.style import label, optimizer_color, optimizer_dash
+from bocb_tune.analysis.names.look import label, optimizer_dash, optimizer_look
 from bocb_tune.analysis.report.drawing.page import (
     DARK,
     GREY,
@@ -63,7 +63,7 @@ def curves(plot: Curves) -> Figure:
 
 
 def _curve_lines(axes: Axes, panel: CurvePanel) -> None:
-    color = optimizer_color(panel.title)
+    color = optimizer_look(panel.title).color
     axes.set_rasterization_zorder(2.8)
     for rung in panel.rungs:
         axes.axvline(rung, color="#bdbdbd", lw=0.8, ls=(0, (2, 2)), zorder=0)
@@ -125,8 +125,8 @@ def profiles(plot: Profiles) -> Figure:
 def _profile(axes: Axes, panel: ProfilePanel, limits: tuple[float, float]) -> None:
     near = panel.score.value >= panel.level
     axes.fill_between(panel.score.x, *limits, where=near, color="#e3e3e3", lw=0, zorder=0)
-    _dots(axes, panel.trials, optimizer_color(panel.title), limits)
-    _band(axes, panel.score, optimizer_color(panel.title))
+    _dots(axes, panel.trials, optimizer_look(panel.title).color, limits)
+    _band(axes, panel.score, optimizer_look(panel.title).color)
     top = float(np.interp(panel.best, panel.score.x, panel.score.value))
     axes.plot(panel.best, top, "*", ms=9, mfc="white", mec=INK, mew=0.8, zorder=5)
     axes.set(xlim=_wider(panel.score.x), ylim=limits)
@@ -159,7 +159,7 @@ def isolation(plot: Isolation) -> Figure:
 
 
 def _isolated(upper: Axes, lower: Axes, panel: IsolationPanel, limits: tuple[float, float]) -> None:
-    color = optimizer_color(panel.title)
+    color = optimizer_look(panel.title).color
     for axes, band, dots in ((upper, panel.lr, panel.lr_trials), (lower, panel.decay, panel.decay_trials)):
         _dots(axes, dots, color, limits)
         _band(axes, band, color)
@@ -225,7 +225,8 @@ def _wider(x: Array) -> tuple[float, float]:
 
 def tuning_curves(plot: TuningCurves) -> Figure:
     keys = [
-        line_key(label(name), color=optimizer_color(name), ls=optimizer_dash(name), lw=1.6) for name in plot.optimizers
+        line_key(label(name), color=optimizer_look(name).color, ls=optimizer_dash(name), lw=1.6)
+        for name in plot.optimizers
     ]
     boxes = slots(len(plot.panels), keys=keys, gaps=(0.5, 0.55))
     for slot, panel in zip(boxes, plot.panels, strict=True):
@@ -245,7 +246,7 @@ def _tuning(axes: Axes, panel: TuningPanel, optimizers: tuple[str, ...]) -> None
     banded = known if len(optimizers) <= MOST_BANDS else known[:3]
     x = np.log2(panel.n)
     for row in known:
-        color = optimizer_color(optimizers[row])
+        color = optimizer_look(optimizers[row]).color
         axes.plot(x, panel.value[row], color=color, ls=optimizer_dash(optimizers[row]), lw=1.2, zorder=3)
         if np.isfinite(panel.observed[row]).any():
             axes.plot(x, panel.observed[row], ls="none", marker="o", ms=2.5, color=color, zorder=4)

@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from bocb_tune.analysis.core.arrays import Flags
-from bocb_tune.analysis.names.style import label
+from bocb_tune.analysis.names.look import label
 from bocb_tune.analysis.report.drawing.page import (
     DARK,
     INK,

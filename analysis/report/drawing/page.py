@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from bocb_tune.analysis.names.style import label, optimizer_color
+from bocb_tune.analysis.names.look import label, optimizer_look
 from bocb_tune.core.types import Objective
 
 WIDTH = 10.4
@@ -54,7 +54,7 @@ class Slot:
         y = (self.y + self.height + 0.05) / whole[1]
         look: Look = {"size": 8.5, "weight": "bold", "va": "bottom"}
         if optimizer:
-            self.figure.text(self.x / whole[0], y, "■", color=optimizer_color(text), **look)
+            self.figure.text(self.x / whole[0], y, "■", color=optimizer_look(text).color, **look)
         self.figure.text((self.x + 0.14 * optimizer) / whole[0], y, label(text, 30), color=INK, **look)
         if note:
             right = (self.x + self.width) / whole[0]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from bocb_tune.analysis.names.style import backbone_marker, label, optimizer_color
+from bocb_tune.analysis.names.look import backbone_look, label, optimizer_look
 from bocb_tune.analysis.report.drawing.page import DARK, GREY, INK, PALE, Look, fixed, key, names_left, single, slots
 from bocb_tune.analysis.report.plots.values import (
     CriticalDifference,
@@ -30,21 +30,20 @@ def strip(plot: Strip) -> Figure:
     row = 0.27 if len(plot.backbones) <= 8 else 0.38
     figure, axes = single(6.4, count * row, names_left(plot.optimizers), 0.3, 0.2, 0.5 + 0.17 * lines)
     offsets = np.linspace(-0.3, 0.3, len(plot.backbones)) if len(plot.backbones) > 1 else np.zeros(1)
-    colors = [optimizer_color(name) for name in plot.optimizers]
     axes.hlines(range(count), 0, 1, color=PALE, lw=0.8, zorder=0, transform=axes.get_yaxis_transform())
     if plot.from_zero:
         axes.axvline(0, color=GREY, lw=0.9, zorder=0.5)
     for place, (backbone, offset) in enumerate(zip(plot.backbones, offsets, strict=True)):
-        y = np.arange(count) + offset
+        y, look = np.arange(count) + offset, backbone_look(backbone)
         if plot.lo is not None and plot.hi is not None:
-            axes.hlines(y, plot.lo[place], plot.hi[place], colors=colors, lw=0.7, alpha=0.35, zorder=1)
-        look: Look = {"marker": backbone_marker(backbone), "s": 14, "alpha": 0.8, "lw": 0.8, "zorder": 2}
-        axes.scatter(plot.values[place], y, c=colors, **look)
+            axes.hlines(y, plot.lo[place], plot.hi[place], colors=look.color, lw=0.7, alpha=0.35, zorder=1)
+        axes.scatter(plot.values[place], y, c=look.color, marker=look.marker, s=14, alpha=0.8, lw=0.8, zorder=2)
     axes.vlines(plot.summary, np.arange(count) - 0.4, np.arange(count) + 0.4, color=INK, lw=2, zorder=3)
     _rows(axes, plot.optimizers)
     axes.set_xlabel(plot.axis)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=not plot.from_zero))
-    keys = [key(backbone_marker(name), label(name, 14), color=DARK) for name in plot.backbones]
+    looks = {name: backbone_look(name) for name in plot.backbones}
+    keys = [key(look.marker, label(name, 14), color=look.color) for name, look in looks.items()]
     figure.legend(handles=keys, loc="lower center", ncols=7, columnspacing=1, handletextpad=0.2, fontsize=6.8)
     return figure
 
@@ -86,7 +85,7 @@ def _reach(panels: tuple[ForestPanel, ...]) -> float:
 
 def _bars(axes: Axes, names: tuple[str, ...], panel: ForestPanel, reach: float) -> None:
     ranges, y = panel.ranges, np.arange(len(names))
-    colors = [optimizer_color(name) for name in names]
+    colors = [optimizer_look(name).color for name in names]
     axes.hlines(y, 0, 1, color=PALE, lw=0.8, zorder=0, transform=axes.get_yaxis_transform())
     axes.set_xlim(0, reach)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -157,7 +156,7 @@ def _rank_axis(axes: Axes, count: int) -> None:
 def _elbow(axes: Axes, name: str, rank: float, y: float, on_left: bool, count: int) -> None:
     """From the rank down and out to the name."""
     side = 1 - 0.02 * (count - 1) if on_left else count + 0.02 * (count - 1)
-    color = optimizer_color(name)
+    color = optimizer_look(name).color
     axes.plot([rank, rank, side], [0, y, y], color=color, lw=1.0, clip_on=False)
     axes.plot(rank, 0, "o", color=color, ms=3.2, clip_on=False, zorder=3)
     text = f"{label(name)}  {rank:.2f}" if on_left else f"{rank:.2f}  {label(name)}"

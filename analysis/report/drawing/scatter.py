@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array
-from bocb_tune.analysis.names.style import backbone_marker, label, optimizer_color
-from bocb_tune.analysis.report.drawing.page import DARK, INK, fixed, slots
+from bocb_tune.analysis.names.look import backbone_look, label, optimizer_look
+from bocb_tune.analysis.report.drawing.page import INK, fixed, slots
 from bocb_tune.analysis.report.plots.values import CouplingPanel, CouplingScatter
 
 MARKERS, NAMES = (-0.4, 0.0), 0.06
@@ -38,9 +38,9 @@ def _panel(axes: Axes, panel: CouplingPanel) -> None:
     high = float(np.fmax(hi, y).max(initial=0.0)) * 1.05 or 1.0
     x, heights = spread(column, y), label_heights(column, y, 0.034 * high)
     for place, name in enumerate(panel.names[row] for row in known):
-        color, marker = (DARK, backbone_marker(name)) if panel.are_backbones else (optimizer_color(name), "o")
-        axes.vlines(x[place], lo[place], hi[place], color=color, lw=1.0, alpha=0.4)
-        axes.plot(x[place], y[place], marker, color=color, ms=5, mew=1.0, zorder=3)
+        look = backbone_look(name) if panel.are_backbones else optimizer_look(name)
+        axes.vlines(x[place], lo[place], hi[place], color=look.color, lw=1.0, alpha=0.4)
+        axes.plot(x[place], y[place], look.marker, color=look.color, ms=5, mew=1.0, zorder=3)
         at = column[place] + NAMES
         axes.plot([x[place], at], [y[place], heights[place]], color="#c8c8c8", lw=0.5, zorder=1)
         axes.text(at, heights[place], f" {label(name, 12)}", size=6.5, va="center", color=INK, zorder=4)

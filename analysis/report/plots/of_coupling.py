@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.analysis.names.families import backbone_class, optimizer_family
+from bocb_tune.analysis.names.look import backbone_class, optimizer_family
 from bocb_tune.analysis.report.plots.values import (
     CouplingPanel,
     CouplingScatter,
@@ -103,13 +103,13 @@ def usable_decades(found: Estimates, backbones: Names, optimizers: Names) -> For
         for name in backbones
     )
     refused = Counter(why for panel in panels for why in panel.ranges.why if why)
-    listed = ", ".join(f"{code} {count}" for code, count in refused.most_common())
+    listed = "; ".join(f"in {count} cell{'s' * (count > 1)} {why}" for why, count in refused.most_common())
     return Forest(
         stem="usable-decades",
         title="Usable decades of learning rate",
         caption="Length of the stretch of learning rates around the best that is as good as the best; bar: 95 %. "
         "Arrow: the stretch reaches the edge of the search space, so that it is at least this long."
-        + (f" n/a: {listed}." if listed else ""),
+        + (f" Not known (n/a): {listed}." if listed else ""),
         optimizers=optimizers,
         panels=panels,
         one_scale=True,

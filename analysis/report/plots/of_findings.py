@@ -125,10 +125,10 @@ def _landscape_panel(
         status=tuple(trials["status"]),
         is_default=(trials["phase"] == Phase.default).to_numpy(bool),
         is_best=_at_best(cell, trials),
-        box=None if box is None else (box.lr, box.weight_decay),
+        box=None if box is None else (box.lr, box.decay_ends),
         zero_is_choice=box is not None and box.zero_mass > 0,
         fit=fitted_surface(fit) if isinstance(fit, Landscape) and box is not None else None,
-        note=f"no model: {fit.reason}" if isinstance(fit, NoLandscape) else "",
+        note="no model" if isinstance(fit, NoLandscape) else "",
     )
 
 

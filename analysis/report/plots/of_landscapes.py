@@ -120,7 +120,7 @@ def _profile(name: str, trials: CellTrials, cell: Landscape, epsilon: float) -> 
 
 def _isolated(name: str, trials: CellTrials, alone: Marginals) -> IsolationPanel:
     grid, inside = alone.grid, slice(None, alone.grid.num_decay)
-    zero_at = grid.box.weight_decay[0] - 0.8
+    zero_at = grid.box.decay_ends[0] - 0.8
     drawn = trials.weight_decay
     return IsolationPanel(
         title=name,

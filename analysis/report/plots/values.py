@@ -37,7 +37,7 @@ class Ranges:
     at_least: Flags
     """Whether the value is only a lower bound."""
     why: tuple[str, ...]
-    """Reason code of each refused row, empty for the others."""
+    """Why each refused row is, in words; empty for the others."""
 
     @classmethod
     def of(cls, estimates: Iterable[Estimate]) -> Ranges:
@@ -49,7 +49,7 @@ class Ranges:
             lo=lo,
             hi=hi,
             at_least=np.array([row.value is not None and row.reason in bound for row in rows], dtype=bool),
-            why=tuple(str(row.reason) if row.value is None else "" for row in rows),
+            why=tuple(row.reason.sentence if row.value is None and row.reason else "" for row in rows),
         )
 
 
@@ -75,7 +75,7 @@ class Heatmap(Plot):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip(Plot):
-    """One row an optimizer, one marker a backbone."""
+    """One row an optimizer, one marker and colour a backbone."""
 
     optimizers: tuple[str, ...]
     backbones: tuple[str, ...]

@@ -27,7 +27,7 @@ FOUND = (
 
 
 def budget(findings: Findings) -> Card | NotApplicable:
-    """C4, C5 and D12."""
+    """Tuning curves, what searches found, and ranks by number of trials."""
     title = "What a budget of trials buys"
     panels = [_panel(findings, name) for name in findings.table.backbones]
     known = tuple(panel for panel in panels if np.isfinite(panel.value).any())
@@ -72,8 +72,8 @@ def _observed(findings: Findings) -> str:
     commonest = mode(refused)
     assert commonest is not None
     return (
-        f"{len(refused)} of {len(found)} cells have no curve of the trials themselves: {commonest.sentence} "
-        f"({commonest})."
+        f"{len(refused)} of {len(found)} cells have no curve of the trials themselves, most of them because "
+        f"{commonest.sentence}."
     )
 
 
@@ -120,7 +120,7 @@ def _ranks(findings: Findings) -> tuple[tuple[str, ...], tuple[DataTable, ...]]:
     """Ranks of the optimizers by number of trials: in words, as a table."""
     ranks = findings.tuning.ranks
     if isinstance(ranks, Refused):
-        return (f"Ranks by budget: {ranks.detail} ({ranks.reason}).",), ()
+        return (f"No ranks by budget: {ranks.detail}.",), ()
     frame = pd.DataFrame({"optimizer": ranks.optimizers})
     for place, size in enumerate(SIZES):
         frame[f"rank_at_{size}"] = [ranks.ranks[name][place].value for name in ranks.optimizers]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from bocb_tune.analysis.cell.metrics import METRICS
-from bocb_tune.analysis.core.estimate import of_metric
+from bocb_tune.analysis.cell.modelling import CellModel
+from bocb_tune.analysis.core.estimate import Estimate, of_metric
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.report import plots
 from bocb_tune.analysis.report.sections.values import (
     Card,
@@ -14,11 +18,15 @@ from bocb_tune.analysis.report.sections.values import (
     DataTable,
     NotApplicable,
     figure_card,
+    in_full,
     shown,
     why,
     with_metric,
 )
 from bocb_tune.analysis.sources.table import CELL
+
+MOST_ROWS, MOST_OF_BACKBONE = 100, 5
+"""Cells that a table lists on the page, and of each backbone where there are more."""
 
 
 def best_points(findings: Findings) -> Card | NotApplicable:
@@ -47,9 +55,12 @@ def best_points(findings: Findings) -> Card | NotApplicable:
         "score ± sd over n fresh seeds at the best point, where there are any; the selected score is the best observed "
         "one, biased upwards by having been selected."
     )
-    table = with_metric(
-        findings, DataTable(stem="best_points", frame=frame, formats=formats), ("score", "selected_score")
-    )
+    excerpt = frame.dropna(axis="columns", how="all")
+    if len(frame) > MOST_ROWS:
+        excerpt = excerpt.groupby("backbone", sort=False).head(MOST_OF_BACKBONE)
+        text += f" The page shows the best {MOST_OF_BACKBONE} of each backbone, the file all {len(frame)}."
+    table = DataTable(stem="best_points", frame=frame, formats=formats, excerpt=excerpt)
+    table = with_metric(findings, table, ("score", "selected_score"))
     return Card(title=title, text=(text,), tables=(table,))
 
 
@@ -80,7 +91,9 @@ def curves(findings: Findings) -> Card | NotApplicable:
 
 
 def pages(findings: Findings) -> tuple[CellPage, ...]:
-    """One page a cell."""
+    """One page a cell; none for a source that has a single trial in each and so no more to say than the tables."""
+    if max((sum(cell.counts.values()) for cell in findings.cells), default=0) < 2:
+        return ()
     return tuple(_page(findings, index) for index in range(len(findings.cells)))
 
 
@@ -88,12 +101,24 @@ def _page(findings: Findings, index: int) -> CellPage:
     cell = findings.cells[index]
     model = findings.model(cell)
     counts = ", ".join(f"{count} {status}" for status, count in cell.counts.items()) or "no trials yet"
-    objective = findings.table.objective
-    rows = [("trials", counts), ("score", f"{shown(of_metric(cell.best, objective))}, {cell.best.method}")]
-    stated = findings.stated(cell.backbone, cell.optimizer)
-    rows += [(metric.name, shown(stated[metric.key])) for metric in METRICS]
+    best = of_metric(cell.best, findings.table.objective)
+    score = f"{shown(best)}, {best.method}" if best.method else shown(best)
+    rows = [("trials", counts), ("score", score), *_metrics(model, findings.stated(cell.backbone, cell.optimizer))]
     if model.model.validation is not None:
         found = model.model.validation
         text = f"error {found.rmse:.2f} points on trials left out, {found.coverage90:.0%} within their 90 % interval"
         rows.append(("model check", text))
     return CellPage(key=cell.key, anchor=f"cell-{index:03d}", rows=tuple(rows))
+
+
+def _metrics(model: CellModel, stated: Mapping[str, Estimate]) -> list[tuple[str, str]]:
+    """List each metric with its value as `stated`, then once for each reason those that are not known."""
+    found = [(metric.quantity.name, stated[metric.key]) for metric in METRICS]
+    if isinstance(model.model, NoLandscape):
+        return [("landscape", f"none: {in_full(model.model.reason, model.model.detail)}")]
+    refused: dict[str, list[str]] = {}
+    for name, estimate in found:
+        if estimate.value is None:
+            refused.setdefault(why(estimate), []).append(name)
+    known = [(name, shown(estimate)) for name, estimate in found if estimate.value is not None]
+    return known + [("not known", f"{', '.join(names)}: {reason}") for reason, names in refused.items()]

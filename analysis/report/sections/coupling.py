@@ -33,7 +33,8 @@ def matrix(findings: Findings) -> Card | NotApplicable:
     table = findings.table
     values = pd.DataFrame(findings.matrix, columns=list(table.optimizers))
     values.insert(0, "backbone", list(table.backbones))
-    cells = DataTable(stem="cell_matrix", frame=values, formats=dict.fromkeys(table.optimizers, ".2f"))
+    formats = dict.fromkeys(table.optimizers, ".2f")
+    cells = DataTable(stem="cell_matrix", frame=values, formats=formats, are_names=True)
     cells = with_metric(findings, cells, table.optimizers)
     text = (
         "A cell's value is the mean of fresh seeds at its best point where there are any, else the best observed score."

@@ -9,7 +9,6 @@ from importlib.metadata import version
 
 import pandas as pd
 
-from bocb_tune.analysis.cell.metrics import METRICS
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable
@@ -32,7 +31,7 @@ def health(findings: Findings) -> Card | NotApplicable:
 def counts(findings: Findings) -> Card | NotApplicable:
     trials = findings.table.trials
     by_status = pd.DataFrame([_count_row(cell.backbone, cell.optimizer, cell.counts) for cell in findings.cells])
-    tables = [DataTable(stem="counts_by_status", frame=by_status[_used(by_status)])]
+    tables = [DataTable(stem="counts_by_status", frame=by_status[_used(by_status)], only_file=_is_alike(by_status))]
     if (trials["phase"] != "").any():
         frame = pd.crosstab(trials["phase"], trials["status"]).reindex([p for p in Phase if p in set(trials["phase"])])
         tables.insert(0, DataTable(stem="counts_by_phase", frame=frame.reset_index().rename_axis(columns=None)))
@@ -64,7 +63,8 @@ def methods(findings: Findings) -> Card | NotApplicable:
         "that of the others, and tested by parametric bootstrap; without, the share includes noise. Concordance: "
         "Kendall's W over ranks within backbones, corrected for ties, from the same draws. Better beyond doubt: an "
         "exact test over backbones at .025.",
-        "Sources of the metrics: " + "; ".join(f"{m.tag} {m.name}: {m.source}" for m in METRICS) + ".",
+        "Definition and unit of a number are shown on pointing at its name, all of them with their sources in "
+        "docs/METRICS.md.",
         f"Made with {versions}; Python {platform.python_version()}.",
     )
     return Card(title="Methods, exclusions, versions", text=text)
@@ -72,6 +72,11 @@ def methods(findings: Findings) -> Card | NotApplicable:
 
 def _count_row(backbone: str, optimizer: str, found: Mapping[TrialStatus, int]) -> dict[str, object]:
     return {"backbone": backbone, "optimizer": optimizer, **{str(s): found.get(s, 0) for s in TrialStatus}}
+
+
+def _is_alike(by_status: pd.DataFrame) -> bool:
+    """Whether all cells have the same counts, which the total then says."""
+    return len(by_status) > 1 and not by_status.duplicated([*by_status.columns.drop(CELL)]).iloc[1:].eq(False).any()
 
 
 def _used(frame: pd.DataFrame) -> list[str]:

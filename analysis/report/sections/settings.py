@@ -19,7 +19,7 @@ from bocb_tune.analysis.tuning.drift import MIN_BACKBONES
 
 
 def carry_over(findings: Findings) -> Card | NotApplicable:
-    """D11, C3 and C6."""
+    """What settings of one backbone cost on another, and a common setting on all."""
     title = "Do settings carry over between backbones?"
     found = {o: f.transfer for o, f in findings.tuning.optimizers.items() if not isinstance(f.transfer, Refused)}
     if not found:
@@ -59,7 +59,7 @@ def _tunability(findings: Findings, optimizer: str) -> dict[str, object]:
 
 
 def drift(findings: Findings) -> Card | NotApplicable:
-    """D10."""
+    """How far the best settings lie from the optimizer's reference."""
     title = "How far apart are the best settings?"
     if not findings.drifts:
         reason = f"fewer than {MIN_BACKBONES} backbones have a best setting with the same optimizer"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from statistics import mode
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from bocb_tune.analysis.findings.collect import Findings, at_tolerance
 from bocb_tune.analysis.findings.metrics_file import mean_over_backbones
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.trials import CellTrials
+from bocb_tune.analysis.names.quantities import QUANTITIES
 from bocb_tune.analysis.recommend.ranking import Ranking
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot
@@ -83,7 +85,7 @@ def sensitivity(findings: Findings) -> Card | NotApplicable:
     )
     return Card(
         title=title,
-        text=(text, *_refusals(findings)),
+        text=(text, *_refusals(findings), *_known_nowhere(findings)),
         tables=(_short_table(findings), _long_table(findings)),
         figures=(decades_plot(found, findings.table.backbones, findings.table.optimizers),),
     )
@@ -120,7 +122,7 @@ def variance(findings: Findings) -> Card | NotApplicable:
 
 
 def cross_checks(findings: Findings) -> Card | NotApplicable:
-    """C8 beside C7."""
+    """Importances by other methods beside the functional ANOVA."""
     title = "Cross-checks by other methods"
     rows = [_importances(findings, *key) for key in findings.models]
     numbers = [name for name in rows[0] if name not in CELL]
@@ -155,7 +157,7 @@ def _left_out(findings: Findings) -> Iterator[str]:
     for reason in dict.fromkeys(estimate.reason for _, estimate in refused if estimate.reason is not None):
         names = [name for name, estimate in refused if estimate.reason is reason]
         told = " and ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
-        yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence} ({reason})."
+        yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence}."
 
 
 def _refusals(findings: Findings) -> tuple[str, ...]:
@@ -166,8 +168,18 @@ def _refusals(findings: Findings) -> tuple[str, ...]:
     return (f"{len(without)} of {len(findings.models)} cells have no landscape ({named}): see their pages for why.",)
 
 
-def _short_table(findings: Findings) -> DataTable:
-    keys = (
+def _known_nowhere(findings: Findings) -> Iterator[str]:
+    """Say of each number of the table that no landscape carries why that is, as in most of them."""
+    fitted = [cell.estimates for cell in findings.models.values() if cell.curve is not None]
+    for key in _short_keys(findings):
+        reasons = [estimates[key].reason for estimates in fitted if estimates[key].value is None]
+        if len(reasons) == len(fitted) and (reason := mode(reasons)) is not None:
+            yield f"The {QUANTITIES[key].name} is not known in any cell: {reason.sentence}."
+
+
+def _short_keys(findings: Findings) -> tuple[str, ...]:
+    """Keys of the metrics that the page shows side by side."""
+    return (
         "lr_star",
         "wd_star",
         at_tolerance("near_optimal_volume", findings.tolerance),
@@ -176,12 +188,17 @@ def _short_table(findings: Findings) -> DataTable:
         "lr_sensitivity",
         "prior_mean_regret",
     )
+
+
+def _short_table(findings: Findings) -> DataTable:
+    keys = _short_keys(findings)
     rows = [
         {"backbone": b, "optimizer": o} | {key: or_nan(cell.estimates[key].value) for key in keys}
         for (b, o), cell in findings.models.items()
     ]
     formats = {"lr_star": ".2g", "wd_star": ".2g", keys[2]: ".3f"} | dict.fromkeys(keys[3:], ".2f")
-    return DataTable(stem="sensitivity", frame=pd.DataFrame(rows), formats=formats)
+    frame = pd.DataFrame(rows)
+    return DataTable(stem="sensitivity", frame=frame, formats=formats, excerpt=frame.dropna(axis="columns", how="all"))
 
 
 def _long_table(findings: Findings) -> DataTable:

@@ -10,9 +10,10 @@ from statistics import mode
 import pandas as pd
 
 from bocb_tune.analysis.checks.remark import Check
-from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots import Plot
+from bocb_tune.analysis.report.sections.columns import HINTS, heading
 
 # More figures than this in a section fold away, so that the page can be read past them.
 MOST_OPEN = 4
@@ -28,6 +29,20 @@ class DataTable:
     """Format of the numbers of a column, such as `.2f`."""
     only_file: bool = False
     """Whether it is too long for the page."""
+    excerpt: pd.DataFrame | None = None
+    """What of it the page shows; None: all."""
+
+    are_names: bool = False
+    """Whether columns are names of the grid, which stand as they are."""
+
+    def heading(self, column: str) -> tuple[str, str]:
+        """Return the heading of a column and its definition, empty for what speaks for itself."""
+        return (column, "") if self.are_names else heading(column)
+
+    @property
+    def on_page(self) -> pd.DataFrame:
+        """Rows and columns that the page shows."""
+        return self.frame if self.excerpt is None else self.excerpt
 
     def cell(self, column: str, value: object) -> str:
         """As shown: rounded, and a dash for what is not known."""
@@ -38,7 +53,7 @@ class DataTable:
     @property
     def numeric(self) -> frozenset[str]:
         """Columns of numbers."""
-        frame = self.frame
+        frame = self.on_page
         return frozenset(name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name]))
 
 
@@ -74,11 +89,15 @@ class CellPage:
     """Name and text."""
     figures: tuple[Plot, ...] = ()
 
+    def hint(self, name: str) -> str:
+        """Return the definition of a row, empty for what speaks for itself."""
+        return HINTS.get(name, "")
+
 
 def why(refused: Estimate) -> str:
-    """A refusal in words, its code behind."""
+    """Say in words why a value is refused."""
     assert refused.reason is not None
-    return f"{refused.reason.sentence} ({refused.reason})"
+    return refused.reason.sentence
 
 
 def has_landscape(findings: Findings) -> bool:
@@ -94,8 +113,12 @@ def why_none(findings: Findings) -> str:
     reasons = [estimate.reason for estimate in refused]
     first = refused[reasons.index(mode(reasons))]
     assert first.reason is not None
-    detail = f"; {first.method}" if first.method not in ("", first.reason.sentence) else ""
-    return f"{first.reason.sentence} ({first.reason}{detail})"
+    return in_full(first.reason, first.method)
+
+
+def in_full(reason: Reason, detail: str) -> str:
+    """Say a reason in words, and what it was in this case where that says more."""
+    return f"{reason.sentence}; {detail}" if detail not in ("", reason.sentence) else reason.sentence
 
 
 def figure_card(title: str, text: str, figures: tuple[Plot, ...]) -> Card:
@@ -124,11 +147,11 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def shown(estimate: Estimate, digits: int = 2) -> str:
-    """A value with its interval, or the code of its refusal."""
+    """Write a value with its interval and unit, or in words why there is none."""
     if estimate.value is None:
-        return f"n/a: {estimate.reason}"
-    own = ("points", "decades", "degrees", "", "points/decade^2", "rank")
-    style = f".{digits}f" if estimate.unit in own else ".3g"
+        return f"not known: {why(estimate)}"
+    style = "g" if estimate.unit in ("lr", "weight decay", "trials") else f".{digits}f"
+    style = ".3g" if style == "g" else style
     value = format(estimate.value, style)
     if estimate.lo is None or estimate.hi is None:
         bound = ">= " if estimate.reason is not None and estimate.lo is not None else ""

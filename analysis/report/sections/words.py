@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from bocb_tune.analysis.coupling.verdict import listed
 from bocb_tune.analysis.findings.collect import Findings, at_tolerance
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, CellSummary
 from bocb_tune.analysis.matrix.concordance import Concordance
 from bocb_tune.analysis.matrix.exact import rank_gap
-from bocb_tune.analysis.matrix.verdict import listed
 
 
 def answer(findings: Findings) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.matrix import contrasts
 from bocb_tune.analysis.matrix.contrasts import Contrast, permutations, planned_contrast, sgd_on_classical
 from bocb_tune.analysis.matrix.twoway import Matrix
-from bocb_tune.analysis.names.families import (
+from bocb_tune.analysis.names.look import backbone_class, optimizer_family
+from bocb_tune.analysis.names.table import (
     ADAPTIVE_LR,
     CLASSICAL,
     ESTIMATED_LR,
@@ -20,8 +21,6 @@ from bocb_tune.analysis.names.families import (
     MODERN,
     OTHER,
     PLAIN_GRADIENT,
-    backbone_class,
-    optimizer_family,
 )
 from bocb_tune.analysis.sources.paper import published
 from bocb_tune.optimizers import OPTIMIZERS

@@ -11,12 +11,9 @@ import pytest
 from scipy.stats import rankdata, spearmanr
 
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.matrix.claims import claims
-from bocb_tune.analysis.matrix.concordance import agreement, agreement_by_class, concordance, critical_difference
-from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
-from bocb_tune.analysis.matrix.coupling import coupling_indices, interaction_shares, line_shares
-from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
-from bocb_tune.analysis.matrix.structure import (
+from bocb_tune.analysis.coupling.claims import claims
+from bocb_tune.analysis.coupling.shares import coupling_indices, interaction_shares, line_shares
+from bocb_tune.analysis.coupling.structure import (
     Version,
     generalisation,
     leave_one_out,
@@ -24,9 +21,13 @@ from bocb_tune.analysis.matrix.structure import (
     version,
     versions,
 )
+from bocb_tune.analysis.coupling.viable import failures, floored, led_by_failures, median_polish, viable_coupling
+from bocb_tune.analysis.matrix.concordance import agreement, agreement_by_class, concordance, critical_difference
+from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
+from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
-from bocb_tune.analysis.matrix.viable import failures, floored, led_by_failures, median_polish, viable_coupling
-from bocb_tune.analysis.names.families import METAFORMER, backbone_class
+from bocb_tune.analysis.names.look import backbone_class
+from bocb_tune.analysis.names.table import METAFORMER
 from bocb_tune.analysis.sources.paper import PUBLISHED, published
 from bocb_tune.analysis.tuning.drift import drift, lr_variance, modal_setting
 

@@ -63,7 +63,7 @@ def of_paper() -> Evidence:
     return Evidence(backbones=backbones, optimizers=optimizers, scores=scores, lr=lr, weight_decay=decay, counts=counts)
 
 
-# F2 and F3 on tables
+# One optimizer for all, on tables
 
 
 def test_the_planted_order_with_one_exception() -> None:
@@ -153,7 +153,7 @@ def test_a_published_backbone_has_its_best_cell_and_no_probability() -> None:
     assert found.regret.value is None
 
 
-# F1 on landscapes
+# One backbone, on landscapes
 
 
 def f1(cells: Mapping[str, Landscape | NoLandscape], scores: Array | None = None) -> Evidence:
@@ -269,7 +269,7 @@ def test_bad_questions_are_answered_with_what_there_is() -> None:
         recommend_general(of_paper(), -3, rng())
 
 
-# F2 and F3 on landscapes
+# One optimizer for all, on landscapes
 
 
 def planted_landscapes() -> Evidence:

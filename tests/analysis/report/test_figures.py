@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -23,7 +25,7 @@ from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.landscape.trials import CellTrials
-from bocb_tune.analysis.names.style import BACKBONE_MARKERS, OPTIMIZER_COLORS, optimizer_color, optimizer_dash
+from bocb_tune.analysis.names.table import BACKBONES, OPTIMIZERS
 from bocb_tune.analysis.report import figures
 from bocb_tune.analysis.report.drawing.scatter import label_heights, spread
 from bocb_tune.analysis.report.figures import DRAWERS
@@ -37,6 +39,7 @@ from bocb_tune.analysis.report.plots.values import (
     Landscapes,
     Plot,
     Ranges,
+    Strip,
     TuningPanel,
 )
 from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable
@@ -70,7 +73,7 @@ class Grid:
 SMALL = Grid(("r50", "swint", "mogas"), ("sgdm", "adamw", "lamb", "adan"))
 ONE = Grid(("r50",), ("adamw",))
 HOSTILE = Grid(NASTY, NASTY)
-LARGE = Grid(tuple(BACKBONE_MARKERS), tuple(OPTIMIZER_COLORS))
+LARGE = Grid(tuple(row.key for row in BACKBONES), tuple(row.key for row in OPTIMIZERS))
 
 
 def render(plot: Plot, folder: Path) -> str:
@@ -415,14 +418,32 @@ def test_families_stand_together_best_first() -> None:
 
 
 def test_matrix_and_interaction_share_their_order() -> None:
-    matrix = np.random.default_rng(4).uniform(50, 90, (20, 21))
     names = LARGE.backbones, LARGE.optimizers
+    matrix = np.random.default_rng(4).uniform(50, 90, tuple(map(len, names)))
     scores = of_coupling.cell_matrix(matrix, *names, "points")
     residual = of_coupling.interaction_matrix(matrix - 70, matrix, *names, "points", matrix > 70)
     assert (scores.rows, scores.columns) == (residual.rows, residual.columns)
     assert residual.values == pytest.approx(scores.values - 70)
     assert residual.faint is not None
     assert (residual.faint == (scores.values <= 70)).all()
+
+
+def test_a_backbone_is_told_by_marker_and_colour_in_every_row() -> None:
+    shape = len(LARGE.backbones), len(LARGE.optimizers)
+    plot = Strip(
+        stem="s",
+        title="",
+        caption="",
+        optimizers=LARGE.optimizers,
+        backbones=LARGE.backbones,
+        values=np.ones(shape),
+        summary=np.ones(shape[1]),
+        axis="",
+    )
+    drawn = [part for part in figures.draw(plot).axes[0].collections if isinstance(part, PathCollection)]
+    signs = {(to_hex(part.get_facecolor()[0]), part.get_paths()[0].vertices.tobytes()) for part in drawn}
+    assert len(drawn) == len(signs) == shape[0]
+    assert [to_hex(part.get_facecolor()[0][:3]) for part in drawn] == [row.color for row in BACKBONES]
 
 
 def test_ranges_tell_bounds_from_refusals() -> None:
@@ -437,12 +458,12 @@ def test_ranges_tell_bounds_from_refusals() -> None:
     assert found.value[:3].tolist() == [1.0, 2.0, 3.0]
     assert np.isnan(found.value[3])
     assert found.at_least.tolist() == [False, True, False, False]
-    assert found.why == ("", "", "", "EPS_BELOW_NOISE")
+    assert found.why == ("", "", "", Reason.EPS_BELOW_NOISE.sentence)
 
 
 def test_refused_cells_are_listed_with_their_reason() -> None:
     plot = usable(SMALL)
-    assert "n/a: ALL_DIVERGED 3." in plot.caption
+    assert f"in 3 cells {Reason.ALL_DIVERGED.sentence}." in plot.caption
 
 
 def test_overview_and_drift_put_the_best_first() -> None:
@@ -465,17 +486,6 @@ def test_names_beside_markers_keep_apart() -> None:
         assert (np.diff(heights[order]) >= 0.1 - 1e-9).all()
         assert (np.diff(x[order]) > 0).all()
         assert np.round(x[order] + 0.2).tolist() == column[order].tolist()
-
-
-def test_neighbours_of_a_family_differ_in_dash() -> None:
-    names = list(OPTIMIZER_COLORS)
-    assert all(optimizer_dash(a) != optimizer_dash(b) for a, b in pairwise(names))
-    assert optimizer_dash("My Own") == optimizer_dash("my-own")
-
-
-def test_no_two_optimizers_of_the_paper_share_a_colour() -> None:
-    names = [name for name in OPTIMIZER_COLORS if name != "sgd"]
-    assert len({optimizer_color(name) for name in names}) == len(names)
 
 
 # The page.

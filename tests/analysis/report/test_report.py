@@ -6,17 +6,23 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from bocb_tune import search_spaces
 from bocb_tune.analysis.cell.metrics import METRICS
-from bocb_tune.analysis.findings.collect import find
-from bocb_tune.analysis.names.style import backbone_marker, optimizer_color
-from bocb_tune.analysis.report import figures, plots
+from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.findings.collect import Findings, find
+from bocb_tune.analysis.names.quantities import QUANTITIES
+from bocb_tune.analysis.report import figures, plots, write
 from bocb_tune.analysis.report.sections import SECTIONS, Card, NotApplicable
+from bocb_tune.analysis.report.sections.tuning import sensitivity
 from bocb_tune.analysis.report.write import analyze
 from bocb_tune.analysis.sources.load import load
 from tests.support.fakes import FakeRun, write_run
@@ -109,6 +115,73 @@ def test_the_page_stands_alone(page: Path) -> None:
     assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
 
 
+def codes_in(page: Path) -> set[str]:
+    """Codes of refusals that a page shows."""
+    return set(re.findall(r"\w+", page.read_text(encoding="utf-8"))) & set(Reason)
+
+
+def test_refusals_are_sentences(page: Path) -> None:
+    metrics = (page.parent / "metrics.json").read_text(encoding="utf-8")
+    assert set(re.findall(r"\w+", metrics)) & set(Reason)
+    assert codes_in(page) == set()
+
+
+def test_a_cell_says_once_why_it_has_no_landscape(page: Path) -> None:
+    cells = page.read_text(encoding="utf-8").split('id="cells"')[1]
+    assert cells.count("<dd>none: ") == 9
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Page of a table of trials; those of one optimizer carry no landscape, since its space is not known."""
+    folder, rng = tmp_path_factory.mktemp("searched"), np.random.default_rng(0)
+    u, v = rng.uniform(-5, -2, 120), rng.uniform(-4, 0, 120)
+    score = 80 - 8 * (u + 3.3) ** 2 - (v + 1.5) ** 2 + rng.normal(0, 0.2, 120)
+    names = {"backbone": ["a", "b"] * 60, "optimizer": ["adamw"] * 60 + ["sgd"] * 60}
+    pd.DataFrame(names | {"lr": 10**u, "weight_decay": 10**v, "score": score}).to_csv(folder / "t.csv", index=False)
+    return analyze(str(folder / "t.csv"), folder / "report", Path(search_spaces.__file__).with_name("adamw.yaml"))
+
+
+def test_a_page_of_landscapes_shows_no_code_and_defines_its_headings(searched: Path) -> None:
+    assert codes_in(searched) == set()
+    html = unescape(searched.read_text(encoding="utf-8"))
+    for key in ("lr_star", "usable_decades_lr", "prior_mean_regret"):
+        assert f'title="{QUANTITIES[key].hint}">{QUANTITIES[key].name}</th>' in html
+        assert f'title="{QUANTITIES[key].hint}">{QUANTITIES[key].name}</dt>' in html
+    assert html.count(f"<dd>none: {Reason.NO_SPACE.sentence}</dd>") == 2
+
+
+def test_a_column_without_a_value_is_left_out_and_explained_once(searched: Path) -> None:
+    findings = find(load(str(searched.parent.parent / "t.csv"), Path(search_spaces.__file__).with_name("adamw.yaml")))
+    for cell in findings.models.values():
+        assert isinstance(cell.estimates, dict)
+        cell.estimates["lr_sensitivity"] = replace(
+            cell.estimates["lr_sensitivity"], value=None, reason=Reason.PRIOR_MISMATCH
+        )
+    card = sensitivity(findings)
+    assert isinstance(card, Card)
+    assert "lr_sensitivity" in card.tables[0].frame
+    assert "lr_sensitivity" not in card.tables[0].on_page
+    assert sum(Reason.PRIOR_MISMATCH.sentence in line for line in card.text) == 1
+
+
+@pytest.fixture(scope="module")
+def paper_findings() -> Findings:
+    return find(load("paper:cifar100"))
+
+
+def test_the_page_of_the_published_table_is_small_and_in_words(
+    tmp_path: Path, paper_findings: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "find", lambda *_: paper_findings)
+    page = analyze("paper:cifar100", tmp_path)
+    assert codes_in(page) == set()
+    text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"<[a-z]", text)) <= 10_000
+    assert page.stat().st_size <= 3_000_000
+    assert len(pd.read_csv(tmp_path / "tables" / "best_points.csv")) == 400
+
+
 def test_the_same_source_gives_the_same_page(page: Path, tmp_path: Path) -> None:
     again = analyze(str(page.parent.parent), tmp_path / "again")
     assert again.read_bytes() == page.read_bytes()
@@ -162,16 +235,15 @@ def test_a_run_without_a_single_result_gives_a_report(tmp_path: Path) -> None:
     run = FakeRun(backbones=("a",), optimizers=("b",), unfinished=("a/b",))
     html = analyze(str(write_run(tmp_path, run))).read_text(encoding="utf-8")
     assert "No cell has a value yet" in html
-    assert "TOO_FEW_COMPLETED" in html
+    assert Reason.TOO_FEW_COMPLETED.sentence in html
 
 
-def test_a_section_without_data_says_why() -> None:
-    findings = find(load("paper:cifar100"))
-    sections = {section.__name__: section(findings) for section in SECTIONS}
+def test_a_section_without_data_says_why(paper_findings: Findings) -> None:
+    sections = {section.__name__: section(paper_findings) for section in SECTIONS}
     reasons = {name: card.reason for name, card in sections.items() if isinstance(card, NotApplicable)}
     assert reasons["landscape"] == "only one setting per cell is known"
     assert reasons["curves"] == "the source has no measurements along the budget"
-    assert "NOT_SEARCHED" in reasons["sensitivity"]
+    assert Reason.NOT_SEARCHED.sentence in reasons["sensitivity"]
     fitted = {"sensitivity", "profiles", "alone", "variance", "cross_checks", "budget", "carry_over"}
     assert set(reasons) == {"landscape", "curves", "weights", *fitted}
     words = sections["in_words"]
@@ -200,13 +272,6 @@ def test_figures_show_what_the_trials_were(tmp_path: Path) -> None:
     heat = plots.score_heatmap(findings)
     assert heat.values[0].mean() >= heat.values[-1].mean()
     assert heat.values[:, 0].mean() >= heat.values[:, -1].mean()
-
-
-def test_colours_and_markers_hang_on_the_name_alone() -> None:
-    assert optimizer_color("SGD-M") == optimizer_color("sgd_m") == "#0072b2"
-    assert optimizer_color("my-own") == optimizer_color("My Own")
-    assert backbone_marker("R-50") == "D"
-    assert re.fullmatch("#[0-9a-f]{6}", optimizer_color("never seen"))
 
 
 def test_importing_the_package_is_cheap() -> None:

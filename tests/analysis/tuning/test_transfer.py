@@ -70,7 +70,7 @@ def test_a_stack_of_scores_begins_with_the_mean_surface() -> None:
     assert found[0, 0] == cell.mean.max()
 
 
-# C3 and C6
+# A common setting
 
 
 def test_two_shifted_bowls_and_one_between() -> None:
@@ -170,7 +170,7 @@ def test_a_gain_of_exactly_one_point_counts() -> None:
     assert (found.by_share, found.by_regret) == ((), ("lr",))
 
 
-# D11
+# Another backbone's setting
 
 
 def a_transfer(cells: dict[str, Landscape]) -> Transfer:
@@ -226,7 +226,7 @@ def test_transfer_needs_two_backbones() -> None:
     assert found.reason is Reason.TOO_FEW_BACKBONES
 
 
-# D10
+# Drift
 
 
 def test_drift_of_shifted_bowls() -> None:
@@ -290,7 +290,7 @@ def test_variance_of_the_published_learning_rates() -> None:
     assert shares == pytest.approx((0.892, 0.026, 0.082, 0.363), abs=5e-4)
 
 
-# C8
+# Cross-checks
 
 
 def test_ped_anova_ranks_the_steeper_axis_first() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.matrix.coupling import line_shares
+from bocb_tune.analysis.coupling.shares import line_shares
+from bocb_tune.analysis.coupling.viable import failures, floored, led_by_failures, median_polish, viable_coupling
 from bocb_tune.analysis.matrix.noise import seed_noise
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
-from bocb_tune.analysis.matrix.viable import failures, floored, led_by_failures, median_polish, viable_coupling
 
 ADDITIVE = 70 + np.arange(-4.0, 5.0, 2.0)[:, None] + np.arange(-1.0, 1.5, 0.5)
 CELL = (1, 3)

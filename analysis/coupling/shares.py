@@ -18,9 +18,9 @@ from scipy.stats import t as student
 
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.matrix.interaction_test import SIGNIFICANT, InteractionTest, interaction_test
+from bocb_tune.analysis.coupling.interaction_test import SIGNIFICANT, InteractionTest, interaction_test
+from bocb_tune.analysis.coupling.posterior import posterior_values
 from bocb_tune.analysis.matrix.noise import Noise
-from bocb_tune.analysis.matrix.posterior import posterior_values
 from bocb_tune.analysis.matrix.resample import Squares, corrected_squares, interval, shrunken
 from bocb_tune.analysis.matrix.twoway import (
     COMPLETE_ENOUGH,
@@ -50,7 +50,7 @@ Lines = tuple[tuple[Estimate, ...], tuple[Estimate, ...]]
 
 
 def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Generator) -> Shares:
-    """Interaction as a share of the optimizer's effect and of all variation: the metrics' D3.
+    """Interaction as a share of the optimizer's effect and of all variation.
 
     With repeated seeds from draws of the true values; without, plug-in and labelled so.
 
@@ -115,7 +115,7 @@ def fitted_interaction_shares(draws: Array) -> tuple[Estimate, Estimate]:
 
 
 def coupling_indices(values: Matrix, noise: Noise | None) -> Lines:
-    """Root mean square deviation from additivity of each backbone and each optimizer, points: the metrics' D4.
+    """Root mean square deviation from additivity of each backbone and each optimizer, points.
 
     Double centring leaks: one bad cell shows in all other cells of its row and column. `viable.py` has the remedy.
     """

@@ -1,4 +1,4 @@
-"""Failures told apart from coupling: the metrics' D5.
+"""Failures told apart from coupling.
 
 A plain coupling index is led by the few cells where training failed, and double centring spreads each over its row and
 column: a backbone that escapes a general failure even looks coupled. So failures are counted, and coupling is measured
@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.matrix.coupling import MIN_INDEX_SHAPE, Lines, line_coupling
+from bocb_tune.analysis.coupling.shares import MIN_INDEX_SHAPE, Lines, line_coupling
 from bocb_tune.analysis.matrix.noise import Noise
 from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE, Matrix, fit_refusal
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.coupling.viable import DELTA, at_chance, failures
 from bocb_tune.analysis.matrix.noise import Noise, seed_noise
 from bocb_tune.analysis.matrix.twoway import Matrix
-from bocb_tune.analysis.matrix.viable import DELTA, at_chance, failures
 
 SURE = 2.0
 """Standard errors taken off the best of a backbone before others are compared with it."""

@@ -11,8 +11,8 @@ from scipy.special import digamma
 from scipy.stats import t as student
 
 from bocb_tune.analysis.core.estimate import Reason
-from bocb_tune.analysis.matrix.concordance import agreement, concordance
-from bocb_tune.analysis.matrix.coupling import (
+from bocb_tune.analysis.coupling.interaction_test import interaction_test
+from bocb_tune.analysis.coupling.shares import (
     coupling_indices,
     fitted_interaction_shares,
     interaction_half_width,
@@ -20,11 +20,11 @@ from bocb_tune.analysis.matrix.coupling import (
     line_coupling,
     line_shares,
 )
-from bocb_tune.analysis.matrix.interaction_test import interaction_test
+from bocb_tune.analysis.coupling.structure import generalisation, tukey_test, versions
+from bocb_tune.analysis.matrix.concordance import agreement, concordance
 from bocb_tune.analysis.matrix.noise import Noise, seed_noise
 from bocb_tune.analysis.matrix.resample import corrected_squares
 from bocb_tune.analysis.matrix.standings import num_near_best, regret, spread, top
-from bocb_tune.analysis.matrix.structure import generalisation, tukey_test, versions
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Matrix, decompose, fit_refusal, refusal, spare
 
 PLANTED = (

@@ -12,13 +12,14 @@ from enum import StrEnum
 import numpy as np
 
 from bocb_tune.analysis.core.arrays import Flags
+from bocb_tune.analysis.coupling.shares import Lines, coupling_indices, line_shares
+from bocb_tune.analysis.coupling.viable import failures, viable_coupling
 from bocb_tune.analysis.matrix.concordance import concordance
 from bocb_tune.analysis.matrix.contrasts import Contrast, sgd_on_classical
-from bocb_tune.analysis.matrix.coupling import Lines, coupling_indices, line_shares
 from bocb_tune.analysis.matrix.standings import regret, spread
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
-from bocb_tune.analysis.matrix.viable import failures, viable_coupling
-from bocb_tune.analysis.names.families import CLASSICAL, SGD_FAMILY, backbone_class, plain
+from bocb_tune.analysis.names.look import SGD_FAMILY, backbone_class, optimizer_key
+from bocb_tune.analysis.names.table import CLASSICAL
 
 STRONGLY_COUPLED = ("CNX-T", "Moga-S", "URLK-T", "DeiT-S")
 WEAKLY_COUPLED = ("TNX-T", "CNXV2-T", "CAF-12")
@@ -113,7 +114,7 @@ def _best_elsewhere(values: Matrix, backbones: Names, optimizers: Names) -> str:
     other = [
         f"{backbone} ({optimizer})"
         for backbone, optimizer in zip(backbones, best, strict=True)
-        if backbone_class(backbone) == CLASSICAL and plain(optimizer) not in SGD_FAMILY
+        if backbone_class(backbone) == CLASSICAL and optimizer_key(optimizer) not in SGD_FAMILY
     ]
     return f"Classical networks with another best optimizer: {', '.join(other) or 'none'}"
 

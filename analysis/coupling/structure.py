@@ -14,9 +14,9 @@ from scipy.stats import f as fisher
 from scipy.stats import rankdata
 
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.coupling.viable import floored
 from bocb_tune.analysis.matrix.resample import corrected_squares, interval, resampled
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, NEGLIGIBLE, Decomposition, Matrix, decompose, refusal
-from bocb_tune.analysis.matrix.viable import floored
 
 NUM_NULL = 1000
 
@@ -83,7 +83,7 @@ def null_singular_share(shape: tuple[int, int], rng: np.random.Generator, level:
 
 
 def versions(values: Matrix, bounded: bool) -> tuple[Version, ...]:
-    """The complete matrix on the scales a conclusion should survive: the metrics' D2.
+    """The complete matrix on the scales a conclusion should survive.
 
     Args:
         values: [backbones, optimizers], finite, points.

@@ -11,13 +11,13 @@ import numpy as np
 
 from bocb_tune.analysis.core.arrays import Flags, Index
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.matrix.coupling import plug_in_shares, shares_of_draws
-from bocb_tune.analysis.matrix.failures import FailedCell, Names, Viability
-from bocb_tune.analysis.matrix.interaction_test import NUM_NULL, InteractionTest, interaction_test
-from bocb_tune.analysis.matrix.posterior import CHAINS, posterior_values
+from bocb_tune.analysis.coupling.failures import FailedCell, Names, Viability
+from bocb_tune.analysis.coupling.interaction_test import NUM_NULL, InteractionTest, interaction_test
+from bocb_tune.analysis.coupling.posterior import CHAINS, posterior_values
+from bocb_tune.analysis.coupling.shares import plug_in_shares, shares_of_draws
+from bocb_tune.analysis.coupling.viable import enough
 from bocb_tune.analysis.matrix.resample import interval
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Matrix, effects, fit_refusal
-from bocb_tune.analysis.matrix.viable import enough
 
 MAX_NAMED = 5
 

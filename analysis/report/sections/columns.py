@@ -1,0 +1,64 @@
+"""Headings of the report's tables in words, each with the definition of what stands below it."""
+
+from __future__ import annotations
+
+import re
+
+from bocb_tune.analysis.names.quantities import QUANTITIES
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "score": ("score", "best"),
+    "how": ("how it is known", "What the score is: a mean of seeds, or a selected maximum."),
+    "sum_of_squares": ("sum of squares", "Sum of squares of the effects over all cells, points squared."),
+    "df": ("degrees of freedom", "Degrees of freedom of the sum of squares."),
+    "share_of_total": ("share of all", "Sum of squares over the total."),
+    "from": ("95 % from", "Lower end of the 95 % interval."),
+    "to": ("95 % to", "Upper end of the 95 % interval."),
+    "polish": ("robust scale", "polish_scale"),
+    "best_rank": ("best rank", "Best rank within a backbone, 1 is best."),
+    "worst_rank": ("worst rank", "Worst rank within a backbone, 1 is best."),
+    "among_best_4": ("among the best four", "top4"),
+    "regret_of_another's_setting": ("regret of another's setting", "transfer_regret"),
+    "within_1_point": ("pairs within 1 point", "within_1_point"),
+    "cost_of_a_common_setting": ("cost of a common setting", "tunability"),
+    "worst_cost": ("worst cost", "tunability_worst"),
+    "reference_lr": ("reference lr", "Learning rate that the others are compared with."),
+    "mean_drift_lr": ("mean drift of lr", "drift"),
+    "largest_drift_lr": ("largest drift of lr", "drift"),
+    "beyond_half_a_decade": ("beyond half a decade", "drift"),
+    "reference_wd": ("reference weight decay", "Weight decay that the others are compared with."),
+    "mean_drift_wd": ("mean drift of weight decay", "drift"),
+    "as_good": ("not told apart", "Optimizers within 1 point of the best with a probability of at least 0.5."),
+    "functional_ANOVA": ("functional ANOVA", "lr_variance_share"),
+    "PED-ANOVA": ("PED-ANOVA", "lr_importance"),
+    "first": ("first run", "best"),
+    "second": ("second run", "best"),
+}
+"""Heading, and a key of `QUANTITIES` or the definition itself, by column where the column is no such key."""
+PATTERNS = (
+    (re.compile(r"within_(.+)_of_best"), "within {} of the best", "near_best"),
+    (re.compile(r"rank_at_(.+)"), "rank at {} trials", "budget_ranks"),
+    (re.compile(r"Optuna's_(.+)"), "Optuna's {}", "cross_checks"),
+)
+"""The same by how columns begin and end that come in several sizes."""
+
+
+HINTS = {quantity.name: quantity.hint for quantity in QUANTITIES.values()}
+"""Definitions by name in the report."""
+
+
+def heading(column: str) -> tuple[str, str]:
+    """Return the heading of a column and its definition, empty for what speaks for itself."""
+    if column in COLUMNS:
+        words, defined = COLUMNS[column]
+        return words, _hint(defined)
+    if column in QUANTITIES:
+        return QUANTITIES[column].name, QUANTITIES[column].hint
+    for pattern, words, key in PATTERNS:
+        if match := pattern.fullmatch(column):
+            return words.format(match[1]), _hint(key)
+    return column.replace("_", " "), ""
+
+
+def _hint(defined: str) -> str:
+    return QUANTITIES[defined].hint if defined in QUANTITIES else defined
