@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.analysis.matrix.test_coupling import additive, centred, noise_of, repeated
+from tests.analysis.coupling.test_shares import additive, centred, noise_of, repeated
 
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.coupling.failures import part_failures, trained
