@@ -239,7 +239,7 @@ def test_a_dataset_is_added_by_a_row_and_a_reader(
         name="dots",
         description="dots",
         source="here",
-        target="tests.test_data_runs:dots",
+        target="tests.data.test_runs:dots",
         channels=2,
         image_size=32,
         options={"images": 64},
