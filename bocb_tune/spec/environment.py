@@ -13,6 +13,7 @@ from typing import Any
 
 from bocb_tune.backbones import LoneImage, NoDropPath, Traits, traits
 from bocb_tune.core.names import unknown
+from bocb_tune.core.progress import say
 from bocb_tune.data import DATASETS, check_dataset, image_size, resolve_options
 from bocb_tune.spec.checks import Check, sound_recipe
 from bocb_tune.spec.experiment_file import SpecFile
@@ -23,13 +24,12 @@ from bocb_tune.training.recipes import RECIPES
 
 
 def backbones(file: SpecFile) -> Iterator[Finding]:
-    """Backbones the task does not have."""
-    if file.task.name not in TASKS:
-        return
-    known = set(get_task(file.task.name).backbones())
+    """Find backbones that the task lacks, or, of an unknown task, that every task lacks."""
+    everywhere = [name for task in TASKS for name in get_task(task).backbones()]
+    known = get_task(file.task.name).backbones() if file.task.name in TASKS else everywhere
     for index, name in enumerate(file.backbones):
         if name not in known:
-            yield Finding(("backbones", index), str(unknown("backbone", name, known)), needs=(("task",),))
+            yield Finding(("backbones", index), str(unknown("backbone", name, known)))
 
 
 def models(file: SpecFile) -> Iterator[Finding]:
@@ -42,6 +42,7 @@ def models(file: SpecFile) -> Iterator[Finding]:
         return  # found without looking at the disk
     known = set(get_task(file.task.name).backbones())
     for index, name in ((index, name) for index, name in enumerate(file.backbones) if name in known):
+        say(f"backbone {index + 1} of {len(file.backbones)}, {name}")
         try:
             found = _traits(name, size)
         except ValueError as error:
@@ -75,6 +76,7 @@ def data(file: SpecFile) -> Iterator[Finding]:
         resolve_options(name, options)
     except ValueError:
         return  # found without looking at the disk
+    say(f"the data of {name}")
     try:
         check_dataset(name, options)
     except ValueError as error:
@@ -87,8 +89,14 @@ def present_data(file: SpecFile) -> Iterator[Finding]:
         yield from data(file)
 
 
-def missing_data(spec: ExperimentSpec) -> str | None:
-    """What to tell a user whose dataset has a `root` that is not there at all."""
+def awaited_data(file: SpecFile) -> Iterator[Finding]:
+    """Find data that are still to be put on this machine."""
+    if message := missing_data(file):
+        yield Finding(("dataset", "root"), message)
+
+
+def missing_data(spec: ExperimentSpec | SpecFile) -> str | None:
+    """Say what to tell a user whose dataset has a `root` that is not there at all."""
     name, options = spec.dataset.name, spec.dataset.options
     if not _awaited(name, options):
         return None
@@ -119,20 +127,30 @@ def check_resources(spec: ExperimentSpec | SpecFile, cpus: int) -> Iterator[Find
         yield Finding(("resources", "workers"), message, needs=(("resources", "cpus_per_worker"),))
 
 
-def missing_gpus(spec: ExperimentSpec) -> str | None:
-    """What to tell a user whose trials need GPUs that this machine does not have."""
-    wanted = spec.resources.gpus_per_worker * spec.resources.workers
+def missing_gpus(file: SpecFile) -> Iterator[Finding]:
+    """Find trials that need GPUs which this machine does not have."""
+    wanted = file.resources.gpus_per_worker * file.resources.workers
     if wanted == 0:
-        return None
+        return
     import torch
 
     gpus = torch.cuda.device_count()
-    if gpus >= wanted:
-        return None
-    return (
-        f"a trial needs {wanted:g} GPUs and this machine has {gpus}; run on a cluster with --address, "
-        "or set resources.gpus_per_worker to 0"
-    )
+    if gpus < wanted:
+        message = (
+            f"a trial needs {wanted:g} GPUs and this machine has {gpus}; run on a cluster with --address, "
+            "or set resources.gpus_per_worker to 0"
+        )
+        yield Finding(("resources", "gpus_per_worker"), message, needs=(("resources", "workers"),))
+
+
+def slow_precision(file: SpecFile) -> Iterator[Finding]:
+    """Find recipes that train in bf16 on CPUs, most of which have no units for it."""
+    if file.resources.gpus_per_worker or file.task.name == "synthetic":
+        return
+    for at, choice in file.recipe.choices():
+        if choice.base in RECIPES and sound_recipe(choice)[0].precision == "bf16":
+            message = "bf16 on a CPU was 3.5 to 90 times slower than fp32 where it was tried; take fp32, or GPUs"
+            yield Finding((*at, "precision"), message)
 
 
 def local_resources(file: SpecFile) -> Iterator[Finding]:
@@ -142,7 +160,9 @@ def local_resources(file: SpecFile) -> Iterator[Finding]:
 
 PLANNED: tuple[Check, ...] = (backbones, models, present_data, local_resources)
 """What must hold to plan for this machine."""
-LOCAL: tuple[Check, ...] = (backbones, models, data, local_resources)
+CAUTIONS: tuple[Check, ...] = (missing_gpus, awaited_data, slow_precision)
+"""What does not keep a plan from being made, and a user should know of."""
+LOCAL: tuple[Check, ...] = (backbones, models, data, local_resources, missing_gpus)
 """What must hold to run on this machine."""
 REMOTE: tuple[Check, ...] = (backbones, models)
 """What must hold to run on a cluster, whose disks and processors are not seen from here."""

@@ -94,7 +94,8 @@ def test_a_grid_plans_without_its_data_and_says_what_to_put_where(
     assert bocb(monkeypatch, "plan", path, "--json") == 0
     out, err = capsys.readouterr()
     assert len(json.loads(out)["cells"]) == cells
-    (warning,) = [line for line in err.splitlines() if line.startswith("warning: the data are not on this machine")]
+    (warning,) = [line for line in err.splitlines() if "dataset.root: the data are not on this machine" in line]
+    assert warning.startswith("warning: ")
     assert str(tmp_path / place) in warning
 
 
