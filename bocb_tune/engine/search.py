@@ -122,6 +122,8 @@ class GridSearch(Searcher):  # type: ignore[misc]
         super().__init__()
         self.leaving = False
         """Set when the user asks to stop: no new trials."""
+        self.given_up = False
+        """Set when all trials fail: no new trials."""
         self._ledger = ledger
         self._slots = slots
         self._slot_of: dict[str, Slot] = {}
@@ -138,7 +140,7 @@ class GridSearch(Searcher):  # type: ignore[misc]
         slot = self._free_slot()
         if slot is None:
             return None if self._ledger.in_flight else Searcher.FINISHED
-        trial = None if self.leaving else self._next_trial()
+        trial = None if self.leaving or self.given_up else self._next_trial()
         if trial is None:
             return None if self._ledger.in_flight else Searcher.FINISHED
         record = self._ledger.start(trial)
