@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
-from tests.support.processes import Run, count_lines, end_session, records_in
+from tests.support.processes import COMMAND, Run, count_lines, end_session, records_in
 from tests.support.simulated import essence
+
+pytestmark = pytest.mark.ray
 
 SYNTHETIC = """
 name: quick
@@ -177,12 +179,18 @@ resources: {{max_slots: 1}}
     assert {record.status for record in records} == {TrialStatus.failed}
     assert all("3.png" in record.message for record in records), [record.message for record in records]
     assert "3.png" in run.output
+    assert "3.png" in (run.folder / "ray.log").read_text(encoding="utf-8")  # the worker's own warning
     shutil.copy(root / "train" / "0" / "4.png", root / "train" / "0" / "3.png")
     mended = finish(Run(spec, tmp_path / "run"))
     assert {(record.status, record.phase) for record in mended} == {
         (TrialStatus.completed, Phase.default),
         (TrialStatus.completed, Phase.design),
     }
+    for record in mended:
+        command = [COMMAND, "trial", "--from", str(run.folder), "--id", record.id]
+        repeated = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        for name in ("score", "val_loss", "train_loss"):
+            assert f" {name} {record.measurements[-1].metrics[name]:.4g} " in repeated
 
 
 def refused(spec: Path, folder: Path) -> str:

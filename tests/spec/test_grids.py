@@ -184,6 +184,7 @@ def test_the_page_has_every_cell_and_all_take_steps() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_two_cells_through_the_engine_with_two_ranks(tmp_path: Path) -> None:
     """A classical and a modern one, each under its recipe, on files in CIFAR-100's format."""
