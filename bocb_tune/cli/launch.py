@@ -11,6 +11,7 @@ from bocb_tune.cli.time_left import seconds_left, work_of
 from bocb_tune.core import journal
 from bocb_tune.core.files import write_atomically
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.engine.design import superseded
 from bocb_tune.engine.driver import Driver, current_driver
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
 from bocb_tune.engine.store import spec_of
@@ -84,14 +85,15 @@ def read_status(folder: Path) -> GridStatus:
     plan, driver = plan_of(spec), current_driver(folder)
     journals = {read.cell.key: read for read in journal.read_run(folder)}
     rows, work = [], []
-    for planned in plan_grid(spec).cells:
-        read = journals.get(planned.cell.key)
-        records = journal.fold(planned.cell, read.events) if read else {}
+    for cell in cell_plans(spec):
+        read = journals.get(cell.cell.key)
+        records = journal.fold(cell.cell, read.events) if read else {}
         again = _owed_again(records, read.events if read else (), driver)
         if driver is None:  # what was in flight is owed, and nobody trains it
             records = {key: record for key, record in records.items() if record.status != TrialStatus.running}
-        rows.append(cell_status(planned.cell.key, plan.trials(records.values()), records.values(), again))
-        work.append(work_of(plan, records.values(), again))
+        earlier = superseded(cell, records)
+        rows.append(cell_status(cell.cell.key, plan.trials(records.values()) + earlier, records.values(), again))
+        work.append(work_of(plan, records.values(), again, earlier))
     left_s = seconds_left(plan, work, driver.slots) if driver else None
     return grid_status(rows, left_s, is_running=driver is not None)
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status, room_for_rows, table, trial_line
 from bocb_tune.cli.time_left import seconds_left, work_of
 from bocb_tune.core.types import TrialRecord, TrialStatus, alike
+from bocb_tune.engine.design import superseded
 from bocb_tune.engine.run import Watcher
 from bocb_tune.engine.store import Ledger
 
@@ -34,6 +35,8 @@ class View(Watcher):
         self._note = "starting Ray"
         self._failed_before: dict[str, int] = {}
         """Attempts of the trials that had failed before this run, by id."""
+        self._superseded: dict[str, int] = {}
+        """Design trials of an earlier range, by cell."""
         self._said: dict[str, int] = {}
         """How often trials of this run failed alike."""
 
@@ -59,6 +62,7 @@ class View(Watcher):
         records = (record for book in ledger.books.values() for record in book.records.values())
         failed = (record for record in records if record.status in (TrialStatus.failed, TrialStatus.oom))
         self._failed_before = {record.id: record.attempt for record in failed}
+        self._superseded = {key: superseded(book.plan, book.records) for key, book in ledger.books.items()}
         status = self.status()
         if not self.console.is_terminal:
             self._line(f"{status.trials - status.ended} of {status.trials} trials to go, {slots} at a time")
@@ -97,8 +101,9 @@ class View(Watcher):
         for key, book in self._ledger.books.items():
             records, plan = list(book.records.values()), book.plan.plan
             again = frozenset(r.id for r in records if self._failed_before.get(r.id) == r.attempt)
-            rows.append(cell_status(key, plan.trials(records), records, again))
-            work.append(work_of(plan, records, again))
+            earlier = self._superseded[key]
+            rows.append(cell_status(key, plan.trials(records) + earlier, records, again))
+            work.append(work_of(plan, records, again, earlier))
         return grid_status(rows, seconds_left(plan, work, self._slots))
 
     def _line(self, text: str) -> None:

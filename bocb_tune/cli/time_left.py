@@ -29,14 +29,23 @@ class Work:
     """Epochs that those in flight have done."""
 
 
-def work_of(plan: Plan, records: Iterable[TrialRecord], owed_again: frozenset[str] = frozenset()) -> Work:
-    """Sum up a cell; `owed_again` are the ids of failed trials that this run is still to try again."""
+def work_of(
+    plan: Plan, records: Iterable[TrialRecord], owed_again: frozenset[str] = frozenset(), superseded: int = 0
+) -> Work:
+    """Sum up a cell.
+
+    Args:
+        plan: what the cell is owed.
+        records: those of the cell.
+        owed_again: ids of failed trials that this run is still to try again.
+        superseded: design trials of an earlier range, beyond what the plan counts.
+    """
     records = list(records)
     ended = [r for r in records if r.status != TrialStatus.running and r.id not in owed_again]
     running = [r for r in records if r.status == TrialStatus.running]
     competed = [record for record in ended if _competes(plan, record)]
-    competing = round((1 - plan.audit) * (plan.design + plan.search)) if plan.rungs else 0
-    to_the_end = plan.trials(records) - competing - (len(ended) - len(competed))
+    competing = round((1 - plan.audit) * (plan.design + plan.search + superseded)) if plan.rungs else 0
+    to_the_end = plan.trials(records) + superseded - competing - (len(ended) - len(competed))
     in_flight = sum(record.budget for record in running if not _competes(plan, record))
     return Work(
         epochs=sum(record.budget for record in records),
@@ -60,7 +69,7 @@ def expected_epochs(plan: Plan, cells: Sequence[Work]) -> float:
     """
     ends = zip((0, *plan.rungs), (*plan.rungs, plan.epochs), strict=True)
     eta = plan.reduction_factor
-    prior = sum((end - start) / eta**passed for passed, (start, end) in enumerate(ends))
+    prior = sum((end - start) / float(eta**passed) for passed, (start, end) in enumerate(ends))
     number, epochs = sum(cell.stopped_early for cell in cells), sum(cell.their_epochs for cell in cells)
     return (epochs + eta * prior) / (number + eta)
 
