@@ -222,11 +222,12 @@ def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
     from bocb_tune.cli.launch import read_status
     from bocb_tune.cli.status import room_for_rows, table
 
+    with busy(f"reading {folder}"):
+        status = read_status(folder)
     if as_json:
-        print(json.dumps(read_status(folder).to_json(), indent=2))
+        print(json.dumps(status.to_json(), indent=2))
         return
     console = Console()
-    status = read_status(folder)
     if not watch:
         console.print(table(status))
         return

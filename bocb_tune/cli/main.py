@@ -146,7 +146,8 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run is done.")] = False,
 ) -> None:
     """Show how far a run is, from its journals."""
-    from bocb_tune.cli.commands import show_status
+    with busy(f"reading {folder}"):
+        from bocb_tune.cli.commands import show_status
 
     show_status(folder, as_json=as_json, watch=watch)
 

@@ -73,7 +73,7 @@ def test_a_warning_does_not_stand_behind_the_line_of_work(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "command", [["check", "SPEC"], ["run", "SPEC", "--set", "nothing=1"], ["analyze", "paper:none"]]
+    "command", [["check", "SPEC"], ["run", "SPEC", "--set", "nothing=1"], ["analyze", "paper:none"], ["status", "SPEC"]]
 )
 def test_a_command_speaks_before_it_imports_what_is_slow(tmp_path: Path, command: list[str]) -> None:
     """The first sign takes at most half as long as the whole, of which nearly all is imports."""
