@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.analysis.coupling.test_shares import additive, centred, noise_of, repeated
 
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.coupling.failures import part_failures, trained
@@ -14,6 +13,7 @@ from bocb_tune.analysis.matrix.concordance import agreement, concordance, true_a
 from bocb_tune.analysis.matrix.exact import CLAIM, backbones_needed, rank_gap, sign_flip_p, step_down
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
 from bocb_tune.analysis.recommend.ranking import leave_one_out
+from tests.analysis.coupling.test_shares import additive, centred, noise_of, repeated
 from tests.support.coupling_coverage import BATCH, DESIGNS, Outcome, outcomes, share_of
 
 SHAPE = (6, 6)
