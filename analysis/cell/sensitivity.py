@@ -75,7 +75,7 @@ def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """Share of the search space within epsilon of the best, in [0, 1], higher is more robust."""
     if _below_noise(cell, epsilon):
         return _refused(cell, Reason.EPS_BELOW_NOISE)
-    return _functional(cell, lambda e: surface.near_optimal_volume(e, cell.grid, epsilon), "")
+    return _functional(cell, lambda e: surface.near_optimal_volume(e, cell.grid, epsilon, cell.mean), "")
 
 
 def random_trials_needed(cell: Landscape, epsilon: float = EPSILON) -> Estimate:

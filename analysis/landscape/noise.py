@@ -9,6 +9,8 @@ import numpy as np
 from bocb_tune.analysis.core.arrays import Array, Index
 
 NEIGHBOURS = 8
+NORMAL_MEDIAN = 0.6745
+"""Median distance of a normal variable from its mean, in standard deviations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,5 +30,5 @@ class Residuals:
         return np.asarray(self.value[nearest])
 
     def sd(self, node: Array) -> float:
-        """Standard deviation at a node [dimensions]."""
-        return float(np.sqrt(np.mean(self.near(node[None]) ** 2)))
+        """Standard deviation at a node [dimensions], from the median, which a failure nearby does not move."""
+        return float(np.median(np.abs(self.near(node[None])))) / NORMAL_MEDIAN

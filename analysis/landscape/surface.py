@@ -145,9 +145,15 @@ def mean(values: Array, grid: Grid) -> Array:
     return expected
 
 
-def near_optimal_volume(values: Array, grid: Grid, epsilon: float) -> Array:
-    """Share of pi within epsilon of the best [...]."""
-    near = values >= (best(values) - epsilon)[..., None, None]
+def near_optimal_volume(values: Array, grid: Grid, epsilon: float, best_on: Array | None = None) -> Array:
+    """Share of the search space within epsilon of the best [...].
+
+    Args:
+        best_on: a surface whose best point counts as the best of all; the largest value of a draw is biased upwards.
+            Each surface's own best by default.
+    """
+    top = best(values) if best_on is None else np.asarray(values[(..., *argmax(best_on))])
+    near = values >= (top - epsilon)[..., None, None]
     return mean(near.astype(float), grid)
 
 

@@ -239,6 +239,9 @@ _GRID = (
              "specific to the backbone. With repeated seeds the expected noise is taken off each sum, and the "
              "interval is a parametric bootstrap around the shrunken fit; without, it includes noise.",
              refused=(*MATRIX, Reason.DEGENERATE_VARIANCE)),
+    Quantity(GRID, "interaction_share_viable", "interaction share among viable cells",
+             "The same share over the cells that did not fail, from draws of their true values: the noise of each cell "
+             "is moderated by that of the others.", refused=(*MATRIX, Reason.DEGENERATE_VARIANCE)),
     Quantity(GRID, "interaction_share_total", "interaction share of all variation",
              "SS_interaction / SS_total, in [0, 1], treated likewise.", refused=(*MATRIX, Reason.DEGENERATE_VARIANCE)),
     Quantity(GRID, "interaction_share_of_values", "interaction share of the cell values",
@@ -251,6 +254,8 @@ _GRID = (
              "12 S / (m^2 (k^3 - k) - m T) over ranks within m backbones of k optimizers, S the squared deviations of "
              "rank sums, T the correction for ties; 0 no agreement, 1 full. Bootstrap over backbones.",
              source=KENDALL, refused=MATRIX),
+    Quantity(GRID, "kendall_w_without_noise", "Kendall's W without noise",
+             "Kendall's W over draws of the true cell values.", source=KENDALL, refused=MATRIX),
     Quantity(GRID, "noise", "noise of seeds", "sd of repeated seeds pooled over cells, and its degrees of freedom.",
              "points", "lower"),
     Quantity(GRID, "interaction_test", "F test of the interaction",

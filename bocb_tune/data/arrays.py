@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bocb_tune.data.base import Batch, Transform
-from bocb_tune.data.cifar import VARIANTS, read_cifar
+from bocb_tune.data.split import Chosen, Indices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,19 +59,28 @@ class Arrays:
             yield chosen.images.index_select(0, rows), chosen.labels[rows]
 
 
-def load_arrays(name: str, options: Mapping[str, Any], device: str) -> Arrays:
-    """CIFAR, raw; on the CPU the tensors are the files that all processes of the node map. `options` are resolved."""
-    variant, stored = VARIANTS[name], read_cifar(name, options)
-    images = {part: torch.from_numpy(array).to(device) for part, array in stored.images.items()}
-    labels = {part: torch.from_numpy(array).to(device) for part, array in stored.labels.items()}
+def load_arrays(
+    images: Mapping[str, NDArray[np.uint8]],
+    labels: Mapping[str, Indices],
+    chosen: Chosen,
+    *,
+    num_classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: str,
+) -> Arrays:
+    """Takes images as they are stored; on the CPU the tensors are the files that all processes of the node map."""
+    tensors = {part: torch.from_numpy(array).to(device) for part, array in images.items()}
+    targets = {part: torch.from_numpy(array).to(device) for part, array in labels.items()}
+    first = next(iter(images.values()))
     return Arrays(
-        num_classes=variant.num_classes,
-        in_chans=3,
-        image_size=32,
-        mean=variant.mean,
-        std=variant.std,
+        num_classes=num_classes,
+        in_chans=first.shape[1],
+        image_size=first.shape[2],
+        mean=mean,
+        std=std,
         splits={
-            split: Rows(images=images[part], labels=labels[part], rows=torch.from_numpy(rows).to(device))
-            for split, (part, rows) in stored.chosen.items()
+            split: Rows(images=tensors[part], labels=targets[part], rows=torch.from_numpy(rows).to(device))
+            for split, (part, rows) in chosen.items()
         },
     )

@@ -118,7 +118,16 @@ class Cifar:
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
         from bocb_tune.data.arrays import load_arrays
 
-        return load_arrays(self.name, options, device)
+        variant, stored = VARIANTS[self.name], read_cifar(self.name, options)
+        return load_arrays(
+            stored.images,
+            stored.labels,
+            stored.chosen,
+            num_classes=variant.num_classes,
+            mean=variant.mean,
+            std=variant.std,
+            device=device,
+        )
 
 
 cifar10, cifar100 = Cifar("cifar10"), Cifar("cifar100")

@@ -28,7 +28,7 @@ from bocb_tune.data.parts import PARTS, Listing, Source, Stored, reason_to_skip,
 from bocb_tune.data.split import Chosen, Indices, choose_splits
 
 if TYPE_CHECKING:
-    from bocb_tune.data.base import Dataset
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +77,6 @@ class Layout:
     def fingerprint(self) -> Fingerprint:
         """Looks up the size of every image."""
         return fingerprint_of({part: source.stored() for part, source in self.parts.items()}, self.classes)
-
-
-class ImageFolders:
-    """Reads `imagefolder` and `imagenet`."""
-
-    def contents(self, options: Mapping[str, Any]) -> Contents:
-        return scan(options).contents()
-
-    def load(self, options: Mapping[str, Any], device: str) -> Dataset:
-        from bocb_tune.data.files import load_files
-
-        return load_files(scan(options), options, device)
-
-
-reader = ImageFolders()
 
 
 def layout_of(

@@ -271,12 +271,12 @@ def by_what(stated: Sequence[Stated]) -> Iterator[list[str]]:
         yield [what, f"{held(known):.3f}", str(len(known)), str(len(of_it) - len(known)), *sizes]
 
 
-def write(name: str, rows: Iterable[Sequence[str]]) -> None:
+def write(name: str, rows: Iterable[Sequence[str]], by: str = "tests.support.intervals") -> None:
     """Puts a table in its place on the page."""
     head, *others = rows
     lines = [head, ["---"] * len(head), *others]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    begin, end = f"<!-- {name}: written by `python -m tests.support.intervals` -->\n", f"<!-- end of {name} -->\n"
+    begin, end = f"<!-- {name}: written by `python -m {by}` -->\n", f"<!-- end of {name} -->\n"
     before, rest = PAGE.read_text(encoding="utf-8").split(begin)
     PAGE.write_text(f"{before}{begin}{text}{end}{rest.split(end)[1]}", encoding="utf-8")
 

@@ -170,7 +170,7 @@ FIRES: dict[str, tuple[Callable[[], Findings], str]] = {
         lambda: with_landscapes(find(table(spaces={"x": DIMS, "y": NARROW}))),
         "Ranges of lr differ in width (x 5.0, y 4.0 decades)",
     ),
-    "tolerance": (noisy, "stated at 2 points"),
+    "tolerance": (noisy, "stated at 5 points"),
     "unfinished": (
         lambda: edited(first_trial, changed(status="running")),
         "1 trial(s) are running",

@@ -18,7 +18,7 @@ from bocb_tune.analysis.report.write import analyze
 from tests.support.fakes import FakeRun, write_run
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "METRICS.md"
-NO_NUMBERS = {"schema", "floor", "level", "status"}
+NO_NUMBERS = {"objective", "schema", "floor", "level", "status"}
 """Keys of `metrics.json` whose numbers say nothing of an experiment."""
 ONLY_COLUMNS = {"selected_score", "sd", "seeds", "found", "within_1_point"}
 """Numbers that only the report's tables have."""

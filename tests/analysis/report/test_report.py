@@ -136,10 +136,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Page of a table of trials; those of one optimizer carry no landscape, since its space is not known."""
     folder, rng = tmp_path_factory.mktemp("searched"), np.random.default_rng(0)
     u, v = rng.uniform(-5, -2, 120), rng.uniform(-4, 0, 120)
+    u[60:] = rng.uniform(-3.4, -3.1, 60)
     score = 80 - 8 * (u + 3.3) ** 2 - (v + 1.5) ** 2 + rng.normal(0, 0.2, 120)
     names = {"backbone": ["a", "b"] * 60, "optimizer": ["adamw"] * 60 + ["sgd"] * 60}
     pd.DataFrame(names | {"lr": 10**u, "weight_decay": 10**v, "score": score}).to_csv(folder / "t.csv", index=False)
-    return analyze(str(folder / "t.csv"), folder / "report", Path(search_spaces.__file__).with_name("adamw.yaml"))
+    return analyze(str(folder / "t.csv"), folder / "report", [Path(search_spaces.__file__).with_name("adamw.yaml")])
 
 
 def test_a_page_of_landscapes_shows_no_code_and_defines_its_headings(searched: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_page_of_landscapes_shows_no_code_and_defines_its_headings(searched: P
 
 
 def test_a_column_without_a_value_is_left_out_and_explained_once(searched: Path) -> None:
-    findings = find(load(str(searched.parent.parent / "t.csv"), Path(search_spaces.__file__).with_name("adamw.yaml")))
+    findings = find(load(str(searched.parent.parent / "t.csv"), [Path(search_spaces.__file__).with_name("adamw.yaml")]))
     for cell in findings.models.values():
         assert isinstance(cell.estimates, dict)
         cell.estimates["lr_sensitivity"] = replace(
@@ -248,7 +249,7 @@ def test_a_section_without_data_says_why(paper_findings: Findings) -> None:
     assert set(reasons) == {"landscape", "curves", "weights", *fitted}
     words = sections["in_words"]
     assert isinstance(words, Card)
-    assert "64 % of what the optimizer changes among the 379 viable cells" in words.text[3]
+    assert "63 % of what the optimizer changes among the 379 viable cells" in words.text[3]
     assert "AdaGrad) to 80.55 (Adan)" in words.text[1]
     told = sections["drift"]
     assert isinstance(told, Card)
