@@ -23,7 +23,7 @@ test: install
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" --ignore tests/backbones --ignore tests/spec/test_grids.py
 
 test-slow: install
 	$(BIN)/python -m pytest -m "slow"
