@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install quickstart test test-slow lint bench clean
+.PHONY: install quickstart test test-fast test-slow lint bench clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" --ignore tests/backbones --ignore tests/spec/test_grids.py
 
 test-slow: install
 	$(BIN)/python -m pytest -m "slow"

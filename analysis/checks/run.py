@@ -10,7 +10,7 @@ from bocb_tune.analysis.checks.remark import MOST_LISTED, Check, about, listed, 
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, at_full_budget
 from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS
-from bocb_tune.core.types import TrialStatus
+from bocb_tune.core.types import TrialStatus, alike
 
 # With fewer fresh seeds than this a cell's value is one draw, not a mean.
 FEWEST_SEEDS = 3
@@ -35,11 +35,12 @@ def incomplete_matrix(findings: Findings) -> Iterator[Check]:
 
 
 def failed_trials(findings: Findings) -> Iterator[Check]:
-    """One remark per message, with the cells it struck."""
+    """One remark per kind of message, with the cells it struck; in the words of the first."""
     trials = findings.table.trials
     failed = trials[trials["status"].isin([TrialStatus.failed, TrialStatus.oom])]
-    kinds = failed.groupby(["status", "message"])
-    for (status, message), group in list(kinds)[:MOST_LISTED]:
+    kinds = failed.groupby(["status", failed["message"].fillna("").astype(str).map(alike)])
+    for (status, _), group in list(kinds)[:MOST_LISTED]:
+        message = group["message"].iloc[0]
         cells = sorted(set(group["backbone"] + "/" + group["optimizer"]))
         text = f"{len(group)} {status} in {listed(cells)}: {message or 'no message'}"
         yield from about(cells, name="failed_trials", level="problem", message=text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS, Dims
+from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Phase, TrialStatus
 
 # A best point nearer than this to an end of its range may well have its optimum beyond it.
@@ -51,8 +52,9 @@ def optimum_at_edge(findings: Findings) -> Iterator[Check]:
     unsure = [cell for cell in findings.cells if (shares[cell.key] or 0.0) > EDGE_PROBABILITY]
     edges = {cell.key: edge for cell in unsure if (edge := _edge(findings, cell))}
     text = (
-        f"The fitted optimum lies at an edge of the search space: {told(edges)}. Extend the range by a decade there "
-        "and run again; more trials are owed, none is repeated."
+        f"The fitted optimum lies at an edge of the search space: {told(edges)}. To look a decade further, write "
+        f"`{_wider(edges, findings.table.spaces)}` and more `budget.trials_per_cell` into the experiment and run it "
+        "again: the design is repeated over the wider range, the further trials search it, and what is there is kept."
     )
     yield from about(edges, name="optimum_at_edge", level="caution", message=text)
     vague = {cell.key: f"{shares[cell.key]:.2f}" for cell in unsure if cell.key not in edges}
@@ -61,6 +63,18 @@ def optimum_at_edge(findings: Findings) -> Iterator[Check]:
         f"probability): {told(vague)}. More trials or seeds would tell."
     )
     yield from about(vague, name="optimum_unclear", level="note", message=text)
+
+
+def _wider(edges: Mapping[str, str], spaces: Mapping[str, Mapping[str, Dim]]) -> str:
+    """The line of an experiment that moves the ends of ranges at which optima lie by a decade."""
+    changes: dict[str, dict[str, dict[str, str]]] = {}
+    for key, edge in edges.items():
+        optimizer, (end, axis) = key.split("/")[-1], edge.split(" ", maxsplit=1)
+        if dims := spaces.get(optimizer):
+            dim = dims[axis.replace(" ", "_")]
+            change = {"low": f"{dim.low / 10:g}"} if end == "lowest" else {"high": f"{dim.high * 10:g}"}
+            changes.setdefault(optimizer, {}).setdefault(dim.name, {}).update(change)
+    return f"search_spaces: {changes}".replace("'", "")
 
 
 def _edge(findings: Findings, cell: CellSummary) -> str | None:

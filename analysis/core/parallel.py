@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, get_context
 from typing import TypeVar
 
+from bocb_tune.core.progress import say
+
 CHUNKS = 8
 """Portions a worker is given its parts in: the last ones end at nearly the same time."""
 Part = TypeVar("Part")
@@ -41,9 +43,17 @@ def spread(work: Callable[[Part], Result], parts: Sequence[Part], *, fewest: int
     """
     size = min(workers(), len(parts))
     if len(parts) < fewest or size < 2:
-        return [work(part) for part in parts]
+        return list(_counted(map(work, parts), len(parts)))
     with pool(size) as others:
-        return list(others.map(work, parts, chunksize=max(1, len(parts) // (CHUNKS * size))))
+        results = others.map(work, parts, chunksize=max(1, len(parts) // (CHUNKS * size)))
+        return list(_counted(results, len(parts)))
+
+
+def _counted(results: Iterator[Result], total: int) -> Iterator[Result]:
+    """Pass results on, and say how many there are yet."""
+    for done, result in enumerate(results, start=1):
+        say(f"cell {done} of {total}")
+        yield result
 
 
 @contextmanager

@@ -36,15 +36,16 @@ class Kept:
 
 
 def find_kept(run: Path, table: TrialTable) -> tuple[Kept, ...]:
-    """The checkpoints of completed trials in a run folder, by cell; a run keeps that of each cell's best trial."""
+    """The checkpoint of the best completed trial of each cell, of those in a run folder.
+
+    A run keeps one a cell; an interruption may leave another beside it.
+    """
     files = {path.parent.name: path for name in NAMES for path in (run / FOLDER).glob(f"*/{name}")}
-    completed = table.trials[table.trials["status"] == TrialStatus.completed]
-    cells = zip(*(completed[column].astype(str) for column in (*CELL, "trial")), strict=True)
-    return tuple(
-        Kept(backbone=backbone, optimizer=optimizer, trial=trial, path=files[trial])
-        for backbone, optimizer, trial in cells
-        if trial in files
-    )
+    trials = table.trials
+    kept = trials[(trials["status"] == TrialStatus.completed) & trials["trial"].astype(str).isin(files)]
+    best = kept.sort_values("score", ascending=False, kind="stable").drop_duplicates(list(CELL)).sort_index()
+    cells = zip(*(best[column].astype(str) for column in (*CELL, "trial")), strict=True)
+    return tuple(Kept(backbone=b, optimizer=o, trial=trial, path=files[trial]) for b, o, trial in cells)
 
 
 def patterns_of(kept: Kept) -> RunPatterns:

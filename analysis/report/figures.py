@@ -21,6 +21,7 @@ from bocb_tune.analysis.report.drawing.page import DARK
 from bocb_tune.analysis.report.drawing.svg import inline, lean
 from bocb_tune.analysis.report.plots import values
 from bocb_tune.analysis.report.plots.values import Plot
+from bocb_tune.core.progress import say
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -103,8 +104,10 @@ class Drawing:
     def pictures(self) -> dict[str, str]:
         """By stem the SVG of each plot, when all are drawn, for inlining; its ids are unique on the page."""
         for part in self._waiting:
+            say(f"figure {part[0].stem}")
             _write(part)
-        for each in self._begun:
+        for done, each in enumerate(self._begun, start=1):
+            say(f"figure {done} of {len(self._begun)}")
             each.result()
         paths = {stem: self._folder / f"{stem}.svg" for stem in self._stems}
         return {stem: inline(path.read_text(encoding="utf-8")) for stem, path in paths.items()}

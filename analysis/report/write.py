@@ -23,6 +23,7 @@ from bocb_tune.analysis.report.sections.values import CellPage
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
+from bocb_tune.core.progress import say
 
 Cards = Sequence[Card | NotApplicable]
 
@@ -53,7 +54,9 @@ def analyze(
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
     """
     folder = out or (Path(source) / "report" if Path(source).is_dir() else Path("report"))
+    say("reading the trials")
     table = load(source, spaces, folder / FOLDER, stated)
+    say("modelling the cells")
     findings = find(table, folder / FOLDER)
     if patterns:
         findings = replace(findings, patterns=_patterns(source, table))
@@ -67,6 +70,7 @@ def analyze(
 def _cards(findings: Findings, drawing: Drawing) -> Iterator[Card | NotApplicable]:
     """Of each section; its figures are drawn while the next ones are made."""
     for section in SECTIONS:
+        say(f"section {section.__name__.replace('_', ' ')}")
         card = section(findings)
         if card is not None:
             drawing.start(card.figures if isinstance(card, Card) else ())
@@ -96,7 +100,11 @@ def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
     kept = find_kept(Path(source), table) if table.source.kind == "run" else ()
     if not kept:
         raise SourceError(f"{source}: no kept checkpoint of a completed trial, so there are no weights to read")
-    return tuple(patterns_of(each) for each in kept)
+    found = []
+    for number, each in enumerate(kept, start=1):
+        say(f"weights of {each.backbone}/{each.optimizer}, checkpoint {number} of {len(kept)}")
+        found.append(patterns_of(each))
+    return tuple(found)
 
 
 def _write(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bocb_tune.core.types import Phase, TrialSpec, TrialStatus
-from bocb_tune.spec.environment import LOCAL, REMOTE, backbones, contents, data, is_visible, missing_gpus, young_average
+from bocb_tune.cli.busy import busy, warn
+from bocb_tune.core.progress import say
+from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
+from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
+from bocb_tune.spec.experiment_file import Resources
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 
 if TYPE_CHECKING:
@@ -48,16 +52,17 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
 
 
 def _measure(spec: ExperimentSpec, grid: Grid, planned: Cost) -> tuple[list[Measured], Totals]:
-    """Says on stderr how far it is, and which cells do not fit."""
+    """Measure each backbone; says on stderr how far it is, and which cells do not fit."""
     from bocb_tune.profiling.measure import measure, totals, warnings
 
-    rows = []
-    for row in measure(spec, grid):
-        rows.append(row)
-        print(f"measured {row.backbone}", file=sys.stderr)
+    rows, backbones = [], {planned.cell.backbone for planned in grid.cells}
+    with busy("measuring"):
+        for row in measure(spec, grid):
+            rows.append(row)
+            say(f"{len(rows)} of {len(backbones)} backbones, {row.backbone} last")
     total = totals(spec, grid, planned, rows)
     for warning in warnings(grid, rows, total.device):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     return rows, total
 
 
@@ -65,43 +70,44 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
     """Run or resume an experiment; returns the exit code."""
     if address is not None:
         _use_token()
-    from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, unknown_data
-    from bocb_tune.cli.progress import View, last_words, output_to
-    from bocb_tune.engine import run as engine
-    from bocb_tune.engine.cluster import Resources
+    with busy("checking what is installed and what the data are"):
+        from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, unknown_data
+        from bocb_tune.cli.progress import View, last_words, output_to
+        from bocb_tune.engine import run as engine
+        from bocb_tune.engine.cluster import Resources as GroupResources
 
-    spec = load_spec(spec_path, overrides, LOCAL if address is None else REMOTE)
-    there = contents(spec) if address is None or is_visible(spec) else None
-    data = there.fingerprint() if there else None
-    if address is None and (lacking := missing_gpus(spec)):
-        raise ValueError(f"{spec_path}: resources.gpus_per_worker: {lacking}")
-    folder = out or spec.run_dir
-    cells = cell_plans(spec, only, folder)
-    claim_folder(spec, folder, data)
-    _say_of_data(there, young_average(spec, there), unknown_data(folder) if there else None)
+        spec = load_spec(spec_path, overrides, LOCAL if address is None else REMOTE, CAUTIONS, warn)
+        there = contents(spec) if address is None or is_visible(spec) else None
+        say("the sizes of its files")
+        fingerprint = there.fingerprint() if there else None
+        folder = out or spec.run_dir
+        cells = cell_plans(spec, only, folder)
+    claim_folder(spec, folder, fingerprint)
+    _say_of_data(there)
+    if there and (unknown := unknown_data(folder)):
+        warn(unknown)
     plan = engine.RunPlan(
         folder=folder,
         cells=cells,
         objective=objective_of(spec),
-        resources=Resources(**spec.resources.model_dump()),
+        resources=GroupResources(**spec.resources.model_dump()),
         checkpoint_every=spec.budget.checkpoint_every,
         address=address,
-        data=data,
+        data=fingerprint,
     )
-    print(f"{spec.name}: {len(cells)} cells into {folder}; what Ray says goes to {folder / LOG_FILE}", file=sys.stderr)
-    with last_words(KILLED), output_to(folder / LOG_FILE) as open_stream, open_stream() as stream:
+    log = folder / LOG_FILE
+    print(f"{spec.name}: {len(cells)} cells into {folder}; what Ray and the workers say: {log}", file=sys.stderr)
+    with last_words(KILLED), output_to(log) as open_stream, open_stream() as stream:
         view = View(stream)
         with view.showing():
             outcome = engine.run(plan, view)
     return _report_end(spec, folder, outcome)
 
 
-def _say_of_data(there: Contents | None, *warnings: str | None) -> None:
-    """Print what is trained on, what is left out of it, and what to beware of."""
+def _say_of_data(there: Contents | None) -> None:
+    """Print what is trained on, and what is left out of it."""
     for line in there.lines() if there else ():
         print(line, file=sys.stderr)
-    for warning in filter(None, warnings):
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _use_token() -> None:
@@ -122,12 +128,37 @@ def _report_end(spec: ExperimentSpec, folder: Path, outcome: object) -> int:
         print(f"interrupted; everything so far is in {folder}. The same command goes on from there.", file=sys.stderr)
         return 130
     bad = [record for record in outcome.records if record.status in (TrialStatus.failed, TrialStatus.oom)]
-    for record in bad:
-        print(f"{record.cell.key} {record.phase} {record.index}: {record.status}: {record.message}", file=sys.stderr)
-    if bad:
+    for line in failure_lines(bad):
+        print(line, file=sys.stderr)
+    if outcome.given_up:
+        print(
+            "given up: all new trials failed, so the rest was not started. Mend the cause; the same command goes on.",
+            file=sys.stderr,
+        )
+    elif bad:
         print(f"{len(bad)} trial(s) of {spec.name} have no result; the same command tries them again.", file=sys.stderr)
+    for line in closing_lines(folder):
+        print(line, file=sys.stderr)
     print(folder)
     return 1 if bad else 0
+
+
+def failure_lines(bad: Sequence[TrialRecord]) -> list[str]:
+    """Give a line for each kind of failure: how many trials, the first of them, and what it said."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in bad:
+        groups.setdefault(f"{record.status}: {alike(record.message)}", []).append(record)
+    lines = []
+    for records in sorted(groups.values(), key=len, reverse=True):
+        first = records[0]
+        others = f" ({len(records)} trials failed alike)" if len(records) > 1 else ""
+        lines.append(f"{first.cell.key} {first.phase} {first.index}: {first.status}: {first.message}{others}")
+    return lines
+
+
+def closing_lines(folder: Path) -> list[str]:
+    """Give the last lines of a run, before its folder: what it found, and the command to type next."""
+    return [f"next: bocb-tune analyze {shlex.quote(str(folder))}"]
 
 
 def run_trial(
@@ -136,24 +167,50 @@ def run_trial(
     """Train one trial in this process and print its epochs; returns the exit code."""
     from dataclasses import replace
 
-    from bocb_tune.cli.launch import cell_plans
+    with busy("checking what is installed and what the data are"):
+        from bocb_tune.cli.launch import cell_plans
 
-    spec = load_spec(spec_path, [*overrides, "resources.workers=1"], (backbones, data))
-    there = contents(spec)
-    _say_of_data(there, young_average(spec, there))
+        alone = [*overrides, "resources.workers=1"]
+        spec = load_spec(spec_path, alone, (backbones, precision, data), CAUTIONS, warn)
+    _say_of_data(contents(spec))
     plans = {plan.cell.key: plan for plan in cell_plans(spec)}
     if cell not in plans:
         raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")
     given = {"lr": lr, "weight_decay": weight_decay}
     hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
     trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
-    return _train(trial)
+    return _train(trial, spec.resources)
 
 
-def _train(trial: TrialSpec) -> int:
+def repeat_trial(folder: Path, trial_id: str) -> int:
+    """Train a trial that a run has recorded once more in this process; returns the exit code.
+
+    Raises:
+        ValueError: if the folder is no run folder, or the run has no such trial, or several.
+    """
+    from bocb_tune.cli.launch import recorded_trial
+
+    spec, trial, record = recorded_trial(folder, trial_id)
+    if record.world_size > 1:
+        warn(
+            f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
+        )
+    code = _train(trial, spec.resources)
+    score = "no score" if record.score is None else f"score {record.score:.4g}"
+    print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)
+    return code
+
+
+def _train(trial: TrialSpec, resources: Resources) -> int:
+    """Train as a worker of a run does: on as many threads, or on a GPU if the experiment asks for one."""
+    import torch
+
     from bocb_tune.core.errors import Diverged, OutOfMemory
     from bocb_tune.tasks import get_task
-    from bocb_tune.training.context import Context
+    from bocb_tune.training.context import Context, Ranks
+
+    torch.set_num_threads(resources.cpus_per_worker)
+    ranks = Ranks(device="cuda:0" if resources.gpus_per_worker and torch.cuda.is_available() else "cpu")
 
     print(
         f"trial {trial.id}: {trial.cell.key} lr {trial.hparams['lr']:g} wd {trial.hparams['weight_decay']:g}",
@@ -161,7 +218,7 @@ def _train(trial: TrialSpec) -> int:
     )
     for divisor in (1, 2):
         try:
-            for measurement in get_task(trial.cell.task).run(trial, Context(micro_batch_divisor=divisor)):
+            for measurement in get_task(trial.cell.task).run(trial, Context(ranks=ranks, micro_batch_divisor=divisor)):
                 numbers = " ".join(f"{name} {value:.4g}" for name, value in measurement.metrics.items())
                 print(f"epoch {measurement.budget}/{trial.budget} {numbers}", flush=True)
             return 0
@@ -181,11 +238,12 @@ def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
     from bocb_tune.cli.launch import read_status
     from bocb_tune.cli.status import room_for_rows, table
 
+    with busy(f"reading {folder}"):
+        status = read_status(folder)
     if as_json:
-        print(json.dumps(read_status(folder).to_json(), indent=2))
+        print(json.dumps(status.to_json(), indent=2))
         return
     console = Console()
-    status = read_status(folder)
     if not watch:
         console.print(table(status))
         return
@@ -193,6 +251,6 @@ def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
         while True:
             status = read_status(folder)
             live.update(table(status, rows=room_for_rows(console)), refresh=True)
-            if status.is_done:
+            if status.is_done or not status.is_running:
                 return
             time.sleep(2)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status
+from bocb_tune.cli.time_left import seconds_left, work_of
 from bocb_tune.core import journal
 from bocb_tune.core.files import write_atomically
-from bocb_tune.core.types import Objective
+from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.data import free_options
 from bocb_tune.data.contents import Fingerprint, differences
+from bocb_tune.engine.design import superseded
+from bocb_tune.engine.driver import Driver, current_driver
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
+from bocb_tune.engine.store import spec_of
 from bocb_tune.spec.compare import compare, refusal
 from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec, resolved
@@ -127,11 +131,52 @@ def read_status(folder: Path) -> GridStatus:
     if not (folder / SPEC_FILE).exists():
         raise FolderError(f"{folder} is no run folder: it has no {SPEC_FILE}")
     spec = load_spec(folder / SPEC_FILE)
-    plan = plan_of(spec)
+    plan, driver = plan_of(spec), current_driver(folder)
     journals = {read.cell.key: read for read in journal.read_run(folder)}
-    rows = []
-    for planned in plan_grid(spec).cells:
-        read = journals.get(planned.cell.key)
-        records = journal.fold(planned.cell, read.events).values() if read else []
-        rows.append(cell_status(planned.cell.key, plan.trials(records), records))
-    return grid_status(rows, spec.resources.max_slots or 1)
+    rows, work = [], []
+    for cell in cell_plans(spec, folder=folder):
+        read = journals.get(cell.cell.key)
+        records = journal.fold(cell.cell, read.events) if read else {}
+        again = _owed_again(records, read.events if read else (), driver)
+        if driver is None:  # what was in flight is owed, and nobody trains it
+            records = {key: record for key, record in records.items() if record.status != TrialStatus.running}
+        earlier = superseded(cell, records)
+        rows.append(cell_status(cell.cell.key, plan.trials(records.values()) + earlier, records.values(), again))
+        work.append(work_of(plan, records.values(), again, earlier))
+    left_s = seconds_left(plan, work, driver.slots) if driver else None
+    return grid_status(rows, left_s, is_running=driver is not None)
+
+
+def _owed_again(
+    records: Mapping[str, TrialRecord], events: Iterable[Mapping[str, Any]], driver: Driver | None
+) -> frozenset[str]:
+    """Ids of trials that failed before the driver that is at work now began, and have not been started again."""
+    if driver is None:
+        return frozenset()
+    started = {event["trial"]: event.get("time", 0.0) for event in events if event["event"] == "start"}
+    failed = (record for record in records.values() if record.status in (TrialStatus.failed, TrialStatus.oom))
+    return frozenset(record.id for record in failed if started[record.id] < driver.started)
+
+
+def recorded_trial(folder: Path, trial_id: str) -> tuple[ExperimentSpec, TrialSpec, TrialRecord]:
+    """Find a trial of a run by its id, or by how the id begins.
+
+    Raises:
+        FolderError: if it is no run folder, or the run has no such trial, or several.
+    """
+    if not (folder / SPEC_FILE).exists():
+        raise FolderError(f"{folder} is no run folder: it has no {SPEC_FILE}")
+    spec = load_spec(folder / SPEC_FILE)
+    records = [record for read in journal.read_run(folder) for record in journal.fold(read.cell, read.events).values()]
+    found = [record for record in records if record.id.startswith(trial_id)]
+    if len(found) != 1:
+        some = "no trial" if not found else f"{len(found)} trials"
+        raise FolderError(
+            f"--id {trial_id}: {folder} has {some} whose id begins so, of {len(records)}; "
+            f"`bocb-tune analyze {folder}` writes them all into report/tables/trials.csv, column 'trial'"
+        )
+    (record,) = found
+    plan = next((plan for plan in cell_plans(spec, folder=folder) if plan.cell == record.cell), None)
+    if plan is None:
+        raise FolderError(f"--id {trial_id}: its cell {record.cell.key} is not in {folder / SPEC_FILE}")
+    return spec, spec_of(plan, record), record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bocb_tune import __version__
+from bocb_tune.cli.busy import busy, warn
 
 app = typer.Typer(
     help="How sensitive is a vision backbone, and its optimizer, to their hyperparameters?",
@@ -55,10 +57,10 @@ def _root(
 @app.command()
 def check(spec: SpecPath) -> None:
     """Find every error of an experiment file, without running anything."""
+    loaded = _load_local(spec)
     from bocb_tune.spec.environment import contents
     from bocb_tune.spec.grid import plan_grid
 
-    loaded = _load_local(spec)
     print(f"{spec}: fine; {len(plan_grid(loaded).cells)} cells")
     if there := contents(loaded):
         print("\n".join(there.lines()))
@@ -75,9 +77,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what an experiment will run: cells, skips, trials and epochs."""
+    loaded = _load_local(spec, overrides or ())
     from bocb_tune.cli.commands import show_plan
 
-    show_plan(_load_local(spec, overrides or ()), only, as_json=as_json, measured=measure)
+    show_plan(loaded, only, as_json=as_json, measured=measure)
 
 
 @app.command()
@@ -89,24 +92,54 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Train what the experiment still owes. Running it again resumes or extends it."""
-    from bocb_tune.cli.commands import run_experiment
+    with busy("loading what a run needs"):
+        from bocb_tune.cli.commands import run_experiment
 
     raise typer.Exit(run_experiment(spec, out, address, only, overrides or ()))
 
 
 @app.command()
 def trial(
-    spec: SpecPath,
-    cell: Annotated[str, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cell.")],
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="Experiment file (YAML).")] = None,
+    cell: Annotated[str | None, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cell.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the published one.")] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Default: the published one.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Moves initialisation, order and augmentation.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of initialisation, order, augmentation; 0.")] = None,
     overrides: Overrides = None,
+    folder: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
+    trial_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Which trial of the run.")] = None,
 ) -> None:
-    """Train one trial in this process, without Ray, and print each epoch."""
-    from bocb_tune.cli.commands import run_trial
+    """Train one trial in this process, without Ray, and print each epoch: of SPEC, or one that a run has recorded."""
+    if folder is not None:
+        given = {"SPEC": spec, "--cell": cell, "--lr": lr, "--weight-decay": weight_decay, "--seed": seed}
+        if extra := [name for name, value in given.items() if value is not None] + ["--set"] * bool(overrides):
+            raise typer.BadParameter(f"--from repeats a trial as it was; leave out {', '.join(extra)}")
+        if trial_id is None:
+            raise typer.BadParameter("--from needs --id ID: which trial, as report/tables/trials.csv names it")
+        with busy("loading what a trial needs"):
+            from bocb_tune.cli.commands import repeat_trial
 
-    raise typer.Exit(run_trial(spec, cell, lr, weight_decay, seed, overrides or ()))
+        raise typer.Exit(repeat_trial(folder, trial_id))
+    if spec is None or cell is None or trial_id is not None:
+        raise typer.BadParameter("give SPEC and --cell BACKBONE/OPTIMIZER, or --from RUN and --id ID")
+    require_hyperparameter("--lr", lr, above_zero=True)
+    require_hyperparameter("--weight-decay", weight_decay, above_zero=False)
+    with busy("loading what a trial needs"):
+        from bocb_tune.cli.commands import run_trial
+
+    raise typer.Exit(run_trial(spec, cell, lr, weight_decay, seed or 0, overrides or ()))
+
+
+def require_hyperparameter(option: str, value: float | None, *, above_zero: bool) -> None:
+    """Refuse a value that no optimizer can train with.
+
+    Raises:
+        typer.BadParameter: naming the option.
+    """
+    if value is None or (0 < value < math.inf) or (value == 0 and not above_zero):
+        return
+    wanted = "a finite number above 0" if above_zero else "a finite number, 0 or above"
+    raise typer.BadParameter(f"{option} is {value:g}; it must be {wanted}")
 
 
 @app.command()
@@ -116,7 +149,8 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run is done.")] = False,
 ) -> None:
     """Show how far a run is, from its journals."""
-    from bocb_tune.cli.commands import show_status
+    with busy(f"reading {folder}"):
+        from bocb_tune.cli.commands import show_status
 
     show_status(folder, as_json=as_json, watch=watch)
 
@@ -158,22 +192,25 @@ def analyze(
     ] = False,
 ) -> None:
     """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
-    from bocb_tune.analysis.core.parallel import uncollected, warm_up
-
-    if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
-        warm_up()
-    with uncollected():
-        from bocb_tune.analysis.report.write import analyze as write_report
-        from bocb_tune.analysis.report.write import analyze_pair
-        from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
-
-    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where or ()))
-    if second is None:
-        print(write_report(source, out, space or (), patterns, stated))
-        return
-    if space or patterns or stated != NOTHING_STATED:
+    if second is not None and (space or patterns or where or {metric, direction, tolerance, chance} != {None}):
         raise typer.BadParameter("options other than --out are for one source, and two are given")
-    print(analyze_pair(source, second, out))
+    with busy(f"analyzing {source}"):
+        from bocb_tune.analysis.core.parallel import uncollected, warm_up
+
+        if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
+            warm_up()
+        with uncollected():
+            from bocb_tune.analysis.report.write import analyze as write_report
+            from bocb_tune.analysis.report.write import analyze_pair
+            from bocb_tune.analysis.sources.stated import Stated
+
+        kept = tuple(where or ())
+        stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=kept)
+        if second is None:
+            page = write_report(source, out, space or (), patterns, stated)
+        else:
+            page = analyze_pair(source, second, out)
+    print(page)
 
 
 @app.command()
@@ -192,11 +229,13 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Say which optimizer to use and where to search, how sure that is, and what is as good."""
-    from bocb_tune.analysis.report.recommend import recommendation
-    from bocb_tune.analysis.sources.stated import Stated
+    with busy(f"looking for a recommendation in {source}"):
+        from bocb_tune.analysis.report.recommend import recommendation
+        from bocb_tune.analysis.sources.stated import Stated
 
-    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where or ()))
-    found, cautions = recommendation(source, backbone, trials, space or (), stated)
+        kept = tuple(where or ())
+        stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=kept)
+        found, cautions = recommendation(source, backbone, trials, space or (), stated)
     if as_json:
         _print_json(found.to_json() | {"cautions": list(cautions)})
     else:
@@ -206,34 +245,45 @@ def recommend(
 @app.command("schema")
 def schema_command() -> None:
     """Print the JSON schema of experiment files, for editors."""
-    from bocb_tune.spec.experiment_file import schema
+    with busy("reading the names there are"):
+        from bocb_tune.spec.experiment_file import schema
 
     _print_json(schema())
 
 
 @app.command("list")
-def list_command(kind: Listed, as_json: AsJson = False) -> None:
+def list_command(
+    kind: Listed,
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[PATTERN]", help="Only names like this: vit, 'convnext_*'.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what there is to choose from."""
-    from bocb_tune.cli.catalog import catalog
+    with busy(f"reading the {kind} there are"):
+        from bocb_tune.cli.catalog import catalog
 
-    rows = catalog(kind)
+        rows = catalog(kind, pattern)
     if as_json:
         _print_json(rows)
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         print(f"{row['name']:<{width}}  {row['description']}")
+    if kind == "recipes" and pattern is None:
+        from bocb_tune.cli.catalog import recipe_keys
+
+        print("\nKeys of a recipe, to be changed as in {base: imagenet, batch_size: 512}, and their defaults:")
+        print("\n".join(recipe_keys()))
 
 
 def _load_local(path: Path, overrides: Any = ()) -> Any:
-    """The experiment, checked against this machine; GPUs and data it lacks are a warning."""
-    from bocb_tune.spec.environment import PLANNED, warnings
-    from bocb_tune.spec.model import load_spec
+    """Load the experiment, checked against this machine; GPUs and data it lacks are a warning."""
+    with busy("checking what is installed and what the data are"):
+        from bocb_tune.spec.environment import PLANNED, PLANNED_CAUTIONS
+        from bocb_tune.spec.model import load_spec
 
-    spec = load_spec(path, overrides, PLANNED)
-    for warning in warnings(spec):
-        print(f"warning: {warning}", file=sys.stderr)
-    return spec
+        return load_spec(path, overrides, PLANNED, PLANNED_CAUTIONS, warn)
 
 
 def _print_json(value: Any) -> None:

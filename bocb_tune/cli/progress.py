@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,9 @@ from rich.live import Live
 from rich.text import Text
 
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status, room_for_rows, table, trial_line
-from bocb_tune.core.types import TrialRecord, TrialStatus
+from bocb_tune.cli.time_left import seconds_left, work_of
+from bocb_tune.core.types import TrialRecord, TrialStatus, alike
+from bocb_tune.engine.design import superseded
 from bocb_tune.engine.run import Watcher
 from bocb_tune.engine.store import Ledger
 
@@ -30,33 +33,61 @@ class View(Watcher):
         self._ledger: Ledger | None = None
         self._slots = 1
         self._note = "starting Ray"
+        self._failed_before: dict[str, int] = {}
+        """Attempts of the trials that had failed before this run, by id."""
+        self._superseded: dict[str, int] = {}
+        """Design trials of an earlier range, by cell."""
+        self._said: dict[str, int] = {}
+        """How often trials of this run failed alike."""
 
     @contextlib.contextmanager
     def showing(self) -> Iterator[None]:
         if not self.console.is_terminal:
+            self._line(self._note)
             yield
             return
-        with Live(get_renderable=self._render, console=self.console, refresh_per_second=2):
+        # What Ray prints goes to the log: it must not be caught on its way.
+        with Live(
+            get_renderable=self._render,
+            console=self.console,
+            refresh_per_second=2,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ):
             yield
 
     def opened(self, ledger: Ledger, slots: int) -> None:
         self._ledger, self._slots = ledger, slots
         self._note = "starting the worker groups"
+        records = (record for book in ledger.books.values() for record in book.records.values())
+        failed = (record for record in records if record.status in (TrialStatus.failed, TrialStatus.oom))
+        self._failed_before = {record.id: record.attempt for record in failed}
+        self._superseded = {key: superseded(book.plan, book.records) for key, book in ledger.books.items()}
         status = self.status()
         if not self.console.is_terminal:
             self._line(f"{status.trials - status.ended} of {status.trials} trials to go, {slots} at a time")
+            self._line(self._note)
 
     def ended(self, record: TrialRecord) -> None:
         self._note = ""
         if self._ledger is None:
             return
+        times = self._times_said(record)
         if not self.console.is_terminal:
             status = self.status()
-            self._line(trial_line(record, status.ended, status.trials))
-        elif record.status in (TrialStatus.failed, TrialStatus.oom):
-            self.console.print(
-                f"{record.cell.key} {record.phase} {record.index}: {record.status}: {record.message}", style="red"
-            )
+            shown = record if times <= 1 else replace(record, message=f"as {times - 1} before it")
+            self._line(trial_line(shown, status.ended, status.trials))
+        elif times == 1:
+            line = f"{record.cell.key} {record.phase} {record.index}: {record.status}: {record.message}"
+            self.console.print(line, style="red", markup=False)
+
+    def _times_said(self, record: TrialRecord) -> int:
+        """How many trials of this run have failed as this one did, with it; 0 if it did not."""
+        if record.status not in (TrialStatus.failed, TrialStatus.oom):
+            return 0
+        kind = alike(record.message)
+        self._said[kind] = self._said.get(kind, 0) + 1
+        return self._said[kind]
 
     def leaving(self) -> None:
         self._note = LEAVING
@@ -64,13 +95,16 @@ class View(Watcher):
             self._line(LEAVING)
 
     def status(self) -> GridStatus:
+        """Sum up how far the run is."""
         assert self._ledger is not None
-        books = self._ledger.books.items()
-        rows = []
-        for key, book in books:
-            records = list(book.records.values())
-            rows.append(cell_status(key, book.plan.plan.trials(records), records))
-        return grid_status(rows, self._slots)
+        rows, work = [], []
+        for key, book in self._ledger.books.items():
+            records, plan = list(book.records.values()), book.plan.plan
+            again = frozenset(r.id for r in records if self._failed_before.get(r.id) == r.attempt)
+            earlier = self._superseded[key]
+            rows.append(cell_status(key, plan.trials(records) + earlier, records, again))
+            work.append(work_of(plan, records, again, earlier))
+        return grid_status(rows, seconds_left(plan, work, self._slots))
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bocb_tune.core.types import TrialRecord, TrialStatus
+from bocb_tune.core.types import TrialRecord, TrialStatus, alike
 
 COLUMNS = (
     (TrialStatus.running, "run", "cyan"),
@@ -41,10 +41,16 @@ class CellStatus:
     """Seconds they took, summed over slots."""
     unreadable: int = 0
     """Most images that could not be decoded in an epoch."""
+    owed_again: int = 0
+    """Trials without a result that this run is still to try again."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """How often trials failed alike, by the message of the first."""
 
     @property
     def ended(self) -> int:
-        return sum(number for status, number in self.counts.items() if status != TrialStatus.running)
+        """Trials that this run need not look at again."""
+        ended = sum(number for status, number in self.counts.items() if status != TrialStatus.running)
+        return ended - self.owed_again
 
     @property
     def left(self) -> int:
@@ -65,7 +71,11 @@ class GridStatus:
     ended: int
     counts: dict[str, int]
     left_s: float | None
-    """Estimated seconds to the end with the slots there are; None until a trial has ended."""
+    """Estimated seconds to the end with the slots there are; None before the first epoch, and while nothing runs."""
+    is_running: bool = True
+    """Whether a process is at work on it."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """As of the cells, together."""
 
     @property
     def is_done(self) -> bool:
@@ -79,7 +89,10 @@ class GridStatus:
         return asdict(self)
 
 
-def cell_status(cell: str, trials: int, records: Iterable[TrialRecord]) -> CellStatus:
+def cell_status(
+    cell: str, trials: int, records: Iterable[TrialRecord], owed_again: frozenset[str] = frozenset()
+) -> CellStatus:
+    """Sum up a cell; `owed_again` are the ids of failed trials that this run is still to try again."""
     records = list(records)
     full = [r.score for r in records if r.status == TrialStatus.completed and r.score is not None]
     return CellStatus(
@@ -90,34 +103,45 @@ def cell_status(cell: str, trials: int, records: Iterable[TrialRecord]) -> CellS
         epochs=sum(record.budget for record in records),
         seconds=sum(record.elapsed_s for record in records),
         unreadable=max((_unreadable(record) for record in records), default=0),
+        owed_again=sum(record.id in owed_again for record in records),
+        failures=failures(records),
     )
+
+
+def failures(records: Iterable[TrialRecord]) -> dict[str, int]:
+    """Count the trials without a result by what they say, those that say alike together; the first one's words."""
+    said = [record.message for record in records if record.status in (TrialStatus.failed, TrialStatus.oom)]
+    return _grouped(Counter(said))
+
+
+def _grouped(said: Mapping[str, int]) -> dict[str, int]:
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for message, number in said.items():
+        counts[first.setdefault(alike(message), message)] += number
+    return dict(counts.most_common())
 
 
 def _unreadable(record: TrialRecord) -> int:
     return int(record.measurements[-1].metrics.get("unreadable_images", 0)) if record.measurements else 0
 
 
-def grid_status(cells: Sequence[CellStatus], slots: int) -> GridStatus:
+def grid_status(cells: Sequence[CellStatus], left_s: float | None, *, is_running: bool = True) -> GridStatus:
+    """Add the cells up."""
     counts: Counter[str] = Counter()
+    said: Counter[str] = Counter()
     for cell in cells:
         counts.update(cell.counts)
+        said.update(cell.failures)
     return GridStatus(
         cells=tuple(cells),
         trials=sum(cell.trials for cell in cells),
         ended=sum(cell.ended for cell in cells),
         counts=dict(counts),
-        left_s=_left_s(cells, slots),
+        left_s=left_s,
+        is_running=is_running,
+        failures=_grouped(said),
     )
-
-
-def _left_s(cells: Sequence[CellStatus], slots: int) -> float | None:
-    """Trials left times what a trial of the cell (or, before its first, of the grid) has taken so far."""
-    ended = sum(cell.ended for cell in cells)
-    if not ended:
-        return None
-    mean = sum(cell.seconds for cell in cells) / ended
-    left = [cell.left * (cell.seconds / cell.ended if cell.ended else mean) for cell in cells]
-    return sum(left) / max(1, slots)
 
 
 def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> RenderableType:
@@ -146,6 +170,10 @@ def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> Re
         notes.append(
             Text(f"{unreadable} images an epoch cannot be decoded and are skipped; the log names them", "yellow")
         )
+    for message, number in status.failures.items():
+        notes.append(Text(f"{number} without a result: {message}", "red"))
+    if not status.is_running and not status.is_done:
+        notes.append(Text("nothing runs: the command that started it goes on from here", "yellow"))
     return Group(grid, *notes, total_line(status))
 
 

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], limit: int = 12) -> ValueError:
     """The error for `name` not being one of `choices`; lists them all where there are at most `limit`."""
     known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    hint = f"; did you mean {near!r}?" if near else ""
     listed = ", ".join(known[:limit]) + (f", ... ({len(known)} in all)" if len(known) > limit else "")
     return ValueError(f"unknown {kind} {name!r}{hint} (known: {listed})")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """Find the choice a user most likely meant by `name`, or None.
+
+    In this order: the same letters and digits whatever their case and separators, the shortest choice that begins with
+    them, the initials of a choice's words (`bs` for `batch_size`), the most similar spelling.
+    """
+    known = list(choices)
+    key = _letters(name)
+    same = [choice for choice in known if key and _letters(choice) == key]
+    longer = sorted((choice for choice in known if key and _letters(choice).startswith(key)), key=len)
+    initials = [choice for choice in known if key and "".join(re.findall(r"(?:\b|_)([a-z])", choice.lower())) == key]
+    by_key = {choice.lower(): choice for choice in reversed(known)}
+    similar = [by_key[close] for close in difflib.get_close_matches(name.lower(), by_key, n=1, cutoff=0.5)]
+    return next(iter([*same, *longer, *initials, *similar]), None)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def listed(names: Sequence[str], most: int) -> str:

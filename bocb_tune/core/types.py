@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -267,6 +268,11 @@ class TrialRecord:
     elapsed_s: float = 0.0
     message: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def alike(message: str) -> str:
+    """Strip a trial's message of what differs from one trial to the next of the same fault: numbers and paths."""
+    return re.sub(r"\S*/\S*", "PATH", re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "N", message))
 
 
 def digest(value: Any) -> str:

@@ -29,7 +29,7 @@ class Resources:
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Ray for the length of a run: one started here and ended after it, or a cluster that stays as it was."""
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "bocb-tune"}
+    options: dict[str, Any] = {"log_to_driver": True, "logging_level": "ERROR", "namespace": "bocb-tune"}
     if address is None:
         options |= {"num_cpus": os.cpu_count(), "include_dashboard": False, "address": "local"}
     else:

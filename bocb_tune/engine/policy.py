@@ -181,6 +181,21 @@ def rung_after(rungs: Sequence[int], budget: int) -> int | None:
     return next((rung for rung in rungs if rung >= budget), None)
 
 
+HOPELESS_TRIALS = 8
+HOPELESS_BACKBONES = 3
+"""Failed trials, and backbones among them, after which a run without any result is given up."""
+
+
+def is_hopeless(ended: Sequence[TrialRecord], backbones: int) -> bool:
+    """Whether a run whose trials ended so far as `ended` should start no more: all failed, on several backbones.
+
+    Trials out of memory do not count: a smaller backbone of the `backbones` of the run may well fit.
+    """
+    failed = all(record.status == TrialStatus.failed for record in ended)
+    tried = {record.cell.backbone for record in ended}
+    return failed and len(ended) >= HOPELESS_TRIALS and len(tried) >= min(HOPELESS_BACKBONES, backbones)
+
+
 def may_retry(status: TrialStatus, tries: int, *, crashed: bool) -> bool:
     """Whether a trial that did not end by itself is started again within this run.
 

@@ -21,6 +21,7 @@ from ray import tune
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
+from bocb_tune.engine.driver import announce, only_driver
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
@@ -56,6 +57,8 @@ class Outcome:
 
     interrupted: bool
     records: tuple[TrialRecord, ...]
+    given_up: bool = False
+    """Whether no further trial was started because all that were had failed."""
 
 
 class Watcher:
@@ -75,23 +78,26 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
     """Train everything the plan still owes. Running it again resumes it.
 
     Raises:
+        FolderInUseError: if another process drives a run in the folder.
         ClusterError: if the resources cannot be had.
         JournalError: if what earlier runs wrote cannot be read.
         OSError: if the run folder cannot be written.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with _only_driver(plan.folder):
+    with only_driver(plan.folder):
         ledger = Ledger(plan.folder, plan.cells, plan.objective, provenance(), data=plan.data)
         ledger.on_end = watcher.ended
         rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in ledger.books.items()}
         resumed = settle(ledger, rungs)
         try:
             with connected(plan.address):
-                interrupted = _drive(plan, ledger, rungs, resumed, watcher)
+                search = _drive(plan, ledger, rungs, resumed, watcher)
         finally:
             ledger.close()
     return Outcome(
-        interrupted=interrupted, records=tuple(r for book in ledger.books.values() for r in book.records.values())
+        interrupted=search.leaving,
+        records=tuple(r for book in ledger.books.values() for r in book.records.values()),
+        given_up=search.given_up,
     )
 
 
@@ -118,8 +124,8 @@ def settle(ledger: Ledger, rungs: dict[str, CellRungs]) -> list[TrialSpec]:
 
 def _drive(
     plan: RunPlan, ledger: Ledger, rungs: dict[str, CellRungs], resumed: Sequence[TrialSpec], watcher: Watcher
-) -> bool:
-    """Run the Tuner to its end; True if the user interrupted it."""
+) -> GridSearch:
+    """Run the Tuner to its end; the search knows how it ended."""
     scratch = plan.folder / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
     number = slots_that_fit(ray.nodes(), plan.resources)
@@ -136,6 +142,7 @@ def _drive(
     slots = [Slot(setup, f"bocb-tune-{run_id}-{index}") for index in range(number)]
     search = GridSearch(ledger, slots, resumed)
     scheduler = GridASHA(ledger, search, rungs, setup.checkpoints, number)
+    announce(plan.folder, number)
     watcher.opened(ledger, number)
     try:
         with _interruptible(search, slots, watcher):
@@ -145,7 +152,7 @@ def _drive(
         shutil.rmtree(scratch, ignore_errors=True)
     if all(slot.fault for slot in slots):
         raise ClusterError(slots[0].fault)
-    return search.leaving
+    return search
 
 
 def _fit(tuner: tune.Tuner) -> None:
@@ -205,19 +212,4 @@ def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) 
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, leave))
-        yield
-
-
-@contextlib.contextmanager
-def _only_driver(folder: Path) -> Iterator[None]:
-    """Keep a second driver out of the folder; the lock goes with the process, however it ends."""
-    import fcntl
-
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ClusterError(
-                f"{folder}: another `bocb-tune run` is at work in this folder; wait for it or end it"
-            ) from error
         yield

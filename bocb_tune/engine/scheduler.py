@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from bocb_tune.core.types import Measurement, TrialSpec, TrialStatus
+from bocb_tune.core.types import Measurement, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine import policy
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.search import GridSearch
@@ -33,6 +33,15 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         self._checkpoints = checkpoints
         self._tries: dict[str, int] = {}
         self._divisor: dict[str, int] = {}
+        self._ended: list[TrialRecord] = []
+        """New trials that ended in this run, up to the first that has a result."""
+        self._tried_again = {
+            record.id
+            for book in ledger.books.values()
+            for record in book.records.values()
+            if record.status in (TrialStatus.failed, TrialStatus.oom)
+        }
+        """Trials that had failed before this run."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its scheduler with the run. Nothing is ever restored from that: the journals are the state."""
@@ -131,8 +140,17 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         records = self._ledger.books[trial.cell.key].records
         best_before = policy.best_record(records.values())
         ended = self._ledger.end(trial, status, budget=budget, message=message)
+        self._look_for_hope(ended)
         best = policy.best_record(records.values())
         over = [record for record in (ended, best_before) if record is not None and record.status.is_result]
         for record in over:
             if best is None or record.id != best.id:
                 shutil.rmtree(self._checkpoints / record.id, ignore_errors=True)
+
+    def _look_for_hope(self, ended: TrialRecord) -> None:
+        """Give the run up if all of its new trials fail."""
+        if ended.id in self._tried_again or any(record.status.is_result for record in self._ended):
+            return
+        self._ended.append(ended)
+        backbones = {book.plan.cell.backbone for book in self._ledger.books.values()}
+        self._search.given_up = policy.is_hopeless(self._ended, len(backbones))

@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 import optuna
 from ray.tune.search import Searcher
-from scipy.stats import qmc
 
 from bocb_tune.core.space import SearchSpace
 from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
 from bocb_tune.engine import policy
+from bocb_tune.engine.design import AXES, design_of, design_points
 from bocb_tune.engine.policy import CellPlan, Turn, told
 from bocb_tune.engine.store import CellBook, Ledger
 from bocb_tune.engine.worker.group import Slot
 
-AXES = ("lr", "weight_decay")
 _DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
     axis: optuna.distributions.FloatDistribution(0.0, 1.0) for axis in AXES
 }
@@ -34,16 +33,6 @@ _STATES = {
     "running": optuna.trial.TrialState.RUNNING,
     "fail": optuna.trial.TrialState.FAIL,
 }
-
-
-def design_points(seed: int, optimizer: str, space: SearchSpace, count: int, first: int = 0) -> list[dict[str, float]]:
-    """Points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and a
-    longer design continues a shorter one."""
-    sobol = qmc.Sobol(d=len(AXES), scramble=True, rng=np.random.default_rng(derive_seed(seed, "design", optimizer)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a design need not be a power of two to be continued later
-        units = sobol.random(first + count)[first:]
-    return [space.from_unit((float(lr), float(weight_decay))) for lr, weight_decay in units]
 
 
 def lattice_point(space: SearchSpace, count: int, index: int) -> dict[str, float]:
@@ -122,13 +111,15 @@ class GridSearch(Searcher):  # type: ignore[misc]
         super().__init__()
         self.leaving = False
         """Set when the user asks to stop: no new trials."""
+        self.given_up = False
+        """Set when all trials fail: no new trials."""
         self._ledger = ledger
         self._slots = slots
         self._slot_of: dict[str, Slot] = {}
         self._owed = list(resumed)
         self._unheard: list[TrialSpec] = []
         self._open = {key: order for order, key in enumerate(ledger.books)}
-        self._designs = {key: _design(book.plan) for key, book in ledger.books.items()}
+        self._designs = {key: design_of(book.plan) for key, book in ledger.books.items()}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
@@ -138,7 +129,7 @@ class GridSearch(Searcher):  # type: ignore[misc]
         slot = self._free_slot()
         if slot is None:
             return None if self._ledger.in_flight else Searcher.FINISHED
-        trial = None if self.leaving else self._next_trial()
+        trial = None if self.leaving or self.given_up else self._next_trial()
         if trial is None:
             return None if self._ledger.in_flight else Searcher.FINISHED
         record = self._ledger.start(trial)
@@ -191,7 +182,3 @@ class GridSearch(Searcher):  # type: ignore[misc]
             return policy.owed_repeat(book.plan, book.records)
         point = suggest(book.plan, list(book.records.values()), index, self._ledger.objective)
         return book.plan.trial(Phase.search, index, point)
-
-
-def _design(cell: CellPlan) -> list[dict[str, float]]:
-    return design_points(cell.plan.seed, cell.cell.optimizer, cell.space, cell.plan.design)

@@ -89,7 +89,7 @@ class Ledger:
     def unfinished(self) -> list[TrialSpec]:
         """Trials of earlier runs that have no result: interrupted ones as they stood, failed ones to be tried again."""
         return [
-            _spec_of(book.plan, record)
+            spec_of(book.plan, record)
             for book in self.books.values()
             for record in book.records.values()
             if not record.status.is_result
@@ -148,7 +148,8 @@ class Ledger:
             book.close()
 
 
-def _spec_of(plan: CellPlan, record: TrialRecord) -> TrialSpec:
+def spec_of(plan: CellPlan, record: TrialRecord) -> TrialSpec:
+    """Give the trial that left a record."""
     spec = plan.trial(record.phase, record.index, record.hparams, seed=record.seed)
     assert spec.id == record.id, f"trial {record.id} of {plan.cell.key} does not belong to this experiment"
     return spec

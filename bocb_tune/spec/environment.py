@@ -13,6 +13,7 @@ from typing import Any
 
 from bocb_tune.backbones import LoneImage, NoDropPath, Traits, traits
 from bocb_tune.core.names import unknown
+from bocb_tune.core.progress import say
 from bocb_tune.data import DATASETS, check_dataset, contents_of, image_size, resolve_options
 from bocb_tune.data.contents import Contents
 from bocb_tune.spec.checks import Check, sound_recipe
@@ -24,13 +25,12 @@ from bocb_tune.training.recipes import RECIPES, Recipe
 
 
 def backbones(file: SpecFile) -> Iterator[Finding]:
-    """Backbones the task does not have."""
-    if file.task.name not in TASKS:
-        return
-    known = set(get_task(file.task.name).backbones())
+    """Find backbones that the task lacks, or, of an unknown task, that every task lacks."""
+    everywhere = [name for task in TASKS for name in get_task(task).backbones()]
+    known = get_task(file.task.name).backbones() if file.task.name in TASKS else everywhere
     for index, name in enumerate(file.backbones):
         if name not in known:
-            yield Finding(("backbones", index), str(unknown("backbone", name, known)), needs=(("task",),))
+            yield Finding(("backbones", index), str(unknown("backbone", name, known)))
 
 
 def models(file: SpecFile) -> Iterator[Finding]:
@@ -43,6 +43,7 @@ def models(file: SpecFile) -> Iterator[Finding]:
         return  # found without looking at the disk
     known = set(get_task(file.task.name).backbones())
     for index, name in ((index, name) for index, name in enumerate(file.backbones) if name in known):
+        say(f"backbone {index + 1} of {len(file.backbones)}, {name}")
         try:
             found = _traits(name, size)
         except ValueError as error:
@@ -76,6 +77,7 @@ def data(file: SpecFile) -> Iterator[Finding]:
         resolve_options(name, options)
     except ValueError:
         return  # found without looking at the disk
+    say(f"the data of {name}")
     try:
         check_dataset(name, options)
     except ValueError as error:
@@ -100,13 +102,24 @@ def _recipes(file: SpecFile) -> Iterator[tuple[Location, Recipe, Mapping[str, st
 
 
 def precision(file: SpecFile) -> Iterator[Finding]:
-    """fp16 where no trial gets a GPU."""
+    """Find recipes in fp16 where no trial gets a GPU."""
+    message = "'fp16' needs a GPU, and resources.gpus_per_worker is 0; take 'fp32', or ask for GPUs"
+    yield from _on_cpus(file, "fp16", message)
+
+
+def slow_precision(file: SpecFile) -> Iterator[Finding]:
+    """Find recipes in bf16 where no trial gets a GPU: most CPUs have no units for it."""
+    message = "bf16 on a CPU was 3.5 to 90 times slower than fp32 where it was tried; take fp32, or GPUs"
+    yield from _on_cpus(file, "bf16", message)
+
+
+def _on_cpus(file: SpecFile, autocast: str, message: str) -> Iterator[Finding]:
+    """Say `message` of each recipe that trains images in a precision on CPUs."""
     row = DATASETS.get(file.dataset.name)
     if file.resources.gpus_per_worker or row is None or not row.target:
         return
     for at, recipe, _ in _recipes(file):
-        if recipe.precision == "fp16":
-            message = "'fp16' needs a GPU, and resources.gpus_per_worker is 0; take 'bf16' or 'fp32', or ask for GPUs"
+        if recipe.precision == autocast:
             yield Finding((*at, "precision"), message, needs=(("resources", "gpus_per_worker"), ("dataset",)))
 
 
@@ -116,8 +129,14 @@ def present_data(file: SpecFile) -> Iterator[Finding]:
         yield from data(file)
 
 
-def missing_data(spec: ExperimentSpec) -> str | None:
-    """What to tell a user whose dataset has a `root` that is not there at all."""
+def awaited_data(file: SpecFile) -> Iterator[Finding]:
+    """Find data that are still to be put on this machine."""
+    if message := missing_data(file):
+        yield Finding(("dataset", "root"), message)
+
+
+def missing_data(spec: ExperimentSpec | SpecFile) -> str | None:
+    """Say what to tell a user whose dataset has a `root` that is not there at all."""
     name, options = spec.dataset.name, spec.dataset.options
     if not _awaited(name, options):
         return None
@@ -144,27 +163,36 @@ SMALL_SHARE = 0.05
 """Of the first, random weights in averaged ones, such that it need not be spoken of."""
 
 
-def young_average(spec: ExperimentSpec, there: Contents | None) -> str | None:
-    """What to tell a user whose averaged weights (`ema_decay`) are still made of the random first ones when judged."""
-    if there is None:
-        return None
-    asha = spec.search.asha
-    epochs = asha.grace if asha else spec.budget.epochs
+def young_average(file: SpecFile) -> Iterator[Finding]:
+    """Find averaged weights (`ema_decay`) that are still made of the random first ones when they are judged."""
+    averaged = [(at, recipe) for at, recipe, _ in _recipes(file) if recipe.ema_decay and not recipe.ema_warmup]
+    images = _images_here(file) if averaged else None
+    if images is None:
+        return
+    asha = file.search.asha
+    epochs = asha.grace if asha else file.budget.epochs
     when = f"at the first rung, after epoch {epochs}," if asha else f"after all {epochs} epochs"
-    for recipe in dict.fromkeys(spec.recipe_of(backbone)[1] for backbone in spec.backbones):
-        steps = there.count("train") // recipe.batch_size * epochs
-        share = recipe.ema_decay**steps if recipe.ema_decay and not recipe.ema_warmup else 0.0
+    for at, recipe in averaged:
+        steps = images // recipe.batch_size * epochs
+        share = recipe.ema_decay**steps
         if share > SMALL_SHARE:
-            return (
-                f"recipe.ema_decay is {recipe.ema_decay:g}, and {when} an average over {steps} steps is {share:.0%} "
-                "random initial weights, so that its score says little; set recipe.ema_warmup: true, or a lower decay"
+            message = (
+                f"{when} an average with a decay of {recipe.ema_decay:g} over {steps} steps is {share:.0%} random "
+                "initial weights, so that its score says little; set ema_warmup: true, or a lower decay"
             )
-    return None
+            needs = (("dataset",), ("budget", "epochs"), ("search", "asha"), (*at, "batch_size"))
+            yield Finding((*at, "ema_decay"), message, needs)
 
 
-def warnings(spec: ExperimentSpec) -> Iterator[str]:
-    """What a user should know before the experiment runs on this machine."""
-    yield from filter(None, (missing_gpus(spec), missing_data(spec), young_average(spec, contents(spec))))
+def _images_here(file: SpecFile) -> int | None:
+    """Count the training images on this machine without fetching any; None where there are none to be trained on."""
+    name, options = file.dataset.name, file.dataset.options
+    if name not in DATASETS or not DATASETS[name].target:
+        return None
+    try:
+        return contents_of(name, {**options, "download": False} if "download" in options else options).count("train")
+    except ValueError:
+        return None
 
 
 def _awaited(name: str, options: Mapping[str, Any]) -> bool:
@@ -187,20 +215,20 @@ def check_resources(spec: ExperimentSpec | SpecFile, cpus: int) -> Iterator[Find
         yield Finding(("resources", "workers"), message, needs=(("resources", "cpus_per_worker"),))
 
 
-def missing_gpus(spec: ExperimentSpec) -> str | None:
-    """What to tell a user whose trials need GPUs that this machine does not have."""
-    wanted = spec.resources.gpus_per_worker * spec.resources.workers
+def missing_gpus(file: SpecFile) -> Iterator[Finding]:
+    """Find trials that need GPUs which this machine does not have."""
+    wanted = file.resources.gpus_per_worker * file.resources.workers
     if wanted == 0:
-        return None
+        return
     import torch
 
     gpus = torch.cuda.device_count()
-    if gpus >= wanted:
-        return None
-    return (
-        f"a trial needs {wanted:g} GPUs and this machine has {gpus}; run on a cluster with --address, "
-        "or set resources.gpus_per_worker to 0"
-    )
+    if gpus < wanted:
+        message = (
+            f"a trial needs {wanted:g} GPUs and this machine has {gpus}; run on a cluster with --address, "
+            "or set resources.gpus_per_worker to 0"
+        )
+        yield Finding(("resources", "gpus_per_worker"), message, needs=(("resources", "workers"),))
 
 
 def local_resources(file: SpecFile) -> Iterator[Finding]:
@@ -210,7 +238,11 @@ def local_resources(file: SpecFile) -> Iterator[Finding]:
 
 PLANNED: tuple[Check, ...] = (backbones, models, precision, present_data, local_resources)
 """What must hold to plan for this machine."""
-LOCAL: tuple[Check, ...] = (backbones, models, precision, data, local_resources)
+CAUTIONS: tuple[Check, ...] = (slow_precision, young_average)
+"""What keeps nothing from running, and a user should know of."""
+PLANNED_CAUTIONS: tuple[Check, ...] = (missing_gpus, awaited_data, *CAUTIONS)
+"""What does not keep a plan from being made: also what this machine lacks to run it."""
+LOCAL: tuple[Check, ...] = (backbones, models, precision, data, local_resources, missing_gpus)
 """What must hold to run on this machine."""
 REMOTE: tuple[Check, ...] = (backbones, models, precision)
 """What must hold to run on a cluster, whose disks and processors are not seen from here."""

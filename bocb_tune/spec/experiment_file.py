@@ -250,7 +250,7 @@ class SpecFile(Shape):
     resources: Resources = Resources()
     """What a trial runs on."""
     storage: Annotated[str, Field(min_length=1)] = "runs"
-    """Folder that holds the run folder."""
+    """Folder that holds the run folder; `~` is the home folder."""
     search_spaces: dict[str, SpaceChange] = Field(default_factory=dict)
     """Changes to the shipped search spaces, by optimizer."""
 

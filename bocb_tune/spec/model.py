@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -69,11 +69,24 @@ class ExperimentSpec:
         return Path(self.storage).expanduser() / self.name
 
 
-def load_spec(path: Path | str, overrides: Sequence[str] = (), checks: Sequence[Check] = ()) -> ExperimentSpec:
-    """The experiment in a file, with `PATH=VALUE` overrides laid over it.
+def load_spec(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    checks: Sequence[Check] = (),
+    cautions: Sequence[Check] = (),
+    warn: Callable[[str], object] = lambda _: None,
+) -> ExperimentSpec:
+    """Load the experiment in a file, with `PATH=VALUE` overrides laid over it.
 
-    `checks` are looked at besides those that need nothing but the file, such as `bocb_tune.spec.environment.backbones`.
-    Raises SpecError with every problem found.
+    Args:
+        path: the experiment file.
+        overrides: `PATH=VALUE` each, VALUE being YAML.
+        checks: looked at besides those that need nothing but the file, such as `bocb_tune.spec.environment.backbones`.
+        cautions: checks whose findings keep nothing from running.
+        warn: told each finding of the cautions, with its place, also of a file that has errors.
+
+    Raises:
+        SpecError: with every problem found.
     """
     source = read_source(path).with_overrides(overrides)
     errors = shape_errors(SpecFile, source.value)
@@ -81,6 +94,8 @@ def load_spec(path: Path | str, overrides: Sequence[str] = (), checks: Sequence[
     file = SpecFile.model_validate(_mended(source.value, broken))
     findings = [Finding(error["loc"], explain(SpecFile, error)) for error in errors]
     findings += [found for check in (*CHECKS, *checks) for found in check(file) if not _void(found, broken)]
+    for found in (found for caution in cautions for found in caution(file) if not _void(found, broken)):
+        warn(str(source.problem(found.at, found.message)))
     problems = [*source.problems, *(source.problem(found.at, found.message) for found in findings)]
     if problems:
         raise SpecError(problems)
@@ -89,8 +104,8 @@ def load_spec(path: Path | str, overrides: Sequence[str] = (), checks: Sequence[
 
 STAND_IN: dict[str, Any] = {
     "name": "stand-in",
-    "task": {"name": "synthetic"},
-    "dataset": {"name": "synthetic"},
+    "task": {"name": "stand-in"},
+    "dataset": {"name": "stand-in"},
     "backbones": ["stand-in"],
     "optimizers": ["sgd"],
     "recipe": {"base": "digits"},

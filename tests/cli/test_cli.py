@@ -1,6 +1,7 @@
 """The command line: its flags, its exit codes, what goes to stdout, and how quick its help is."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,27 +14,35 @@ import pytest
 import typer
 
 from bocb_tune import __version__
+from bocb_tune.backbones import BACKBONES
+from bocb_tune.cli import busy
 from bocb_tune.cli import main as cli
+from bocb_tune.cli.launch import cell_plans, claim_folder
+from bocb_tune.core.types import Phase
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import SpecFile, schema
 from bocb_tune.spec.model import dump_resolved, load_spec
 from bocb_tune.spec.source import read_source
 from bocb_tune.tasks import TASKS
-from bocb_tune.training.recipes import RECIPES
+from bocb_tune.training.recipes import DEFAULTS, RECIPES
 from tests.support.command import bocb
+from tests.support.processes import records_in
+from tests.support.simulated import Simulation
 
 EXPERIMENTS = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yaml"))
+TABLE = ["--metric", "--direction", "--tolerance", "--chance", "--where"]
+"""What the user says of a table."""
 FLAGS = {
     "check": ["SPEC"],
     "plan": ["SPEC", "--only", "--set", "--measure", "--json"],
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
-    "trial": ["SPEC", "--cell", "--lr", "--weight-decay", "--seed", "--set"],
+    "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id"],
     "status": ["RUN", "--json", "--watch"],
-    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", "--patterns"],
-    "recommend": ["SOURCE", "--backbone", "--trials", "--space", "--json"],
+    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns"],
+    "recommend": ["SOURCE", "--backbone", "--trials", "--space", *TABLE, "--json"],
     "schema": [],
-    "list": ["KIND", "--json"],
+    "list": ["KIND", "[PATTERN]", "--json"],
 }
 """Every flag of every command. Settings of an experiment go to the spec, not here."""
 
@@ -46,6 +55,12 @@ optimizers: [sgd, adamw]
 recipe: digits
 budget: {epochs: 9, trials_per_cell: 20}
 """
+
+
+@pytest.fixture(autouse=True)
+def _silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No signs of life, which a busy machine would give and an idle one would not."""
+    monkeypatch.setattr(busy, "FIRST_LINE_S", math.inf)
 
 
 @pytest.fixture
@@ -100,7 +115,8 @@ def test_missing_gpus_are_a_warning(
 ) -> None:
     tiny.write_text(TINY + "resources: {gpus_per_worker: 99}\n")
     assert bocb(monkeypatch, "check", tiny) == 0
-    assert capsys.readouterr().err.startswith("warning: a trial needs 99 GPUs and this machine has ")
+    place = f"warning: {tiny}:8: resources.gpus_per_worker: "
+    assert capsys.readouterr().err.startswith(f"{place}a trial needs 99 GPUs and this machine has ")
 
 
 def test_plan_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
@@ -149,7 +165,8 @@ def test_list(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, names: dict[str, Any]
 ) -> None:
     assert bocb(monkeypatch, "list", kind) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(names)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[: len(names)]] == list(names)
     assert bocb(monkeypatch, "list", kind, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(names)
@@ -160,8 +177,87 @@ def test_list_backbones_names_those_of_every_task(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bocb(monkeypatch, "list", "backbones") == 0
-    rows = {tuple(line.split()) for line in capsys.readouterr().out.splitlines()}
-    assert {("bowl", "synthetic"), ("test_resnet", "classification")} <= rows
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {("bowl", "synthetic"), ("test_resnet", "classification")} <= set(map(tuple, lines))
+    assert [line[0] for line in lines[: len(BACKBONES)]] == list(BACKBONES)
+
+
+def test_list_backbones_like_a_pattern(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for pattern in ("ResNet50", "*resnet50*"):
+        assert bocb(monkeypatch, "list", "backbones", pattern) == 0
+        names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert names[0] == "resnet50"
+        assert len(names) > 1
+        assert all("resnet50" in name for name in names)
+    assert bocb(monkeypatch, "list", "backbones", "planet*") == 2
+
+
+def test_list_recipes_shows_every_key_with_its_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bocb(monkeypatch, "list", "recipes") == 0
+    _, keys = capsys.readouterr().out.split("\n\n")
+    shown = dict(line.split(":")[0].split(maxsplit=1) for line in keys.splitlines()[1:])
+    assert shown == {key: "required" if key == "batch_size" else str(value) for key, value in DEFAULTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--lr", "nan"),
+        ("--lr", "inf"),
+        ("--lr", "0"),
+        ("--lr", "-0.1"),
+        ("--weight-decay", "-1"),
+        ("--weight-decay", "nan"),
+    ],
+)
+def test_a_hyperparameter_that_cannot_be_trained_with_is_refused_by_its_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path, option: str, value: str
+) -> None:
+    assert bocb(monkeypatch, "trial", tiny, "--cell", "bowl/sgd", f"{option}={value}") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{option} is {float(value):g}" in err
+
+
+def test_a_weight_decay_of_zero_trains(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    assert bocb(monkeypatch, "trial", tiny, "--cell", "bowl/sgd", "--weight-decay=0") == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [f"{n}/9" for n in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    "args", [["SPEC"], ["--id", "a"], ["--from", "RUN"], ["SPEC", "--from", "RUN", "--id", "a"], ["--cell", "a/b"]]
+)
+def test_a_trial_is_given_by_a_cell_or_by_its_id(monkeypatch: pytest.MonkeyPatch, tiny: Path, args: list[str]) -> None:
+    assert bocb(monkeypatch, "trial", *(str(tiny) if arg == "SPEC" else arg for arg in args)) == 2
+
+
+class TestRepeatedTrial:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, tiny: Path) -> Path:
+        folder = tmp_path / "run"
+        spec = load_spec(tiny)
+        claim_folder(spec, folder)
+        Simulation(folder, cell_plans(spec, "bowl/sgd")).run()
+        return folder
+
+    def test_it_trains_as_the_run_did(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+    ) -> None:
+        record = next(record for record in records_in(folder).values() if record.phase == Phase.search)
+        assert bocb(monkeypatch, "trial", "--from", folder, "--id", record.id[:8]) == 0
+        scores = [float(line.split("score ")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
+        recorded = [float(f"{measurement.score:.4g}") for measurement in record.measurements]
+        assert scores[: len(recorded)] == recorded
+
+    def test_an_unknown_id_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+    ) -> None:
+        assert bocb(monkeypatch, "trial", "--from", folder, "--id", "zz") == 2
+        assert "--id zz" in capsys.readouterr().err
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

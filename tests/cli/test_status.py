@@ -11,14 +11,16 @@ import pytest
 from rich.console import Console, RenderableType
 
 from bocb_tune.cli import commands
-from bocb_tune.cli.launch import FolderError, cell_plans, read_status
+from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder, read_status
 from bocb_tune.cli.progress import LEAVING, View
 from bocb_tune.cli.status import CellStatus, GridStatus, cell_status, duration, grid_status, table, trial_line
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
+from bocb_tune.engine.driver import FolderInUseError, announce, current_driver, only_driver
 from bocb_tune.engine.run import Outcome
+from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec
 from tests.support.records import make_cell, record_of, selectable_records
-from tests.support.simulated import Simulation
+from tests.support.simulated import OBJECTIVE, Simulation
 
 
 def rendered(what: RenderableType) -> list[str]:
@@ -60,6 +62,25 @@ def test_an_untouched_cell_has_no_numbers() -> None:
     assert (status.ended, status.best, status.epochs_per_s) == (0, None, None)
 
 
+def test_trials_that_will_be_tried_again_have_not_ended() -> None:
+    failed, oom = records()[-2:]
+    status = cell_status("bowl/sgd", 20, records(), frozenset({failed.id, oom.id}))
+    assert (status.ended, status.left) == (6, 14)
+
+
+def test_failures_alike_are_counted_together() -> None:
+    said = ["image /a/b.png: 2 of 900", "image /c.png: 31 of 900", "CUDA is lost"]
+    bad = [
+        replace(record, status=TrialStatus.failed, message=text) for record, text in zip(records(), said, strict=False)
+    ]
+    assert cell_status("bowl/sgd", 20, bad).failures == {said[0]: 2, said[2]: 1}
+    cells = [cell_status(key, 20, bad[1:]) for key in ("bowl/sgd", "bowl/adamw")]
+    assert grid_status(cells, None).failures == {said[1]: 2, said[2]: 2}
+    lines = commands.failure_lines(bad)
+    assert len(lines) == 2
+    assert said[0] in lines[0]
+
+
 def row(cell: str, trials: int, ended: int, seconds: float = 0.0, **counts: int) -> CellStatus:
     return CellStatus(
         cell=cell,
@@ -69,22 +90,6 @@ def row(cell: str, trials: int, ended: int, seconds: float = 0.0, **counts: int)
         epochs=0,
         seconds=seconds,
     )
-
-
-@pytest.mark.parametrize(
-    ("cells", "slots", "left_s"),
-    [
-        ([row("a", 10, 0)], 1, None),
-        ([row("a", 10, 4, 8.0)], 1, 6 * 2.0),
-        ([row("a", 10, 4, 8.0)], 3, 6 * 2.0 / 3),
-        ([row("a", 10, 4, 8.0), row("b", 5, 1, 10.0)], 1, 6 * 2.0 + 4 * 10.0),
-        ([row("a", 10, 4, 8.0), row("b", 5, 0)], 1, 6 * 2.0 + 5 * 2.0),  # b takes what the grid took so far
-        ([row("a", 10, 10, 8.0)], 1, 0.0),
-        ([row("a", 10, 12, 24.0), row("b", 5, 4, 8.0)], 1, 2.0),  # more than owed is not less than nothing
-    ],
-)
-def test_time_left(cells: list[CellStatus], slots: int, left_s: float | None) -> None:
-    assert grid_status(cells, slots).left_s == left_s
 
 
 @pytest.mark.parametrize(
@@ -98,7 +103,7 @@ def test_time_left(cells: list[CellStatus], slots: int, left_s: float | None) ->
     ],
 )
 def test_when_a_grid_is_done(cells: list[CellStatus], is_done: bool, has_failures: bool) -> None:
-    status = grid_status(cells, 1)
+    status = grid_status(cells, None)
     assert (status.is_done, status.has_failures) == (is_done, has_failures)
 
 
@@ -119,7 +124,7 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 
 def test_the_table_shows_every_number() -> None:
-    heading, line, total = rendered(table(grid_status([cell_status("bowl/sgd", 20, records())], 2)))
+    heading, line, *_, total = rendered(table(grid_status([cell_status("bowl/sgd", 20, records())], 25.0)))
     columns = ["cell", "trials", "run", "done", "stop", "div", "fail", "oom", "best", "ep/s"]
     assert heading.split() == columns
     assert line.split() == ["bowl/sgd", "8/20", "1", "3", "2", "1", "1", "1", "61.25", "1.00"]
@@ -127,7 +132,7 @@ def test_the_table_shows_every_number() -> None:
 
 
 def test_what_never_happened_is_a_dot_and_memory_is_named_only_where_it_ran_out() -> None:
-    heading, line, total = rendered(table(grid_status([row("bowl/sgd", 3, 3, 6.0)], 1)))
+    heading, line, total = rendered(table(grid_status([row("bowl/sgd", 3, 3, 6.0)], 0.0)))
     assert "oom" not in heading
     assert line.split() == ["bowl/sgd", "3/3", "·", "3", "·", "·", "·", "·", "0.00"]
     assert "left" not in total
@@ -135,11 +140,11 @@ def test_what_never_happened_is_a_dot_and_memory_is_named_only_where_it_ran_out(
 
 def test_cells_that_do_not_fit_are_counted_and_those_at_work_shown() -> None:
     cells = [row(f"c{number}", 3, 3) for number in range(6)] + [row("open", 3, 0), row("busy", 3, 1, running=1)]
-    lines = rendered(table(grid_status(cells, 1), rows=3))
+    lines = rendered(table(grid_status(cells, None), rows=3))
     assert [line.split()[0] for line in lines[1:-2]] == ["busy", "open", "c0"]
     assert lines[-2] == "... and 5 more cells"
     assert " 19/24" in lines[-1]
-    everything = rendered(table(grid_status(cells, 1), rows=8))
+    everything = rendered(table(grid_status(cells, None), rows=8))
     assert [line.split()[0] for line in everything[1:-1]] == [cell.cell for cell in cells]
 
 
@@ -188,7 +193,8 @@ def test_without_a_terminal_a_line_for_each_trial_as_it_ends(tmp_path: Path, spe
         simulation.ledger.on_end = view.ended
         view.leaving()
         records = simulation.run()
-    first, leaving, *lines = stream.getvalue().splitlines()
+    ray, first, groups, leaving, *lines = stream.getvalue().splitlines()
+    assert (ray, groups) == ("starting Ray", "starting the worker groups")
     assert first == "14 of 14 trials to go, 2 at a time"
     assert leaving == LEAVING
     assert [line.split()[0] for line in lines] == [f"[{number}/14]" for number in range(1, 15)]
@@ -226,6 +232,41 @@ def test_status_is_read_from_the_files_alone(tmp_path: Path, spec: ExperimentSpe
         read_status(tmp_path)
 
 
+@pytest.mark.usefixtures("spec")
+def test_status_knows_whether_a_driver_is_at_work(tmp_path: Path) -> None:
+    spec = load_spec(tmp_path / "shown.yaml", ["task.epoch_s=0.002"])
+    folder = tmp_path / "run"
+    claim_folder(spec, folder)
+    cells = cell_plans(spec)
+    Simulation(folder, cells[:1]).run()
+    ledger = Ledger(folder, cells, OBJECTIVE, {}, clock=lambda: 0.0)
+    first, second = (cells[1].trial(Phase.design, index, cells[1].space.default) for index in range(2))
+    ledger.start(first)
+    ledger.start(second)
+    ledger.end(second, TrialStatus.failed, message="why")
+    ledger.close()
+    gone = read_status(folder)
+    assert (gone.is_running, gone.left_s, gone.counts.get("running", 0), gone.cells[1].ended) == (False, None, 0, 1)
+    assert gone.failures == {"why": 1}
+    with only_driver(folder):
+        announce(folder, 2)
+        status = read_status(folder)
+        assert (status.is_running, status.counts["running"]) == (True, 1)
+        assert status.cells[1].ended == 0  # it failed before this driver began: it is tried again
+        assert status.left_s
+        announce(folder, 4)
+        assert read_status(folder).left_s == pytest.approx(status.left_s / 2)
+        view = View(io.StringIO())
+        view.opened(Ledger(folder, cells, OBJECTIVE, {}), 2)
+        assert view.status().left_s == pytest.approx(status.left_s)
+        with pytest.raises(FolderInUseError), only_driver(folder):
+            pass
+    assert current_driver(folder) is None
+
+
+NEXT = "next: bocb-tune analyze RUN\n"
+
+
 def outcome(*statuses: TrialStatus, interrupted: bool = False) -> Outcome:
     good, *bad = selectable_records(make_cell(design=2, search=1), [50.0] * 4)
     ended = [replace(record, status=status, message="why") for record, status in zip(bad, statuses, strict=False)]
@@ -235,14 +276,14 @@ def outcome(*statuses: TrialStatus, interrupted: bool = False) -> Outcome:
 @pytest.mark.parametrize(
     ("ended", "code", "out", "err"),
     [
-        (outcome(), 0, "RUN\n", ""),
-        (outcome(TrialStatus.diverged, TrialStatus.stopped), 0, "RUN\n", ""),
+        (outcome(), 0, "RUN\n", NEXT),
+        (outcome(TrialStatus.diverged, TrialStatus.stopped), 0, "RUN\n", NEXT),
         (
             outcome(TrialStatus.failed, TrialStatus.oom),
             1,
             "RUN\n",
             "bowl/sgd design 0: failed: why\nbowl/sgd design 1: oom: why\n"
-            "2 trial(s) of shown have no result; the same command tries them again.\n",
+            "2 trial(s) of shown have no result; the same command tries them again.\n" + NEXT,
         ),
         (
             outcome(TrialStatus.failed, interrupted=True),

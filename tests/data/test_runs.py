@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder, unknown_data
+from bocb_tune.cli.launch import (
+    FolderError,
+    cell_plans,
+    claim_folder,
+    read_status,
+    recorded_trial,
+    unknown_data,
+)
 from bocb_tune.core import journal
 from bocb_tune.core.types import Measurement, Objective, Phase, TrialSpec, TrialStatus
 from bocb_tune.data import DATASETS, DatasetRow, contents_of, free_options
@@ -108,9 +115,10 @@ def test_fp16_without_a_gpu_is_found(tmp_path: Path) -> None:
 def test_an_average_that_is_still_random_when_judged_is_warned_of(
     tmp_path: Path, recipe: str, more: str, steps: str | None
 ) -> None:
-    said = list(probes.warnings(load_spec(write_spec(tmp_path, "digits", recipe, more))))
+    said: list[str] = []
+    load_spec(write_spec(tmp_path, "digits", recipe, more), (), (), probes.CAUTIONS, said.append)
     assert len(said) == (1 if steps else 0)
-    assert all(steps in line for line in said if steps)
+    assert all("recipe.ema_decay: " in line and steps in line for line in said if steps)
 
 
 def test_a_storage_below_home_is_where_the_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +200,8 @@ def test_a_run_from_before_fingerprints_keeps_its_identity_and_goes_on_with_a_wo
     assert again.id == trial.id
     assert again.data_options["root"] == str(tmp_path / "moved")
     assert str(run) in (unknown_data(run) or "")
+    assert recorded_trial(run, trial.id)[1] == again
+    assert read_status(run).trials == cell.plan.trials([])
 
 
 def test_where_data_are_is_no_part_of_a_trial(tmp_path: Path, pets: Path) -> None:
@@ -258,7 +268,7 @@ def test_a_dataset_is_added_by_a_row_and_a_reader(
 
 
 def test_nothing_but_the_table_knows_a_dataset_by_name() -> None:
-    package = Path(probes.__file__).parent
+    package = Path(probes.__file__).parents[1]
     compared = {
         (path.name, value.value)
         for path in package.rglob("*.py")

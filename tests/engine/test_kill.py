@@ -27,6 +27,8 @@ resources: {max_slots: 1}
 """
 TARGETS = ("driver", "worker", "node")
 
+pytestmark = pytest.mark.ray
+
 
 def kill_and_resume(tmp_path: Path, kills: int, seed: int) -> None:
     spec_file = tmp_path / "spec.yaml"

@@ -256,3 +256,34 @@ def test_how_often_a_trial_is_started(status: TrialStatus, crashed: bool, starts
     assert [may_retry(status, tries, crashed=crashed) for tries in range(1, 5)] == [
         tries < starts for tries in range(1, 5)
     ]
+
+
+def failed_trials(*backbones: str) -> list[TrialRecord]:
+    cells = [make_cell(backbone, design=4) for backbone in backbones]
+    trials = [cell.trial(Phase.design, index, cell.space.default) for index, cell in enumerate(cells)]
+    return [record_of(trial, TrialStatus.failed) for trial in trials]
+
+
+@pytest.mark.parametrize(
+    ("tried", "backbones", "is_hopeless"),
+    [
+        (["a"] * 8, 1, True),
+        (["a"] * 7, 1, False),
+        (["a"] * 28, 20, False),  # it may be that backbone's own fault
+        (["a"] * 7 + ["b"], 2, True),
+        (["a"] * 7 + ["b"], 20, False),
+        (["a"] * 6 + ["b", "c"], 20, True),
+    ],
+)
+def test_a_run_is_given_up_when_all_fail_on_several_backbones(
+    tried: list[str], backbones: int, is_hopeless: bool
+) -> None:
+    assert policy.is_hopeless(failed_trials(*tried), backbones) is is_hopeless
+
+
+@pytest.mark.parametrize("status", [status for status in TrialStatus if status != TrialStatus.failed])
+def test_one_trial_that_did_not_fail_keeps_a_run_going(status: TrialStatus) -> None:
+    records = failed_trials(*"aaabbbccc")
+    for place in range(len(records)):
+        mixed = [replace(record, status=status) if i == place else record for i, record in enumerate(records)]
+        assert not policy.is_hopeless(mixed, 3)

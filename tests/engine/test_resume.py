@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bocb_tune.cli.time_left import work_of
 from bocb_tune.core.journal import JournalError, JournalWriter
 from bocb_tune.core.types import Phase, TrialStatus
+from bocb_tune.engine.design import superseded
+from bocb_tune.engine.policy import HOPELESS_TRIALS
+from tests.support import simulated
 from tests.support.processes import count_lines
 from tests.support.simulated import Simulation, essence, make_cells, make_plan
 
@@ -108,6 +113,41 @@ def test_a_failed_trial_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
     records = Simulation(tmp_path, cells).run().values()
     assert not [record for record in records if record.status == TrialStatus.failed]
     assert [record.attempt for record in records if record.attempt > 1] == [2]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_run_whose_trials_all_fail_stops_and_goes_on_when_the_cause_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slots: int
+) -> None:
+    cells = make_cells(make_plan())
+    owed = sum(cell.plan.trials([]) for cell in cells)
+    with monkeypatch.context() as broken:
+        broken.setattr(simulated, "_events", lambda *_: iter([{"kind": "failed", "message": "no such disk"}]))
+        for run in (1, 2):
+            simulation = Simulation(tmp_path, cells, slots=slots)
+            records = simulation.run()
+            assert simulation.search.given_up
+            assert {record.status for record in records.values()} == {TrialStatus.failed}
+            assert len(records) <= run * (HOPELESS_TRIALS + slots - 1) < owed
+    simulation = Simulation(tmp_path, cells, slots=slots)
+    assert all(record.status.is_result for record in simulation.run().values())
+    assert not simulation.search.given_up
+
+
+def test_a_wider_range_owes_its_own_design_and_the_counts_say_so(tmp_path: Path) -> None:
+    cells = make_cells(make_plan(), ("bowl",), ("sgd",))
+    before = Simulation(tmp_path, cells).run()
+    assert superseded(cells[0], before) == 0
+    wider = tuple(
+        replace(cell, space=replace(cell.space, lr=replace(cell.space.lr, high=10 * cell.space.lr.high)))
+        for cell in make_cells(make_plan(search=8), ("bowl",), ("sgd",))
+    )
+    owed = wider[0].plan.trials(before.values()) + superseded(wider[0], before)
+    work = work_of(wider[0].plan, before.values(), superseded=superseded(wider[0], before))
+    assert work.owed_competing > 0
+    after = Simulation(tmp_path, wider).run()
+    assert owed == len(after) == len(before) + wider[0].plan.design + 3
+    assert sum(record.phase == Phase.search for record in after.values()) == 8
 
 
 def test_a_garbled_line_is_refused_with_its_place_and_a_torn_last_line_is_not(tmp_path: Path) -> None:

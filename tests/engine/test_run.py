@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
-from tests.support.processes import Run, count_lines, end_session, records_in
+from tests.support.processes import COMMAND, Run, count_lines, end_session, records_in
 from tests.support.simulated import essence
+
+pytestmark = pytest.mark.ray
 
 SYNTHETIC = """
 name: quick
@@ -181,7 +183,12 @@ resources: {{max_slots: 1}}
     assert {record.status for record in records} == {TrialStatus.failed}
     messages = [record.message for record in records]
     assert all(any(f"/train/0/{name} " in message for name in BROKEN) for message in messages), messages
-    assert all(message in run.output for message in messages)
+    said = (run.folder / "ray.log").read_text(encoding="utf-8")
+    assert any(f"/train/0/{name}" in said for name in BROKEN)  # the worker's own warning
+    assert "Number of trials" not in run.output  # Ray's banner is for the log
+    naming = [line for line in run.output.splitlines() if "/train/0/" in line]
+    assert len(naming) == 2 == len(records)  # said once as it happens, once at the end
+    assert all(any(message in line for message in messages) for line in naming)
     for name in BROKEN:
         shutil.copy(root / "train" / "0" / "4.png", root / "train" / "0" / name)
     mended = finish(Run(spec, tmp_path / "run"))
@@ -189,6 +196,11 @@ resources: {{max_slots: 1}}
         (TrialStatus.completed, Phase.default),
         (TrialStatus.completed, Phase.design),
     }
+    for record in mended:
+        command = [COMMAND, "trial", "--from", str(run.folder), "--id", record.id]
+        repeated = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        for name in ("score", "val_loss", "train_loss"):
+            assert f" {name} {record.measurements[-1].metrics[name]:.4g} " in repeated
 
 
 def refused(spec: Path, folder: Path) -> str:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from bocb_tune.core.types import Measurement, Phase, TrialRecord, TrialStatus
+from bocb_tune.engine.design import design_points
 from bocb_tune.engine.policy import CellPlan
-from bocb_tune.engine.search import GridSearch, build_study, design_points, lattice_point, suggest
+from bocb_tune.engine.search import GridSearch, build_study, lattice_point, suggest
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.space_file import available_spaces, load_space
 from tests.support.records import make_cell, points, record_of

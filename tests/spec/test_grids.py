@@ -94,7 +94,8 @@ def test_a_grid_plans_without_its_data_and_says_what_to_put_where(
     assert bocb(monkeypatch, "plan", path, "--json") == 0
     out, err = capsys.readouterr()
     assert len(json.loads(out)["cells"]) == cells
-    (warning,) = [line for line in err.splitlines() if line.startswith("warning: the data are not on this machine")]
+    (warning,) = [line for line in err.splitlines() if "dataset.root: the data are not on this machine" in line]
+    assert warning.startswith("warning: ")
     assert str(tmp_path / place) in warning
 
 
@@ -183,6 +184,7 @@ def test_the_page_has_every_cell_and_all_take_steps() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_two_cells_through_the_engine_with_two_ranks(tmp_path: Path) -> None:
     """A classical and a modern one, each under its recipe, on files in CIFAR-100's format."""

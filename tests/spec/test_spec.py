@@ -378,6 +378,7 @@ class TestResolving:
         spec = load(GOOD)
         assert spec.num_search == 20 - 1 - 4
         assert spec.run_dir == Path("runs/tiny")
+        assert load(with_lines("storage: ~/sweeps")).run_dir == Path.home() / "sweeps" / "tiny"
 
 
 def specs() -> st.SearchStrategy[dict[str, Any]]:
@@ -473,6 +474,44 @@ class TestProbes:
         (found,) = problems(with_lines("backbones: [bowl, rigde]"), checks=[environment.backbones])
         assert found.startswith("4: backbones[1]: unknown backbone 'rigde'; did you mean 'ridge'? (known: bowl, cliff,")
 
+    @pytest.mark.parametrize("task", ["task: clasification", "task: {}"])
+    def test_a_bad_task_does_not_hide_backbones_that_no_task_has(self, task: str) -> None:
+        found = problems(with_lines(task, "backbones: [resnet50, bowl, rigde]"), checks=[environment.backbones])
+        assert [line.split(": ")[:2] for line in found] == [["2", found[0].split(": ")[1]], ["4", "backbones[2]"]]
+
+    def test_a_caution_is_told_beside_the_errors(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.yaml"
+        dataset = f"dataset: {{name: imagefolder, root: {tmp_path / 'nowhere'}}}"
+        path.write_text(with_lines("task: classification", dataset, "backbones: [resnt50]", "recipe: imagenet"))
+        heard: list[str] = []
+        with pytest.raises(SpecError) as caught:
+            load_spec(path, (), environment.PLANNED, environment.PLANNED_CAUTIONS, heard.append)
+        assert "backbones[0]" in [problem.field for problem in caught.value.problems]
+        assert [line.removeprefix(f"{path}:").split(": ")[:2] for line in heard] == [
+            ["3", "dataset.root"],
+            ["6", "recipe"],
+        ]
+
+    @pytest.mark.parametrize(
+        ("lines", "fields"),
+        [
+            (["recipe: imagenet"], ["recipe"]),
+            (["recipe: {base: digits, augment: none, precision: bf16}"], ["recipe.precision"]),
+            (["recipe: {base: imagenet, precision: fp32}"], []),
+            (["recipe: imagenet", "resources: {gpus_per_worker: 0.5}"], []),
+            (["recipe: {base: digits, augment: none, by_backbone: {bowl: imagenet}}"], ["recipe.by_backbone.bowl"]),
+            (["recipe: imagenet", "dataset: synthetic", "task: synthetic"], []),
+        ],
+    )
+    def test_bf16_on_cpus(self, tmp_path: Path, lines: list[str], fields: list[str]) -> None:
+        path = tmp_path / "x.yaml"
+        images = f"dataset: {{name: imagefolder, root: {tmp_path}}}"
+        budget = "budget: {epochs: 90, trials_per_cell: 20}"
+        path.write_text(with_lines("task: classification", images, budget, *lines))
+        heard: list[str] = []
+        load_spec(path, cautions=[environment.slow_precision], warn=heard.append)
+        assert [line.removeprefix(f"{path}:").split(": ")[1] for line in heard] == fields
+
     def test_more_cpus_than_there_are(self) -> None:
         check = partial(environment.check_resources, cpus=2)
         text = with_lines("resources: {workers: 4}")
@@ -499,10 +538,9 @@ class TestProbes:
         ]
 
     def test_gpus_that_are_asked_for_and_missing(self) -> None:
-        assert environment.missing_gpus(load(GOOD)) is None
-        warning = environment.missing_gpus(load(with_lines("resources: {gpus_per_worker: 64}")))
-        assert warning
-        assert warning.startswith("a trial needs 64 GPUs and this machine has ")
+        assert load(GOOD, checks=[environment.missing_gpus])
+        (found,) = problems(with_lines("resources: {gpus_per_worker: 64}"), checks=[environment.missing_gpus])
+        assert found.startswith("9: resources.gpus_per_worker: a trial needs 64 GPUs and this machine has ")
 
 
 CHANGES = [

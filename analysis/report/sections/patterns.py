@@ -18,9 +18,9 @@ def weights(findings: Findings) -> Card | NotApplicable:
     frame = pd.DataFrame([_medians(run) for run in findings.patterns])
     formats = {pattern.key: ".3g" for pattern in PATTERNS}
     text = (
-        "Median over the layers of the model of each cell's best trial; every layer is in the table's file. One seed "
-        "each: differences between optimizers are descriptions, not inferences. Convolutions are flattened to "
-        "matrices; norms, biases and depthwise convolutions are left out."
+        "Median over the layers of the model of each cell's best trial; every layer is in "
+        "tables/patterns_by_layer.csv. One seed each: differences between optimizers are descriptions, not inferences. "
+        "Convolutions are flattened to matrices; norms, biases and depthwise convolutions are left out."
     )
     return Card(
         title=title,

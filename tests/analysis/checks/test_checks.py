@@ -130,7 +130,7 @@ FIRES: dict[str, tuple[Callable[[], Findings], str]] = {
     ),
     "garbled_lines": (lambda: with_landscapes(find(table(garbled=("f:3: torn",)))), "1 journal line(s)"),
     "led_by_failures": (led, "driven by failed cells"),
-    "optimum_at_edge": (lambda: with_landscapes(healthy(), (0.5, -3.5)), "a/x (highest lr), a/y (highest lr)"),
+    "optimum_at_edge": (lambda: with_landscapes(healthy(), (0.5, -3.5)), "{x: {lr: {high: 10}}, y: {lr: {high: 10}}}"),
     "optimum_unclear": (unclear, "a/x (0.40), a/y (0.40)"),
     "edge_of_range": (lambda: edited(first_cell, changed(), spaces={"x": SHIFTED}), "a/x (0.00316, 0.10 decades from"),
     "best_in_outer_fifth": (

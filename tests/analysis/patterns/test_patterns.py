@@ -278,6 +278,16 @@ def test_the_checkpoints_of_a_run_are_found_by_their_trials(run: tuple[Path, Tri
     assert (layer.name, layer.shape, layer.estimates["rms"].value) == ("fc.weight", (3, 2), 1.0)
 
 
+def test_of_several_checkpoints_of_a_cell_the_best_trials_is_read(run: tuple[Path, TrialTable]) -> None:
+    folder, table = run
+    completed = table.trials[table.trials["status"] == "completed"]
+    for name in completed["trial"]:
+        Checkpoints(folder / "checkpoints" / name).save({"model": {"fc.weight": torch.ones(3, 2)}, "ema": None})
+    best = completed.loc[completed.groupby(["backbone", "optimizer"])["score"].idxmax()]
+    assert len(completed) > len(best) == 2
+    assert {kept.trial for kept in find_kept(folder, table)} == set(best["trial"])
+
+
 def test_weights_are_those_that_were_scored(tmp_path: Path) -> None:
     plain, averaged = ({"fc.weight": torch.full((2, 2), value), "steps": torch.tensor(3)} for value in (1.0, 2.0))
     checkpoints = Checkpoints(tmp_path)

@@ -1,0 +1,39 @@
+"""The space-filling points with which the search of a cell begins. No Ray, no Optuna."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.stats import qmc
+
+from bocb_tune.core.space import SearchSpace
+from bocb_tune.core.types import Phase, TrialRecord, derive_seed
+from bocb_tune.engine.policy import CellPlan
+
+AXES = ("lr", "weight_decay")
+
+
+def design_points(seed: int, optimizer: str, space: SearchSpace, count: int, first: int = 0) -> list[dict[str, float]]:
+    """Points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and a
+    longer design continues a shorter one."""
+    sobol = qmc.Sobol(d=len(AXES), scramble=True, rng=np.random.default_rng(derive_seed(seed, "design", optimizer)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a design need not be a power of two to be continued later
+        units = sobol.random(first + count)[first:]
+    return [space.from_unit((float(lr), float(weight_decay))) for lr, weight_decay in units]
+
+
+def design_of(cell: CellPlan) -> list[dict[str, float]]:
+    """Give the design of a cell."""
+    return design_points(cell.plan.seed, cell.cell.optimizer, cell.space, cell.plan.design)
+
+
+def superseded(cell: CellPlan, records: Mapping[str, TrialRecord]) -> int:
+    """Count the design trials of an earlier, narrower range: they are kept, and those of the new range are owed too."""
+    designed = {key for key, record in records.items() if record.phase == Phase.design}
+    if not designed:
+        return 0
+    planned = {cell.trial(Phase.design, index, point).id for index, point in enumerate(design_of(cell))}
+    return len(designed - planned)
