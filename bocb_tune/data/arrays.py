@@ -54,9 +54,16 @@ class Arrays:
         """Images as they are stored: nothing is drawn here, and nothing can fail to be decoded."""
         assert transform is None, "images in memory are augmented on the device"
         chosen = self.splits[split]
-        order = chosen.rows[torch.cat(list(plan)).to(chosen.rows.device) % len(chosen.rows)]
+        order = chosen.rows[to_device(torch.cat(list(plan)), chosen.rows.device) % len(chosen.rows)]
         for rows in torch.split(order, [len(part) for part in plan]):
             yield chosen.images.index_select(0, rows), chosen.labels[rows]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor of the CPU without waiting for the device, as a copy from pageable memory would."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def load_arrays(

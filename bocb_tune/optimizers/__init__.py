@@ -44,7 +44,9 @@ def build_optimizer(
 
         groups = split_by_layer(groups, lr_shares(model, layer_decay), lr)
     module, attribute = row.target.split(":")
-    optimizer: Optimizer = getattr(importlib.import_module(module), attribute)(groups, lr=lr, **row.always, **fixed)
+    fast = {"fused": True} if row.fused and all(p.is_cuda for group in groups for p in group["params"]) else {}
+    build = getattr(importlib.import_module(module), attribute)
+    optimizer: Optimizer = build(groups, lr=lr, **row.always, **fast, **fixed)
     return optimizer
 
 

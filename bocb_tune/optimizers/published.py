@@ -13,6 +13,7 @@ PUBLISHED = (
         takes=("momentum", "dampening", "nesterov"),
         source="Sutskever et al. 2013, ICML (momentum)",
         note="decay enters the momentum buffer with the gradient",
+        fused=True,
     ),
     OptimizerRow(
         name="sgdp",
@@ -40,6 +41,7 @@ PUBLISHED = (
         takes=("betas", "eps", "amsgrad"),
         source="arXiv:1412.6980",
         note="the decay term is normalised with the gradient: weights with large gradients decay less",
+        fused=True,
     ),
     OptimizerRow(
         name="adamax",
@@ -66,6 +68,7 @@ PUBLISHED = (
         decay="decoupled_times_lr",
         takes=("betas", "eps", "amsgrad"),
         source="arXiv:1711.05101",
+        fused=True,
     ),
     OptimizerRow(
         name="lamb",

@@ -42,5 +42,7 @@ class OptimizerRow:
     """What lr does to the first step. linear: weights move in proportion to it. none: nothing moves yet."""
     schedule: Literal["recipe", "own"] = "recipe"
     """own: the learning rate stays at its peak after the recipe's warm-up, whatever the recipe does from there."""
+    fused: bool = False
+    """Whether torch has a kernel of the whole step for GPUs, the same update as its loop over parameters."""
     one_lr: bool = False
     """Whether all parameters share one learning rate, so that layers cannot have their own."""

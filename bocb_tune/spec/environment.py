@@ -5,6 +5,7 @@ They go to `load_spec(checks=...)`, so that their errors stand beside all others
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -215,6 +216,28 @@ def check_resources(spec: ExperimentSpec | SpecFile, cpus: int) -> Iterator[Find
         yield Finding(("resources", "workers"), message, needs=(("resources", "cpus_per_worker"),))
 
 
+def gpu_shares(file: SpecFile) -> Iterator[Finding]:
+    """Find numbers of GPUs that Ray does not give: more than one, but not whole."""
+    share = file.resources.gpus_per_worker
+    if share > 1 and share != int(share):
+        message = f"{share:g} GPUs are neither a part of one nor a whole number; ask for {round(share)}"
+        yield Finding(("resources", "gpus_per_worker"), message)
+
+
+def idle_gpus(file: SpecFile) -> Iterator[Finding]:
+    """Find fractions that leave a part of each GPU to nobody."""
+    share = file.resources.gpus_per_worker
+    if not 0 < share < 1:
+        return
+    together = int(1 / share + 1e-9)
+    if 1 - together * share > 0.01:
+        message = (
+            f"{together} worker(s) of {share:g} GPU fit on one, and {1 - together * share:.0%} of it would stay idle; "
+            f"{math.floor(1000 / together) / 1000:g} gives each of them more"
+        )
+        yield Finding(("resources", "gpus_per_worker"), message)
+
+
 def missing_gpus(file: SpecFile) -> Iterator[Finding]:
     """Find trials that need GPUs which this machine does not have."""
     wanted = file.resources.gpus_per_worker * file.resources.workers
@@ -236,13 +259,13 @@ def local_resources(file: SpecFile) -> Iterator[Finding]:
     yield from check_resources(file, os.cpu_count() or 1)
 
 
-PLANNED: tuple[Check, ...] = (backbones, models, precision, present_data, local_resources)
+PLANNED: tuple[Check, ...] = (backbones, models, precision, gpu_shares, present_data, local_resources)
 """What must hold to plan for this machine."""
-CAUTIONS: tuple[Check, ...] = (slow_precision, young_average)
+CAUTIONS: tuple[Check, ...] = (slow_precision, young_average, idle_gpus)
 """What keeps nothing from running, and a user should know of."""
 PLANNED_CAUTIONS: tuple[Check, ...] = (missing_gpus, awaited_data, *CAUTIONS)
 """What does not keep a plan from being made: also what this machine lacks to run it."""
-LOCAL: tuple[Check, ...] = (backbones, models, precision, data, local_resources, missing_gpus)
+LOCAL: tuple[Check, ...] = (backbones, models, precision, gpu_shares, data, local_resources, missing_gpus)
 """What must hold to run on this machine."""
-REMOTE: tuple[Check, ...] = (backbones, models, precision)
+REMOTE: tuple[Check, ...] = (backbones, models, precision, gpu_shares)
 """What must hold to run on a cluster, whose disks and processors are not seen from here."""

@@ -18,7 +18,7 @@ from bocb_tune.spec.experiment_file import Budget, Choice, Repeats, Resources, S
 from bocb_tune.spec.shape import explain, like, shape_errors
 from bocb_tune.spec.source import Finding, Location, SpecError, read_source
 from bocb_tune.tasks import TASKS
-from bocb_tune.training.recipes import Recipe
+from bocb_tune.training.recipes import Recipe, on_devices
 
 __all__ = ["ExperimentSpec", "Selection", "SpecError", "dump_resolved", "load_spec", "resolved"]
 
@@ -56,7 +56,8 @@ class ExperimentSpec:
 
     def recipe_of(self, backbone: str) -> tuple[str, Recipe]:
         """What a backbone of the grid is trained by, after the name it was derived from."""
-        return self.own_recipes.get(backbone, (self.base_recipe, self.recipe))
+        name, recipe = self.own_recipes.get(backbone, (self.base_recipe, self.recipe))
+        return name, on_devices(recipe, gpus=self.resources.gpus_per_worker > 0)
 
     @property
     def num_search(self) -> int:

@@ -17,8 +17,9 @@ from bocb_tune.data import DATASETS, load_dataset, num_classes
 from bocb_tune.data.base import Batch, Dataset, Transform
 from bocb_tune.optimizers import build_optimizer
 from bocb_tune.training.context import Context, Ranks
+from bocb_tune.training.device import autocast, sent_ahead, set_memory_strides
 from bocb_tune.training.distributed import all_reduce
-from bocb_tune.training.loop import Training, autocast, catch_out_of_memory, fit
+from bocb_tune.training.loop import Training, catch_out_of_memory, fit
 from bocb_tune.training.losses import LOSSES
 from bocb_tune.training.recipes import Recipe, unheeded
 from bocb_tune.training.rng import seed_all
@@ -86,7 +87,31 @@ def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Rank
         drop_path=recipe.drop_path,
     )
     require_batch(model, trial.cell.backbone, recipe.batch_size // ranks.world_size // recipe.accumulation)
-    return model.to(device=ranks.device, memory_format=_memory_format(recipe))  # type: ignore[call-overload, no-any-return]
+    return placed(model, recipe, ranks.device)
+
+
+def placed(model: nn.Module, recipe: Recipe, device: str) -> nn.Module:
+    """Put a model on its device, in the recipe's layout of memory.
+
+    Raises:
+        ValueError: if the recipe asks for gradient checkpointing and the model has none.
+    """
+    model = model.to(device=device, memory_format=_memory_format(recipe))  # type: ignore[call-overload]
+    if recipe.channels_last:
+        set_memory_strides(model)
+    if recipe.grad_checkpointing:
+        _checkpoint(model)
+    return model
+
+
+def _checkpoint(model: nn.Module) -> None:
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"recipe field 'grad_checkpointing' is True, but {type(model).__name__} has none; leave it at False, "
+            "or give this backbone a recipe of its own"
+        ) from error
 
 
 def _memory_format(recipe: Recipe) -> torch.memory_format:
@@ -105,18 +130,23 @@ class Pictures:
 
     def train(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
         """Augmented training batches on the device; labels are shares of the classes if the recipe mixes images."""
-        batches = map(self._to_device, self._augmented(plan, seed))
+        batches = self._sent(self._augmented(plan, seed))
         return mixed(batches, self.recipe, self.dataset.num_classes, seed) if self.recipe.mixes else batches
 
     def _augmented(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
         if self.dataset.in_memory:
-            return augmented(self.dataset, plan, self.recipe, seed)
+            return augmented(self.dataset, plan, self.recipe, seed, torch.device(self.context.ranks.device))
         transform = self._transform(train=True)
         return self.dataset.batches("train", plan, transform=transform, seed=seed, faults=self.faults)
 
     def _transform(self, *, train: bool) -> Transform:
         mean, std = self.dataset.mean, self.dataset.std
         return image_transform(self.recipe, self.dataset.image_size, train=train, mean=mean, std=std)
+
+    def _sent(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        if self.dataset.in_memory:
+            return map(self._to_device, batches)
+        return sent_ahead(batches, self._to_device, torch.device(self.context.ranks.device))
 
     def _to_device(self, batch: Batch) -> Batch:
         images, labels = batch
@@ -153,10 +183,17 @@ class Pictures:
         model.eval()
         transform = None if self.dataset.in_memory else self._transform(train=False)
         batches = self.dataset.batches(split, plan, transform=transform, faults=self.faults)
-        for images, labels in map(self._to_device, batches):
+        for images, labels in self._sent(batches):
             with autocast(torch.device(ranks.device), self.recipe):
-                logits = model(images)
+                logits = self._logits(model, images, len(plan[0]))
             losses = functional.cross_entropy(logits.float(), labels, reduction="sum")
             sums += torch.stack([(logits.argmax(1) == labels).sum(), losses, losses.new_tensor(len(labels))])
         correct, loss, seen = all_reduce(sums.tolist(), "sum", ranks)
         return 100 * correct / seen, loss / seen
+
+    def _logits(self, model: nn.Module, images: Tensor, batch: int) -> Tensor:
+        """Keep a compiled model from being compiled once more for the last, shorter batch: copies fill it up."""
+        if not self.recipe.compile or len(images) == batch:
+            return model(images)  # type: ignore[no-any-return]
+        fill = images[-1:].expand(batch - len(images), -1, -1, -1)
+        return model(torch.cat([images, fill]))[: len(images)]  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bocb_tune.training.checkpoint import Checkpoints
@@ -30,3 +31,5 @@ class Context:
     """Epochs between checkpoints; the last epoch is always saved."""
     micro_batch_divisor: int = 1
     """Cuts each micro-batch into this many pieces and accumulates them, to fit into less memory."""
+    after_step: Callable[[], object] = lambda: None
+    """Called after each optimizer step, as a profiler wants it."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
@@ -26,6 +27,7 @@ from bocb_tune.data.base import Batch
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
 from bocb_tune.training.context import Context
+from bocb_tune.training.device import autocast, peak_memory_gib, prepare
 from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.rng import rng_state, seed_all, set_rng_state
@@ -105,7 +107,8 @@ class _Loop:
         self.warmup = round(self.recipe.warmup_epochs * steps)
         own_schedule = OPTIMIZERS[trial.cell.optimizer].schedule == "own"
         self.min_lr_ratio = 1.0 if own_schedule else self.recipe.min_lr_ratio
-        _require_runnable(self.recipe, trial.budget, self.device)
+        _require_warmup(self.recipe, trial.budget)
+        prepare(self.device, self.recipe)
         self.peaks = [group["lr"] for group in training.optimizer.param_groups]
         self.parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
@@ -117,10 +120,11 @@ class _Loop:
 
     def _wrap(self, model: nn.Module) -> nn.Module:
         if self.recipe.compile:
-            model.compile()  # in place: parameters keep their names
+            model.compile(mode=self.recipe.compile_mode)  # in place: parameters keep their names
         if self.ranks.world_size == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def epoch(self, epoch: int) -> Measurement:
         """Trains and validates one epoch. Raises Diverged, on all ranks together."""
@@ -181,21 +185,25 @@ class _Loop:
             group["lr"] = peak * factor
         total = torch.zeros((), device=self.device)
         for piece, share in enumerate(shares, start=1):
-            batch = next(batches)
+            with record_function("data"):
+                batch = next(batches)
             with self._gradients_stay_local(piece < len(shares)):
-                with autocast(self.device, self.recipe):
+                with record_function("forward"), autocast(self.device, self.recipe):
                     loss = self.training.loss(self.forward, batch) * share
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                with record_function("backward"):
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        self._clip()
-        self._observe_curvature(batch)
-        self.scaler.step(optimizer)
-        self.scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        with record_function("optimizer"):
+            self._clip()
+            self._observe_curvature(batch)
+            self.scaler.step(optimizer)
+            self.scaler.update()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.ema:
             # without a step the decay is constant; with one, timm's first average is the first weights
             self.ema.update(self.training.model, step=self.step if self.recipe.ema_warmup else None)
+        self.context.after_step()
         return total
 
     def _lr_factor(self, step: int) -> float:
@@ -234,7 +242,8 @@ class _Loop:
 
     def _mean(self, total: Tensor, steps: int, epoch: int) -> float:
         """Mean loss so far over all ranks. One non-finite step anywhere makes it non-finite everywhere: Diverged."""
-        (mean,) = all_reduce([total.item() / steps / self.ranks.world_size], "sum", self.ranks)
+        with record_function("wait"):
+            (mean,) = all_reduce([total.item() / steps / self.ranks.world_size], "sum", self.ranks)
         if not math.isfinite(mean):
             raise Diverged(epoch, f"training loss became {mean} by step {self.step} in epoch {epoch}")
         return mean
@@ -290,26 +299,7 @@ def _average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
     return ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=recipe.ema_warmup)
 
 
-def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
-    """The precision of the recipe, for a forward pass and its loss."""
-    dtype = torch.float16 if recipe.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=recipe.precision != "fp32")
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """GiB: on a GPU the most its tensors took during the trial, on the CPU the most the process ever took."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 2**10  # getrusage(2): bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def _require_runnable(recipe: Recipe, budget: int, device: torch.device) -> None:
-    if recipe.precision == "fp16" and device.type == "cpu":
-        raise ValueError("recipe field 'precision' is 'fp16', which needs a GPU; on the CPU use 'bf16' or 'fp32'")
+def _require_warmup(recipe: Recipe, budget: int) -> None:
     if recipe.warmup_epochs >= budget:
         raise ValueError(
             f"recipe field 'warmup_epochs' is {recipe.warmup_epochs:g}; it must be below the budget of {budget} epochs"

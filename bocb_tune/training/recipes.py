@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Augment = Literal["none", "shift", "flip_shift", "flip_crop"]
 Loss = Literal["ce", "bce"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -21,7 +22,8 @@ class Recipe:
     accumulation: int = 1
     """Micro-batches a rank adds up before an optimizer step."""
     precision: Precision = "fp32"
-    """Autocast type of forward pass and loss; parameters stay fp32. fp16 scales the loss and needs a GPU."""
+    """Autocast type of forward pass and loss; parameters stay fp32. fp16 scales the loss and needs a GPU. auto: bf16
+    where trials get GPUs, fp32 where they do not (an experiment resolves it, so that no trial depends on its host)."""
     clip_grad: float = 0.0
     """Largest global gradient norm; 0 turns clipping off."""
     warmup_epochs: float = 0.0
@@ -44,6 +46,15 @@ class Recipe:
     """Memory layout of images and convolution weights."""
     compile: bool = False
     """Compile the model with `torch.compile`."""
+    compile_mode: CompileMode = "default"
+    """What `torch.compile` aims at; reduce-overhead replays CUDA graphs."""
+    tf32: bool = True
+    """Let GPUs round the factors of fp32 matrix products and convolutions to TF32's 10 bits of mantissa."""
+    deterministic: bool = False
+    """Make a GPU repeat a training bit for bit, slower: deterministic kernels, chosen without timing them."""
+    grad_checkpointing: bool = False
+    """Keep the activations of every few layers alone and compute the rest again in the backward pass
+    (arXiv:1604.06174): less memory, about a third more time."""
     loss: Loss = "ce"
     """ce: cross-entropy. bce: one binary cross-entropy a class, every class in a mixed image being a full target
     (arXiv:2110.00476)."""
@@ -110,6 +121,7 @@ class Recipe:
             "crop_min_area": (self.augment == "flip_crop", "augment is 'flip_crop'"),
             "color_jitter": (self.augment == "flip_crop", "augment is 'flip_crop'"),
             "ema_warmup": (self.ema_decay > 0, "ema_decay is on"),
+            "compile_mode": (self.compile, "compile is on"),
         }
         for name, (holds, condition) in heeded.items():
             value = getattr(self, name)
@@ -124,6 +136,7 @@ class Recipe:
 DEFAULTS: dict[str, Any] = {entry.name: entry.default for entry in fields(Recipe)}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
+    "compile_mode": get_args(CompileMode),
     "augment": get_args(Augment),
     "loss": get_args(Loss),
     "interpolation": get_args(Interpolation),
@@ -136,6 +149,12 @@ FIRST_FIELDS = frozenset(
     )
 )
 """The fields of the first release. Never changed: trial ids in journals rest on them (see `recipe_settings`)."""
+
+
+def on_devices(recipe: Recipe, gpus: bool) -> Recipe:
+    """Resolve what a recipe leaves to the kind of device that trials get."""
+    return replace(recipe, precision="bf16" if gpus else "fp32") if recipe.precision == "auto" else recipe
+
 
 DECODED_ONLY = ("eval_crop", "interpolation")
 """Fields that act on images decoded from files alone."""
@@ -189,8 +208,16 @@ _RSB: dict[str, Any] = {
 
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(batch_size=64, warmup_epochs=0.5, label_smoothing=0.1, augment="shift"),
-    "cifar_torch": Recipe(batch_size=100, augment="flip_shift"),
-    "cifar_deit": Recipe(batch_size=100, augment="flip_shift", warmup_epochs=5.0, drop_path=0.1, **_DEIT_MIX),
+    "cifar_torch": Recipe(batch_size=100, precision="auto", augment="flip_shift", channels_last=True),
+    "cifar_deit": Recipe(
+        batch_size=100,
+        precision="auto",
+        warmup_epochs=5.0,
+        drop_path=0.1,
+        augment="flip_shift",
+        channels_last=True,
+        **_DEIT_MIX,
+    ),
     "imagenet": Recipe(
         batch_size=1024,
         precision="bf16",

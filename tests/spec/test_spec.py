@@ -87,7 +87,7 @@ BAD_LINES = [
     ),
     (
         "recipe: {base: digits, precision: fp8}",
-        "6: recipe.precision: unknown choice 'fp8'; did you mean 'fp32'? (known: bf16, fp16, fp32)",
+        "6: recipe.precision: unknown choice 'fp8'; did you mean 'fp32'? (known: auto, bf16, fp16, fp32)",
     ),
     ("recipe: {base: digits, batch_size: many}", "6: recipe.batch_size: must be a whole number, not 'many'"),
     (

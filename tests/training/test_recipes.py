@@ -69,8 +69,9 @@ def test_settings_give_the_recipe_back(name: str) -> None:
 
 def test_every_field_is_told_apart() -> None:
     base = replace(RECIPES["rsb_a1"], crop_min_area=0.5, color_jitter=0.1, erase=0.1, layer_decay=0.9)
-    base = replace(base, ema_decay=0.9, ema_warmup=True)
-    off = {"switch_prob": 0.25, "rand_augment_std": 1.0, "rand_augment_layers": 3}
+    base = replace(base, ema_decay=0.9, ema_warmup=True, compile=True)
+    off = {"switch_prob": 0.25, "rand_augment_std": 1.0, "rand_augment_layers": 3, "compile_mode": "reduce-overhead"}
+    off |= {"tf32": False, "deterministic": True, "grad_checkpointing": True}
     ids = {digest(recipe_settings(base))}
     for name in (entry.name for entry in fields(Recipe) if entry.name not in FIRST):
         ids.add(digest(recipe_settings(replace(base, **{name: off.get(name, DEFAULTS[name])}))))
@@ -117,12 +118,13 @@ UNHEEDED: list[tuple[dict[str, Any], str, str]] = [
     ({"mixup": 0.8, "switch_prob": 0.1}, "switch_prob", "0.5 unless both mixup and cutmix are on"),
     ({"augment": "flip_shift", "crop_min_area": 0.5}, "crop_min_area", "0.08 unless augment is 'flip_crop'"),
     ({"color_jitter": 0.4}, "color_jitter", "0.0 unless augment is 'flip_crop'"),
+    ({"compile_mode": "reduce-overhead"}, "compile_mode", "'default' unless compile is on"),
 ]
 
 
 @pytest.mark.parametrize(("given", "name", "valid"), UNHEEDED, ids=[name for _, name, _ in UNHEEDED])
 def test_a_field_that_nothing_would_heed_is_refused(given: dict[str, Any], name: str, valid: str) -> None:
-    with pytest.raises(ValueError, match=f"^recipe field '{name}' is {given[name]}; it must be {valid}$"):
+    with pytest.raises(ValueError, match=f"^recipe field '{name}' is {given[name]!r}; it must be {valid}$"):
         Recipe(batch_size=8, **given)
 
 
