@@ -43,9 +43,9 @@ def affine(images: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
         [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)]
     )
     before = torch.einsum("nij,jhw->nihw", matrix.float(), places)
-    size = torch.tensor([width, height], device=images.device)[:, None, None]
-    inside = ((before >= 0) & (before < size)).all(1, keepdim=True)
-    grid = (2 * before / size - 1).movedim(1, 3)
+    ends = torch.stack([torch.full_like(x[0], width), torch.full_like(x[0], height)])[:, None, None]
+    inside = ((before >= 0) & (before < ends)).all(1, keepdim=True)
+    grid = (2 * before / ends - 1).movedim(1, 3)
     seen = functional.grid_sample(images.float(), grid, "bilinear", "border", align_corners=False)
     # Rounded down like Pillow's, which counts in doubles: without the nudge, float32 turns a plain 200 into 199.
     return torch.where(inside, seen + 1 / 512, fill[:, None, None]).to(torch.uint8)

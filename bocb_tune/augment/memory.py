@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from bocb_tune.augment.geometry import moved
 from bocb_tune.augment.policy import Policy
+from bocb_tune.data.arrays import to_device
 from bocb_tune.data.base import Batch, Dataset
 from bocb_tune.training.recipes import Recipe
 
+CPU = torch.device("cpu")
 VIEWS_AT_A_TIME = 1024
 """Fewest views that are augmented together: a kernel for each operation costs the same for one image or for many."""
+VIEWS_ON_A_GPU = 8192
+"""The same on a GPU, which is idle between kernels while there is little for each to do."""
 
 NOISE_SHEETS = 256
 ERASE_ATTEMPTS = 10
@@ -24,11 +29,16 @@ ERASE_ASPECT = (0.3, 1 / 0.3)
 """Of random erasing: arXiv:1708.04896 and timm's `RandomErasing`, whose filling with noise by pixel is ours too."""
 
 
-def augmented(dataset: Dataset, plan: Sequence[Tensor], recipe: Recipe, seed: int) -> Iterator[Batch]:
-    """Training batches, float32 and ready for a model, one for each tensor of views [batch] of the plan."""
+def augmented(
+    dataset: Dataset, plan: Sequence[Tensor], recipe: Recipe, seed: int, device: torch.device = CPU
+) -> Iterator[Batch]:
+    """Give training batches, float32 and ready for a model, one for each tensor of views [batch] of the plan.
+
+    `device` is where the images of the dataset are.
+    """
     views_there = dataset.count("train") * recipe.repeated_augment
-    epoch = Epoch.draw(recipe, views_there, (dataset.in_chans, dataset.image_size, dataset.image_size), seed)
-    for pieces in _chunks(plan):
+    epoch = Epoch.draw(recipe, views_there, (dataset.in_chans, dataset.image_size, dataset.image_size), seed, device)
+    for pieces in _chunks(plan, VIEWS_AT_A_TIME if device.type == "cpu" else VIEWS_ON_A_GPU):
         views, sizes = torch.cat(pieces), [len(piece) for piece in pieces]
         ((images, labels),) = dataset.batches("train", [views])
         images = epoch.look(images, views, dataset.mean)
@@ -37,11 +47,11 @@ def augmented(dataset: Dataset, plan: Sequence[Tensor], recipe: Recipe, seed: in
             yield epoch.finish(batch, piece, dataset), targets
 
 
-def _chunks(plan: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def _chunks(plan: Sequence[Tensor], at_a_time: int) -> Iterator[list[Tensor]]:
     chunk: list[Tensor] = []
     for piece in plan:
         chunk.append(piece)
-        if sum(map(len, chunk)) >= VIEWS_AT_A_TIME:
+        if sum(map(len, chunk)) >= at_a_time:
             yield chunk
             chunk = []
     if chunk:
@@ -50,8 +60,14 @@ def _chunks(plan: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 [n, channels, height, width] to float32; `mean` and `std` of each channel are of values in 0..1."""
-    shift, scale = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in (mean, std))
+    shift, scale = (_by_channel(values, images.device) for values in (mean, std))
     return images.float().sub_(shift).div_(scale)
+
+
+@lru_cache(maxsize=16)
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept on the device: sending it with each batch would wait for the device each time."""
+    return torch.tensor(values, device=device)[:, None, None] * 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +86,15 @@ class Epoch:
     erasing: Erasing | None
 
     @classmethod
-    def draw(cls, recipe: Recipe, views: int, shape: tuple[int, int, int], seed: int) -> Epoch:
-        """`shape` is that of an image, (channels, height, width)."""
+    def draw(
+        cls,
+        recipe: Recipe,
+        views: int,
+        shape: tuple[int, int, int],
+        seed: int,
+        device: torch.device = CPU,
+    ) -> Epoch:
+        """`shape` is that of an image, (channels, height, width); `device` is where the images are."""
         generator = torch.Generator().manual_seed(seed)
         reach = 0 if recipe.augment == "none" else shape[2] // 8
         shift = torch.randint(2 * reach + 1, (views, 2), generator=generator) - reach
@@ -82,17 +105,17 @@ class Epoch:
             std, layers = recipe.rand_augment_std, recipe.rand_augment_layers
             policy = Policy.draw(views, recipe.rand_augment, std, layers, generator)
         if recipe.erase:
-            erasing = Erasing.draw(recipe.erase, views, shape, generator)
+            erasing = Erasing.draw(recipe.erase, views, shape, generator, device)
         return cls(shift=shift, flip=flip, mirror=flips, policy=policy, erasing=erasing)
 
     def look(self, images: Tensor, views: Tensor, mean: tuple[float, ...]) -> Tensor:
         """Image k as view `views[k]`, not yet normalised. Images that are floats, and so were ready, are only moved."""
         device = images.device
-        shift, flip = self.shift[views].to(device), self.flip[views].to(device)
+        shift, flip = (to_device(drawn[views], device) for drawn in (self.shift, self.flip))
         images = moved(images, shift, flip, mirror=self.mirror)
         if self.policy is None:
             return images
-        return self.policy(images, views, (255 * torch.tensor(mean, device=device)).round())
+        return self.policy(images, views, _by_channel(mean, device).flatten().round())
 
     def finish(self, images: Tensor, views: Tensor, dataset: Dataset) -> Tensor:
         """What `look` gave, ready for a model."""
@@ -111,10 +134,17 @@ class Erasing:
     sheet: Tensor
     """Which noise, [views]: drawn apart for each view it would fill the memory of the epoch many times."""
     noise: Tensor
-    """[sheets, channels, height, width], normal."""
+    """[sheets, channels, height, width], normal, on the device of the images."""
 
     @classmethod
-    def draw(cls, probability: float, views: int, shape: tuple[int, int, int], generator: torch.Generator) -> Erasing:
+    def draw(
+        cls,
+        probability: float,
+        views: int,
+        shape: tuple[int, int, int],
+        generator: torch.Generator,
+        device: torch.device = CPU,
+    ) -> Erasing:
         """Area and aspect ratio are drawn until the box is smaller than the image both ways, ten times at most."""
         _, height, width = shape
         tries = (views, ERASE_ATTEMPTS)
@@ -130,20 +160,20 @@ class Erasing:
         return cls(
             box=torch.cat([first, first + chosen], 1).long(),
             sheet=torch.randint(NOISE_SHEETS, (views,), generator=generator),
-            noise=torch.randn(NOISE_SHEETS, *shape, generator=generator),
+            noise=to_device(torch.randn(NOISE_SHEETS, *shape, generator=generator), device),
         )
 
     def __call__(self, images: Tensor, views: Tensor) -> Tensor:
         """Erases in place; image k is view `views[k]`."""
         box = self.box[views]
         rows = (box[:, 2] > box[:, 0]).nonzero()[:, 0]
-        top, left, bottom, right = box[rows, :, None, None].to(images.device).unbind(1)
+        top, left, bottom, right = to_device(box[rows], images.device)[:, :, None, None].unbind(1)
         height, width = images.shape[2:]
         y = torch.arange(height, device=images.device)[:, None]
         x = torch.arange(width, device=images.device)
         inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
-        noise = self.noise[self.sheet[views[rows]]].to(images.device)
-        rows = rows.to(images.device)
+        noise = self.noise[to_device(self.sheet[views[rows]], images.device)]
+        rows = to_device(rows, images.device)
         images[rows] = torch.where(inside[:, None], noise, images[rows])
         return images
 

@@ -14,7 +14,7 @@ def auto_contrast(images: Tensor) -> Tensor:
     """Each channel stretched to 0..255."""
     values = images.flatten(2)
     low, high = values.amin(2, keepdim=True).double(), values.amax(2, keepdim=True).double()
-    scale = low.new_tensor(255).div((high - low).clamp(min=1))  # `255 / x` would be 255 * (1 / x)
+    scale = torch.full_like(low, 255).div((high - low).clamp(min=1))  # `255 / x` would be 255 * (1 / x)
     table = (_levels(images).double() * scale - low * scale).trunc().clamp(0, 255)
     return _look_up(images, torch.where(high > low, table, _levels(images).double()))
 
@@ -96,7 +96,9 @@ def _histograms(images: Tensor) -> Tensor:
     """Counts, int64 [n, channels, 256]."""
     n, channels = images.shape[:2]
     first = 256 * torch.arange(n * channels, device=images.device).view(n, channels, 1, 1)
-    return torch.bincount((images + first).flatten(), minlength=n * channels * 256).view(n, channels, 256)
+    counts = torch.zeros(n * channels * 256, dtype=torch.int64, device=images.device)
+    places = (images + first).flatten()
+    return counts.scatter_add_(0, places, torch.ones_like(places)).view(n, channels, 256)  # bincount waits for a GPU
 
 
 def _look_up(images: Tensor, table: Tensor) -> Tensor:

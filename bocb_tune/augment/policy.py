@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bocb_tune.augment import geometry, pixels
+from bocb_tune.data.arrays import to_device
 
 Pixels = Callable[[Tensor, Tensor], Tensor]
 Matrix = Callable[[Tensor, tuple[int, int]], Tensor]
@@ -104,10 +105,12 @@ class Policy:
         images = images.clone()
         for layer in range(self.operation.shape[1]):
             operation, level, sign = (values[views, layer] for values in (self.operation, self.level, self.sign))
-            for place, operate in enumerate(OPERATIONS):
-                rows = (operation == place).nonzero()[:, 0]
-                if len(rows):
-                    drawn = level[rows].to(images.device), sign[rows].to(images.device)
-                    rows = rows.to(images.device)
-                    images[rows] = operate(images[rows], *drawn, fill)
+            # Sorted out on the CPU and sent at once: each look at what is on a GPU would wait for it
+            rows = operation.argsort(stable=True)
+            drawn = torch.stack([rows.double(), level[rows].double(), sign[rows].double()])
+            counts = torch.bincount(operation + 1, minlength=1 + len(OPERATIONS)).tolist()
+            parts = torch.split(to_device(drawn, images.device), counts, dim=1)[1:]
+            for operate, (chosen, levels, signs) in zip(OPERATIONS, parts, strict=True):
+                if len(chosen):
+                    images[chosen.long()] = operate(images[chosen.long()], levels, signs, fill)
         return images
