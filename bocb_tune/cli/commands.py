@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bocb_tune.profiling.cost import Cost
     from bocb_tune.profiling.measure import Measured, Totals
     from bocb_tune.spec.grid import Grid
+    from bocb_tune.training.context import Context, Ranks
 
 LOG_FILE = "ray.log"
 KILLED = (
@@ -162,7 +163,13 @@ def closing_lines(folder: Path) -> list[str]:
 
 
 def run_trial(
-    spec_path: Path, cell: str, lr: float | None, weight_decay: float | None, seed: int, overrides: Sequence[str]
+    spec_path: Path,
+    cell: str,
+    lr: float | None,
+    weight_decay: float | None,
+    seed: int,
+    overrides: Sequence[str],
+    profile: Path | None = None,
 ) -> int:
     """Train one trial in this process and print its epochs; returns the exit code."""
     from dataclasses import replace
@@ -179,10 +186,10 @@ def run_trial(
     given = {"lr": lr, "weight_decay": weight_decay}
     hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
     trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
-    return _train(trial, spec.resources)
+    return _train(trial, spec.resources, profile)
 
 
-def repeat_trial(folder: Path, trial_id: str) -> int:
+def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None) -> int:
     """Train a trial that a run has recorded once more in this process; returns the exit code.
 
     Raises:
@@ -195,18 +202,16 @@ def repeat_trial(folder: Path, trial_id: str) -> int:
         warn(
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
         )
-    code = _train(trial, spec.resources)
+    code = _train(trial, spec.resources, profile)
     score = "no score" if record.score is None else f"score {record.score:.4g}"
     print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)
     return code
 
 
-def _train(trial: TrialSpec, resources: Resources) -> int:
+def _train(trial: TrialSpec, resources: Resources, profile: Path | None) -> int:
     """Train as a worker of a run does: on as many threads, or on a GPU if the experiment asks for one."""
     import torch
 
-    from bocb_tune.core.errors import Diverged, OutOfMemory
-    from bocb_tune.tasks import get_task
     from bocb_tune.training.context import Context, Ranks
 
     torch.set_num_threads(resources.cpus_per_worker)
@@ -216,9 +221,33 @@ def _train(trial: TrialSpec, resources: Resources) -> int:
         f"trial {trial.id}: {trial.cell.key} lr {trial.hparams['lr']:g} wd {trial.hparams['weight_decay']:g}",
         file=sys.stderr,
     )
+    if profile is None:
+        return _train_on(trial, Context(ranks=ranks))
+    return _profiled(trial, ranks, profile)
+
+
+def _profiled(trial: TrialSpec, ranks: Ranks, path: Path) -> int:
+    from bocb_tune.profiling.trace import StepTrace, part_lines
+    from bocb_tune.training.context import Context
+
+    trace = StepTrace(ranks.device)
+    code = _train_on(trial, Context(ranks=ranks, after_step=trace.after_step))
+    for line in part_lines(trace.close(path)):
+        print(line)
+    print(f"trace: {path}; open it in chrome://tracing or https://ui.perfetto.dev", file=sys.stderr)
+    return code
+
+
+def _train_on(trial: TrialSpec, context: Context) -> int:
+    """Train, a second time with half the micro-batch if memory runs out, and print the epochs."""
+    from dataclasses import replace
+
+    from bocb_tune.core.errors import Diverged, OutOfMemory
+    from bocb_tune.tasks import get_task
+
     for divisor in (1, 2):
         try:
-            for measurement in get_task(trial.cell.task).run(trial, Context(ranks=ranks, micro_batch_divisor=divisor)):
+            for measurement in get_task(trial.cell.task).run(trial, replace(context, micro_batch_divisor=divisor)):
                 numbers = " ".join(f"{name} {value:.4g}" for name, value in measurement.metrics.items())
                 print(f"epoch {measurement.budget}/{trial.budget} {numbers}", flush=True)
             return 0

@@ -108,6 +108,9 @@ def trial(
     overrides: Overrides = None,
     folder: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
     trial_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Which trial of the run.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", metavar="FILE", help="Trace some steps into FILE (.json).")
+    ] = None,
 ) -> None:
     """Train one trial in this process, without Ray, and print each epoch: of SPEC, or one that a run has recorded."""
     if folder is not None:
@@ -119,7 +122,7 @@ def trial(
         with busy("loading what a trial needs"):
             from bocb_tune.cli.commands import repeat_trial
 
-        raise typer.Exit(repeat_trial(folder, trial_id))
+        raise typer.Exit(repeat_trial(folder, trial_id, profile))
     if spec is None or cell is None or trial_id is not None:
         raise typer.BadParameter("give SPEC and --cell BACKBONE/OPTIMIZER, or --from RUN and --id ID")
     require_hyperparameter("--lr", lr, above_zero=True)
@@ -127,7 +130,7 @@ def trial(
     with busy("loading what a trial needs"):
         from bocb_tune.cli.commands import run_trial
 
-    raise typer.Exit(run_trial(spec, cell, lr, weight_decay, seed or 0, overrides or ()))
+    raise typer.Exit(run_trial(spec, cell, lr, weight_decay, seed or 0, overrides or (), profile))
 
 
 def require_hyperparameter(option: str, value: float | None, *, above_zero: bool) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bocb_tune.data.contents import Contents
-    from bocb_tune.profiling.measure import Measured, Totals
+    from bocb_tune.profiling.packing import Packed
+from bocb_tune.profiling.measure import Measured, Totals
 
 NUM_NAMED = 3
 NOT_TIMED = "Not in the times: validation, exchange of gradients between ranks, reading and decoding of files."
@@ -123,14 +124,25 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
 def measured_table(measured: Sequence[Measured]) -> Table:
     """A row a backbone."""
     table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
-    for heading in ("batch a rank", "s an epoch", "peak GiB", "largest batch"):
+    for heading in ("batch a rank", "s an epoch", "peak GiB", "largest batch", "trials a GPU"):
         table.add_column(heading, justify="right")
     for row in measured:
         seconds = "out of memory" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.3g}"
         peak = "-" if row.peak_memory_gib is None else f"{row.peak_memory_gib:.2f}"
         largest = "-" if row.largest_batch is None else str(row.largest_batch)
-        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, peak, largest)
+        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, peak, largest, trials_a_gpu(row.packing))
     return table
+
+
+def trials_a_gpu(packing: Sequence[Packed]) -> str:
+    """Say how many trials at a time get the most out of a GPU, and how much more than one alone."""
+    from bocb_tune.profiling.packing import best_packing
+
+    best = best_packing(packing)
+    if best is None or best.images_per_s is None or packing[0].images_per_s is None:
+        return "-"
+    gain = f", {best.images_per_s / packing[0].images_per_s:.1f} times one's rate" if best.trials > 1 else ""
+    return f"{best.trials} (gpus_per_worker: {1 / best.trials:g}{gain})"
 
 
 def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:

@@ -68,5 +68,10 @@ def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int
 def _workers_that_fit(node: dict[str, float], resources: Resources) -> int:
     rooms = [node.get("CPU", 0) / resources.cpus_per_worker if resources.cpus_per_worker else float("inf")]
     if resources.gpus_per_worker:
-        rooms.append(node.get("GPU", 0) / resources.gpus_per_worker)
+        rooms.append(_workers_on_gpus(node.get("GPU", 0), resources.gpus_per_worker))
     return int(min(rooms) + 1e-9)
+
+
+def _workers_on_gpus(gpus: float, share: float) -> float:
+    """A worker of a fraction of a GPU sits on one: of 0.4 each, two fit on one GPU and four, not five, on two."""
+    return int(gpus) * int(1 / share + 1e-9) if share < 1 else gpus / share

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
-import platform
 import shutil
 import signal
 import uuid
@@ -18,6 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from bocb_tune.core.provenance import provenance
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
@@ -184,16 +183,6 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
             verbose=0,
         ),
     )
-
-
-def provenance() -> dict[str, Any]:
-    """What made a result, kept with each start: versions and machine."""
-    packages = ("bocb-tune", "torch", "timm", "ray", "optuna", "numpy")
-    return {
-        "host": platform.node(),
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
-    }
 
 
 @contextlib.contextmanager

@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from bocb_tune.data import DATASETS, contents_of
 from bocb_tune.profiling.cost import Cost
-from bocb_tune.profiling.dry_run import Rehearsal, largest_batch, state_share
+from bocb_tune.profiling.dry_run import fits, images_per_s, largest_batch, load_of, state_share, weights_bytes
+from bocb_tune.profiling.load import Load
+from bocb_tune.profiling.packing import Packed, best_packing, packed
 from bocb_tune.spec.environment import missing_data
 from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec
 
 GIB = 2**30
+TRIALS_AT_A_TIME = (1, 2, 4, 8)
+PACKED_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,8 @@ class Measured:
     measured."""
     weights_gib: float
     """Of the model: parameters and buffers."""
+    packing: tuple[Packed, ...] = ()
+    """Trials at a time on one GPU; empty where nothing is to be packed: on CPUs, and for trials of several workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +88,7 @@ def measure(spec: ExperimentSpec, grid: Grid) -> Generator[Measured, None, None]
     for backbone in dict.fromkeys(planned.cell.backbone for planned in grid.cells):
         cells = [planned for planned in grid.cells if planned.cell.backbone == backbone]
         heaviest = max(cells, key=lambda planned: shares[planned.cell.optimizer])
-        yield _measured(Rehearsal(spec, heaviest, device), num_images, spec.resources.workers)
+        yield _measured(load_of(spec, heaviest), device, num_images, spec.resources.workers)
 
 
 def state_shares(grid: Grid) -> dict[str, float]:
@@ -90,20 +97,32 @@ def state_shares(grid: Grid) -> dict[str, float]:
     return {optimizer: state_share(planned) for optimizer, planned in one_of_each.items()}
 
 
-def _measured(rehearsal: Rehearsal, num_images: int, workers: int) -> Measured:
-    recipe, on_gpu = rehearsal.recipe, rehearsal.device != "cpu"
+def _measured(load: Load, device: str, num_images: int, workers: int) -> Measured:
+    recipe, on_gpu = load.recipe, device != "cpu"
     batch = recipe.batch_size // recipe.accumulation
-    found = rehearsal.images_per_s()
+    found = images_per_s(load, device)
+    largest = largest_batch(batch, found is not None, partial(fits, load, device), num_images) if on_gpu else None
     images_of_a_rank = num_images // (recipe.batch_size * workers) * recipe.batch_size
     return Measured(
-        backbone=rehearsal.planned.cell.backbone,
-        optimizer=rehearsal.planned.cell.optimizer,
+        backbone=load.backbone,
+        optimizer=load.optimizer,
         batch=batch,
         seconds_per_epoch=images_of_a_rank / found[0] if found else None,
         peak_memory_gib=found[1] if found and on_gpu else None,
-        largest_batch=largest_batch(batch, found is not None, rehearsal.fits, num_images) if on_gpu else None,
-        weights_gib=rehearsal.weights_bytes() / GIB,
+        largest_batch=largest,
+        weights_gib=weights_bytes(load) / GIB,
+        packing=tuple(_packings(load, device)) if found and on_gpu and workers == 1 else (),
     )
+
+
+def _packings(load: Load, device: str) -> Iterator[Packed]:
+    """More and more trials at a time, until they do not fit or bring nothing more."""
+    measured: list[Packed] = []
+    for trials in TRIALS_AT_A_TIME:
+        measured.append(packed(load, device, trials, steps=PACKED_STEPS, epochs=2))
+        yield measured[-1]
+        if best_packing(measured) is not measured[-1]:
+            return
 
 
 def train_images(spec: ExperimentSpec) -> tuple[int, bool]:

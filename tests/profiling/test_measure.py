@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bocb_tune.cli import main as cli
-from bocb_tune.profiling import dry_run
 from bocb_tune.profiling.cost import cost
-from bocb_tune.profiling.dry_run import Rehearsal, largest_batch, state_share
+from bocb_tune.profiling.dry_run import fits, largest_batch, load_of, state_share, weights_bytes
+from bocb_tune.profiling.load import Load
 from bocb_tune.profiling.measure import Measured, measure, totals, train_images, warnings
 from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
@@ -122,25 +122,25 @@ def test_totals_by_hand() -> None:
 def test_out_of_memory_is_found_and_said(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     spec = load_spec(tiny)
     grid = plan_grid(spec, "test_vit/*")
-    real = dry_run.rehearse
+    real = Load.epochs
 
-    def small_device(planned: Any, model: Any, images: Any, recipe: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        if recipe.batch_size > 10:
+    def small_device(load: Load, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        if load.recipe.batch_size > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(planned, model, images, recipe, *args, **kwargs)
+        yield from real(load, *args, **kwargs)
 
-    monkeypatch.setattr(dry_run, "rehearse", small_device)
+    monkeypatch.setattr(Load, "epochs", small_device)
     (found,) = measure(spec, grid)
     assert (found.seconds_per_epoch, found.peak_memory_gib) == (None, None)
     assert "2 cells of test_vit do not fit" in next(warnings(grid, [found], "CPU"))
-    kept = Rehearsal(spec, grid.cells[0], "cpu")
-    assert [kept.fits(batch) for batch in (16, 8)] == [False, True]
+    load = load_of(spec, grid.cells[0])
+    assert [fits(load, "cpu", batch) for batch in (16, 8)] == [False, True]
 
 
 def test_weights_are_those_of_the_model(tiny: Path) -> None:
     spec = load_spec(tiny)
-    kept = Rehearsal(spec, plan_grid(spec).cells[0], "cpu")
-    assert kept.weights_bytes() == 4 * sum(value.numel() for value in kept._model().state_dict().values())
+    load = load_of(spec, plan_grid(spec).cells[0])
+    assert weights_bytes(load) == 4 * sum(value.numel() for value in load.model().state_dict().values())
 
 
 def test_a_plan_with_measurements(

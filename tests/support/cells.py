@@ -20,7 +20,7 @@ from bocb_tune.backbones import build_backbone
 from bocb_tune.core.errors import Diverged
 from bocb_tune.data import load_dataset
 from bocb_tune.data.base import Dataset
-from bocb_tune.profiling.dry_run import rehearse
+from bocb_tune.profiling.dry_run import load_of
 from bocb_tune.spec.grid import PlannedCell, plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 from bocb_tune.training.rng import seed_all
@@ -65,10 +65,11 @@ def _fresh(spec: ExperimentSpec, backbone: str, images: Dataset) -> nn.Module:
 
 def _outcome(spec: ExperimentSpec, planned: PlannedCell, model: nn.Module, images: Dataset, steps: int) -> str:
     """At the default setting, under the recipe of the cell, in batches of `BATCH`."""
-    recipe = replace(spec.recipe_of(planned.cell.backbone)[1], batch_size=BATCH)
+    load = load_of(spec, planned)
+    load = replace(load, recipe=replace(load.recipe, batch_size=BATCH), hparams=planned.space.default)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     try:
-        list(rehearse(planned, model, images, recipe, planned.space.default, epochs=1, steps=steps))
+        list(load.epochs(load.training("cpu", steps, model=model, images=images), "cpu", 1))
     except Diverged as error:
         return f"diverges: {error.message}"
     moved = sum(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))

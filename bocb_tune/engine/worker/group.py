@@ -102,6 +102,7 @@ def _trainer(setup: SlotSetup, mailbox: Any) -> Any:
         train_loop_config={
             "mailbox": mailbox,
             "threads": max(1, int(setup.cpus_per_worker)),
+            "gpu_share": setup.gpus_per_worker,
             "checkpoints": str(setup.checkpoints),
             "checkpoint_every": setup.checkpoint_every,
             "warm": setup.warm,

@@ -19,7 +19,7 @@ from bocb_tune.engine.worker.queue import Item
 
 def serve(config: Mapping[str, Any]) -> None:
     """Train function of every rank: serve trials from the mailbox until there is none."""
-    group = Group.join(config["threads"])
+    group = Group.join(config["threads"], config["gpu_share"])
     mailbox = config["mailbox"]
     while (order := group.from_rank_0(lambda: ray.get(mailbox.next_trial.remote()))) is not None:
         _serve_trial(order, config, group)
@@ -35,13 +35,14 @@ class Group:
     channel: Any
 
     @classmethod
-    def join(cls, threads: int) -> Group:
+    def join(cls, threads: int, gpu_share: float) -> Group:
         import ray.train
         import torch
         import torch.distributed as dist
         from ray.train.torch import get_device
 
         from bocb_tune.training.context import Ranks
+        from bocb_tune.training.device import limit_memory
 
         torch.set_num_threads(threads)
         context = ray.train.get_context()
@@ -51,6 +52,7 @@ class Group:
             local_rank=context.get_local_rank(),
             device=str(get_device()),
         )
+        limit_memory(torch.device(ranks.device), gpu_share)
         # A rank may wait long for rank 0 to be given a trial, and orders are no tensors: gloo, whatever trains.
         channel = dist.new_group(backend="gloo", timeout=timedelta(days=30)) if ranks.world_size > 1 else None
         return cls(ranks, channel)
@@ -84,7 +86,7 @@ def _serve_trial(order: Mapping[str, Any], config: Mapping[str, Any], group: Gro
     except Diverged as error:
         item = {"kind": "diverged", "budget": error.budget, "message": error.message}
     except OutOfMemory as error:
-        item = {"kind": "oom", "budget": error.budget, "message": error.message}
+        item = {"kind": "oom", "budget": error.budget, "message": error.message + _share_of(config["gpu_share"])}
     except Exception as error:
         if _is_lost_peer(error):
             os._exit(1)  # another rank died: the group is started again and served this trial again
@@ -104,6 +106,12 @@ def _train(task: Any, trial: TrialSpec, context: Any, mailbox: Any, group: Group
             if verdict != "go":
                 return {"kind": "stopped" if verdict == "stop" else "left"}
     return {"kind": "completed"}
+
+
+def _share_of(gpu: float) -> str:
+    if not 0 < gpu < 1:
+        return ""
+    return f" (it may take {gpu:g} of the GPU's memory; a larger resources.gpus_per_worker gives it more)"
 
 
 def _is_lost_peer(error: Exception) -> bool:

@@ -1,0 +1,22 @@
+"""What made a result: versions and machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+
+PACKAGES = ("bocb-tune", "torch", "timm", "ray", "optuna", "numpy")
+
+
+def provenance() -> dict[str, str]:
+    """Name the machine, and the versions of what is installed of PACKAGES."""
+    return {"host": platform.node(), "python": platform.python_version(), **dict(_versions())}
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # training alone needs neither Ray nor Optuna
+            continue
