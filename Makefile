@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install quickstart test test-fast test-slow lint bench clean
+.PHONY: install quickstart test test-fast test-slow lint gpu bench clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p bocb_tune
+
+gpu: install
+	$(BIN)/python benchmarks/gpu.py
 
 bench: install
 	$(BIN)/python benchmarks/trial_turnaround.py

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bocb_tune.engine.run import provenance
+from bocb_tune.core.provenance import provenance
 
 
 def machine() -> str:
