@@ -13,7 +13,7 @@ from bocb_tune.core.names import unknown
 
 if TYPE_CHECKING:
     from bocb_tune.data.base import Dataset
-    from bocb_tune.data.contents import Contents, Reader
+    from bocb_tune.data.contents import Contents, Reader, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +217,15 @@ def _reader(name: str) -> Reader:
     module, attribute = DATASETS[name].target.split(":")
     reader: Reader = getattr(importlib.import_module(module), attribute)
     return reader
+
+
+def encoded_images(name: str, options: Mapping[str, Any]) -> Mapping[str, Source]:
+    """Return the encoded images of a dataset by stored part; nothing where images are stored as plain numbers.
+
+    Raises:
+        ValueError: if an option is wrong, or the data are missing or cannot be trained on.
+    """
+    return _reader(name).sources(resolve_options(name, options)) if DATASETS[name].target else {}
 
 
 def num_classes(name: str, options: Mapping[str, Any]) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.contents import Contents, StoredPart, count_splits, fingerprint_of
+from bocb_tune.data.contents import Contents, Source, StoredPart, count_splits, fingerprint_of
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.split import Chosen, Indices, choose_splits
 
@@ -114,6 +114,9 @@ class Cifar:
             parts={split: part for split, (part, _) in stored.chosen.items()},
             fingerprint=lambda: fingerprint_of({part: _as_stored(stored.labels[part]) for part in PARTS}, classes),
         )
+
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:  # noqa: ARG002
+        return {}
 
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
         from bocb_tune.data.arrays import load_arrays

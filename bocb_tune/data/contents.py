@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,31 @@ Fingerprint = dict[str, Any]
 the names and sizes of all images. JSON-able."""
 
 
+class Source(Protocol):
+    """Encoded images with their labels, as they are stored."""
+
+    @property
+    def labels(self) -> Indices:
+        """Class of each image [images]."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return what a user finds the image by."""
+        ...
+
+    def open(self, index: int) -> str | IO[bytes]:
+        """Return what Pillow reads the image from.
+
+        Raises:
+            OSError, ValueError: if it is not there.
+        """
+        ...
+
+    def stored(self) -> StoredPart:
+        """Return names and sizes of the images, the same in a folder and in the file it is packed into."""
+        ...
+
+
 class Reader(Protocol):
     """How a dataset is read: what a row of `bocb_tune.data.DATASETS` names as its target. Options are resolved."""
 
@@ -38,6 +63,14 @@ class Reader(Protocol):
 
         Raises:
             ValueError: if the data are missing, or cannot be trained on.
+        """
+        ...
+
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+        """Return the encoded images of each part; nothing where images are stored as plain numbers.
+
+        Raises:
+            ValueError: as `contents` does.
         """
         ...
 

@@ -1,18 +1,33 @@
-"""One encoded image as eight-bit RGB: what is converted, and how, and what is refused."""
+"""Encoded images as eight-bit RGB: what is converted, and how, what is refused, and which of many cannot be had."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 import numpy as np
 from PIL import Image
 
+from bocb_tune.core.progress import say
+from bocb_tune.data.contents import Source
+
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey images with 16 bits a pixel."""
 READ_AS_32_BITS = ("PPM",)
 """Formats of grey images with 16 bits a pixel that Pillow reads into 32 (mode I), as 0 to 65535."""
+
+
+MAX_UNREADABLE = 0.001
+"""Share of the images a rank was to read in an epoch that may be unreadable, and one in any case; more is an error."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+"""What Pillow raises, by format, for damaged files."""
 
 
 class RefusedImage(ValueError):
@@ -59,3 +74,40 @@ def no_limit() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+# All images of a dataset
+
+AT_A_TIME = 256
+"""Images handed to the threads at once: the decoded ones of a million would fill the memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadImage:
+    """An image that no trial can be given."""
+
+    name: str
+    """What a user finds it by."""
+    why: str
+    is_refused: bool
+    """Whether it is sound but of a kind that is never skipped: every trial that meets it fails."""
+
+
+def bad_images(sources: Mapping[str, Source], max_pixels: int) -> Iterator[BadImage]:
+    """Decode every image, on all CPUs, and yield those that cannot be, in the order they are stored."""
+    images = [(source, index) for source in sources.values() for index in range(len(source.labels))]
+    with no_limit(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in range(0, len(images), AT_A_TIME):
+            say(f"image {start} of {len(images)}")
+            yield from filter(None, threads.map(partial(_try, max_pixels), images[start : start + AT_A_TIME]))
+
+
+def _try(max_pixels: int, image: tuple[Source, int]) -> BadImage | None:
+    source, index = image
+    try:
+        decode(source.open(index), max_pixels)
+    except RefusedImage as error:
+        return BadImage(name=source.name(index), why=str(error), is_refused=True)
+    except UNREADABLE as error:
+        return BadImage(name=source.name(index), why=str(error), is_refused=False)
+    return None

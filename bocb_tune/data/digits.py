@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from bocb_tune.data.arrays import Arrays, Rows
-from bocb_tune.data.contents import Contents, StoredPart, count_splits, fingerprint_of
+from bocb_tune.data.contents import Contents, Source, StoredPart, count_splits, fingerprint_of
 from bocb_tune.data.split import Chosen, Indices
 
 HELD_OUT = 300
@@ -31,6 +31,9 @@ class Digits:
             parts={split: split for split in chosen},
             fingerprint=lambda: fingerprint_of({"all": part}, classes),
         )
+
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:  # noqa: ARG002
+        return {}
 
     def load(self, options: Mapping[str, Any], device: str) -> Arrays:
         """Resizes bilinearly to `image_size`, and scales to mean 0 and variance 1 over the training split."""

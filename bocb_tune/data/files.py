@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,18 +17,12 @@ from torch.utils.data import DataLoader, default_collate
 
 from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch, Transform
-from bocb_tune.data.decode import RefusedImage, decode, no_limit
+from bocb_tune.data.contents import Source
+from bocb_tune.data.decode import MAX_UNREADABLE, UNREADABLE, RefusedImage, decode, no_limit
 from bocb_tune.data.layout import Layout
-from bocb_tune.data.parts import Source
 from bocb_tune.data.split import Indices
 
 logger = logging.getLogger(__name__)
-
-MAX_UNREADABLE = 0.001
-"""Share of the images a rank was to read in an epoch that may be unreadable, and one in any case; more is an error."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What Pillow raises, by format, for damaged files."""
 
 
 class UnreadableImages(ValueError):
@@ -53,7 +46,7 @@ class Files:
     splits: Mapping[str, Split]
     image_size: int
     loader_workers: int | None
-    """Processes that decode: 0 decodes in this one, None is as many as this one has threads."""
+    """Processes that decode, at most: 0 decodes in this one, None is as many as this one has threads."""
     pin_memory: bool
     max_pixels: int
     """Of one image; a larger one is refused."""
@@ -108,11 +101,16 @@ class Files:
         return DataLoader(
             images,  # type: ignore[arg-type]
             batch_sampler=[part.tolist() for part in plan],
-            num_workers=torch.get_num_threads() if self.loader_workers is None else self.loader_workers,
+            num_workers=self._processes(),
             pin_memory=self.pin_memory,
             collate_fn=_collate,
             generator=torch.Generator(),  # its own, so that the loader leaves the global one alone
         )
+
+    def _processes(self) -> int:
+        """Count the processes that decode: never more than this one has threads, which are the CPUs it was given."""
+        threads = torch.get_num_threads()
+        return threads if self.loader_workers is None else min(self.loader_workers, threads)
 
     def _say(self, name: str, why: str) -> None:
         if name not in self.named:

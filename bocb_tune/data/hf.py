@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import Contents, StoredPart, Tally
+from bocb_tune.data.contents import Contents, Source, StoredPart, Tally
 from bocb_tune.data.layout import Layout, layout_of
-from bocb_tune.data.parts import FOLDERS, Source, require_one_name
+from bocb_tune.data.parts import FOLDERS, require_one_name
 from bocb_tune.data.split import Indices
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class Tables:
 
     def contents(self, options: Mapping[str, Any]) -> Contents:
         return scan_table(options).contents()
+
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+        return scan_table(options).parts
 
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
         from bocb_tune.data.files import load_files

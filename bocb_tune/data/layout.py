@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,14 @@ from bocb_tune.data.contents import (
     Contents,
     Fingerprint,
     LeftOut,
+    Source,
     StoredPart,
     count_splits,
     fingerprint_of,
     printable,
 )
-from bocb_tune.data.parts import PARTS, Listing, Source, Stored, reason_to_skip, sort_out
+from bocb_tune.data.parts import PARTS, Listing, Stored, reason_to_skip, sort_out
 from bocb_tune.data.split import Chosen, Indices, choose_splits
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.contents import LeftOut, StoredPart
+from bocb_tune.data.contents import LeftOut, Source, StoredPart
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
-from bocb_tune.data.parts import PARTS, Source, Stored, sort_out
+from bocb_tune.data.parts import PARTS, Stored, sort_out
 from bocb_tune.data.split import Indices
 
 HOW = "`python -m bocb_tune.data.pack FOLDER FILE.zip`"

@@ -5,36 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import LeftOut, StoredPart, Tally, printable
-from bocb_tune.data.split import Indices
+from bocb_tune.data.contents import LeftOut, Source, Tally, printable
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
 PARTS = ("train", "val", "test")
 FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names of folders, and the part that each holds."""
-
-
-class Source(Protocol):
-    """Encoded images with their labels, as they are stored."""
-
-    @property
-    def labels(self) -> Indices: ...
-
-    def name(self, index: int) -> str:
-        """What a user finds the image by."""
-        ...
-
-    def open(self, index: int) -> str | IO[bytes]:
-        """What Pillow reads the image from. OSError or ValueError if it is not there."""
-        ...
-
-    def stored(self) -> StoredPart:
-        """Names and sizes of the images, the same in a folder and in the file it is packed into."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
