@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from bocb_tune.profiling.measure import Measured, Totals
 
 NUM_NAMED = 3
-NOT_TIMED = "Not in the times: validation, exchange of gradients between ranks, reading and decoding of files."
+NOT_TIMED = (
+    "Not in the times: validation, exchange of gradients between ranks, what trials side by side cost one another"
+)
+DECODING = {
+    True: "decoding of the files is in the times",
+    False: "nor reading and decoding of the files, which are not on this machine",
+    None: "the images are in memory, so that nothing is decoded",
+}
 
 
 def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
@@ -123,14 +130,28 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
 def measured_table(measured: Sequence[Measured]) -> Table:
     """A row a backbone."""
     table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
-    for heading in ("batch a rank", "s an epoch", "peak GiB", "largest batch"):
-        table.add_column(heading, justify="right")
+    for heading in ("batch a rank", "s an epoch", "of it decoding", "peak GiB", "largest batch"):
+        table.add_column(heading, justify="right", no_wrap=heading == "s an epoch")
     for row in measured:
-        seconds = "out of memory" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.3g}"
+        seconds = _spread(row.seconds_per_epoch, row.seconds_range) if row.seconds_range else "out of memory"
+        decoding = "-" if row.decoding_seconds is None else f"{row.decoding_seconds:.3g}"
         peak = "-" if row.peak_memory_gib is None else f"{row.peak_memory_gib:.2f}"
         largest = "-" if row.largest_batch is None else str(row.largest_batch)
-        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, peak, largest)
+        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, decoding, peak, largest)
     return table
+
+
+def _spread(value: float | None, ends: tuple[float, float]) -> str:
+    return f"{value:.3g} ({ends[0]:.3g} to {ends[1]:.3g})"
+
+
+def _wall(total: Totals, workers: int) -> str:
+    """Hours by the clock, with as many trials at a time as this machine has room for."""
+    if not total.slots:
+        return "This machine has no room for a trial"
+    least, most = (each / workers / total.slots for each in total.device_hours_range)
+    about = _spread(total.device_hours / workers / total.slots, (least, most))
+    return f"By the clock, with {total.slots} trials at a time here: about {about} hours"
 
 
 def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
@@ -139,8 +160,9 @@ def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
     lines = [
         f"From a few steps on random images in the shape of {spec.dataset.name}'s, with the optimizer of the grid that "
         f"keeps the most state; an epoch has {total.images} images ({images}).",
-        NOT_TIMED,
-        f"Device-hours: about {total.device_hours:.3g} with early stopping, {total.device_hours_worst:.3g} at worst. "
+        f"{NOT_TIMED}; {DECODING[total.decoding]}.",
+        f"Device-hours: about {_spread(total.device_hours, total.device_hours_range)} with early stopping, "
+        f"{total.device_hours_worst:.3g} at worst. {_wall(total, spec.resources.workers)}. "
         f"Checkpoints kept: about {total.checkpoint_gib:.3g} GiB.",
     ]
     if total.device.startswith("CPU"):

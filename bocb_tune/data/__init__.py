@@ -43,6 +43,11 @@ class DatasetRow:
     augments: tuple[str, ...] = ("none",)
     """Values of a recipe's `augment` it can be trained with."""
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether its images are decoded, by processes of their own, while they are trained on."""
+        return "flip_crop" in self.augments
+
 
 HELD_OUT: dict[str, Any] = {"validate_on": "val", "val_share": 0.1, "split_seed": 0}
 """Options of datasets without validation images: some are held out of the training images, or with `validate_on: test`,

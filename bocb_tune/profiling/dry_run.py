@@ -25,6 +25,8 @@ from bocb_tune.training.loop import Training, catch_out_of_memory, fit
 from bocb_tune.training.recipes import DEFAULTS, Recipe
 from bocb_tune.training.rng import seed_all
 
+TIMED_EPOCHS = 3
+"""Of a few steps each; the spread of the times is between these."""
 NOISE_IMAGES = 256
 """Made-up images there are; batches repeat them."""
 DONE_BY_LOADERS = (
@@ -43,16 +45,22 @@ class Rehearsal:
         self.planned, self.device = planned, device
         _, recipe = spec.recipe_of(planned.cell.backbone)
         own = replace(recipe, batch_size=recipe.batch_size // spec.resources.workers)
-        if "flip_crop" in DATASETS[spec.dataset.name].augments:
+        if DATASETS[spec.dataset.name].is_decoded:
             own = replace(own, **{name: DEFAULTS[name] for name in DONE_BY_LOADERS})
         self.recipe = own
         """`batch_size` is what a rank sees of a batch."""
         self.images = noise_images(spec, device)
 
-    def images_per_s(self) -> tuple[float, float] | None:
-        """Images a second of this rank by the recipe, and its peak memory in GiB. None: out of memory."""
-        last = self._run(self.recipe)
-        return (last.metrics["images_per_s"], last.metrics["peak_memory_gib"]) if last else None
+    def images_per_s(self) -> tuple[tuple[float, ...], float] | None:
+        """Measure images a second of this rank by the recipe, several times, and its peak memory in GiB.
+
+        Returns:
+            None if it runs out of memory.
+        """
+        found = self._run(self.recipe, epochs=1 + TIMED_EPOCHS)
+        return (
+            (tuple(m.metrics["images_per_s"] for m in found), found[-1].metrics["peak_memory_gib"]) if found else None
+        )
 
     def fits(self, batch: int) -> bool:
         """Whether so many images at a time fit into the memory."""
@@ -64,23 +72,23 @@ class Rehearsal:
             state = self._model().state_dict()
         return sum(value.numel() * value.element_size() for value in state.values())
 
-    def _run(self, recipe: Recipe) -> Measurement | None:
-        """The second of two epochs: the first one warms up. None: out of memory."""
+    def _run(self, recipe: Recipe, epochs: int = 2) -> list[Measurement] | None:
+        """Train for some epochs and return all but the first, which warms up. None: out of memory."""
         try:
-            *_, last = catch_out_of_memory(self._epochs(recipe))
+            _, *later = catch_out_of_memory(self._epochs(recipe, epochs))
         except OutOfMemory:
             return None
         finally:
             if self.device != "cpu":
                 torch.cuda.empty_cache()
-        return last
+        return later
 
-    def _epochs(self, recipe: Recipe) -> Iterator[Measurement]:
+    def _epochs(self, recipe: Recipe, epochs: int) -> Iterator[Measurement]:
         steps = 1 if self.device == "cpu" else 4
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         model = self._model().to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
         hparams = {"lr": self.planned.space.lr.low, "weight_decay": self.planned.space.default["weight_decay"]}
-        yield from rehearse(self.planned, model, self.images, recipe, hparams, epochs=2, steps=steps)
+        yield from rehearse(self.planned, model, self.images, recipe, hparams, epochs=epochs, steps=steps)
 
     def _model(self) -> nn.Module:
         seed_all(0)
