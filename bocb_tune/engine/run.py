@@ -19,6 +19,7 @@ import ray
 from ray import tune
 
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.core.version import VERSION
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
 from bocb_tune.engine.driver import announce, only_driver
@@ -188,10 +189,11 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
 
 def provenance() -> dict[str, Any]:
     """What made a result, kept with each start: versions and machine."""
-    packages = ("bocb-tune", "torch", "timm", "ray", "optuna", "numpy")
+    packages = ("torch", "timm", "ray", "optuna", "numpy")
     return {
         "host": platform.node(),
         "python": platform.python_version(),
+        "bocb-tune": VERSION,
         **{package: importlib.metadata.version(package) for package in packages},
     }
 
