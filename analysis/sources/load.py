@@ -220,7 +220,7 @@ def _rungs(journal: CellJournal) -> tuple[int, ...]:
 
 
 def _hashes_of(paths: list[Path]) -> tuple[str, list[str]]:
-    """SHA-256 of all files together and of each."""
+    """Hash all files together, and each, by SHA-256."""
     whole, each = hashlib.sha256(), []
     for path in paths:
         content = path.read_bytes()
@@ -230,7 +230,7 @@ def _hashes_of(paths: list[Path]) -> tuple[str, list[str]]:
 
 
 def _run_spaces(folder: Path) -> dict[str, Dims]:
-    """The spaces a run's resolved spec holds; none for journals that lost their spec."""
+    """Read the spaces a run's resolved spec holds; none for journals that lost their spec."""
     path = folder / "spec.yaml"
     if not path.exists():
         return {}

@@ -21,11 +21,11 @@ NOISE_SHEETS = 256
 ERASE_ATTEMPTS = 10
 ERASE_AREA = (0.02, 1 / 3)
 ERASE_ASPECT = (0.3, 1 / 0.3)
-"""Of random erasing: arXiv:1708.04896 and timm's `RandomErasing`, whose filling with noise by pixel is ours too."""
+"""Aspect ratios of random erasing: arXiv:1708.04896 and timm's `RandomErasing`, whose noise by pixel is ours too."""
 
 
 def augmented(dataset: Dataset, plan: Sequence[Tensor], recipe: Recipe, seed: int) -> Iterator[Batch]:
-    """Training batches, float32 and ready for a model, one for each tensor of views [batch] of the plan."""
+    """Yield training batches, float32 and ready for a model, one for each tensor of views [batch] of the plan."""
     views_there = dataset.count("train") * recipe.repeated_augment
     epoch = Epoch.draw(recipe, views_there, (dataset.in_chans, dataset.image_size, dataset.image_size), seed)
     for pieces in _chunks(plan):
@@ -49,7 +49,7 @@ def _chunks(plan: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [n, channels, height, width] to float32; `mean` and `std` of each channel are of values in 0..1."""
+    """Scale uint8 [n, channels, height, width] to float32; `mean` and `std` of each channel are of values in 0..1."""
     shift, scale = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in (mean, std))
     return images.float().sub_(shift).div_(scale)
 
@@ -71,7 +71,7 @@ class Epoch:
 
     @classmethod
     def draw(cls, recipe: Recipe, views: int, shape: tuple[int, int, int], seed: int) -> Epoch:
-        """`shape` is that of an image, (channels, height, width)."""
+        """Draw what is to be erased; `shape` is that of an image, (channels, height, width)."""
         generator = torch.Generator().manual_seed(seed)
         reach = 0 if recipe.augment == "none" else shape[2] // 8
         shift = torch.randint(2 * reach + 1, (views, 2), generator=generator) - reach
@@ -86,7 +86,9 @@ class Epoch:
         return cls(shift=shift, flip=flip, mirror=flips, policy=policy, erasing=erasing)
 
     def look(self, images: Tensor, views: Tensor, mean: tuple[float, ...]) -> Tensor:
-        """Image k as view `views[k]`, not yet normalised. Images that are floats, and so were ready, are only moved."""
+        """Return image k as view `views[k]`, not yet normalised. Images that are floats, and so were ready, are only
+        moved.
+        """
         device = images.device
         shift, flip = self.shift[views].to(device), self.flip[views].to(device)
         images = moved(images, shift, flip, mirror=self.mirror)
@@ -95,7 +97,7 @@ class Epoch:
         return self.policy(images, views, (255 * torch.tensor(mean, device=device)).round())
 
     def finish(self, images: Tensor, views: Tensor, dataset: Dataset) -> Tensor:
-        """What `look` gave, ready for a model."""
+        """Make what `look` gave ready for a model."""
         if images.dtype != torch.uint8:
             return images
         images = normalise(images, dataset.mean, dataset.std)
@@ -109,13 +111,13 @@ class Erasing:
     box: Tensor
     """First row, first column, and those after the last, [views, 4]; empty where nothing is erased."""
     sheet: Tensor
-    """Which noise, [views]: drawn apart for each view it would fill the memory of the epoch many times."""
+    """Number of the noise, [views]: drawn apart for each view it would fill the memory of the epoch many times."""
     noise: Tensor
     """[sheets, channels, height, width], normal."""
 
     @classmethod
     def draw(cls, probability: float, views: int, shape: tuple[int, int, int], generator: torch.Generator) -> Erasing:
-        """Area and aspect ratio are drawn until the box is smaller than the image both ways, ten times at most."""
+        """Draw area and aspect ratio until the box is smaller than the image both ways, ten times at most."""
         _, height, width = shape
         tries = (views, ERASE_ATTEMPTS)
         area = _uniform(ERASE_AREA, tries, generator) * (height * width)
@@ -134,7 +136,7 @@ class Erasing:
         )
 
     def __call__(self, images: Tensor, views: Tensor) -> Tensor:
-        """Erases in place; image k is view `views[k]`."""
+        """Erase in place; image k is view `views[k]`."""
         box = self.box[views]
         rows = (box[:, 2] > box[:, 0]).nonzero()[:, 0]
         top, left, bottom, right = box[rows, :, None, None].to(images.device).unbind(1)

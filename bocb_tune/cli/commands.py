@@ -1,4 +1,4 @@
-"""What the commands that do more than look do: run, trial, status."""
+"""Commands that do more than look: run, trial, status."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Listed = Annotated[
 
 
 def main() -> None:
-    """Entry point. A user's error is a message on stderr and exit code 2, never a traceback."""
+    """Run the command line. A user's error is a message on stderr and exit code 2, never a traceback."""
     try:
         app()
     except (ValueError, OSError) as error:

@@ -32,7 +32,7 @@ DECODING = {
 
 
 def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
-    """Everything `bocb-tune plan` knows, JSON-able."""
+    """Return everything `bocb-tune plan` knows, JSON-able."""
     return {
         "spec": resolved(spec),
         "run_dir": str(spec.run_dir),
@@ -48,7 +48,7 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
 
 
 def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, data: Contents | None) -> None:
-    """The resolved spec, its data if they are here, cells, skips, trials and epochs."""
+    """Print the resolved spec, its data if they are here, cells, skips, trials and epochs."""
     console.rule(f"[bold]{spec.name}[/bold], resolved", align="left")
     console.print(dump_resolved(spec), highlight=False, markup=False, soft_wrap=True)
     if data:
@@ -65,7 +65,7 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
 
 
 def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
-    """A row a cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
+    """Make a row a cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
     table = Table("cell", "lr", "weight decay", "default", "recipe", box=None, header_style="bold", pad_edge=False)
     for planned in grid.cells:
         space = planned.space
@@ -76,7 +76,7 @@ def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
 
 
 def skipped_lines(grid: Grid) -> list[str]:
-    """A line a reason, however many cells it leaves out: the JSON names them all."""
+    """Make a line a reason, however many cells it leaves out: the JSON names them all."""
     by_reason: dict[str, list[str]] = {}
     for skipped in grid.skipped:
         by_reason.setdefault(skipped.reason, []).append(skipped.cell.key)
@@ -84,7 +84,7 @@ def skipped_lines(grid: Grid) -> list[str]:
 
 
 def recipes_text(spec: ExperimentSpec) -> str:
-    """A line a recipe: what it is, and the epochs it was published with beside those it gets here."""
+    """Make a line a recipe: what it is, and the epochs it was published with beside those it gets here."""
     used = dict.fromkeys(spec.recipe_of(backbone)[0] for backbone in spec.backbones)
     return "\n".join(f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}" for name in used)
 
@@ -95,7 +95,7 @@ def _epochs(recipe: str, spec: ExperimentSpec) -> str:
 
 
 def trials_table(cost: Cost) -> Table:
-    """A row a phase."""
+    """Make a row a phase."""
     table = Table("phase", box=None, header_style="bold", pad_edge=False)
     table.add_column("a cell", justify="right")
     table.add_column("the grid", justify="right")
@@ -105,7 +105,7 @@ def trials_table(cost: Cost) -> Table:
 
 
 def epochs_line(spec: ExperimentSpec, cost: Cost) -> str:
-    """Epochs at worst, and as early stopping is expected to leave them."""
+    """Say how many epochs there are at worst, and as early stopping is expected to leave them."""
     rungs = ", ".join(map(str, cost.rungs)) or "none"
     return (
         f"Epochs: {cost.epochs_worst} at worst, about {cost.epochs_expected:.0f} with early stopping "
@@ -115,12 +115,12 @@ def epochs_line(spec: ExperimentSpec, cost: Cost) -> str:
 
 
 def measured_json(measured: Sequence[Measured], total: Totals) -> dict[str, Any]:
-    """What was measured, JSON-able."""
+    """Return what was measured, JSON-able."""
     return {**asdict(total), "backbones": [asdict(row) for row in measured]}
 
 
 def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Measured], total: Totals) -> None:
-    """A row a backbone, and what the grid takes."""
+    """Print a row a backbone, and what the grid takes."""
     console.rule(f"measured on {total.device}", align="left")
     console.print(measured_table(measured))
     for line in measured_lines(spec, total):
@@ -128,7 +128,7 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
 
 
 def measured_table(measured: Sequence[Measured]) -> Table:
-    """A row a backbone."""
+    """Make a row a backbone."""
     table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
     for heading in ("batch a rank", "s an epoch", "of it decoding", "peak GiB", "largest batch"):
         table.add_column(heading, justify="right", no_wrap=heading == "s an epoch")
@@ -146,7 +146,7 @@ def _spread(value: float | None, ends: tuple[float, float]) -> str:
 
 
 def _wall(total: Totals, workers: int) -> str:
-    """Hours by the clock, with as many trials at a time as this machine has room for."""
+    """Say the hours by the clock, with as many trials at a time as this machine has room for."""
     if not total.slots:
         return "This machine has no room for a trial"
     least, most = (each / workers / total.slots for each in total.device_hours_range)
@@ -155,7 +155,7 @@ def _wall(total: Totals, workers: int) -> str:
 
 
 def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
-    """What the table rests on, and the grid's sums."""
+    """Say what the table rests on, and the grid's sums."""
     images = "counted" if total.counted else "the published number less those held out: the data are not here"
     lines = [
         f"From a few steps on random images in the shape of {spec.dataset.name}'s, with the optimizer of the grid that "

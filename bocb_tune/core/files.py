@@ -10,7 +10,7 @@ from typing import IO
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Fills `path` through `write` so that a reader, and a crash at any moment, sees the old file or the new one."""
+    """Fill `path` through `write` so that a reader, and a crash at any moment, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

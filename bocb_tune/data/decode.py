@@ -27,7 +27,7 @@ MAX_UNREADABLE = 0.001
 """Share of the images a rank was to read in an epoch that may be unreadable, and one in any case; more is an error."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What Pillow raises, by format, for damaged files."""
+"""Errors that Pillow raises, by format, for damaged files."""
 
 
 class RefusedImage(ValueError):
@@ -35,7 +35,7 @@ class RefusedImage(ValueError):
 
 
 def decode(file: str | IO[bytes], max_pixels: int) -> Image.Image:
-    """Decodes an image to RGB: palette, grey and CMYK as Pillow does, transparency on white, 16 bits by their range.
+    """Decode an image to RGB: palette, grey and CMYK as Pillow does, transparency on white, 16 bits by their range.
 
     Raises:
         RefusedImage: if it has more than `max_pixels`, or pixels of 32 bits or floating point, which have no range.
@@ -67,7 +67,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def no_limit() -> Iterator[None]:
-    """Takes Pillow's own limit of pixels away, which names no option, and holds for opening images and for crops."""
+    """Take away Pillow's own limit of pixels, which names no option, and holds for opening images and for crops."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -87,7 +87,7 @@ class BadImage:
     """An image that no trial can be given."""
 
     name: str
-    """What a user finds it by."""
+    """Path, or place in a packed file, that a user finds it by."""
     why: str
     is_refused: bool
     """Whether it is sound but of a kind that is never skipped: every trial that meets it fails."""

@@ -49,7 +49,7 @@ class Files:
     """Processes that decode, at most: 0 decodes in this one, None is as many as this one has threads."""
     pin_memory: bool
     max_pixels: int
-    """Of one image; a larger one is refused."""
+    """Pixels of one image, at most; a larger one is refused."""
 
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -119,7 +119,7 @@ class Files:
 
 
 def _most_unreadable(images: int) -> int:
-    """How many of some images may be unreadable."""
+    """Return how many of some images may be unreadable."""
     return max(1, int(MAX_UNREADABLE * images))
 
 
@@ -132,7 +132,7 @@ def _too_many(found: set[str], last: Mapping[str, str], planned: int, split: str
 
 
 def load_files(layout: Layout, options: Mapping[str, Any], device: str) -> Files:
-    """The images of a layout; `options` are resolved."""
+    """Return the images of a layout; `options` are resolved."""
     return Files(
         classes=layout.classes,
         splits={split: Split(source=layout.parts[part], indices=rows) for split, (part, rows) in layout.chosen.items()},
@@ -177,7 +177,7 @@ class _Images:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Global generators (transforms draw from all three) seeded within, and afterwards as they were before."""
+    """Seed the global generators (transforms draw from all three), and restore them afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -191,7 +191,9 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _collate(samples: Sequence[Sample]) -> tuple[Batch | None, Named, Named]:
-    """Faults are handed on as values: raised in a worker they would reach the user wrapped in a traceback."""
+    """Collate samples, and hand faults on as values: raised in a worker they would reach the user wrapped in a
+    traceback.
+    """
     unreadable = {name: why for _, faults, _ in samples for name, why in faults.items()}
     refused = {name: why for _, _, faults in samples for name, why in faults.items()}
     pairs = [pair for pair, _, _ in samples if pair is not None]

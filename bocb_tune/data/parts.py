@@ -18,7 +18,7 @@ FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What is below a root."""
+    """Everything below a root."""
 
     classes: tuple[str, ...]
     parts: Mapping[str, Source]
@@ -37,12 +37,12 @@ class Listing:
     folders: Mapping[str, str]
     """The folder of each part that is there."""
     files: Mapping[str, Mapping[str, Sequence[str]]]
-    """By part and class, paths of images below the folder of the class."""
+    """Paths of images below the folder of their class, by part and class."""
     left_out: tuple[LeftOut, ...]
 
 
 def sort_out(paths: Iterable[str], wanted: Sequence[str], place: str) -> Listing:
-    """Finds the part and the class of every file, or why it is left out.
+    """Find the part and the class of every file, or why it is left out.
 
     Args:
         paths: below the root, with `/` between the steps; those of folders end in `/`.
@@ -81,7 +81,7 @@ def sort_out(paths: Iterable[str], wanted: Sequence[str], place: str) -> Listing
 
 
 def reason_to_skip(path: str, wanted: Sequence[str]) -> str | None:
-    """Says why a file or folder below a root is none of the dataset's; None if it is."""
+    """Say why a file or folder below a root is none of the dataset's; None if it is."""
     if path.startswith(".") or "/." in path:
         return "with a name that begins with a dot"
     folder, *below = path.split("/", 2)
@@ -99,7 +99,11 @@ def reason_to_skip(path: str, wanted: Sequence[str]) -> str | None:
 
 
 def require_one_name(part: str, names: Iterable[str], place: str) -> None:
-    """Raises ValueError for two folders, or splits of a table, that stand for the same part."""
+    """Refuse two folders, or splits of a table, that stand for the same part.
+
+    Raises:
+        ValueError: naming both.
+    """
     found = sorted(names)
     if len(found) > 1:
         raise ValueError(f"{place} holds {' and '.join(found)}, which are names for the same part, {part!r}; keep one")
