@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
+from bocb_tune.core.files import LOG_FILE
 from bocb_tune.core.progress import say
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from bocb_tune.profiling.measure import Measured, Totals
     from bocb_tune.spec.grid import Grid
 
-LOG_FILE = "ray.log"
 KILLED = (
     "the run was killed, or its Ray node died; nothing that had ended is lost. The same command goes on from there."
 )

@@ -15,6 +15,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from bocb_tune.core.files import CANNOT_BE_DECODED
 from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch, Transform
 from bocb_tune.data.contents import Source
@@ -115,7 +116,7 @@ class Files:
     def _say(self, name: str, why: str) -> None:
         if name not in self.named:
             self.named.add(name)
-            logger.warning("image %s cannot be decoded and is skipped: %s", name, why)
+            logger.warning("image %s %s: %s", name, CANNOT_BE_DECODED, why)
 
 
 def _most_unreadable(images: int) -> int:
