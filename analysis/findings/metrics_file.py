@@ -49,8 +49,8 @@ def refused_in_all(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(cells) < 2:
         return found
     for key, first in list(cells[0].items()):
-        values = [cell.get(key) for cell in cells]
-        if not all(isinstance(value, dict) for value in values):
+        values = [cell[key] for cell in cells if isinstance(cell.get(key), dict)]
+        if len(values) < len(cells):
             continue
         without_counts = [{name: v for name, v in value.items() if not name.startswith("n_")} for value in values]
         if first.get("status") == "refused" and all(each == without_counts[0] for each in without_counts):
