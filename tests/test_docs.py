@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+import bocb_tune
 from bocb_tune.analysis.coupling import shares
 from bocb_tune.analysis.landscape import fit
 from bocb_tune.analysis.matrix import cells, concordance, contrasts, twoway
@@ -62,6 +63,11 @@ def test_a_command_on_a_page_parses(page: str, command: str) -> None:  # noqa: A
 def test_the_readme_says_how_to_get_the_schema_and_the_command() -> None:
     assert ("README.md", "bocb-tune schema > schema.json") in typed()
     assert ". .venv/bin/activate" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_functions_that_the_readme_calls_are_there() -> None:
+    (block,) = blocks(ROOT / "README.md", "python")
+    assert set(re.findall(r"bocb_tune\.(\w+)\(", block)) == set(bocb_tune.__all__) - {"__version__"}
 
 
 def test_the_least_numbers_are_those_that_the_analysis_refuses_below() -> None:

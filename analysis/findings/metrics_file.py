@@ -27,6 +27,7 @@ NEAR_BEST = (1.0, 2.0)
 def to_json(findings: Findings) -> dict[str, Any]:
     """Everything but the checks."""
     table = findings.table
+    cells = {cell.key: _cell(findings, index) for index, cell in enumerate(findings.cells)}
     values = {
         "schema": SCHEMA,
         "source": asdict(table.source),
@@ -34,11 +35,31 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "grid": _grid(findings),
         "backbones": {name: _backbone(findings, row) for row, name in enumerate(table.backbones)},
         "optimizers": {name: _optimizer(findings, column) for column, name in enumerate(table.optimizers)},
-        "cells": {cell.key: _cell(findings, index) for index, cell in enumerate(findings.cells)},
+        "refused_in_every_cell": refused_in_all(list(cells.values())),
+        "cells": cells,
         "recommendation": _recommendation(findings),
     }
     cleaned: dict[str, Any] = _without_nan(values)
     return cleaned
+
+
+def refused_in_all(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Take out of several cells what is refused alike in all of them, so that it is said once; return it, by key."""
+    found: dict[str, Any] = {}
+    if len(cells) < 2:
+        return found
+    for key, first in list(cells[0].items()):
+        values = [cell[key] for cell in cells if isinstance(cell.get(key), dict)]
+        if len(values) < len(cells):
+            continue
+        without_counts = [{name: v for name, v in value.items() if not name.startswith("n_")} for value in values]
+        if first.get("status") == "refused" and all(each == without_counts[0] for each in without_counts):
+            found[key] = without_counts[0]
+            for cell in cells:
+                del cell[key]
+        elif "status" not in first and (within := refused_in_all(values)):
+            found[key] = within
+    return found
 
 
 def _without_nan(value: Any) -> Any:

@@ -400,7 +400,8 @@ def document() -> str:
 
 _HEAD = (
     "Every number that the report or `metrics.json` states, by its key there. Estimates carry a 95 % interval (`lo`, "
-    "`hi`), the data they rest on (`n_...`), their `method`, and where they are refused a `reason`. Scores are in the "
+    "`hi`), the data they rest on (`n_...`), their `method`, and where they are refused a `reason`; what is "
+    "refused alike in every cell stands once, under `refused_in_every_cell`, and not in the cells. Scores are in the "
     "unit of the objective, points for accuracies; larger is better.\n\n"
     "Made by `python -m bocb_tune.analysis.names.quantities > docs/METRICS.md`."
 )

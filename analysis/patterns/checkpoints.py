@@ -20,7 +20,7 @@ from bocb_tune.core.types import TrialStatus
 
 FOLDER = "checkpoints"
 NAMES = ("latest.pt", "model.safetensors")
-"""What a trial's folder may hold."""
+"""Names of the files that a trial's folder may hold."""
 
 Weights = dict[str, NDArray[np.floating]]
 
@@ -36,7 +36,7 @@ class Kept:
 
 
 def find_kept(run: Path, table: TrialTable) -> tuple[Kept, ...]:
-    """The checkpoint of the best completed trial of each cell, of those in a run folder.
+    """Find the checkpoint of the best completed trial of each cell, of those in a run folder.
 
     A run keeps one a cell; an interruption may leave another beside it.
     """
@@ -49,7 +49,7 @@ def find_kept(run: Path, table: TrialTable) -> tuple[Kept, ...]:
 
 
 def patterns_of(kept: Kept) -> RunPatterns:
-    """All patterns of all layers of one checkpoint.
+    """Compute all patterns of all layers of one checkpoint.
 
     Raises:
         SourceError: if it cannot be read, or its weights are not finite.
@@ -64,7 +64,8 @@ def patterns_of(kept: Kept) -> RunPatterns:
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors of a model by name, in its order: of the averaged model (EMA) where there is one, as it is scored.
+    """Read the tensors of a model by name, in its order: of the averaged model (EMA) where there is one, as it is
+    scored.
 
     Raises:
         SourceError: if the file is damaged, holds other objects than tensors, or no model.

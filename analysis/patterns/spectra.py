@@ -1,4 +1,4 @@
-"""What training left in one weight matrix: statistics of its spectrum, each an estimate or a refusal.
+"""Traces of training in one weight matrix: statistics of its spectrum, each an estimate or a refusal.
 
 Notation: W [out, in] is the weight of a layer as a matrix, a convolution's being [out, in / groups * height * width];
 M = min(out, in); lambda_1 >= ... >= lambda_M are the squares of its singular values, not divided by anything.
@@ -37,7 +37,7 @@ class Layer:
     """The weight of one layer."""
 
     name: str
-    """Of its tensor, as in the checkpoint."""
+    """Name of its tensor, as in the checkpoint."""
     depth: float
     """Place among the model's layers in [0, 1], in the order of the checkpoint."""
     weight: Array
@@ -75,7 +75,7 @@ class Layer:
 
 
 def layers_of(weights: Mapping[str, NDArray[np.floating]]) -> tuple[Layer, ...]:
-    """The layers of a model.
+    """List the layers of a model.
 
     Args:
         weights: tensors by name, in the model's order. Used are those called `...weight` with two axes or more:
@@ -119,7 +119,7 @@ class Tail:
 
 
 def fit_tail(values: Array) -> Tail:
-    """The power law whose start minimises the distance, over tails of at least `MIN_TAIL` values.
+    """Fit the power law whose start minimises the distance, over tails of at least `MIN_TAIL` values.
 
     Args:
         values: [values], positive, in any order, more than `MIN_TAIL` of them distinct.
@@ -143,7 +143,7 @@ def fit_tail(values: Array) -> Tail:
 
 
 def _distances(above: Array, starts: NDArray[np.intp], alphas: Array) -> Array:
-    """[starts], from each law to the shares of its tail that are not larger.
+    """Measure the distance [starts] from each law to the shares of its tail that are not larger.
 
     The shares just before a value are left out, as in the published code for spectra: over samples from known laws that
     gives the smaller bias at the same error.
@@ -156,7 +156,8 @@ def _distances(above: Array, starts: NDArray[np.intp], alphas: Array) -> Array:
 
 
 def fit_probability(values: Array, tail: Tail, rng: np.random.Generator) -> float:
-    """Share of samples from the fitted law that lie farther from it than the values do: below 0.1 it does not fit.
+    """Estimate the share of samples from the fitted law that lie farther from it than the values do: below 0.1 it does
+    not fit.
 
     Values below the tail are resampled as they are (Clauset et al., section 4.1).
     """
@@ -174,12 +175,12 @@ def _resampled(below: Array, count: int, tail: Tail, rng: np.random.Generator) -
 
 
 def alpha(layer: Layer) -> Estimate:
-    """Exponent of the spectrum's tail; given, and flagged, where a power law does not fit."""
+    """Fit the exponent of the spectrum's tail; given, and flagged, where a power law does not fit."""
     return layer.exponent
 
 
 def alpha_by_position(layer: Layer) -> Estimate:
-    """Exponent of the tail of the pooled spectra of a convolution's kernel positions.
+    """Fit the exponent of the tail of the pooled spectra of a convolution's kernel positions.
 
     As WeightWatcher takes them (commit d6fd015). The factor it scales them by is common to all and changes no exponent.
     """
@@ -209,7 +210,7 @@ def stable_rank(layer: Layer) -> Estimate:
 
 
 def entropy(layer: Layer) -> Estimate:
-    """Shannon entropy of the eigenvalues over that of a flat spectrum of the same rank, in [0, 1]."""
+    """Return Shannon entropy of the eigenvalues over that of a flat spectrum of the same rank, in [0, 1]."""
     rank = len(_positive(layer.eigenvalues))
     if rank < 2:
         return Estimate(value=None, reason=Reason.TOO_FEW_EIGS)
@@ -217,32 +218,32 @@ def entropy(layer: Layer) -> Estimate:
 
 
 def effective_rank(layer: Layer) -> Estimate:
-    """The rank a flat spectrum of the same entropy would have, in [1, M]."""
+    """Return the rank a flat spectrum of the same entropy would have, in [1, M]."""
     return _spectral(layer, lambda values: math.exp(_shannon(values)))
 
 
 def frobenius_norm(layer: Layer) -> Estimate:
-    """Root of the sum of squares of the weights."""
+    """Return the root of the sum of squares of the weights."""
     return Estimate(value=float(np.linalg.norm(layer.weight)), method="exact")
 
 
 def rms(layer: Layer) -> Estimate:
-    """Root mean square of a weight; comparable across widths."""
+    """Return the root mean square of a weight; comparable across widths."""
     return Estimate(value=float(np.sqrt(np.mean(layer.weight**2))), method="exact")
 
 
 def spectral_norm(layer: Layer) -> Estimate:
-    """The largest singular value."""
+    """Return the largest singular value."""
     return Estimate(value=float(np.sqrt(layer.eigenvalues[0])), method="exact")
 
 
 def energy(layer: Layer, components: Callable[[int], int], *, centred: bool = True) -> Estimate:
-    """Share of the first `components(M)` principal components, in (0, 1]."""
+    """Return the share of the first `components(M)` principal components, in (0, 1]."""
     return _pca(layer, lambda shares: float(shares[components(len(shares)) - 1]), centred)
 
 
 def components90(layer: Layer) -> Estimate:
-    """Least number of principal components that hold 0.9 of the whole."""
+    """Return the least number of principal components that hold 0.9 of the whole."""
     return _pca(layer, lambda shares: float(np.argmax(shares >= 0.9 - 1e-12) + 1), centred=True)
 
 
@@ -271,6 +272,6 @@ def _shannon(values: Array) -> float:
 
 
 def _positive(values: Array) -> Array:
-    """Eigenvalues that are not zero up to rounding: as many as the matrix has rank."""
+    """Return the eigenvalues that are not zero up to rounding: as many as the matrix has rank."""
     above: Array = values[values > values[0] * (len(values) * np.finfo(float).eps) ** 2]
     return above

@@ -62,18 +62,18 @@ PATTERNS: tuple[Pattern, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerPatterns:
-    """What was found in one layer."""
+    """Patterns of one layer."""
 
     name: str
     depth: float
     shape: tuple[int, int]
     estimates: Mapping[str, Estimate]
-    """By key of `PATTERNS`."""
+    """Estimates by key of `PATTERNS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPatterns:
-    """What was found in the model of one trial."""
+    """Patterns of the model of one trial."""
 
     backbone: str
     optimizer: str
@@ -81,12 +81,12 @@ class RunPatterns:
     layers: tuple[LayerPatterns, ...]
 
     def profile(self, key: str) -> Array:
-        """A pattern over the layers that have it: [layers, 2], depth and value."""
+        """Return a pattern over the layers that have it: [layers, 2], depth and value."""
         found = [(layer.depth, layer.estimates[key].value) for layer in self.layers]
         return np.array([(depth, value) for depth, value in found if value is not None]).reshape(-1, 2)
 
     def summary(self, key: str) -> Estimate:
-        """Median over the layers that have the pattern; the interval is their quartiles."""
+        """Return the median over the layers that have the pattern; the interval is their quartiles."""
         values = self.profile(key)[:, 1]
         if len(values) == 0:
             return Estimate(value=None, reason=Reason.TOO_FEW_EIGS)
@@ -96,14 +96,14 @@ class RunPatterns:
 
 
 def measure(layer: Layer) -> LayerPatterns:
-    """All patterns of a layer."""
+    """Compute all patterns of a layer."""
     rows, columns = layer.weight.shape
     estimates = {pattern.key: pattern.compute(layer) for pattern in PATTERNS}
     return LayerPatterns(name=layer.name, depth=layer.depth, shape=(rows, columns), estimates=estimates)
 
 
 def contrast(first: Sequence[RunPatterns], second: Sequence[RunPatterns], key: str) -> Estimate:
-    """How much larger a pattern is in the second group of runs than in the first, layer by layer.
+    """Estimate how much larger a pattern is in the second group of runs than in the first, layer by layer.
 
     Args:
         first: one run a seed, of one cell.
@@ -129,7 +129,7 @@ def contrast(first: Sequence[RunPatterns], second: Sequence[RunPatterns], key: s
 
 
 def _shared_layers(runs: Sequence[RunPatterns], key: str) -> Array:
-    """[runs, layers], of the layers in which every run has the pattern."""
+    """Return values [runs, layers] of the layers in which every run has the pattern."""
     found = [{layer.name: layer.estimates[key].value for layer in run.layers} for run in runs]
     shared = [name for name in found[0] if all(values.get(name) is not None for values in found)]
     return np.array([[values[name] for name in shared] for values in found], dtype=float)

@@ -1,1 +1,1 @@
-"""Where trials come from: run folders, tables of one's own, published tables."""
+"""Sources of trials: run folders, tables of one's own, published tables."""

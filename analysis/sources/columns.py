@@ -1,4 +1,4 @@
-"""What the columns of somebody's table are: their names, however written, and what a name tells of a metric."""
+"""Columns of somebody's table: their names, however written, and what a name says of a metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBERS = ("lr", "weight_decay", "seed", "score", "budget", "max_budget", "elaps
 PREFIX = re.compile(
     r"^(config|params?|hparams|hyper_?param(?:eter)?s|user_attrs|metrics?|summary|tags)(?:[/.]|(?<=s)_)"
 )
-"""Under which Ray, Weights & Biases, MLflow and Optuna export what a run was given and what it gave."""
+"""Prefixes under which Ray, Weights & Biases, MLflow and Optuna export what a run was given and what it gave."""
 OUTCOMES = ("metric", "metrics", "summary", "tags")
 """Prefixes of what a run gave."""
 
@@ -46,7 +46,7 @@ SECOND = {
 }
 """Names that are read as a field where no other column is."""
 EPOCHS = "epochs"
-"""Beside a column of epochs done, those planned."""
+"""Names of planned epochs, beside a column of epochs done."""
 # Names that tell a time and no unit.
 TIMES = ("time", "elapsed", "runtime", "walltime", "duration", "trainingtime", "traintime")
 
@@ -74,11 +74,11 @@ class Column:
     """A column of a table, understood."""
 
     name: str
-    """As the table has it."""
+    """Name, as the table has it."""
     plain: str
-    """In lower case letters and digits, without prefix."""
+    """Name in lower case letters and digits, without prefix."""
     field: str | None
-    """What it is read as; None if it is not used."""
+    """Field it is read as; None if it is not used."""
     metric: str | None = None
     """The metric that the name tells, without what it was measured on: `loss` of `val_loss`; None if it tells none."""
     unit: str | None = None
@@ -90,19 +90,19 @@ class Column:
 
     @property
     def direction(self) -> Direction | None:
-        """Which way the metric is better, as far as its name says."""
+        """Direction in which the metric is better, as far as its name says."""
         if self.metric is None or self.metric in UNCLEAR:
             return None
         return Direction.min if self.metric in (*ERRORS, *AMOUNTS_DOWN) else Direction.max
 
     def is_amount(self, direction: Direction) -> bool:
-        """Whether its values are no shares, however small they are; a metric unknown is one if it is minimised."""
+        """Tell whether its values are no shares, however small they are; a metric unknown is one if it is minimised."""
         is_known = self.metric is not None and self.metric not in UNCLEAR
         return self.metric in AMOUNTS if is_known else direction is Direction.min
 
 
 def understand(names: Iterable[str], metric: str | None = None) -> tuple[Column, ...]:
-    """The columns of a table, in its order.
+    """Understand the columns of a table, in its order.
 
     Args:
         names: of the columns.
@@ -135,8 +135,9 @@ def _understand(name: str) -> Column:
 
 
 def _metric(plain: str) -> tuple[str, str | None]:
-    """What a metric's name says it was measured on, if it does, and the metric; `score` takes the sign of a word
-    beside it."""
+    """Read off a metric's name what it was measured on, if it says so, and the metric; `score` takes the sign of a word
+    beside it.
+    """
     known = [name for names in METRICS for name in names]
     for split in ("", *sorted((*VALIDATION, *TEST, *TRAIN), key=len, reverse=True)):
         for rest in (plain.removeprefix(split), plain.removesuffix(split)) if split in plain else ():
@@ -147,8 +148,9 @@ def _metric(plain: str) -> tuple[str, str | None]:
 
 
 def _one_each(columns: list[Column]) -> list[Column]:
-    """With one column a field, where one has the better claim: one that a run was given, then one with a field's own
-    name."""
+    """Keep one column a field, where one has the better claim: one that a run was given, then one with a field's own
+    name.
+    """
     if any(column.field == "budget" and column.plain != EPOCHS for column in columns):
         columns = [replace(column, field="max_budget") if column.plain == EPOCHS else column for column in columns]
     chosen: list[Column] = []
@@ -160,13 +162,15 @@ def _one_each(columns: list[Column]) -> list[Column]:
 
 
 def _claim(column: Column) -> tuple[bool, int]:
-    """The smaller the better; what a run measured may bear the name of what it was given: the learning rate now."""
+    """Rank a column's claim, the smaller the better; what a run measured may bear the name of what it was given: the
+    learning rate now.
+    """
     second = list(SECOND).index(column.plain) + 1 if column.plain in SECOND else 0
     return not column.is_given, second
 
 
 def _scores(columns: Sequence[Column]) -> list[Column]:
-    """Those that may be the score: of the first kind there is, of validation data where there are any."""
+    """Keep those that may be the score: of the first kind there is, of validation data where there are any."""
     found = [column for column in columns if column.metric and column.field is None]
     if not found:
         return []
@@ -180,7 +184,7 @@ def _rank(column: Column) -> tuple[int, bool]:
 
 
 def _called(metric: str, columns: Sequence[Column]) -> Column:
-    """The column that `--metric` names."""
+    """Find the column that `--metric` names."""
     found = named(metric, columns)
     if len(found) == 1 and found[0].field is None:
         return found[0]
@@ -190,7 +194,7 @@ def _called(metric: str, columns: Sequence[Column]) -> Column:
 
 
 def named(name: str, columns: Sequence[Column]) -> list[Column]:
-    """The columns of this name: as it is, else whatever its case and prefix."""
+    """Find the columns of this name: as it is, else whatever its case and prefix."""
     exact = [column for column in columns if column.name.strip() == name.strip()]
     return exact or [
         column for column in columns if squashed(name.lower()) in (column.plain, squashed(column.name.lower()))
@@ -198,7 +202,7 @@ def named(name: str, columns: Sequence[Column]) -> list[Column]:
 
 
 def one_named(name: str, columns: Sequence[Column], option: str) -> Column:
-    """The column of this name.
+    """Find the column of this name.
 
     Raises:
         SourceError: if there is none, or more than one; `option` is what asked.
@@ -217,7 +221,7 @@ def _no_such_column(name: str, columns: Sequence[Column]) -> str:
 
 
 def unused_note(columns: Iterable[Column]) -> str | None:
-    """What to tell about columns that are not used; None if all are."""
+    """Say which columns are not used; None if all are."""
     unused = sorted(column.name for column in columns if column.field is None)
     if not unused:
         return None
@@ -227,5 +231,5 @@ def unused_note(columns: Iterable[Column]) -> str | None:
 
 
 def squashed(name: str) -> str:
-    """Letters and digits alone."""
+    """Keep letters and digits alone."""
     return re.sub(r"[^a-z0-9]", "", name)

@@ -1,4 +1,4 @@
-"""What trials cost: as much as the trials of the same cell did on average, stopped ones what they ran."""
+"""Cost of trials: as much as the trials of the same cell did on average, stopped ones what they ran."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from bocb_tune.core.types import Phase, TrialStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of some trials."""
+    """Cost of some trials."""
 
     epochs: float
     """NaN where not known."""
     hours: float
-    """Of training and validation, on as many devices as a trial of the source had; NaN where not known."""
+    """Hours of training and validation, on as many devices as a trial of the source had; NaN where not known."""
 
     def times(self, trials: int) -> Cost:
-        """Of so many such trials."""
+        """Multiply by a number of such trials."""
         return Cost(epochs=trials * self.epochs, hours=trials * self.hours)
 
     def __str__(self) -> str:
@@ -34,7 +34,8 @@ NO_COST = Cost(epochs=math.nan, hours=math.nan)
 
 
 def cost_per_trial(table: TrialTable) -> dict[tuple[str, str], Cost]:
-    """Mean cost of a trial by (backbone, optimizer), over trials that ended with a result; repeats aside."""
+    """Compute the mean cost of a trial by (backbone, optimizer), over trials that ended with a result; repeats
+    aside."""
     trials = table.trials
     ended = trials["status"].isin([status for status in TrialStatus if status.is_result])
     means = trials[ended & (trials["phase"] != Phase.repeat)].groupby(CELL)[["budget", "elapsed_s"]].mean()
@@ -45,7 +46,7 @@ def cost_per_trial(table: TrialTable) -> dict[tuple[str, str], Cost]:
 
 
 def mean_cost(costs: Iterable[Cost]) -> Cost:
-    """Over those that are known."""
+    """Average the costs that are known."""
     both = np.array([(cost.epochs, cost.hours) for cost in costs]).reshape(-1, 2)
     epochs, hours = (float(np.mean(x[np.isfinite(x)])) if np.isfinite(x).any() else math.nan for x in both.T)
     return Cost(epochs=epochs, hours=hours)

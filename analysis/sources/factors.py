@@ -40,7 +40,7 @@ MOST_VALUES, MOST_LISTED = 10, 5
 
 
 def of(raw: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """The unused columns that hold what a trial was given, by their names in the file, as text."""
+    """Return the unused columns that hold what a trial was given, by their names in the file, as text."""
     unused = [column for column in columns if column.field is None]
     names = [column.name for column in unused if _is_given(column) or _is_like_a_factor(raw[column.name], column)]
     return raw[names].astype(str)
@@ -51,20 +51,20 @@ def _is_given(column: Column) -> bool:
 
 
 def _is_like_a_factor(cells: pd.Series[Any], column: Column) -> bool:
-    """Whether a column of an unknown name has few values, each more than once."""
+    """Tell whether a column of an unknown name has few values, each more than once."""
     count = cells.astype(str).value_counts()
     is_outcome = column.metric is not None or column.plain.startswith(MEASURED)
     return not is_outcome and column.plain not in BOOKS and 2 <= len(count) <= MOST_VALUES and bool(count.min() > 1)
 
 
 def differing(cells: pd.DataFrame, others: pd.DataFrame) -> list[str]:
-    """Names of the columns in which the trials of some cell differ."""
+    """Return the names of the columns in which the trials of some cell differ."""
     keys = [cells[name] for name in CELL]
     return [str(name) for name in others if (others[name].groupby(keys).nunique() > 1).any()]
 
 
 def caution(others: pd.DataFrame, names: Sequence[str]) -> str:
-    """What to say of them."""
+    """Say in what the trials of some cell differ."""
     each = [f"{name} ({listed([str(v) for v in sorted(others[name].unique())], MOST_LISTED)})" for name in names]
     example = f"--where '{names[0]}={others[names[0]].mode().iloc[0]}'"
     return (
@@ -74,13 +74,13 @@ def caution(others: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def settings(rows: pd.DataFrame, others: pd.DataFrame) -> pd.Series[int]:
-    """A number for each setting: cell, learning rate, weight decay and what else a trial was given."""
+    """Number the settings: cell, learning rate, weight decay and what else a trial was given."""
     keys = pd.concat([rows[[*CELL, *HYPERPARAMETERS]], others], axis=1)
     return keys.groupby(list(keys.columns), dropna=False, sort=False).ngroup()
 
 
 def kept(raw: pd.DataFrame, columns: Sequence[Column], where: Sequence[str]) -> pd.Series[bool]:
-    """Rows for which every `column=value` holds.
+    """Keep the rows for which every `column=value` holds.
 
     Raises:
         SourceError: if there is no such column or no such value.
@@ -103,6 +103,6 @@ def kept(raw: pd.DataFrame, columns: Sequence[Column], where: Sequence[str]) -> 
 
 
 def _is_equal(cell: str, value: str) -> bool:
-    """As text, whatever the case, or as numbers."""
+    """Compare as text, whatever the case, or as numbers."""
     numbers = pd.to_numeric(pd.Series([cell, value]), errors="coerce")
     return cell.casefold() == value.casefold() or bool(numbers.notna().all() and numbers[0] == numbers[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,16 @@ from bocb_tune.analysis.sources.table import (
 )
 from bocb_tune.analysis.sources.text_table import is_table
 from bocb_tune.analysis.sources.trial_file import read_trial_file
+from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
 from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal
+from bocb_tune.core.names import listed
 from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective, TrialRecord
 from bocb_tune.spec.source import read_source
 
+MOST_NAMED = 5
+"""Images named of those that were skipped."""
+NAMED_IMAGE = re.compile(rf"\bimage (.+?) {CANNOT_BE_DECODED}")
 FEWEST_PARALLEL = 48
 """Fewer journals than this are read before other processes have started, and need not be kept as arrays."""
 
@@ -90,6 +96,7 @@ def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
         objective=objective,
         source=Source(kind="run", name=folder.resolve().name, sha256=whole),
         notes=_journal_notes(cells),
+        cautions=_skipped_images(folder, max(cell.unreadable for cell in cells)),
         garbled=tuple(problem for cell in cells for problem in cell.garbled),
         rungs={cell.key: cell.rungs for cell in cells},
         spaces=_run_spaces(folder),
@@ -106,6 +113,8 @@ class _CellRows:
     key: tuple[str, str]
     objective: Objective
     garbled: tuple[str, ...]
+    unreadable: int
+    """Images that a trial could not be given in an epoch, at most."""
     torn: int
     """Lines cut short by a crash."""
     rungs: tuple[int, ...]
@@ -151,6 +160,7 @@ def _reduced(path: Path) -> _CellRows:
         key=(journal.cell.backbone, journal.cell.optimizer),
         objective=journal.objective,
         garbled=tuple(str(problem) for problem in journal.problems if not problem.torn),
+        unreadable=int(max((m.metrics.get("unreadable_images") or 0 for m in measured), default=0)),
         torn=sum(problem.torn for problem in journal.problems),
         rungs=_rungs(journal),
         validated_on_test=journal.settings.get("dataset", {}).get("validate_on") == "test",
@@ -215,12 +225,30 @@ def _journal_notes(cells: list[_CellRows]) -> tuple[str, ...]:
     return (text,) if torn else ()
 
 
+def _skipped_images(folder: Path, number: int) -> tuple[str, ...]:
+    """Say how many images no trial was given, and which, as the run's log names them."""
+    if not number:
+        return ()
+    named = listed(_named_in(folder / LOG_FILE), MOST_NAMED)
+    text = f"Up to {number} image(s) in an epoch could not be decoded and were skipped"
+    return (f"{text}: {named}." if named else f"{text}; {LOG_FILE} is not there to name them.",)
+
+
+def _named_in(log: Path) -> list[str]:
+    """Find the images that a log names, each once."""
+    if not log.is_file():
+        return []
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        found = (NAMED_IMAGE.search(line) for line in lines if CANNOT_BE_DECODED in line)
+        return list(dict.fromkeys(match[1] for match in found if match))
+
+
 def _rungs(journal: CellJournal) -> tuple[int, ...]:
     return tuple(sorted({rung for event in journal.events for rung in event.get("rungs", ())}))
 
 
 def _hashes_of(paths: list[Path]) -> tuple[str, list[str]]:
-    """SHA-256 of all files together and of each."""
+    """Hash all files together, and each, by SHA-256."""
     whole, each = hashlib.sha256(), []
     for path in paths:
         content = path.read_bytes()
@@ -230,7 +258,7 @@ def _hashes_of(paths: list[Path]) -> tuple[str, list[str]]:
 
 
 def _run_spaces(folder: Path) -> dict[str, Dims]:
-    """The spaces a run's resolved spec holds; none for journals that lost their spec."""
+    """Read the spaces a run's resolved spec holds; none for journals that lost their spec."""
     path = folder / "spec.yaml"
     if not path.exists():
         return {}

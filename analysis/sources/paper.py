@@ -22,7 +22,7 @@ CITATION = (
 
 
 def published(name: str) -> TrialTable:
-    """One published table: one score per cell, no seeds, no curves.
+    """Read one published table: one score per cell, no seeds, no curves.
 
     Raises:
         SourceError: if there is no such table.
@@ -58,7 +58,7 @@ def _imagenet() -> Table:
 
 
 def _coco() -> Table:
-    """A column of the published table (task, backbone, its pre-training) takes the place of a backbone."""
+    """Put a column of the published table (task, backbone, its pre-training) in the place of a backbone."""
     scores = pd.read_csv(PUBLISHED / "coco_transfer.csv").rename(columns={"ap": "score"})
     scores["backbone"] = scores["task"] + " " + scores["backbone"] + " (" + scores["pretraining"] + ")"
     return scores, Objective(metric="ap", unit="points", floor=0.0), ("coco_transfer.csv",)
@@ -68,7 +68,7 @@ TABLES: dict[str, Callable[[], Table]] = {"cifar100": _cifar100, "imagenet": _im
 
 
 def _as_trials(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every column of a trial table; what was not published is empty."""
+    """Add every column of a trial table; what was not published is empty."""
     trials = scores.reindex(columns=TRIAL_COLUMNS)
     trials["trial"], trials["status"] = "published", str(TrialStatus.completed)
     trials["phase"] = trials["message"] = ""

@@ -21,7 +21,7 @@ FAILED_RUNS = 5.0
 
 
 def direction_of(column: Column, stated: Stated, path: object) -> Direction:
-    """Which way the metric is better.
+    """Decide which way the metric is better.
 
     Raises:
         SourceError: if neither its name nor the user says.
@@ -38,7 +38,7 @@ def direction_of(column: Column, stated: Stated, path: object) -> Direction:
 def read_scores(
     rows: pd.DataFrame, column: Column, direction: Direction, stated: Stated, refuse: Refuse
 ) -> tuple[pd.DataFrame, Objective, str]:
-    """Rows with scores in points, what these mean, and the sentence that says how they were read.
+    """Return rows with scores in points, what these mean, and the sentence that says how they were read.
 
     Args:
         rows: of the file, `score` in the unit of its column.
@@ -75,7 +75,7 @@ def _with_floor(objective: Objective, chance: float) -> Objective:
 
 
 def _how(objective: Objective, unit: str, column: Column, stated: Stated) -> str:
-    """How the scores were read, for the reader of the report."""
+    """Say how the scores were read, for the reader of the report."""
     way = "smaller is better" if objective.direction is Direction.min else "larger is better"
     said = "as stated" if stated.direction else "by its name"
     if not objective.is_bounded:
@@ -88,7 +88,7 @@ def _how(objective: Objective, unit: str, column: Column, stated: Stated) -> str
 
 
 def _unit(rows: pd.DataFrame, column: Column, stated: Stated, refuse: Refuse) -> str:
-    """`points`, `fraction` or `amount`: by the column's name, else by all scores and by chance."""
+    """Decide between `points`, `fraction` and `amount`: by the column's name, else by all scores and by chance."""
     low, high = rows["score"].min(), rows["score"].max()
     if column.unit:
         top = 1 if column.unit == "fraction" else 100
@@ -110,7 +110,7 @@ _MIXED = (
 
 
 def _mixed(rows: pd.DataFrame, chance: float | None) -> pd.Series[bool]:
-    """Final scores below 1 that as fractions would be among the better half, while none is just above 1.
+    """Find final scores below 1 that as fractions would be among the better half, while none is just above 1.
 
     Runs that fail score near chance, which may be below 1 (0.1 for ImageNet); as fractions they would be bad runs, and
     where many fail some score a little above chance.
@@ -124,7 +124,7 @@ def _mixed(rows: pd.DataFrame, chance: float | None) -> pd.Series[bool]:
 
 
 def _is_final(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Rows at the end of a trial that reached its full budget, as far as is known."""
+    """Find rows at the end of a trial that reached its full budget, as far as is known."""
     whole = rows["status"].isin([str(TrialStatus.completed), "ended", ""]) & ~(rows["budget"] < rows["max_budget"])
     last = ~rows.sort_values("budget", kind="stable").duplicated([*CELL, "trial"], keep="last")
     final: pd.Series[bool] = whole & last
@@ -132,7 +132,7 @@ def _is_final(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def recounted(table: TrialTable, tolerance: str | None) -> TrialTable:
-    """The table of a run with its scores in points of the tolerance.
+    """Return the table of a run with its scores in points of the tolerance.
 
     Raises:
         SourceError: as `with_tolerance`.
@@ -147,7 +147,7 @@ def recounted(table: TrialTable, tolerance: str | None) -> TrialTable:
 
 
 def in_points_of(table: TrialTable, point: float) -> TrialTable:
-    """The table with its scores counted in points that are worth so much of the metric."""
+    """Return the table with its scores counted in points that are worth so much of the metric."""
     size = table.objective.point / point
     if size == 1:
         return table

@@ -1,4 +1,4 @@
-"""Where the trials of each optimizer could lie: as files say it, else as the trials themselves show it."""
+"""Ranges of each optimizer's trials: as files say them, else as the trials themselves show them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_LISTED = 5
 
 
 def with_spaces(table: TrialTable, paths: Sequence[Path]) -> TrialTable:
-    """The table with the ranges that files state; of optimizers without one, with the range that their trials span.
+    """Add to the table the ranges that files state, and of optimizers without one the range that their trials span.
 
     Args:
         table: of trials.
@@ -65,7 +65,7 @@ def _of_no_trial(path: Path, found: list[str], optimizers: tuple[str, ...]) -> s
 
 
 def _with_outside(table: TrialTable, stated: Mapping[str, Dims]) -> TrialTable:
-    """Cautions for trials that lie outside the range that is stated for them."""
+    """Add cautions for trials that lie outside the range that is stated for them."""
     cautions = []
     for optimizer, dims in stated.items():
         trials = table.trials[table.trials["optimizer"] == optimizer]
@@ -81,7 +81,7 @@ def _with_outside(table: TrialTable, stated: Mapping[str, Dims]) -> TrialTable:
 
 
 def _with_spans(table: TrialTable) -> TrialTable:
-    """Ranges taken from the trials, with a caution."""
+    """Add ranges taken from the trials, with a caution."""
     missing = [name for name in table.optimizers if name not in table.spaces]
     found = {name: dims for name in missing if (dims := _span(table.trials[table.trials["optimizer"] == name]))}
     cautions = list(table.cautions)
@@ -104,7 +104,8 @@ def _with_spans(table: TrialTable) -> TrialTable:
 
 
 def _span(trials: pd.DataFrame) -> Dims | None:
-    """None where the trials show no range: too few learning rates, or too near to one another."""
+    """Return the range that trials show; None where they show none: too few learning rates, or too near to one
+    another."""
     lr = _dim("lr", trials["lr"])
     if lr is None or trials["lr"].nunique() < FEWEST_LEVELS or lr.decades < FEWEST_DECADES:
         return None
@@ -113,7 +114,7 @@ def _span(trials: pd.DataFrame) -> Dims | None:
 
 
 def _dim(name: str, values: pd.Series[float]) -> Dim | None:
-    """From the least to the largest; zero as a value of its own, as often as it was tried."""
+    """Span from the least to the largest; zero is a value of its own, as often as it was tried."""
     known = values.dropna().to_numpy(float)
     positive = known[known > 0]
     if len(np.unique(positive)) < 2:

@@ -1,4 +1,4 @@
-"""What the user states of a table beside its file: which column is the score, which way it is better, what to leave."""
+"""Statements of the user about a table: which column is the score, which way it is better, what to leave out."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Stated:
     direction: str | None = None
     """`max` or `min`: which way the metric is better."""
     tolerance: str | None = None
-    """How much may be lost for nothing, in the metric's unit, or as a share of its best value such as `2%`."""
+    """Loss that counts for nothing, in the metric's unit, or as a share of its best value such as `2%`."""
     chance: float | None = None
-    """What a failed run scores, in the unit of the column."""
+    """Score of a failed run, in the unit of the column."""
     where: tuple[str, ...] = ()
     """`column=value`: rows to keep; all of them hold."""
 
@@ -52,7 +52,7 @@ NOTHING_STATED = Stated()
 
 
 def with_tolerance(objective: Objective, best: float, stated: str | None) -> Objective:
-    """The objective with what one point is and what counts as equally good.
+    """Return the objective with what one point is and what counts as equally good.
 
     Args:
         objective: its scores may still be counted in the metric's unit.
@@ -76,7 +76,7 @@ def with_tolerance(objective: Objective, best: float, stated: str | None) -> Obj
 
 
 def _amount(stated: str | None) -> tuple[float | None, bool]:
-    """The number and whether it is in percent."""
+    """Return the number and whether it is in percent."""
     if stated is None:
         return None, False
     found = re.fullmatch(r"([0-9.]+(?:[eE][-+]?\d+)?)\s*(%?)", stated.strip())

@@ -1,11 +1,11 @@
-"""What trackers call the state of a run -> how a trial stands."""
+"""States of a run, as trackers call them, and the status of a trial that each stands for."""
 
 from __future__ import annotations
 
 from bocb_tune.core.types import TrialStatus
 
 ENDED = "ended"
-"""By itself, or by a scheduler: which of the two its budget says."""
+"""States of a run that ended by itself or by a scheduler: which of the two, its budget says."""
 
 STATES = {
     **{str(status): str(status) for status in TrialStatus},

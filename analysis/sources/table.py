@@ -50,20 +50,20 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the trials came from."""
+    """Origin of the trials."""
 
     kind: str
     """`run`, `table` or `paper`."""
     name: str
-    """As shown in the report's title."""
+    """Name, as shown in the report's title."""
     sha256: str
-    """Of the bytes that were read."""
+    """SHA-256 of the bytes that were read."""
     citation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialTable:
-    """All trials of a grid, one row each, and their curves; sorted, so the order of the source's rows has no effect."""
+    """Trials of a grid, one row each, and their curves; sorted, so the order of the source's rows has no effect."""
 
     trials: pd.DataFrame
     """`TRIAL_COLUMNS`; numbers are NaN where not known, texts empty; `score` in points, as the objective says;
@@ -78,22 +78,22 @@ class TrialTable:
     optimizers: tuple[str, ...]
     """Columns of the grid."""
     notes: tuple[str, ...] = ()
-    """What was detected, converted or left out while reading."""
+    """Remarks on what was detected, converted or left out while reading."""
     cautions: tuple[str, ...] = ()
-    """What of that a reader must know beside the answer: what was inferred, and what is not told apart."""
+    """Remarks that a reader must know beside the answer: what was inferred, and what is not told apart."""
     garbled: tuple[str, ...] = ()
     """Journal lines that could not be read, as file:line: why."""
     rungs: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     """Budgets at which the trials of a cell competed, by (backbone, optimizer)."""
     spaces: Mapping[str, Dims] = field(default_factory=dict)
-    """Where `lr` and `weight_decay` could lie, by optimizer, where known."""
+    """Ranges of `lr` and `weight_decay`, by optimizer, where known."""
     num_images: float = math.inf
     """Images a score is the share of, where the scores show it: their binomial noise is known then."""
     validated_on_test: bool = False
     """Whether the scores, by which settings are selected, are of test data."""
 
     def shown_trials(self) -> pd.DataFrame:
-        """The trials with the metric itself, under its name where it is not the score."""
+        """Return the trials with the metric itself, under its name where it is not the score."""
         if self.objective.is_score:
             return self.trials
         shown = self.trials.assign(score=self.objective.shown(self.trials["score"]))
@@ -101,7 +101,7 @@ class TrialTable:
 
 
 def granularity(scores: NDArray[np.float64]) -> float:
-    """The smallest number of images (at most 100,000) that every finite score, in points, is a share of.
+    """Find the smallest number of images (at most 100,000) that every finite score, in points, is a share of.
 
     Infinity where there is none, where a score is outside 0..100, or for fewer than 10 distinct scores. Rounding to d
     decimals looks like 10**(d + 2) images: only a caller who knows that nothing was rounded can tell.

@@ -17,14 +17,14 @@ DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+(?:[eE][-+]?\d+)?\s*%?\s*")
 
 
 def is_table(path: Path) -> bool:
-    """Whether the name is that of a table."""
+    """Tell whether the name is that of a table."""
     name = path.name.lower()
     bare = name.removesuffix(path.suffix.lower()) if path.suffix.lower() in COMPRESSED else name
     return name.endswith(".parquet") or bare.endswith(TEXT)
 
 
 def read_cells(path: Path, notes: list[str]) -> pd.DataFrame:
-    """Every cell as it stands; says in `notes` what was found out about how the file is written.
+    """Read every cell as it stands; says in `notes` what was found out about how the file is written.
 
     Raises:
         SourceError: if the file is no table.
@@ -58,7 +58,7 @@ def _csv(path: Path, notes: list[str]) -> pd.DataFrame:
 
 
 def _separator(path: Path) -> str:
-    """The one with which the header has most columns that are known, then most columns."""
+    """Find the separator with which the header has most columns that are known, then most columns."""
 
     def found(separator: str) -> tuple[int, int]:
         header = pd.read_csv(path, sep=separator, nrows=0, dtype=str)

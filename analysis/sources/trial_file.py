@@ -95,7 +95,7 @@ class _Reader:
     cautions: list[str]
 
     def raw(self) -> tuple[pd.DataFrame, tuple[Column, ...]]:
-        """The rows that are asked for, values as they stand, and what the columns are."""
+        """Read the rows that are asked for, values as they stand, and what the columns are."""
         rows = read_cells(self.path, self.notes)
         columns = understand(rows.columns, self.stated.metric)
         self._require_fields(columns)
@@ -139,7 +139,7 @@ class _Reader:
         return rows[~repeated]
 
     def checked(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Every column of `TRIAL_COLUMNS`, numbers as numbers; refuses what has no meaning."""
+        """Check every column of `TRIAL_COLUMNS`, numbers as numbers; refuses what has no meaning."""
         texts = {name: self._texts(rows, name) for name in (*CELL, *TEXTS)}
         numbers = {name: self._numbers(rows, name) for name in NUMBERS}
         clean = pd.DataFrame({**texts, **numbers}, index=rows.index)[TRIAL_COLUMNS]
@@ -185,7 +185,11 @@ class _Reader:
         return number.where(finite, math.nan)
 
     def refuse(self, wrong: pd.Series[bool], rows: pd.DataFrame, name: str, why: str) -> None:
-        """Raise SourceError naming the first wrong row, its value and how many more there are; none: do nothing."""
+        """Refuse a table that has a wrong row.
+
+        Raises:
+            SourceError: naming the first such row, its value and how many more there are.
+        """
         if not wrong.any():
             return
         first = rows.index[wrong][0]
@@ -210,7 +214,7 @@ class _Reader:
         return rows.assign(**{SETTING: factors.settings(rows, others)})
 
     def counted_from_one(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Epochs counted from 0 (0 to one less than the full budget) become epochs done."""
+        """Turn epochs counted from 0 (0 to one less than the full budget) into epochs done."""
         from_zero = rows["budget"].min() == 0 and rows["budget"].max() == rows["max_budget"].max() - 1
         if not from_zero:
             return rows
@@ -218,7 +222,7 @@ class _Reader:
         return rows.assign(budget=rows["budget"] + 1)
 
     def named(self, rows: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
-        """A name for every trial: that of the file where it tells trials apart, else the row's."""
+        """Name every trial: by the name in the file where it tells trials apart, else by the row's."""
         source = next((column for column in columns if column.field == "trial"), None)
         clash = rows.duplicated([*CELL, "trial", "budget"], keep=False) & (rows["trial"] != "")
         if source is not None and source.plain in SECOND and clash.any():
@@ -247,7 +251,7 @@ class _Reader:
             )
 
     def one_row_a_trial(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The last measurement of each trial; what belongs to the trial must not change along its curve."""
+        """Keep the last measurement of each trial; what belongs to the trial must not change along its curve."""
         rows = rows.sort_values("budget", kind="stable")
         curve = rows.groupby([*CELL, "trial"], sort=False)
         for name in ("lr", "weight_decay", "seed", "max_budget", "status", "phase"):
@@ -272,7 +276,9 @@ class _Reader:
         return trials.assign(status=status, score=trials["score"].mask(nowhere))
 
     def _with_full_budget(self, trials: pd.DataFrame) -> pd.DataFrame:
-        """The largest budget is the full one where stopped trials are marked; where nothing is, remark the others."""
+        """Take the largest budget for the full one where stopped trials are marked; where nothing is, remark the
+        others.
+        """
         last, known = trials["budget"], trials["status"] != ""
         if trials["max_budget"].notna().any() or last.nunique() < 2:
             return trials
@@ -313,7 +319,7 @@ class _Reader:
 
 
 def _num_images(rows: pd.DataFrame) -> float:
-    """Images that the scores are shares of; unknown where they may as well have been rounded."""
+    """Return the number of images that the scores are shares of; unknown where they may as well have been rounded."""
     found = granularity(rows["score"].to_numpy())
     return math.inf if found in ROUND_COUNTS else found
 

@@ -1,4 +1,4 @@
-"""What is done to images between the dataset and the model."""
+"""Augmentation: everything done to images between the dataset and the model."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from bocb_tune.training.recipes import Recipe
 def image_transform(
     recipe: Recipe, size: int, *, train: bool, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Transform:
-    """Makes float32 [channels, size, size] of an image: augmented as the recipe says if `train`, else the middle of it.
+    """Make float32 [channels, size, size] of an image: augmented as the recipe says if `train`, else the middle of it.
 
     Draws from the global generators of Python, numpy and torch.
     """
@@ -57,5 +57,5 @@ def _rand_augment(recipe: Recipe, mean: tuple[float, ...]) -> RandAugment:
 
 
 def _bits(level: float, _settings: object) -> tuple[int]:
-    """timm's own comes to 0 bits at level 10, which Pillow refuses."""
+    """Return bits to keep; timm's own comes to 0 bits at level 10, which Pillow refuses."""
     return (max(1, 4 - int(level / 10 * 4)),)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def moved(images: Tensor, shift: Tensor, flip: Tensor, *, mirror: bool) -> Tensor:
-    """Each image flipped where `flip` [n], then seen through a window `shift` [n, 2] pixels (down, right) away.
+    """Flip each image where `flip` [n], then see it through a window `shift` [n, 2] pixels (down, right) away.
 
     Beyond the border lies the image mirrored about its edge pixels, or with `mirror` False its edge pixels repeated.
     """
@@ -32,7 +32,8 @@ def _within(place: Tensor, size: int, mirror: bool) -> Tensor:
 
 
 def affine(images: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
-    """uint8 images whose pixel (x, y) is that at `matrix` [n, 2, 3] times (x, y, 1) before, from the top left corner.
+    """Map uint8 images so that pixel (x, y) is that at `matrix` [n, 2, 3] times (x, y, 1) before, from the top left
+    corner.
 
     Bilinear, edge pixels repeated; places outside the image become `fill` [channels], as in Pillow's
     `transform(AFFINE, resample=BILINEAR)`.
@@ -52,7 +53,7 @@ def affine(images: Tensor, matrix: Tensor, fill: Tensor) -> Tensor:
 
 
 def shear_x(factor: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG001
-    """Matrices [n, 2, 3] for `affine`, as for all below; `size` is (height, width)."""
+    """Return matrices [n, 2, 3] for `affine`, as all below do; `size` is (height, width)."""
     return _matrix(b=factor)
 
 
@@ -69,7 +70,7 @@ def translate_y(share: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def rotate(degrees: Tensor, size: tuple[int, int]) -> Tensor:
-    """Counter-clockwise about the centre."""
+    """Turn counter-clockwise about the centre."""
     height, width = size
     angle = degrees * (math.pi / 180)
     cos, sin = angle.cos(), angle.sin()

@@ -26,7 +26,7 @@ NOISE_SHEETS = 256
 ERASE_ATTEMPTS = 10
 ERASE_AREA = (0.02, 1 / 3)
 ERASE_ASPECT = (0.3, 1 / 0.3)
-"""Of random erasing: arXiv:1708.04896 and timm's `RandomErasing`, whose filling with noise by pixel is ours too."""
+"""Aspect ratios of random erasing: arXiv:1708.04896 and timm's `RandomErasing`, whose noise by pixel is ours too."""
 
 
 def augmented(
@@ -59,7 +59,7 @@ def _chunks(plan: Sequence[Tensor], at_a_time: int) -> Iterator[list[Tensor]]:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [n, channels, height, width] to float32; `mean` and `std` of each channel are of values in 0..1."""
+    """Scale uint8 [n, channels, height, width] to float32; `mean` and `std` of each channel are of values in 0..1."""
     shift, scale = (_by_channel(values, images.device) for values in (mean, std))
     return images.float().sub_(shift).div_(scale)
 
@@ -94,7 +94,10 @@ class Epoch:
         seed: int,
         device: torch.device = CPU,
     ) -> Epoch:
-        """`shape` is that of an image, (channels, height, width); `device` is where the images are."""
+        """Draw what becomes of every view; `shape` is that of an image, (channels, height, width).
+
+        `device` is where the images are.
+        """
         generator = torch.Generator().manual_seed(seed)
         reach = 0 if recipe.augment == "none" else shape[2] // 8
         shift = torch.randint(2 * reach + 1, (views, 2), generator=generator) - reach
@@ -109,7 +112,9 @@ class Epoch:
         return cls(shift=shift, flip=flip, mirror=flips, policy=policy, erasing=erasing)
 
     def look(self, images: Tensor, views: Tensor, mean: tuple[float, ...]) -> Tensor:
-        """Image k as view `views[k]`, not yet normalised. Images that are floats, and so were ready, are only moved."""
+        """Return image k as view `views[k]`, not yet normalised. Images that are floats, and so were ready, are only
+        moved.
+        """
         device = images.device
         shift, flip = (to_device(drawn[views], device) for drawn in (self.shift, self.flip))
         images = moved(images, shift, flip, mirror=self.mirror)
@@ -118,7 +123,7 @@ class Epoch:
         return self.policy(images, views, _by_channel(mean, device).flatten().round())
 
     def finish(self, images: Tensor, views: Tensor, dataset: Dataset) -> Tensor:
-        """What `look` gave, ready for a model."""
+        """Make what `look` gave ready for a model."""
         if images.dtype != torch.uint8:
             return images
         images = normalise(images, dataset.mean, dataset.std)
@@ -132,7 +137,7 @@ class Erasing:
     box: Tensor
     """First row, first column, and those after the last, [views, 4]; empty where nothing is erased."""
     sheet: Tensor
-    """Which noise, [views]: drawn apart for each view it would fill the memory of the epoch many times."""
+    """Number of the noise, [views]: drawn apart for each view it would fill the memory of the epoch many times."""
     noise: Tensor
     """[sheets, channels, height, width], normal, on the device of the images."""
 
@@ -145,7 +150,7 @@ class Erasing:
         generator: torch.Generator,
         device: torch.device = CPU,
     ) -> Erasing:
-        """Area and aspect ratio are drawn until the box is smaller than the image both ways, ten times at most."""
+        """Draw area and aspect ratio until the box is smaller than the image both ways, ten times at most."""
         _, height, width = shape
         tries = (views, ERASE_ATTEMPTS)
         area = _uniform(ERASE_AREA, tries, generator) * (height * width)
@@ -164,7 +169,7 @@ class Erasing:
         )
 
     def __call__(self, images: Tensor, views: Tensor) -> Tensor:
-        """Erases in place; image k is view `views[k]`."""
+        """Erase in place; image k is view `views[k]`."""
         box = self.box[views]
         rows = (box[:, 2] > box[:, 0]).nonzero()[:, 0]
         top, left, bottom, right = to_device(box[rows], images.device)[:, :, None, None].unbind(1)

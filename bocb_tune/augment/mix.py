@@ -14,7 +14,7 @@ from bocb_tune.training.recipes import Recipe
 
 
 def mixed(batches: Iterator[Batch], recipe: Recipe, num_classes: int, seed: int) -> Iterator[Batch]:
-    """Each batch mixed within itself, image k with image -1-k, by one share a batch.
+    """Mix each batch within itself, image k with image -1-k, by one share a batch.
 
     Labels become float32 [batch, num_classes], the share of each class, which sum to 1; the loss smooths them. What
     is drawn for a batch is a pure function of the seed and its place. Batches are even and changed in place.
@@ -34,7 +34,7 @@ def mixed(batches: Iterator[Batch], recipe: Recipe, num_classes: int, seed: int)
 
 @contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    """numpy's global generator, which timm draws from, seeded within and afterwards as it was before."""
+    """Seed numpy's global generator, which timm draws from, and restore it afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:

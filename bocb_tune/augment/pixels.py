@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 def auto_contrast(images: Tensor) -> Tensor:
-    """Each channel stretched to 0..255."""
+    """Stretch each channel to 0..255."""
     values = images.flatten(2)
     low, high = values.amin(2, keepdim=True).double(), values.amax(2, keepdim=True).double()
     scale = torch.full_like(low, 255).div((high - low).clamp(min=1))  # `255 / x` would be 255 * (1 / x)
@@ -20,7 +20,7 @@ def auto_contrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Each channel given a histogram as flat as can be."""
+    """Give each channel a histogram as flat as can be."""
     counts = _histograms(images)
     last = counts.gather(2, torch.where(counts > 0, _levels(images), 0).amax(2, keepdim=True))
     step = (images.shape[2] * images.shape[3] - last).div(255, rounding_mode="floor")
@@ -34,23 +34,23 @@ def invert(images: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keeps the highest `bits` (whole numbers in 0..8) of each value."""
+    """Keep the highest `bits` (whole numbers in 0..8) of each value."""
     return images & (256 - 2 ** (8 - bits.long())).to(torch.uint8)[:, None, None, None]
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Inverts values from `threshold` (in 0..256) on."""
+    """Invert values from `threshold` (in 0..256) on."""
     return torch.where(images < threshold[:, None, None, None], images, 255 - images)
 
 
 def solarize_add(images: Tensor, amount: Tensor) -> Tensor:
-    """Adds `amount` (whole numbers in 0..128) to values below 128."""
+    """Add `amount` (whole numbers in 0..128) to values below 128."""
     added = (images + amount[:, None, None, None].short()).clamp(max=255).to(torch.uint8)
     return torch.where(images < 128, added, images)
 
 
 def color(images: Tensor, factor: Tensor) -> Tensor:
-    """0 is grey, 1 the image, 2 twice its saturation; as for all factors below."""
+    """Change the saturation: 0 is grey, 1 the image, 2 twice its saturation; as for all factors below."""
     return blend(_grey(images), images, factor)
 
 
@@ -64,7 +64,7 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """0 is Pillow's SMOOTH: a 3x3 mean with weight 5 in the middle, the border left as it is."""
+    """Change the sharpness: 0 is Pillow's SMOOTH, a 3x3 mean with weight 5 in the middle, the border left as it is."""
     channels = images.shape[1]
     kernel = torch.ones(channels, 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
@@ -75,13 +75,13 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def blend(base: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    """`base` at factor 0, the images at 1; cut off at 0 and 255, and rounded down."""
+    """Blend `base` at factor 0 with the images at 1; cut off at 0 and 255, and rounded down."""
     mixed = base + factor.float()[:, None, None, None] * (images.float() - base)
     return mixed.clamp_(0, 255).to(torch.uint8)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Luma of ITU-R 601 in Pillow's fixed point, [n, 1, height, width]; one channel is grey already."""
+    """Return luma of ITU-R 601 in Pillow's fixed point, [n, 1, height, width]; one channel is grey already."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.int().unbind(1)
@@ -93,7 +93,7 @@ def _levels(images: Tensor) -> Tensor:
 
 
 def _histograms(images: Tensor) -> Tensor:
-    """Counts, int64 [n, channels, 256]."""
+    """Return counts, int64 [n, channels, 256]."""
     n, channels = images.shape[:2]
     first = 256 * torch.arange(n * channels, device=images.device).view(n, channels, 1, 1)
     counts = torch.zeros(n * channels * 256, dtype=torch.int64, device=images.device)
@@ -102,5 +102,5 @@ def _histograms(images: Tensor) -> Tensor:
 
 
 def _look_up(images: Tensor, table: Tensor) -> Tensor:
-    """Each value replaced by `table[image, channel, value]`."""
+    """Replace each value by `table[image, channel, value]`."""
     return table.to(torch.uint8).gather(2, images.flatten(2).long()).view_as(images)

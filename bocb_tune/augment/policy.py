@@ -43,10 +43,10 @@ def _factor(level: Tensor, sign: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is done, and how much of it at a level in 0..10 with a sign of -1 or 1."""
+    """Operation, and how much of it is done at a level in 0..10 with a sign of -1 or 1."""
 
     name: str
-    """As timm calls it."""
+    """Name, as timm calls it."""
     apply: Pixels | None = None
     matrix: Matrix | None = None
     amount: Callable[[Tensor, Tensor], Tensor] = lambda level, _sign: level
@@ -81,7 +81,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What RandAugment does to each of `views` images: tensors [views, layers] on the CPU."""
+    """Operations of RandAugment on each of `views` images: tensors [views, layers] on the CPU."""
 
     operation: Tensor
     """Place in OPERATIONS, or -1 where the draw of one half says no; no operation twice for an image."""
@@ -90,7 +90,7 @@ class Policy:
 
     @classmethod
     def draw(cls, views: int, magnitude: float, std: float, layers: int, generator: torch.Generator) -> Policy:
-        """Levels from a normal distribution about `magnitude`, cut off at 0 and 10."""
+        """Draw levels from a normal distribution about `magnitude`, cut off at 0 and 10."""
         shape = (views, layers)
         drawn = torch.multinomial(torch.ones(views, len(OPERATIONS)), layers, generator=generator)
         applied = torch.rand(shape, generator=generator) < APPLY_PROB
@@ -101,7 +101,7 @@ class Policy:
         )
 
     def __call__(self, images: Tensor, views: Tensor, fill: Tensor) -> Tensor:
-        """uint8 image k as view `views[k]`; `fill` [channels] is what comes in from beyond the border."""
+        """Augment uint8 image k as view `views[k]`; `fill` [channels] is what comes in from beyond the border."""
         images = images.clone()
         for layer in range(self.operation.shape[1]):
             operation, level, sign = (values[views, layer] for values in (self.operation, self.level, self.sign))

@@ -50,14 +50,14 @@ class LoneImage(ValueError):
 
 
 def list_backbones() -> list[str]:
-    """Every name `build_backbone` takes: the table's, then timm's."""
+    """List every name `build_backbone` takes: the table's, then timm's."""
     import timm
 
     return list(dict.fromkeys([*BACKBONES, *timm.list_models()]))
 
 
 def adapted(name: str, image_size: int) -> dict[str, Any]:
-    """How a backbone differs, for images of `image_size` pixels, from timm's model of that name.
+    """Say how a backbone differs, for images of `image_size` pixels, from timm's model of that name.
 
     Any of `model` (another of timm's names), `image_size` (what images are enlarged to) and `small` (its form for small
     images). It stands in the settings of a trial, whose result depends on it.
@@ -72,10 +72,12 @@ def adapted(name: str, image_size: int) -> dict[str, Any]:
 
 
 def build_backbone(name: str, *, num_classes: int, in_chans: int, image_size: int, drop_path: float = 0.0) -> nn.Module:
-    """A freshly initialised classifier of images [batch, in_chans, image_size, image_size], in training mode.
+    """Build a freshly initialised classifier of images [batch, in_chans, image_size, image_size], in training mode.
 
-    Weights are drawn from torch's global generator. ValueError: unknown name, or a size or a `drop_path` rate
-    that the backbone cannot take.
+    Weights are drawn from torch's global generator.
+
+    Raises:
+        ValueError: for an unknown name, or a size or a `drop_path` rate that the backbone cannot take.
     """
     import timm
 
@@ -111,7 +113,7 @@ def build_backbone(name: str, *, num_classes: int, in_chans: int, image_size: in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What decides which recipes a backbone can be trained by."""
+    """Traits that decide which recipes a backbone can be trained by."""
 
     drop_path: bool
     """Whether it has stochastic depth."""
@@ -119,7 +121,11 @@ class Traits:
 
 
 def traits(name: str, image_size: int) -> Traits:
-    """Of the backbone for images of `image_size` pixels. ValueError as `build_backbone`."""
+    """Return the traits of the backbone at this image size.
+
+    Raises:
+        ValueError: as `build_backbone`.
+    """
     try:
         model, drop_path = _probe(name, image_size, 0.1), True
     except NoDropPath:
@@ -128,7 +134,7 @@ def traits(name: str, image_size: int) -> Traits:
 
 
 def _probe(name: str, image_size: int, drop_path: float) -> nn.Module:
-    """A classifier without weights, which is quicker, where the model can be without."""
+    """Build a classifier without weights, which is quicker, where the model can be without."""
     import torch
 
     def build() -> nn.Module:
@@ -144,7 +150,11 @@ def _probe(name: str, image_size: int, drop_path: float) -> nn.Module:
 
 
 def require_batch(model: nn.Module, name: str, images: int) -> None:
-    """LoneImage if `images`, those of a rank in one forward pass, are too few for the model to be trained on."""
+    """Refuse a batch too small for the model to be trained on; `images` are those of a rank in one forward pass.
+
+    Raises:
+        LoneImage: if it is.
+    """
     if images < 2 and _has_batch_norm(model):
         raise LoneImage(name)
 
@@ -166,7 +176,9 @@ def _adapt(model: nn.Module, name: str, change: Mapping[str, Any]) -> None:
 
 
 def _require_logits(model: nn.Module, shape: tuple[int, ...], num_classes: int) -> None:
-    """One forward pass tells what no table does: which sizes the model can take. Leaves no trace in the model."""
+    """Try one forward pass, which tells what no table does: which sizes the model can take. Leaves no trace in the
+    model.
+    """
     import torch
 
     with torch.no_grad():

@@ -22,22 +22,22 @@ class AlexNet(models.AlexNet):  # type: ignore[misc]
         self.feature_info = [{"module": module, "num_chs": width, "reduction": r} for module, width, r in taps]
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Features [batch, 256, height / 32, width / 32], sizes rounded down."""
+        """Return features [batch, 256, height / 32, width / 32], sizes rounded down."""
         features: torch.Tensor = self.features(x)
         return features
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
+        """Return the last linear layer."""
         classifier: nn.Module = self.classifier[-1]
         return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:  # noqa: ARG002
-        """A fresh last layer for other classes; 0 takes it away."""
+        """Put in a fresh last layer for other classes; 0 takes it away."""
         self.num_classes = num_classes
         self.classifier[-1] = nn.Linear(4096, num_classes) if num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002
-        """Depth of every parameter, for timm's layer decay."""
+        """Return the depth of every parameter, for timm's layer decay."""
         return {"stem": r"^features\.0\.", "blocks": r"^features\.(\d+)", "head": r"^classifier\.(\d+)"}
 
 
@@ -48,7 +48,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model  # type: ignore[untyped-decorator]
 def alexnet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """61.1 M parameters, 0.71 G multiplications at 224; images of at least 63 pixels."""
+    """Build AlexNet: 61.1 M parameters, 0.71 G multiplications at 224; images of at least 63 pixels."""
     feature_cfg = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
     model: nn.Module = build_model_with_cfg(AlexNet, "alexnet", pretrained, feature_cfg=feature_cfg, **kwargs)
     return model

@@ -36,26 +36,28 @@ default_cfgs = generate_default_cfgs(
 
 @register_model  # type: ignore[untyped-decorator]
 def identityformer_s12(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """No token mixer at all, and a linear head."""
+    """Build IdentityFormer-S12: no token mixer at all, and a linear head."""
     stages = [(nn.Identity, GroupNorm1NoBias)] * 4
     return _s12("identityformer_s12", pretrained, stages, use_mlp_head=False, **kwargs)
 
 
 @register_model  # type: ignore[untyped-decorator]
 def convformer_s12(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Separable convolutions in all stages."""
+    """Build ConvFormer-S12: separable convolutions in all stages."""
     return _s12("convformer_s12", pretrained, [CONVOLUTION] * 4, **kwargs)
 
 
 @register_model  # type: ignore[untyped-decorator]
 def attentionformer_s12(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Attention in all stages; its cost in the first grows with the fourth power of the image's height."""
+    """Build AttentionFormer-S12: attention in all stages; its cost in the first grows with the fourth power of the
+    image's height.
+    """
     return _s12("attentionformer_s12", pretrained, [ATTENTION] * 4, **kwargs)
 
 
 @register_model  # type: ignore[untyped-decorator]
 def caformer_s12(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Separable convolutions in the first two stages, attention in the last two."""
+    """Build CAFormer-S12: separable convolutions in the first two stages, attention in the last two."""
     return _s12("caformer_s12", pretrained, [CONVOLUTION] * 2 + [ATTENTION] * 2, **kwargs)
 
 

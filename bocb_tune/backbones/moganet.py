@@ -72,7 +72,8 @@ class SpatialAggregation(nn.Module):
 
 
 def channel_aggregation(dim: int, hidden: int) -> nn.Sequential:
-    """A convolutional MLP that contrasts its channels with one summary of them (the paper's channel aggregation)."""
+    """Build a convolutional MLP that contrasts its channels with one summary of them (the paper's channel
+    aggregation)."""
     summary = nn.Sequential(nn.Conv2d(hidden, 1, 1), nn.GELU())
     layers = {
         "expand": nn.Conv2d(dim, hidden, 1),
@@ -101,14 +102,14 @@ class Block(nn.Module):
 
 
 def stem(in_chans: int, dim: int) -> nn.Sequential:
-    """Two convolutions of stride 2."""
+    """Build two convolutions of stride 2."""
     half = dim // 2
     norms = nn.BatchNorm2d(half), nn.BatchNorm2d(dim)
     return nn.Sequential(halving(in_chans, half), norms[0], nn.GELU(), halving(half, dim), norms[1])
 
 
 def stage(embed: nn.Module, dim: int, ratio: int, rates: list[float]) -> nn.Sequential:
-    """One block a drop-path rate, between a downsampling and a normalisation."""
+    """Build one block a drop-path rate, between a downsampling and a normalisation."""
     blocks = nn.Sequential(*(Block(dim, ratio * dim, rate) for rate in rates))
     return nn.Sequential(OrderedDict(embed=embed, blocks=blocks, norm=nn.BatchNorm2d(dim)))
 
@@ -139,6 +140,6 @@ default_cfgs = generate_default_cfgs({"moganet_small": {**INPUT, "crop_pct": 0.9
 
 @register_model  # type: ignore[untyped-decorator]
 def moganet_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """MogaNet-S: 25.3 M parameters, 4.97 G multiply-accumulates at 224 (the authors' README)."""
+    """Build MogaNet-S: 25.3 M parameters, 4.97 G multiply-accumulates at 224 (the authors' README)."""
     arch = {"depths": (2, 3, 12, 2), "widths": (64, 128, 320, 512), "ratios": (8, 8, 4, 4)}
     return build(MogaNet, "moganet_small", pretrained, **arch, **kwargs)

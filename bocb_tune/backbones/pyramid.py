@@ -1,4 +1,4 @@
-"""What the families of this folder share: the shape of the network, and the layers more than one of them has."""
+"""Parts that the families of this folder share: the shape of the network, and the layers more than one of them has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from timm.models import build_model_with_cfg
 from torch import nn
 
 INPUT: dict[str, Any] = {"pool_size": (7, 7), "first_conv": "stages.0.embed.0", "classifier": "head.fc"}
-"""What timm's `default_cfg` says of every pyramid, besides timm's own defaults."""
+"""Entries of timm's `default_cfg` of every pyramid, besides timm's own defaults."""
 
 
 class Pyramid(nn.Module):
@@ -34,12 +34,12 @@ class Pyramid(nn.Module):
         self.head: Any = head
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Features of the last stage."""
+        """Return features of the last stage."""
         features: torch.Tensor = self.stages(x)
         return features
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Logits of the last stage's features, or what the linear layer takes."""
+        """Return logits of the last stage's features, or what the linear layer takes."""
         logits: torch.Tensor = self.head(x, pre_logits=pre_logits)
         return logits
 
@@ -47,17 +47,20 @@ class Pyramid(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
+        """Return the last linear layer."""
         classifier: nn.Module = self.head.fc
         return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh last layer for other classes; 0 takes it away."""
+        """Put in a fresh last layer for other classes; 0 takes it away."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Depth of every parameter, for timm's layer decay: each block is a layer, an `embed` joins its first one."""
+        """Return the depth of every parameter, for timm's layer decay: each block is a layer, an `embed` joins its
+        first
+        one.
+        """
         blocks = [
             (r"^stages\.(\d+)\.embed", (0,)),
             (r"^stages\.(\d+)\.blocks\.(\d+)", None),
@@ -67,25 +70,27 @@ class Pyramid(nn.Module):
 
 
 def build(model: type[Pyramid], name: str, pretrained: bool, **arguments: Any) -> nn.Module:
-    """What timm's `create_model` gives for the name; `features_only` cuts after each stage."""
+    """Build what timm's `create_model` gives for the name; `features_only` cuts after each stage."""
     features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
     built: nn.Module = build_model_with_cfg(model, name, pretrained, feature_cfg=features, **arguments)
     return built
 
 
 def depthwise(dim: int, kernel: int, *, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
-    """One odd kernel a channel; keeps height and width."""
+    """Build a convolution with one odd kernel a channel; it keeps height and width."""
     padding = dilation * (kernel // 2)
     return nn.Conv2d(dim, dim, kernel, padding=padding, dilation=dilation, groups=dim, bias=bias)
 
 
 def halving(in_dim: int, dim: int) -> nn.Conv2d:
-    """The 3 x 3 convolution of stride 2 that all three families downsample with."""
+    """Build the 3 x 3 convolution of stride 2 that all three families downsample with."""
     return nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
 
 
 def init_fan_out(module: nn.Module) -> None:
-    """Linear: normal of 0.02, cut at 2; convolution: normal, variance 2 / fan-out of one group; biases zero."""
+    """Initialise linear layers from a normal of 0.02, cut at 2; convolutions from a normal of variance 2 / fan-out of
+    one group; biases with zero.
+    """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""What is done to a fresh model so that small images are not shrunk to nothing: CIFAR stems, or larger images.
+"""Changes to a fresh model so that small images are not shrunk to nothing: CIFAR stems, or larger images.
 
 All with a new stem but VGG lose their first reduction by 4, so that images of 32 pixels end as features of 4 x 4. New
 layers are initialised as their family initialises its own.
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 def enlarge(model: nn.Module, size: int) -> None:
-    """From now on the model enlarges its images [batch, channels, height, width] to `size` pixels, bicubically.
+    """Have the model enlarge its images [batch, channels, height, width] to `size` pixels, bicubically.
 
     By a hook rather than a module around it: parameters keep their names, and timm's tools still know the model.
     """
@@ -26,46 +26,47 @@ def enlarge(model: nn.Module, size: int) -> None:
 
 
 def resnet(model: Any) -> None:
-    """A 3 x 3 stem of stride 1 without pooling (timm's ResNet)."""
+    """Give a 3 x 3 stem of stride 1 without pooling (timm's ResNet)."""
     model.conv1, model.maxpool = _stem(model.conv1), nn.Identity()
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
 
 
 def densenet(model: Any) -> None:
-    """A 3 x 3 stem of stride 1, and nothing after it: each dense layer begins with a norm (timm's DenseNet)."""
+    """Give a 3 x 3 stem of stride 1, and nothing after it: each dense layer begins with a norm (timm's DenseNet)."""
     features = model.features
     features.conv0, features.norm0, features.pool0 = _stem(features.conv0), nn.Identity(), nn.Identity()
     nn.init.kaiming_normal_(features.conv0.weight)
 
 
 def convnext(model: Any) -> None:
-    """A 3 x 3 stem of stride 1 (timm's ConvNeXt, V1 and V2)."""
+    """Give a 3 x 3 stem of stride 1 (timm's ConvNeXt, V1 and V2)."""
     model.stem[0] = _truncated_normal(_stem(model.stem[0]))
 
 
 def metaformer(model: Any) -> None:
-    """A 3 x 3 stem of stride 1 (timm's MetaFormer)."""
+    """Give a 3 x 3 stem of stride 1 (timm's MetaFormer)."""
     model.stem.conv = _truncated_normal(_stem(model.stem.conv))
 
 
 def inverted_residuals(model: Any) -> None:
-    """Stem and second stage of stride 1 (timm's EfficientNet, which MobileNetV2 is one of)."""
+    """Give stem and second stage stride 1 (timm's EfficientNet, which MobileNetV2 is one of)."""
     _unstride(model.conv_stem, model.blocks[1][0].conv_dw)
 
 
 def repvgg(model: Any) -> None:
-    """Stem and first stage of stride 1 (timm's RepVGG)."""
+    """Give stem and first stage stride 1 (timm's RepVGG)."""
     for block in (model.stem, model.stages[0][0]):
         _unstride(block.conv_kxk.conv, block.conv_1x1.conv)
 
 
 def pyramid(model: Any) -> None:
-    """Both convolutions of the stem of stride 1 (MogaNet and UniRepLKNet)."""
+    """Give both convolutions of the stem stride 1 (MogaNet and UniRepLKNet)."""
     _unstride(*(layer for layer in model.stages[0].embed if isinstance(layer, nn.Conv2d)))
 
 
 def vgg(model: Any) -> None:
-    """Logits straight from the pooled features: the three layers for 7 x 7 of them would see copies (timm's VGG)."""
+    """Take logits straight from the pooled features: the three layers for 7 x 7 of them would see copies
+    (timm's VGG)."""
     model.pre_logits = nn.Identity()
     model.head = ClassifierHead(model.num_features, model.num_classes)
     model.head_hidden_size = model.num_features

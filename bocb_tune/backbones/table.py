@@ -22,9 +22,9 @@ class BackboneRow:
     macs_g: float
     """Millions of parameters and billions of multiplications, published for 1,000 classes and 224 pixels."""
     source: str
-    """Of both counts; `derived` where none were found."""
+    """Source of both counts; `derived` where none were found."""
     small: str
-    """How images of at most `SMALL` pixels are taken, and whose way that is."""
+    """Handling of images of at most `SMALL` pixels, with its source."""
     reshape: str = ""
     """`module:function` that makes the fresh model fit for small images; empty: images are enlarged to `FULL`."""
 

@@ -33,7 +33,7 @@ NO_DECAY = (".temperature", ".embedding", ".local_bias", ".position.")
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Where the n queries of a stage stand relative to its neighbours and to its k pooled keys."""
+    """Places of the n queries of a stage relative to its neighbours and to its k pooled keys."""
 
     outside: torch.Tensor
     """[n, window ** 2]: whether a neighbour of a query lies beyond the image's edge."""
@@ -44,7 +44,7 @@ class Grid:
 
 
 def make_grid(height: int, width: int, ratio: int, unit: tuple[int, int], device: torch.device) -> Grid:
-    """The grid of a stage of height x width tokens whose coordinates are measured in shares of `unit` tokens."""
+    """Make the grid of a stage of height x width tokens whose coordinates are measured in shares of `unit` tokens."""
     y, offsets_y = _along(height, ratio, unit[0], device)
     x, offsets_x = _along(width, ratio, unit[1], device)
     index = y[:, None, :, None] * len(offsets_x) + x[None, :, None, :]
@@ -53,7 +53,8 @@ def make_grid(height: int, width: int, ratio: int, unit: tuple[int, int], device
 
 
 def _along(size: int, ratio: int, unit: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """One axis: place of (query, key) among the distances [size, size / ratio], and the distances, ascending."""
+    """Measure one axis: place of (query, key) among the distances [size, size / ratio], and the distances,
+    ascending."""
     query, key = torch.arange(size, device=device), torch.arange(0, size, ratio, device=device)
     place = query[:, None] - key[None, :] + size - ratio
     distance = torch.arange(2 * size - ratio, device=device) - (size - ratio) - (ratio - 1) / 2
@@ -62,12 +63,12 @@ def _along(size: int, ratio: int, unit: int, device: torch.device) -> tuple[torc
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """[batch, ..., h * d] to [batch, h, n, d]."""
+    """Split [batch, ..., h * d] into [batch, h, n, d]."""
     return x.reshape(len(x), -1, heads, x.shape[-1] // heads).transpose(1, 2)
 
 
 def similarity(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """Queries [batch, h, n, d] times keys [batch, h, k, d] of unit length: [batch, h, n, k]."""
+    """Multiply queries [batch, h, n, d] by keys [batch, h, k, d] of unit length: [batch, h, n, k]."""
     return query @ F.normalize(key, dim=-1).mT
 
 
@@ -81,13 +82,15 @@ class Query(nn.Module):
         self.temperature = nn.Parameter(torch.full((heads, 1, 1), math.log(math.expm1(1 / 0.24))))
 
     def forward(self, x: torch.Tensor, log_keys: torch.Tensor | float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both [batch, h, n, d]; log_keys [n, 1] is the logarithm of how many keys a query meets."""
+        """Attend from queries to keys, both [batch, h, n, d]; log_keys [n, 1] is the logarithm of how many keys a query
+        meets.
+        """
         unit = F.normalize(split_heads(self.project(x), len(self.temperature)), dim=-1)
         return unit, (unit + self.embedding) * F.softplus(self.temperature) * log_keys
 
 
 class PositionBias(nn.Module):
-    """What a score gains from where query and key stand: [h, n, k] for a grid."""
+    """Gain of a score from where query and key stand: [h, n, k] for a grid."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
@@ -150,7 +153,7 @@ class AggregatedAttention(nn.Module):
         return attended
 
     def _neighbours(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys of unit length and values around each token, [batch, h, d, window ** 2, n]; zero beyond the edge."""
+        """Gather keys of unit length and values around a token, [batch, h, d, window ** 2, n]; zero outside."""
         key, value = self.key_value(x).chunk(2, dim=-1)
         batch, height, width, dim = x.shape
         key = F.normalize(key.reshape(batch, height, width, self.heads, -1), dim=-1).flatten(-2)
@@ -216,7 +219,9 @@ class Stage(nn.Module):
 
 
 def _require_whole_cells(height: int, width: int, cell: int) -> None:
-    """The first stage sees pixels; if its cells are whole, so are those of all stages."""
+    """Refuse images whose cells are not whole: the first stage sees pixels, and if its cells are, so are those of all
+    stages.
+    """
     if height % cell or width % cell:
         near = [max(1, round(side / cell)) * cell for side in (height, width)]
         sides = f"multiples of {cell} pixels, not {height} x {width}; nearest: {near[0]} x {near[1]}"
@@ -251,12 +256,12 @@ class TransNeXt(Pyramid):
         self.apply(init_fan_out)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that the authors exempt, besides the one-dimensional ones."""
+        """Name the parameters that the authors exempt, besides the one-dimensional ones."""
         return {name for name, _ in self.named_parameters() if any(part in name for part in NO_DECAY)}
 
 
 def _merge(heads: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """[batch, h, n, d] to tokens."""
+    """Merge [batch, h, n, d] into tokens."""
     return heads.transpose(1, 2).reshape(like.shape)
 
 
@@ -275,6 +280,6 @@ default_cfgs = generate_default_cfgs(
 
 @register_model  # type: ignore[untyped-decorator]
 def transnext_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """TransNeXt-Tiny: 28.2 M parameters, 5.7 G multiply-accumulates at 224 (the authors' README)."""
+    """Build TransNeXt-Tiny: 28.2 M parameters, 5.7 G multiply-accumulates at 224 (the authors' README)."""
     arch = {"depths": (2, 2, 15, 2), "widths": (72, 144, 288, 576), "ratios": (8, 8, 4, 4), "head_dim": 24}
     return build(TransNeXt, "transnext_tiny", pretrained, **arch, **kwargs)

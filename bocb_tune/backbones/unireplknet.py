@@ -49,7 +49,9 @@ class Branch(nn.Module):
         return normed
 
     def as_large(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Kernel [dim, 1, LARGE, LARGE] and bias [dim] that do the same in evaluation (the paper's equation 1)."""
+        """Return the kernel [dim, 1, LARGE, LARGE] and bias [dim] that do the same in evaluation (the paper's equation
+        1).
+        """
         conv, norm = self.conv, self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -76,7 +78,9 @@ class DilatedReparam(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> nn.Conv2d:
-        """The one convolution that does in evaluation what the branches do together; timm's tools call this."""
+        """Merge the branches into the one convolution that does in evaluation what they do together; timm's tools call
+        this.
+        """
         weights, biases = zip(*(cast(Branch, branch).as_large() for branch in self.branches), strict=True)
         fused = depthwise(self.dim, LARGE)
         fused.weight = nn.Parameter(torch.stack(weights).sum(0))
@@ -109,14 +113,14 @@ class Block(nn.Module):
 
 
 def stem(in_chans: int, dim: int) -> nn.Sequential:
-    """Two convolutions of stride 2."""
+    """Build two convolutions of stride 2."""
     half = dim // 2
     norms = LayerNorm2d(half), LayerNorm2d(dim)
     return nn.Sequential(halving(in_chans, half), norms[0], nn.GELU(), halving(half, dim), norms[1])
 
 
 def stage(embed: nn.Module, dim: int, kernels: tuple[int, ...], rates: list[float]) -> nn.Sequential:
-    """A downsampling, then one block a kernel: 3 x 3, or large and reparameterised."""
+    """Build a downsampling, then one block a kernel: 3 x 3, or large and reparameterised."""
     mixes = (DilatedReparam(dim) if kernel == LARGE else depthwise(dim, kernel, bias=False) for kernel in kernels)
     blocks = nn.Sequential(*(Block(dim, mix, rate) for mix, rate in zip(mixes, rates, strict=True)))
     return nn.Sequential(OrderedDict(embed=embed, blocks=blocks))
@@ -154,6 +158,6 @@ default_cfgs = generate_default_cfgs({"unireplknet_tiny": {**INPUT, "paper_ids":
 
 @register_model  # type: ignore[untyped-decorator]
 def unireplknet_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """UniRepLKNet-T: 31 M parameters, 4.9 G multiply-accumulates at 224 once merged (the authors' README)."""
+    """Build UniRepLKNet-T: 31 M parameters, 4.9 G multiply-accumulates at 224 once merged (the authors' README)."""
     arch = {"kernels": ((3,) * 3, (LARGE,) * 3, (LARGE, 3) * 9, (LARGE,) * 3), "widths": (80, 160, 320, 640)}
     return build(UniRepLKNet, "unireplknet_tiny", pretrained, **arch, **kwargs)

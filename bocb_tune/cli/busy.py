@@ -22,7 +22,7 @@ WIPE = "\r\x1b[K"
 
 
 class Busy:
-    """What is shown, and where. Written to by the thread that shows it and by the work itself."""
+    """Line that is shown, and where. Written to by the thread that shows it and by the work itself."""
 
     def __init__(self, what: str, stream: IO[str]) -> None:
         self._what, self._stream = what, stream

@@ -1,4 +1,4 @@
-"""What there is to choose from, for `bocb-tune list`."""
+"""Catalog of everything there is to choose from, for `bocb-tune list`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands that do more than look do: run, trial, status."""
+"""Commands that do more than look: run, trial, status."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
+from bocb_tune.core.files import LOG_FILE
 from bocb_tune.core.progress import say
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
@@ -20,12 +21,12 @@ from bocb_tune.spec.model import ExperimentSpec, load_spec
 
 if TYPE_CHECKING:
     from bocb_tune.data.contents import Contents
+    from bocb_tune.engine.run import Outcome
     from bocb_tune.profiling.cost import Cost
     from bocb_tune.profiling.measure import Measured, Totals
     from bocb_tune.spec.grid import Grid
     from bocb_tune.training.context import Context, Ranks
 
-LOG_FILE = "ray.log"
 KILLED = (
     "the run was killed, or its Ray node died; nothing that had ended is lost. The same command goes on from there."
 )
@@ -69,6 +70,21 @@ def _measure(spec: ExperimentSpec, grid: Grid, planned: Cost) -> tuple[list[Meas
 
 def run_experiment(spec_path: Path, out: Path | None, address: str | None, only: str, overrides: Sequence[str]) -> int:
     """Run or resume an experiment; returns the exit code."""
+    return _report_end(*train(spec_path, out, address, only, overrides))
+
+
+def train(
+    spec_path: Path, out: Path | None, address: str | None, only: str, overrides: Sequence[str]
+) -> tuple[ExperimentSpec, Path, Outcome]:
+    """Train what an experiment still owes, and say on stderr how far it is.
+
+    Returns:
+        The experiment, its run folder, and how the run ended.
+
+    Raises:
+        ValueError: if the experiment, the data, the folder or the cluster are not as they must be.
+        OSError: if the run folder cannot be written.
+    """
     if address is not None:
         _use_token()
     with busy("checking what is installed and what the data are"):
@@ -102,7 +118,7 @@ def run_experiment(spec_path: Path, out: Path | None, address: str | None, only:
         view = View(stream)
         with view.showing():
             outcome = engine.run(plan, view)
-    return _report_end(spec, folder, outcome)
+    return spec, folder, outcome
 
 
 def _say_of_data(there: Contents | None) -> None:
@@ -121,10 +137,7 @@ def _use_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _report_end(spec: ExperimentSpec, folder: Path, outcome: object) -> int:
-    from bocb_tune.engine.run import Outcome
-
-    assert isinstance(outcome, Outcome)
+def _report_end(spec: ExperimentSpec, folder: Path, outcome: Outcome) -> int:
     if outcome.interrupted:
         print(f"interrupted; everything so far is in {folder}. The same command goes on from there.", file=sys.stderr)
         return 130

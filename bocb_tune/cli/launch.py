@@ -1,4 +1,4 @@
-"""From an experiment to a run: the run folder it belongs in, and what the engine is handed."""
+"""Steps from an experiment to a run: the run folder it belongs in, and what the engine is handed."""
 
 from __future__ import annotations
 
@@ -53,9 +53,12 @@ def claim_folder(spec: ExperimentSpec, folder: Path, data: Fingerprint | None = 
 
 
 def _require_same_data(spec: ExperimentSpec, folder: Path, data: Fingerprint | None) -> None:
-    """Compares the data to those that the journals were begun with, whatever their paths.
+    """Compare the data to those that the journals were begun with, whatever their paths.
 
     Where no trial has a result yet, they may have been mended.
+
+    Raises:
+        FolderError: if they differ.
     """
     for begun in journal.read_headers(folder) if data else ():
         found = differences(dict(begun.data), data) if data and begun.data else []
@@ -73,7 +76,7 @@ def _has_results(folder: Path) -> bool:
 
 
 def unknown_data(folder: Path) -> str | None:
-    """Says of a run whose journals are too old to tell what its data were that nothing has compared them."""
+    """Warn of a run whose journals are too old to tell what its data were that nothing has compared them."""
     begun = journal.read_headers(folder)
     if not begun or all(header.data for header in begun):
         return None
@@ -97,7 +100,7 @@ def plan_of(spec: ExperimentSpec) -> Plan:
 
 
 def cell_plans(spec: ExperimentSpec, only: str = "*", folder: Path | None = None) -> tuple[CellPlan, ...]:
-    """Plans the cells of the grid; those that a run folder has begun go on under the identity that they have there."""
+    """Plan the cells of the grid; those that a run folder has begun go on under the identity that they have there."""
     begun = {header.cell: header.settings for header in journal.read_headers(folder)} if folder else {}
     return tuple(
         CellPlan(
@@ -112,7 +115,7 @@ def cell_plans(spec: ExperimentSpec, only: str = "*", folder: Path | None = None
 
 
 def _as_begun(settings: Mapping[str, Any], begun: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Old journals have the path of the data in the identity of their trials, which therefore keep it."""
+    """Keep the path of the data where an old journal has it in the identity of its trials."""
     root = (begun or {}).get("dataset", {}).get("root")
     return {**settings, "dataset": {**settings["dataset"], "root": root}} if root else settings
 
@@ -123,7 +126,7 @@ def objective_of(spec: ExperimentSpec) -> Objective:
 
 
 def read_status(folder: Path) -> GridStatus:
-    """How far the run in a folder is, from its files alone.
+    """Read how far the run in a folder is, from its files alone.
 
     Raises:
         FolderError: if it is no run folder.
@@ -150,7 +153,8 @@ def read_status(folder: Path) -> GridStatus:
 def _owed_again(
     records: Mapping[str, TrialRecord], events: Iterable[Mapping[str, Any]], driver: Driver | None
 ) -> frozenset[str]:
-    """Ids of trials that failed before the driver that is at work now began, and have not been started again."""
+    """Return the ids of trials that failed before the driver that is at work now began, and have not been
+    started again."""
     if driver is None:
         return frozenset()
     started = {event["trial"]: event.get("time", 0.0) for event in events if event["event"] == "start"}

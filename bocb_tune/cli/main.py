@@ -33,7 +33,7 @@ Listed = Annotated[
 
 
 def main() -> None:
-    """Entry point. A user's error is a message on stderr and exit code 2, never a traceback."""
+    """Run the command line. A user's error is a message on stderr and exit code 2, never a traceback."""
     try:
         app()
     except (ValueError, OSError) as error:
@@ -55,7 +55,12 @@ def _root(
 
 
 @app.command()
-def check(spec: SpecPath) -> None:
+def check(
+    spec: SpecPath,
+    images: Annotated[
+        bool, typer.Option("--images", help="Also decode every image, and name those that cannot be.")
+    ] = False,
+) -> None:
     """Find every error of an experiment file, without running anything."""
     loaded = _load_local(spec)
     from bocb_tune.spec.environment import contents
@@ -64,6 +69,10 @@ def check(spec: SpecPath) -> None:
     print(f"{spec}: fine; {len(plan_grid(loaded).cells)} cells")
     if there := contents(loaded):
         print("\n".join(there.lines()))
+    if images:
+        from bocb_tune.cli.images import check_images
+
+        check_images(loaded)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a table that keeps itself up to date, or plain lines without a terminal."""
+"""View of a run while it goes on: a table that keeps itself up to date, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class View(Watcher):
             self.console.print(line, style="red", markup=False)
 
     def _times_said(self, record: TrialRecord) -> int:
-        """How many trials of this run have failed as this one did, with it; 0 if it did not."""
+        """Count the trials of this run that have failed as this one did, with it; 0 if it did not."""
         if record.status not in (TrialStatus.failed, TrialStatus.oom):
             return 0
         kind = alike(record.message)

@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 
     from bocb_tune.data.contents import Contents
     from bocb_tune.profiling.packing import Packed
-from bocb_tune.profiling.measure import Measured, Totals
+    from bocb_tune.profiling.measure import Measured, Totals
 
 NUM_NAMED = 3
-NOT_TIMED = "Not in the times: validation, exchange of gradients between ranks, reading and decoding of files."
+NOT_TIMED = (
+    "Not in the times: validation, exchange of gradients between ranks, what trials side by side cost one another"
+)
+DECODING = {
+    True: "decoding of the files is in the times",
+    False: "nor reading and decoding of the files, which are not on this machine",
+    None: "the images are in memory, so that nothing is decoded",
+}
 
 
 def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
-    """Everything `bocb-tune plan` knows, JSON-able."""
+    """Return everything `bocb-tune plan` knows, JSON-able."""
     return {
         "spec": resolved(spec),
         "run_dir": str(spec.run_dir),
@@ -42,7 +49,7 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
 
 
 def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, data: Contents | None) -> None:
-    """The resolved spec, its data if they are here, cells, skips, trials and epochs."""
+    """Print the resolved spec, its data if they are here, cells, skips, trials and epochs."""
     console.rule(f"[bold]{spec.name}[/bold], resolved", align="left")
     console.print(dump_resolved(spec), highlight=False, markup=False, soft_wrap=True)
     if data:
@@ -59,7 +66,7 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
 
 
 def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
-    """A row a cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
+    """Make a row a cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
     table = Table("cell", "lr", "weight decay", "default", "recipe", box=None, header_style="bold", pad_edge=False)
     for planned in grid.cells:
         space = planned.space
@@ -70,7 +77,7 @@ def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
 
 
 def skipped_lines(grid: Grid) -> list[str]:
-    """A line a reason, however many cells it leaves out: the JSON names them all."""
+    """Make a line a reason, however many cells it leaves out: the JSON names them all."""
     by_reason: dict[str, list[str]] = {}
     for skipped in grid.skipped:
         by_reason.setdefault(skipped.reason, []).append(skipped.cell.key)
@@ -78,7 +85,7 @@ def skipped_lines(grid: Grid) -> list[str]:
 
 
 def recipes_text(spec: ExperimentSpec) -> str:
-    """A line a recipe: what it is, and the epochs it was published with beside those it gets here."""
+    """Make a line a recipe: what it is, and the epochs it was published with beside those it gets here."""
     used = dict.fromkeys(spec.recipe_of(backbone)[0] for backbone in spec.backbones)
     return "\n".join(f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}" for name in used)
 
@@ -89,7 +96,7 @@ def _epochs(recipe: str, spec: ExperimentSpec) -> str:
 
 
 def trials_table(cost: Cost) -> Table:
-    """A row a phase."""
+    """Make a row a phase."""
     table = Table("phase", box=None, header_style="bold", pad_edge=False)
     table.add_column("a cell", justify="right")
     table.add_column("the grid", justify="right")
@@ -99,7 +106,7 @@ def trials_table(cost: Cost) -> Table:
 
 
 def epochs_line(spec: ExperimentSpec, cost: Cost) -> str:
-    """Epochs at worst, and as early stopping is expected to leave them."""
+    """Say how many epochs there are at worst, and as early stopping is expected to leave them."""
     rungs = ", ".join(map(str, cost.rungs)) or "none"
     return (
         f"Epochs: {cost.epochs_worst} at worst, about {cost.epochs_expected:.0f} with early stopping "
@@ -109,12 +116,12 @@ def epochs_line(spec: ExperimentSpec, cost: Cost) -> str:
 
 
 def measured_json(measured: Sequence[Measured], total: Totals) -> dict[str, Any]:
-    """What was measured, JSON-able."""
+    """Return what was measured, JSON-able."""
     return {**asdict(total), "backbones": [asdict(row) for row in measured]}
 
 
 def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Measured], total: Totals) -> None:
-    """A row a backbone, and what the grid takes."""
+    """Print a row a backbone, and what the grid takes."""
     console.rule(f"measured on {total.device}", align="left")
     console.print(measured_table(measured))
     for line in measured_lines(spec, total):
@@ -122,15 +129,17 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
 
 
 def measured_table(measured: Sequence[Measured]) -> Table:
-    """A row a backbone."""
+    """Make a row a backbone."""
     table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
-    for heading in ("batch a rank", "s an epoch", "peak GiB", "largest batch", "trials a GPU"):
-        table.add_column(heading, justify="right")
+    for heading in ("batch a rank", "s an epoch", "of it decoding", "peak GiB", "largest batch", "trials a GPU"):
+        table.add_column(heading, justify="right", no_wrap=heading == "s an epoch")
     for row in measured:
-        seconds = "out of memory" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.3g}"
+        seconds = _spread(row.seconds_per_epoch, row.seconds_range) if row.seconds_range else "out of memory"
+        decoding = "-" if row.decoding_seconds is None else f"{row.decoding_seconds:.3g}"
         peak = "-" if row.peak_memory_gib is None else f"{row.peak_memory_gib:.2f}"
         largest = "-" if row.largest_batch is None else str(row.largest_batch)
-        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, peak, largest, trials_a_gpu(row.packing))
+        packing = trials_a_gpu(row.packing)
+        table.add_row(row.backbone, row.optimizer, str(row.batch), seconds, decoding, peak, largest, packing)
     return table
 
 
@@ -145,14 +154,28 @@ def trials_a_gpu(packing: Sequence[Packed]) -> str:
     return f"{best.trials} (gpus_per_worker: {1 / best.trials:g}{gain})"
 
 
+def _spread(value: float | None, ends: tuple[float, float]) -> str:
+    return f"{value:.3g} ({ends[0]:.3g} to {ends[1]:.3g})"
+
+
+def _wall(total: Totals, workers: int) -> str:
+    """Say the hours by the clock, with as many trials at a time as this machine has room for."""
+    if not total.slots:
+        return "This machine has no room for a trial"
+    least, most = (each / workers / total.slots for each in total.device_hours_range)
+    about = _spread(total.device_hours / workers / total.slots, (least, most))
+    return f"By the clock, with {total.slots} trials at a time here: about {about} hours"
+
+
 def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
-    """What the table rests on, and the grid's sums."""
+    """Say what the table rests on, and the grid's sums."""
     images = "counted" if total.counted else "the published number less those held out: the data are not here"
     lines = [
         f"From a few steps on random images in the shape of {spec.dataset.name}'s, with the optimizer of the grid that "
         f"keeps the most state; an epoch has {total.images} images ({images}).",
-        NOT_TIMED,
-        f"Device-hours: about {total.device_hours:.3g} with early stopping, {total.device_hours_worst:.3g} at worst. "
+        f"{NOT_TIMED}; {DECODING[total.decoding]}.",
+        f"Device-hours: about {_spread(total.device_hours, total.device_hours_range)} with early stopping, "
+        f"{total.device_hours_worst:.3g} at worst. {_wall(total, spec.resources.workers)}. "
         f"Checkpoints kept: about {total.checkpoint_gib:.3g} GiB.",
     ]
     if total.device.startswith("CPU"):

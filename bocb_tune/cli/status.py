@@ -1,4 +1,4 @@
-"""How far a run is: records in, one row a cell out; and the live view of it."""
+"""Status of a run: records in, one row a cell out; and the live view of it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CellStatus:
     owed_again: int = 0
     """Trials without a result that this run is still to try again."""
     failures: Mapping[str, int] = field(default_factory=dict)
-    """How often trials failed alike, by the message of the first."""
+    """Number of trials that failed alike, by the message of the first."""
 
     @property
     def ended(self) -> int:
@@ -64,7 +64,7 @@ class CellStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridStatus:
-    """All rows and what they add up to."""
+    """Rows of all cells, and what they add up to."""
 
     cells: tuple[CellStatus, ...]
     trials: int
@@ -75,7 +75,7 @@ class GridStatus:
     is_running: bool = True
     """Whether a process is at work on it."""
     failures: Mapping[str, int] = field(default_factory=dict)
-    """As of the cells, together."""
+    """Failures of all cells together."""
 
     @property
     def is_done(self) -> bool:
@@ -145,7 +145,9 @@ def grid_status(cells: Sequence[CellStatus], left_s: float | None, *, is_running
 
 
 def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> RenderableType:
-    """The table of a grid's status; with more cells than `rows`, those at work come first and the rest are counted."""
+    """Make the table of a grid's status; with more cells than `rows`, those at work come first and the rest are
+    counted.
+    """
     grid = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     grid.add_column("cell", no_wrap=True)
     grid.add_column("trials", justify="right")
@@ -192,7 +194,7 @@ def total_line(status: GridStatus) -> RenderableType:
 
 
 def trial_line(record: TrialRecord, ended: int, trials: int) -> str:
-    """One ended trial as a plain line, for logs."""
+    """Write one ended trial as a plain line, for logs."""
     score = "-" if record.score is None else f"{record.score:.2f}"
     line = (
         f"[{ended}/{trials}] {record.cell.key} {record.phase} {record.index}: {record.status} {score}"
@@ -211,7 +213,7 @@ def duration(seconds: float | None) -> str:
 
 
 def room_for_rows(console: Console) -> int:
-    """Rows that fit under the heading without scrolling the terminal."""
+    """Count the rows that fit under the heading without scrolling the terminal."""
     return max(3, console.height - 6)
 
 

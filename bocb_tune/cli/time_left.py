@@ -1,4 +1,4 @@
-"""How long a run will still take: one estimate, for the run itself and for those who look at its files."""
+"""Time that a run will still take: one estimate, for the run itself and for those who look at its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bocb_tune.engine.policy import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a cell has trained and what it still owes, apart for trials that run to the end and those that compete."""
+    """Epochs a cell has trained and still owes, apart for trials that run to the end and those that compete."""
 
     epochs: int
     """Epochs trained."""
@@ -63,7 +63,8 @@ def _competes(plan: Plan, record: TrialRecord) -> bool:
 
 
 def expected_epochs(plan: Plan, cells: Sequence[Work]) -> float:
-    """Epochs of a trial that competes: the mean of those that ended, the halving's own expectation as `eta` of them.
+    """Estimate the epochs of a trial that competes: the mean of those that ended, the halving's own expectation as
+    `eta` of them.
 
     One in `eta` of those that reach a rung goes on from it.
     """

@@ -1,4 +1,4 @@
-"""How a trial can end before its budget, other than by an error."""
+"""Ends of a trial before its budget that are no faults of the program."""
 
 
 class _TrialEnded(Exception):

@@ -8,9 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+LOG_FILE = "ray.log"
+"""Name of the file of a run folder that holds what Ray and the workers said."""
+CANNOT_BE_DECODED = "cannot be decoded and is skipped"
+"""Words of that file after the name of an image that no trial was given."""
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Fills `path` through `write` so that a reader, and a crash at any moment, sees the old file or the new one."""
+    """Fill `path` through `write` so that a reader, and a crash at any moment, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

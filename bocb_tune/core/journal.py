@@ -59,7 +59,7 @@ class CellJournal:
     data: Mapping[str, Any] | None
     """Fingerprint of the data (see `bocb_tune.data.contents`); None in old journals, and where the driver sees none."""
     events: tuple[Mapping[str, Any], ...]
-    """In the order in which they were written."""
+    """Events in the order in which they were written."""
     problems: tuple[Problem, ...]
 
 
@@ -162,7 +162,11 @@ def read_journal(path: Path) -> CellJournal:
 
 
 def read_headers(folder: Path) -> list[CellJournal]:
-    """Reads the first lines of all journals of a run folder, without their events. Raises JournalError as above."""
+    """Read the first lines of all journals of a run folder, without their events.
+
+    Raises:
+        JournalError: if a file is no journal.
+    """
     headers = []
     for path in sorted((folder / FOLDER).glob("*.jsonl")):
         with path.open("rb") as file:
@@ -194,7 +198,7 @@ def _read_header(path: Path, line: bytes) -> CellJournal:
 
 
 def restate_data(path: Path, data: Mapping[str, Any]) -> None:
-    """Puts another fingerprint into the first line of a journal that nobody writes to, and leaves the rest as it is."""
+    """Put another fingerprint into the first line of a journal that nobody writes to, and leave the rest as it is."""
     first, rest = path.read_bytes().split(b"\n", 1)
     line = json.dumps({**_parse(first), "data": dict(data)}, separators=(",", ":"), allow_nan=False)
     draft = path.with_suffix(".part")
@@ -207,13 +211,15 @@ def _fingerprint(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_run(folder: Path) -> list[CellJournal]:
-    """All journals of a run folder, by file name. An empty file (a crash at creation) is left out."""
+    """Read all journals of a run folder, by file name. An empty file (a crash at creation) is left out."""
     paths = sorted((folder / FOLDER).glob("*.jsonl"))
     return [read_journal(path) for path in paths if has_header(path)]
 
 
 def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialRecord]:
-    """Records by trial id, in order of first start. The first measurement of a budget stands; later ones repeat it."""
+    """Fold events into records by trial id, in order of first start. The first measurement of a budget stands; later
+    ones repeat it.
+    """
     told: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
         if event["event"] == "start":
@@ -224,7 +230,7 @@ def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialReco
 
 
 def _folded(cell: Cell, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
-    """The record of one trial's events, the first of which is a start."""
+    """Return the record of one trial's events, the first of which is a start."""
     first, *rest = events
     record = _started(cell, first, None)
     for kind, run in groupby(rest, key=itemgetter("event")):
@@ -237,7 +243,7 @@ def _folded(cell: Cell, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
 
 
 def apply(cell: Cell, before: TrialRecord | None, event: Mapping[str, Any]) -> dict[str, TrialRecord]:
-    """The record an event leaves, by trial id; nothing if it speaks of a trial that never started."""
+    """Return the record an event leaves, by trial id; nothing if it speaks of a trial that never started."""
     if event["event"] == "start":
         return {event["trial"]: _started(cell, event, before)}
     if before is None:
@@ -266,7 +272,7 @@ def _started(cell: Cell, event: Mapping[str, Any], before: TrialRecord | None) -
 
 
 def _measured(record: TrialRecord, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
-    """Many at a time: a record is frozen, and a copy of it for each of millions of measurements is slow."""
+    """Add many measurements to a frozen record at once: a copy of it for each of millions would be slow."""
     budget, new = record.budget, []
     for event in events:
         if event["budget"] > budget:
@@ -314,7 +320,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "message": (str,),
     },
 }
-"""What each event says, and what each value has to be."""
+"""Fields of each event, and the types of their values."""
 
 
 def _fault(event: Mapping[str, Any]) -> str | None:
@@ -334,7 +340,7 @@ def _fault(event: Mapping[str, Any]) -> str | None:
 
 
 def _parse(line: bytes) -> Any:
-    """What a line says; None if it is not JSON."""
+    """Read what a line says; None if it is not JSON."""
     try:
         return orjson.loads(line)
     except ValueError:
@@ -342,7 +348,8 @@ def _parse(line: bytes) -> Any:
 
 
 def _parse_odd(line: bytes) -> Any:
-    """`json` also takes lone surrogates, which a message holds where it names a file that is no Unicode."""
+    """Parse by `json`, which also takes lone surrogates: a message holds them where it names a file that is no
+    Unicode."""
     try:
         return json.loads(line)
     except ValueError:
@@ -350,7 +357,7 @@ def _parse_odd(line: bytes) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null."""
+    """Replace NaN and infinity, which JSON has not, by null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -361,7 +368,7 @@ def _finite(value: Any) -> Any:
 
 
 def has_header(path: Path) -> bool:
-    """Whether the file holds a whole first line; without one (a crash at its creation) it holds nothing."""
+    """Tell whether the file holds a whole first line; without one (a crash at its creation) it holds nothing."""
     with path.open("rb") as file:
         return b"\n" in file.readline()
 

@@ -1,4 +1,4 @@
-"""How names are told to a user: one that is not in a table beside its nearest neighbour, many as the first few."""
+"""Names in messages: the nearest match of an unknown one, and long lists cut short."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], limit: int = 12) -> ValueError:
-    """The error for `name` not being one of `choices`; lists them all where there are at most `limit`."""
+    """Make the error for `name` not being one of `choices`; it lists them all where there are at most `limit`."""
     known = sorted(choices)
     near = nearest(name, known)
     hint = f"; did you mean {near!r}?" if near else ""
@@ -37,6 +37,6 @@ def _letters(name: str) -> str:
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """The first `most` of the names, and how many more there are."""
+    """Join the first `most` of the names, and say how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: said by those who do it, heard by whoever shows it. Nobody hears it by default."""
+"""Progress of a long piece of work: those who do it report it, whoever shows it listens. Nobody does by default."""
 
 from __future__ import annotations
 

@@ -6,12 +6,15 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 
-PACKAGES = ("bocb-tune", "torch", "timm", "ray", "optuna", "numpy")
+from bocb_tune.core.version import VERSION
+
+PACKAGES = ("torch", "timm", "ray", "optuna", "numpy")
 
 
 def provenance() -> dict[str, str]:
     """Name the machine, and the versions of what is installed of PACKAGES."""
-    return {"host": platform.node(), "python": platform.python_version(), **dict(_versions())}
+    here = {"host": platform.node(), "python": platform.python_version(), "bocb-tune": VERSION}
+    return {**here, **dict(_versions())}
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ class Phase(StrEnum):
 
 
 class TrialStatus(StrEnum):
-    """How a trial stands. Values are only ever added: journals on disk hold them."""
+    """State of a trial. Values are only ever added: journals on disk hold them."""
 
     running = "running"
     """Started and not ended: in flight, or interrupted and still owed."""
@@ -70,7 +70,7 @@ class Cell:
 
 
 class Direction(StrEnum):
-    """Which way a metric is better."""
+    """Direction in which a metric is better."""
 
     max = "max"
     min = "min"
@@ -78,7 +78,7 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What a score means: it is counted in points of which more is better, whatever its metric's sign and unit.
+    """Meaning of a score: it is counted in points of which more is better, whatever its metric's sign and unit.
 
     metric = origin + point * score where the metric is maximised, origin - point * score where it is minimised. A score
     of a metric in points is the metric itself; an error of e % scores 100 - e; a loss scores minus as many points as it
@@ -92,11 +92,11 @@ class Objective:
     floor: float
     """Score of a diverged trial: chance level for classification."""
     direction: Direction = Direction.max
-    """Which way the metric is better; a score is better the larger it is."""
+    """Direction in which the metric is better; a score is better the larger it is."""
     origin: float = 0.0
     """The metric where the score is 0."""
     point: float = 1.0
-    """What one point of the score is worth in the metric's unit."""
+    """Worth of one point of the score, in the metric's unit."""
     tolerance: float = 1.0
     """Points within which settings count as equally good, at least: larger where noise hides so little."""
 
@@ -119,20 +119,20 @@ class Objective:
         return self.point if self.direction is Direction.max else -self.point
 
     def shown(self, score: Any) -> Any:
-        """The metric of a score: a number, or an array of them."""
+        """Return the metric of a score: a number, or an array of them."""
         return score if self.is_score else self.origin + self.slope * score
 
     def number(self, score: float) -> str:
-        """The metric of a score, as text."""
+        """Return the metric of a score, as text."""
         return f"{self.shown(score):{'.2f' if self.is_bounded else '.4g'}}"
 
     def text(self, score: float) -> str:
-        """The metric of a score, with its unit."""
+        """Return the metric of a score, with its unit."""
         return f"{self.number(score)} {self.unit}"
 
     @property
     def label(self) -> str:
-        """Of an axis."""
+        """Label of an axis."""
         return f"{self.metric} [{self.unit}]"
 
     @property
@@ -143,13 +143,13 @@ class Objective:
         return self.label if self.is_score else f"{self.label}, {way} is better{point}"
 
     def score(self, metric: Any) -> Any:
-        """The score of a metric; inverse of `shown`."""
+        """Return the score of a metric; inverse of `shown`."""
         return metric if self.is_score else (metric - self.origin) / self.slope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one epoch of a trial gave, already reduced across ranks."""
+    """Results of one epoch of a trial, already reduced across ranks."""
 
     budget: int
     """Epochs done, counted from 1."""
@@ -212,7 +212,7 @@ class TrialSpec:
         object.__setattr__(self, "id", digest(identity))
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, JSON-able; `from_json` gives the trial back."""
+        """Return everything, JSON-able; `from_json` gives the trial back."""
         return {
             "cell": self.cell.to_json(),
             "phase": str(self.phase),
@@ -257,7 +257,7 @@ class TrialRecord:
     audit: bool
     status: TrialStatus
     attempt: int = 1
-    """How many times it was started."""
+    """Number of times it was started."""
     world_size: int = 1
     measurements: tuple[Measurement, ...] = ()
     """One an epoch, by ascending budget."""
@@ -276,13 +276,13 @@ def alike(message: str) -> str:
 
 
 def digest(value: Any) -> str:
-    """Sixteen hex digits that name a JSON-able value, whatever the order of its keys."""
+    """Return sixteen hex digits that name a JSON-able value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A seed in [0, 2**31) that is a pure function of its parts, the same in every process and release."""
+    """Return a seed in [0, 2**31) that is a pure function of its parts, the same in every process and release."""
     text = "/".join(str(part) for part in parts)
     # a part may name a folder whose name is no Unicode
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:4], "big") >> 1

@@ -13,7 +13,7 @@ from bocb_tune.core.names import unknown
 
 if TYPE_CHECKING:
     from bocb_tune.data.base import Dataset
-    from bocb_tune.data.contents import Contents, Reader
+    from bocb_tune.data.contents import Contents, Reader, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class DatasetRow:
     target: str = ""
     """`module:object`, a `bocb_tune.data.contents.Reader`; empty if there is nothing to read."""
     holds: Literal["labelled images", "landscapes"] = "labelled images"
-    """What a task has to take to be trained on it."""
+    """Kind of data, which a task has to take to be trained on it."""
     channels: int = 3
     image_size: int | None = None
     """Height and width of its images in pixels; None: the option `image_size`."""
@@ -42,6 +42,11 @@ class DatasetRow:
     """Options that change no result, and so are no part of a trial's identity."""
     augments: tuple[str, ...] = ("none",)
     """Values of a recipe's `augment` it can be trained with."""
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether its images are decoded, by processes of their own, while they are trained on."""
+        return "flip_crop" in self.augments
 
 
 HELD_OUT: dict[str, Any] = {"validate_on": "val", "val_share": 0.1, "split_seed": 0}
@@ -126,9 +131,10 @@ DATASETS: dict[str, DatasetRow] = {
 
 
 def resolve_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of the dataset, defaults filled in and `root` absolute.
+    """Return every option of the dataset, defaults filled in and `root` absolute.
 
-    ValueError: unknown dataset or option, missing or bad value.
+    Raises:
+        ValueError: for an unknown dataset or option, and for a missing or bad value.
     """
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
@@ -151,12 +157,12 @@ def resolve_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial keeps of its dataset: the name, and the resolved options that can change its result."""
+    """Return what a trial keeps of its dataset: the name, and the resolved options that can change its result."""
     return {"name": name, **{key: value for key, value in options.items() if key not in DATASETS[name].free}}
 
 
 def free_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved options that change no result, such as where the data are."""
+    """Return the resolved options that change no result, such as where the data are."""
     return {key: value for key, value in options.items() if key in DATASETS[name].free}
 
 
@@ -187,14 +193,18 @@ _VALUES: dict[str, Rule] = {
 
 
 def check_dataset(name: str, options: Mapping[str, Any]) -> None:
-    """Raises ValueError for all that can be wrong with a dataset and is cheap to see (options, layout, no decoding)."""
+    """Check all that can be wrong with a dataset and is cheap to see: options and layout, without decoding.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
     resolve_options(name, options)
     if DATASETS[name].target:
         contents_of(name, options)
 
 
 def contents_of(name: str, options: Mapping[str, Any]) -> Contents:
-    """Looks at what a dataset holds, without decoding; kept in the process, so that a command looks once.
+    """Look at what a dataset holds, without decoding; kept in the process, so that a command looks once.
 
     With `download`, this is also where a dataset is fetched: worker processes never do.
 
@@ -219,22 +229,33 @@ def _reader(name: str) -> Reader:
     return reader
 
 
+def encoded_images(name: str, options: Mapping[str, Any]) -> Mapping[str, Source]:
+    """Return the encoded images of a dataset by stored part; nothing where images are stored as plain numbers.
+
+    Raises:
+        ValueError: if an option is wrong, or the data are missing or cannot be trained on.
+    """
+    return _reader(name).sources(resolve_options(name, options)) if DATASETS[name].target else {}
+
+
 def num_classes(name: str, options: Mapping[str, Any]) -> int:
-    """Number of classes, without reading an image."""
+    """Return the number of classes, without reading an image."""
     resolved = resolve_options(name, options)
     known: int | None = DATASETS[name].num_classes or resolved.get("classes")
     return len(contents_of(name, options).classes) if known is None else known
 
 
 def image_size(name: str, options: Mapping[str, Any]) -> int:
-    """Height and width of its images in pixels; 0 if it holds none."""
+    """Return height and width of its images in pixels; 0 if it holds none."""
     resolved = resolve_options(name, options)
     size: int = DATASETS[name].image_size or resolved.get("image_size", 0)
     return size
 
 
 def load_dataset(name: str, options: Mapping[str, Any], device: str) -> Dataset:
-    """The dataset, kept in the process from one trial to the next. `device` is where in-memory images are put."""
+    """Load the dataset, once a process: it is kept from one trial to the next. `device` is where in-memory images are
+    put.
+    """
     return _load(name, _as_key(resolve_options(name, options)), device)
 
 

@@ -51,7 +51,7 @@ class Arrays:
         seed: int = 0,  # noqa: ARG002
         faults: set[str] | None = None,  # noqa: ARG002
     ) -> Iterator[Batch]:
-        """Images as they are stored: nothing is drawn here, and nothing can fail to be decoded."""
+        """Yield images as they are stored: nothing is drawn here, and nothing can fail to be decoded."""
         assert transform is None, "images in memory are augmented on the device"
         chosen = self.splits[split]
         order = chosen.rows[to_device(torch.cat(list(plan)), chosen.rows.device) % len(chosen.rows)]
@@ -76,7 +76,7 @@ def load_arrays(
     std: tuple[float, ...],
     device: str,
 ) -> Arrays:
-    """Takes images as they are stored; on the CPU the tensors are the files that all processes of the node map."""
+    """Take images as they are stored; on the CPU the tensors are the files that all processes of the node map."""
     tensors = {part: torch.from_numpy(array).to(device) for part, array in images.items()}
     targets = {part: torch.from_numpy(array).to(device) for part, array in labels.items()}
     first = next(iter(images.values()))

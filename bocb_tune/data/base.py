@@ -1,4 +1,4 @@
-"""What the loop asks of a dataset of labelled images."""
+"""Protocol of a dataset of labelled images, as the loop uses it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Dataset(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel, over the training images, of pixel values in 0..1: what raw images are normalised by."""
+        """Mean of each channel over the training images, pixel values in 0..1: what raw images are normalised by."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class Dataset(Protocol):
         ...
 
     def count(self, split: str) -> int:
-        """Images in the split; 0 if the dataset has no such split."""
+        """Count the images of a split; 0 if the dataset has no such split."""
         ...
 
     def batches(
@@ -62,13 +62,16 @@ class Dataset(Protocol):
         seed: int = 0,
         faults: set[str] | None = None,
     ) -> Iterator[Batch]:
-        """One batch for each index tensor [batch] of `plan`, in its order.
+        """Yield one batch for each index tensor [batch] of `plan`, in its order.
 
         Index i is image i % count(split), so that larger indices are further views of an image. What `transform`
         draws is a pure function of `seed` and the index, whoever asks for it and in which batch. Images in memory
         take no transform.
 
         An image that cannot be decoded is named in `faults`. In the training split another takes its place, elsewhere
-        it is left out; too many of them are a ValueError.
+        it is left out.
+
+        Raises:
+            ValueError: if too many images cannot be decoded.
         """
         ...

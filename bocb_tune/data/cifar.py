@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.contents import Contents, StoredPart, count_splits, fingerprint_of
+from bocb_tune.data.contents import Contents, Source, StoredPart, count_splits, fingerprint_of
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.split import Chosen, Indices, choose_splits
 
@@ -45,13 +45,13 @@ class Variant:
     files: Mapping[str, tuple[str, ...]]
     """Files of each part."""
     key: str
-    """Where the Python version has the labels."""
+    """Key of the labels in the Python version."""
     label_bytes: int
     """Bytes before the pixels of a binary record; the last of them is the label."""
     torchvision: str
     """Class of torchvision.datasets that knows where it is published, and its checksum."""
     mean: tuple[float, float, float]
-    """Of the channels, over the published training images, pixel values in 0..1."""
+    """Mean of each channel over the published training images, pixel values in 0..1."""
     std: tuple[float, float, float]
 
 
@@ -92,7 +92,7 @@ class Stored:
     """The images and labels of both parts, and how they are divided into splits."""
 
     images: Mapping[str, NDArray[np.uint8]]
-    """By part, [images, 3, 32, 32]."""
+    """Images [images, 3, 32, 32], by part."""
     labels: Mapping[str, Indices]
     chosen: Chosen
 
@@ -115,6 +115,9 @@ class Cifar:
             fingerprint=lambda: fingerprint_of({part: _as_stored(stored.labels[part]) for part in PARTS}, classes),
         )
 
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:  # noqa: ARG002
+        return {}
+
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
         from bocb_tune.data.arrays import load_arrays
 
@@ -134,12 +137,18 @@ cifar10, cifar100 = Cifar("cifar10"), Cifar("cifar100")
 
 
 def _as_stored(labels: Indices) -> StoredPart:
-    """Images have no names: their numbers are the same in both versions, and the labels tell whether their order is."""
+    """Describe the images for a fingerprint. They have no names: their numbers are the same in both versions, and the
+    labels tell whether their order is.
+    """
     return StoredPart(labels=labels, names=[b"%d" % row for row in range(len(labels))], sizes=[PIXELS] * len(labels))
 
 
 def read_cifar(name: str, options: Mapping[str, Any]) -> Stored:
-    """The dataset in the folder `options["root"]`. ValueError: files that are missing, cut short, or something else."""
+    """Read the dataset in the folder `options["root"]`.
+
+    Raises:
+        ValueError: if files are missing, cut short, or something else.
+    """
     variant, root = VARIANTS[name], Path(options["root"])
     files, read = _find(variant, root)
     sources = [file for part in PARTS for file in files[part]]
@@ -154,7 +163,11 @@ def read_cifar(name: str, options: Mapping[str, Any]) -> Stored:
 
 
 def download(name: str, root: Path) -> None:
-    """Fetches what is missing through torchvision, which checks the published MD5 sums. ValueError: it cannot."""
+    """Fetch what is missing through torchvision, which checks the published MD5 sums.
+
+    Raises:
+        ValueError: if it cannot be fetched.
+    """
     from torchvision import datasets
 
     variant = VARIANTS[name]
@@ -170,7 +183,7 @@ def download(name: str, root: Path) -> None:
 
 
 def _find(variant: Variant, root: Path) -> tuple[dict[str, list[Path]], Callable[[Path, Variant], Records]]:
-    """Files of each part, of whichever version is there, and what reads one."""
+    """Find the files of each part, of whichever version is there, and what reads one."""
     versions = ((variant.python, "", _read_python), (variant.binary, ".bin", _read_binary))
     for folder, suffix, read in versions:
         files = {part: [root / folder / f"{file}{suffix}" for file in variant.files[part]] for part in PARTS}
@@ -197,7 +210,11 @@ def _read_all(
 
 
 def _checked(file: Path, variant: Variant, pixels: NDArray[np.uint8], labels: Indices) -> Records:
-    """ValueError unless there is one label for each image and all are classes."""
+    """Require one label for each image, and that all are classes.
+
+    Raises:
+        ValueError: if it is not so.
+    """
     if pixels.shape != (len(labels), PIXELS) or pixels.dtype != np.uint8:
         raise ValueError(f"{file}: {len(labels)} labels for images of shape {pixels.shape}; {_foreign(variant)}")
     wrong = labels[(labels < 0) | (labels >= variant.num_classes)]

@@ -1,4 +1,4 @@
-"""What a stored dataset holds: its images by split and class, what is left out of it and why, and a fingerprint of it.
+"""Contents of a stored dataset: its images by split and class, what is left out of it and why, and a fingerprint of it.
 
 No image is decoded, and torch is not imported.
 """
@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -26,23 +26,60 @@ MAX_LISTED = 10
 """Classes named in one line, reasons to leave files out, and differences between two fingerprints."""
 
 Fingerprint = dict[str, Any]
-"""What the data are, whatever their path: `parts`, for each stored part and class `[images, bytes]`, and `digest`, of
-the names and sizes of all images. JSON-able."""
+"""Identity of the data, whatever their path: `parts`, for each stored part and class `[images, bytes]`, and `digest`,
+of the names and sizes of all images. JSON-able."""
+
+
+class Source(Protocol):
+    """Encoded images with their labels, as they are stored."""
+
+    @property
+    def labels(self) -> Indices:
+        """Class of each image [images]."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return what a user finds the image by."""
+        ...
+
+    def open(self, index: int) -> str | IO[bytes]:
+        """Return what Pillow reads the image from.
+
+        Raises:
+            OSError, ValueError: if it is not there.
+        """
+        ...
+
+    def stored(self) -> StoredPart:
+        """Return names and sizes of the images, the same in a folder and in the file it is packed into."""
+        ...
 
 
 class Reader(Protocol):
-    """How a dataset is read: what a row of `bocb_tune.data.DATASETS` names as its target. Options are resolved."""
+    """Reader of a dataset, which a row of `bocb_tune.data.DATASETS` names as its target. Options are resolved."""
 
     def contents(self, options: Mapping[str, Any]) -> Contents:
-        """Looks at what is there, without decoding. With an option `download`, this is where missing data are fetched.
+        """Look at what is there, without decoding. With an option `download`, this is where missing data are fetched.
 
         Raises:
             ValueError: if the data are missing, or cannot be trained on.
         """
         ...
 
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+        """Return the encoded images of each part; nothing where images are stored as plain numbers.
+
+        Raises:
+            ValueError: as `contents` does.
+        """
+        ...
+
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
-        """Opens the data; `device` is where images in memory are put. Raises ValueError as `contents` does."""
+        """Open the data; `device` is where images in memory are put.
+
+        Raises:
+            ValueError: as `contents` does.
+        """
         ...
 
 
@@ -51,7 +88,7 @@ class LeftOut:
     """Files that are not used, all for one reason."""
 
     reason: str
-    """Such as `files ending in .txt`."""
+    """Reason, such as `files ending in .txt`."""
     count: int
     names: tuple[str, ...]
     """The first few, sorted."""
@@ -69,12 +106,12 @@ class Tally:
         self._names: dict[str, list[str]] = {}
 
     def add(self, reason: str, name: str) -> None:
-        """Counts one file, and keeps its name if it is among the first of its reason."""
+        """Count one file, and keep its name if it is among the first of its reason."""
         self._counts[reason] += 1
         self._names[reason] = sorted([*self._names.get(reason, ()), name])[:NUM_NAMED]
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Lists the reasons, the most frequent first."""
+        """List the reasons, the most frequent first."""
         return tuple(
             LeftOut(reason=reason, count=count, names=tuple(self._names[reason]))
             for reason, count in sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
@@ -89,17 +126,17 @@ class Contents:
     splits: Mapping[str, tuple[int, ...]]
     """Images of each class, by split."""
     parts: Mapping[str, str]
-    """For each split, the stored part it is taken from."""
+    """Stored part that each split is taken from."""
     left_out: tuple[LeftOut, ...] = ()
     fingerprint: Callable[[], Fingerprint]
     """Reads the size of every file, and so is made only on demand."""
 
     def count(self, split: str) -> int:
-        """Counts the images of a split; 0 if there is no such split."""
+        """Count the images of a split; 0 if there is no such split."""
         return sum(self.splits.get(split, ()))
 
     def lines(self) -> Iterator[str]:
-        """Says what is there: the classes, a line for each split, and one for each reason to leave files out."""
+        """Say what is there: the classes, a line for each split, and one for each reason to leave files out."""
         names = listed([printable(name) for name in self.classes], MAX_LISTED)
         yield f"{len(self.classes)} classes: {names}"
         for split, counts in self.splits.items():
@@ -112,7 +149,7 @@ class Contents:
             yield f"left out for {len(rest)} more reasons: {sum(group.count for group in rest)} files"
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that `lines` says, JSON-able."""
+        """Return everything that `lines` says, JSON-able."""
         return {
             "classes": list(self.classes),
             "splits": {split: dict(zip(self.classes, counts, strict=True)) for split, counts in self.splits.items()},
@@ -128,12 +165,12 @@ def _span(counts: Sequence[int]) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name for a terminal: bytes that are not UTF-8 are shown as escapes."""
+    """Write a file's name for a terminal: bytes that are not UTF-8 are shown as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def count_splits(chosen: Chosen, labels: Mapping[str, Indices], num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Counts the images of each class, by split; `labels` [images] are those of the stored parts."""
+    """Count the images of each class, by split; `labels` [images] are those of the stored parts."""
     return {
         split: tuple(np.bincount(labels[part][rows], minlength=num_classes).tolist())
         for split, (part, rows) in chosen.items()
@@ -142,7 +179,7 @@ def count_splits(chosen: Chosen, labels: Mapping[str, Indices], num_classes: int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPart:
-    """What a fingerprint rests on."""
+    """Data that a fingerprint rests on."""
 
     labels: Indices
     names: Iterable[bytes]
@@ -152,7 +189,7 @@ class StoredPart:
 
 
 def fingerprint_of(parts: Mapping[str, StoredPart], classes: Sequence[str]) -> Fingerprint:
-    """Fingerprints data by the names and sizes of their images: not by times, not by paths."""
+    """Fingerprint data by the names and sizes of their images: not by times, not by paths."""
     found: dict[str, dict[str, list[int]]] = {}
     names = hashlib.sha256()
     for part, stored in sorted(parts.items()):
@@ -165,7 +202,7 @@ def fingerprint_of(parts: Mapping[str, StoredPart], classes: Sequence[str]) -> F
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
-    """Says how data differ from those of an earlier fingerprint: nothing if they are the same."""
+    """Say how data differ from those of an earlier fingerprint: nothing if they are the same."""
     if old == new:
         return []
     found = [line for part in sorted({*old["parts"], *new["parts"]}) for line in _part_differences(part, old, new)]

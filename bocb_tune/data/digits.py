@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from bocb_tune.data.arrays import Arrays, Rows
-from bocb_tune.data.contents import Contents, StoredPart, count_splits, fingerprint_of
+from bocb_tune.data.contents import Contents, Source, StoredPart, count_splits, fingerprint_of
 from bocb_tune.data.split import Chosen, Indices
 
 HELD_OUT = 300
@@ -32,8 +32,11 @@ class Digits:
             fingerprint=lambda: fingerprint_of({"all": part}, classes),
         )
 
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:  # noqa: ARG002
+        return {}
+
     def load(self, options: Mapping[str, Any], device: str) -> Arrays:
-        """Resizes bilinearly to `image_size`, and scales to mean 0 and variance 1 over the training split."""
+        """Resize bilinearly to `image_size`, and scale to mean 0 and variance 1 over the training split."""
         pixels, labels = _stored()
         chosen = _chosen(labels, options["split_seed"])
         small = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8)
@@ -57,7 +60,7 @@ reader = Digits()
 
 
 def _stored() -> tuple[NDArray[np.float64], Indices]:
-    """Pixels [images, 64] in 0..16, and labels [images]."""
+    """Return pixels [images, 64] in 0..16, and labels [images]."""
     from sklearn import datasets
 
     pixels, labels = datasets.load_digits(return_X_y=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,20 +15,15 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from bocb_tune.core.files import CANNOT_BE_DECODED
 from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch, Transform
-from bocb_tune.data.decode import RefusedImage, decode, no_limit
+from bocb_tune.data.contents import Source
+from bocb_tune.data.decode import MAX_UNREADABLE, UNREADABLE, RefusedImage, decode, no_limit
 from bocb_tune.data.layout import Layout
-from bocb_tune.data.parts import Source
 from bocb_tune.data.split import Indices
 
 logger = logging.getLogger(__name__)
-
-MAX_UNREADABLE = 0.001
-"""Share of the images a rank was to read in an epoch that may be unreadable, and one in any case; more is an error."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-"""What Pillow raises, by format, for damaged files."""
 
 
 class UnreadableImages(ValueError):
@@ -53,10 +47,10 @@ class Files:
     splits: Mapping[str, Split]
     image_size: int
     loader_workers: int | None
-    """Processes that decode: 0 decodes in this one, None is as many as this one has threads."""
+    """Processes that decode, at most: 0 decodes in this one, None is as many as this one has threads."""
     pin_memory: bool
     max_pixels: int
-    """Of one image; a larger one is refused."""
+    """Pixels of one image, at most; a larger one is refused."""
 
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -108,20 +102,25 @@ class Files:
         return DataLoader(
             images,  # type: ignore[arg-type]
             batch_sampler=[part.tolist() for part in plan],
-            num_workers=torch.get_num_threads() if self.loader_workers is None else self.loader_workers,
+            num_workers=self._processes(),
             pin_memory=self.pin_memory,
             collate_fn=_collate,
             generator=torch.Generator(),  # its own, so that the loader leaves the global one alone
         )
 
+    def _processes(self) -> int:
+        """Count the processes that decode: never more than this one has threads, which are the CPUs it was given."""
+        threads = torch.get_num_threads()
+        return threads if self.loader_workers is None else min(self.loader_workers, threads)
+
     def _say(self, name: str, why: str) -> None:
         if name not in self.named:
             self.named.add(name)
-            logger.warning("image %s cannot be decoded and is skipped: %s", name, why)
+            logger.warning("image %s %s: %s", name, CANNOT_BE_DECODED, why)
 
 
 def _most_unreadable(images: int) -> int:
-    """How many of some images may be unreadable."""
+    """Return how many of some images may be unreadable."""
     return max(1, int(MAX_UNREADABLE * images))
 
 
@@ -134,7 +133,7 @@ def _too_many(found: set[str], last: Mapping[str, str], planned: int, split: str
 
 
 def load_files(layout: Layout, options: Mapping[str, Any], device: str) -> Files:
-    """The images of a layout; `options` are resolved."""
+    """Return the images of a layout; `options` are resolved."""
     return Files(
         classes=layout.classes,
         splits={split: Split(source=layout.parts[part], indices=rows) for split, (part, rows) in layout.chosen.items()},
@@ -179,7 +178,7 @@ class _Images:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Global generators (transforms draw from all three) seeded within, and afterwards as they were before."""
+    """Seed the global generators (transforms draw from all three), and restore them afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -193,7 +192,9 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _collate(samples: Sequence[Sample]) -> tuple[Batch | None, Named, Named]:
-    """Faults are handed on as values: raised in a worker they would reach the user wrapped in a traceback."""
+    """Collate samples, and hand faults on as values: raised in a worker they would reach the user wrapped in a
+    traceback.
+    """
     unreadable = {name: why for _, faults, _ in samples for name, why in faults.items()}
     refused = {name: why for _, _, faults in samples for name, why in faults.items()}
     pairs = [pair for pair, _, _ in samples if pair is not None]

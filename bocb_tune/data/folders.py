@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bocb_tune.data.contents import Contents
+from bocb_tune.data.contents import Contents, Source
 from bocb_tune.data.layout import scan
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ class ImageFolders:
 
     def contents(self, options: Mapping[str, Any]) -> Contents:
         return scan(options).contents()
+
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+        return scan(options).parts
 
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
         from bocb_tune.data.files import load_files

@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import Contents, StoredPart, Tally
+from bocb_tune.data.contents import Contents, Source, StoredPart, Tally
 from bocb_tune.data.layout import Layout, layout_of
-from bocb_tune.data.parts import FOLDERS, Source, require_one_name
+from bocb_tune.data.parts import FOLDERS, require_one_name
 from bocb_tune.data.split import Indices
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class Tables:
 
     def contents(self, options: Mapping[str, Any]) -> Contents:
         return scan_table(options).contents()
+
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+        return scan_table(options).parts
 
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
         from bocb_tune.data.files import load_files
@@ -52,7 +55,9 @@ class TableImages:
         return f"{self.place}[{index}]"
 
     def stored(self) -> StoredPart:
-        """Images in a table have no names: their rows, and the bytes that each takes within the table."""
+        """Describe the images for a fingerprint. In a table they have no names: their rows, and the bytes that each
+        takes within it.
+        """
         from pyarrow import compute
 
         within = compute.struct_field(self.table.data.column(self.column), "bytes")
@@ -68,10 +73,13 @@ class TableImages:
 
 
 def scan_table(options: Mapping[str, Any]) -> Layout:
-    """The dataset saved in the folder `options["root"]`.
+    """Look at the dataset saved in the folder `options["root"]`.
 
-    A test split without labels (-1 throughout, as ImageNet's) is left out. ValueError: `datasets` is not installed, no
-    such dataset, columns that cannot be told apart, or a layout that cannot be trained on.
+    A test split without labels (-1 throughout, as ImageNet's) is left out.
+
+    Raises:
+        ValueError: if `datasets` is not installed, there is no such dataset, its columns cannot be told apart, or its
+            layout cannot be trained on.
     """
     root = Path(options["root"])
     tables = _tables(root)
@@ -111,7 +119,7 @@ def _tables(root: Path) -> dict[str, Any]:
 
 
 def _columns(table: Any, options: Mapping[str, Any], root: Path) -> tuple[str, str]:
-    """Names of the image and of the label column: as given, or the only one of its kind."""
+    """Name the image and the label column: as given, or the only one of its kind."""
     import datasets
 
     features = table.features.items()
@@ -135,7 +143,7 @@ def _column(given: str, found: Sequence[str], option: str, root: Path) -> str:
 
 
 def _class_names(table: Any, label: str) -> Sequence[str]:
-    """Names kept with the column; whole numbers without names are classes from 0 to the largest."""
+    """Return the names kept with the column; whole numbers without names are classes from 0 to the largest."""
     names: Sequence[str] | None = getattr(table.features[label], "names", None)
     return names or [str(number) for number in range(int(np.max(table[label][:])) + 1)]
 
@@ -147,7 +155,9 @@ def _require_labels(labels: Indices, num_classes: int, place: str) -> None:
 
 
 def _encoded(table: Any, column: str) -> Any:
-    """Images as they are stored, so that they are decoded, and faults are dealt with, as those of any other dataset."""
+    """Leave images as they are stored, so that they are decoded, and faults are dealt with, as those of any other
+    dataset.
+    """
     import datasets
 
     return table.cast_column(column, datasets.Image(decode=False))

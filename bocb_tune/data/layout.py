@@ -1,4 +1,4 @@
-"""Where the images of a dataset are, and which split each is in. No image is opened, and torch is not imported.
+"""Places of the images of a dataset, and the split each is in. No image is opened, and torch is not imported.
 
 A dataset is stored as parts (`train`, and `val` and `test` if they are there), each a folder with one folder of images
 for every class: on disk, or in one packed file. Folders within that of a class hold images of the class too.
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,14 @@ from bocb_tune.data.contents import (
     Contents,
     Fingerprint,
     LeftOut,
+    Source,
     StoredPart,
     count_splits,
     fingerprint_of,
     printable,
 )
-from bocb_tune.data.parts import PARTS, Listing, Source, Stored, reason_to_skip, sort_out
+from bocb_tune.data.parts import PARTS, Listing, Stored, reason_to_skip, sort_out
 from bocb_tune.data.split import Chosen, Indices, choose_splits
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +58,11 @@ class Layout:
     """Sorted; a label is the place in here."""
     parts: Mapping[str, Source]
     chosen: Chosen
-    """Which images of which part make each split."""
+    """Part and images of it that make each split."""
     left_out: tuple[LeftOut, ...] = ()
 
     def contents(self) -> Contents:
-        """Counts what was found."""
+        """Count what was found."""
         labels = {part: source.labels for part, source in self.parts.items()}
         return Contents(
             classes=self.classes,
@@ -75,7 +73,7 @@ class Layout:
         )
 
     def fingerprint(self) -> Fingerprint:
-        """Looks up the size of every image."""
+        """Fingerprint the data; this looks up the size of every image."""
         return fingerprint_of({part: source.stored() for part, source in self.parts.items()}, self.classes)
 
 
@@ -86,17 +84,24 @@ def layout_of(
     place: str,
     left_out: tuple[LeftOut, ...] = (),
 ) -> Layout:
-    """Parts as stored, divided into splits. ValueError, starting with `place`, where they cannot be."""
+    """Divide parts as stored into splits.
+
+    Raises:
+        ValueError: starting with `place`, if they cannot be divided.
+    """
     labels = {part: images.labels for part, images in parts.items()}
     chosen = choose_splits(labels, classes, options, place)
     return Layout(classes=tuple(classes), parts=parts, chosen=chosen, left_out=left_out)
 
 
 def scan(options: Mapping[str, Any]) -> Layout:
-    """Lists the images of the folder, or of the packed file, `options["root"]`.
+    """List the images of the folder, or of the packed file, `options["root"]`.
 
     With an option `validate_on`, the images in `val` are what published results are reported on, as ImageNet's are:
-    they are the test part. ValueError, naming the place, for a layout that cannot be trained on.
+    they are the test part.
+
+    Raises:
+        ValueError: naming the place, for a layout that cannot be trained on.
     """
     root, publishes = Path(options["root"]), "validate_on" in options
     stored = read_parts(root, PARTS[:2] if publishes else PARTS)
@@ -108,7 +113,7 @@ def scan(options: Mapping[str, Any]) -> Layout:
 
 
 def read_parts(root: Path, wanted: Sequence[str] = PARTS) -> Stored:
-    """Lists the classes, those of the wanted parts that are there, and what is in neither."""
+    """List the classes, those of the wanted parts that are there, and what is in neither."""
     if root.is_file():
         from bocb_tune.data.packed import read_packed
 
@@ -158,7 +163,11 @@ def _walk(folder: str, below: str, wanted: Sequence[str]) -> Iterator[str]:
 
 
 def _require_file(entry: os.DirEntry[str]) -> None:
-    """ValueError for a link that leads nowhere: whatever it stands for would be missing without a word."""
+    """Refuse a link that leads nowhere: whatever it stands for would be missing without a word.
+
+    Raises:
+        ValueError: naming the link.
+    """
     if entry.is_symlink() and not entry.name.startswith(".") and not os.path.exists(entry.path):
         raise ValueError(
             f"{printable(entry.path)} is a link to {printable(os.readlink(entry.path))}, which is not there; "

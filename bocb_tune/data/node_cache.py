@@ -29,11 +29,12 @@ FORMAT = 2
 def shared_arrays(
     sources: Sequence[Path], names: Sequence[str], build: Callable[[], SharedArrays], variant: str = ""
 ) -> SharedArrays:
-    """Arrays by name, made by `build` from files at `sources` unless this node has them already.
+    """Return arrays by name, made by `build` from files at `sources` unless this node has them already.
 
-    `variant` names what else `build` depends on.
+    `variant` names what else `build` depends on. What a process writes into them stays its own.
 
-    What a process writes into them stays its own. ValueError: the folder for temporary files cannot take them.
+    Raises:
+        ValueError: if the folder for temporary files cannot take them.
     """
     with _errors_explained():
         folder = _home() / _stamp(sources, variant)
@@ -57,7 +58,7 @@ def _errors_explained() -> Iterator[None]:
 
 
 def _home() -> Path:
-    """A folder that only this user can write to, on a disk of this node."""
+    """Return a folder that only this user can write to, on a disk of this node."""
     home = Path(tempfile.gettempdir()) / f"bocb-tune-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)
     if home.stat().st_uid != os.getuid():
@@ -66,7 +67,7 @@ def _home() -> Path:
 
 
 def _stamp(sources: Sequence[Path], variant: str) -> str:
-    """Names the content of files by path, size and time of change."""
+    """Name the content of files by path, size and time of change."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
     return digest([FORMAT, variant, stats])
 

@@ -19,7 +19,11 @@ USAGE = "usage: python -m bocb_tune.data.pack FOLDER FILE.zip"
 
 
 def pack(folder: Path, path: Path) -> Stored:
-    """Packs the images of a folder; returns what was found there. ValueError: a wrong layout, or the file exists."""
+    """Pack the images of a folder; returns what was found there.
+
+    Raises:
+        ValueError: if the layout is wrong, or the file exists.
+    """
     if path.exists():
         raise ValueError(f"{path} exists; give another name, or remove it")
     if not folder.is_dir():
@@ -40,7 +44,7 @@ def _in_archive(name: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit code."""
+    """Run the command; returns the exit code."""
     if len(arguments) != 2:
         print(USAGE, file=sys.stderr)
         return 2

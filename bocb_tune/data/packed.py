@@ -20,9 +20,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.contents import LeftOut, StoredPart
+from bocb_tune.data.contents import LeftOut, Source, StoredPart
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
-from bocb_tune.data.parts import PARTS, Source, Stored, sort_out
+from bocb_tune.data.parts import PARTS, Stored, sort_out
 from bocb_tune.data.split import Indices
 
 HOW = "`python -m bocb_tune.data.pack FOLDER FILE.zip`"
@@ -72,7 +72,11 @@ class PackedImages:
 
 
 def read_packed(path: Path, wanted: Sequence[str]) -> Stored:
-    """Lists what a packed file holds. ValueError, naming it, if it is none."""
+    """List what a packed file holds.
+
+    Raises:
+        ValueError: naming the file, if it is no packed file.
+    """
     key = "_".join(wanted)
     index = shared_arrays([path], INDEX, lambda: _read_index(path, wanted), variant=key)
     parts: dict[str, Source] = {}
@@ -91,7 +95,7 @@ def read_packed(path: Path, wanted: Sequence[str]) -> Stored:
 
 
 def _read_index(path: Path, wanted: Sequence[str]) -> SharedArrays:
-    """The images of the archive, sorted by part, class and name as those of a folder are."""
+    """Return the images of the archive, sorted by part, class and name as those of a folder are."""
     members = {member.filename: member for member in _members(path)}
     listing = sort_out(members, wanted, str(path))
     if not listing.classes:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import LeftOut, StoredPart, Tally, printable
-from bocb_tune.data.split import Indices
+from bocb_tune.data.contents import LeftOut, Source, Tally, printable
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
@@ -18,28 +16,9 @@ FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 """Names of folders, and the part that each holds."""
 
 
-class Source(Protocol):
-    """Encoded images with their labels, as they are stored."""
-
-    @property
-    def labels(self) -> Indices: ...
-
-    def name(self, index: int) -> str:
-        """What a user finds the image by."""
-        ...
-
-    def open(self, index: int) -> str | IO[bytes]:
-        """What Pillow reads the image from. OSError or ValueError if it is not there."""
-        ...
-
-    def stored(self) -> StoredPart:
-        """Names and sizes of the images, the same in a folder and in the file it is packed into."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What is below a root."""
+    """Everything below a root."""
 
     classes: tuple[str, ...]
     parts: Mapping[str, Source]
@@ -58,12 +37,12 @@ class Listing:
     folders: Mapping[str, str]
     """The folder of each part that is there."""
     files: Mapping[str, Mapping[str, Sequence[str]]]
-    """By part and class, paths of images below the folder of the class."""
+    """Paths of images below the folder of their class, by part and class."""
     left_out: tuple[LeftOut, ...]
 
 
 def sort_out(paths: Iterable[str], wanted: Sequence[str], place: str) -> Listing:
-    """Finds the part and the class of every file, or why it is left out.
+    """Find the part and the class of every file, or why it is left out.
 
     Args:
         paths: below the root, with `/` between the steps; those of folders end in `/`.
@@ -102,7 +81,7 @@ def sort_out(paths: Iterable[str], wanted: Sequence[str], place: str) -> Listing
 
 
 def reason_to_skip(path: str, wanted: Sequence[str]) -> str | None:
-    """Says why a file or folder below a root is none of the dataset's; None if it is."""
+    """Say why a file or folder below a root is none of the dataset's; None if it is."""
     if path.startswith(".") or "/." in path:
         return "with a name that begins with a dot"
     folder, *below = path.split("/", 2)
@@ -120,7 +99,11 @@ def reason_to_skip(path: str, wanted: Sequence[str]) -> str | None:
 
 
 def require_one_name(part: str, names: Iterable[str], place: str) -> None:
-    """Raises ValueError for two folders, or splits of a table, that stand for the same part."""
+    """Refuse two folders, or splits of a table, that stand for the same part.
+
+    Raises:
+        ValueError: naming both.
+    """
     found = sorted(names)
     if len(found) > 1:
         raise ValueError(f"{place} holds {' and '.join(found)}, which are names for the same part, {part!r}; keep one")

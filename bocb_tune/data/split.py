@@ -1,4 +1,4 @@
-"""Which images are trained on, compared by, and only reported on: a pure function of labels, names and a seed."""
+"""Splits into images to train on, to compare by, and only to report on: a pure function of labels, names and a seed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from bocb_tune.core.types import derive_seed
 Indices = NDArray[np.int64]
 
 Chosen = dict[str, tuple[str, Indices]]
-"""For each split, the part of the stored data it is taken from, and which images of that part [images]."""
+"""Part of the stored data that each split is taken from, and which images of that part [images]."""
 
 
 def choose_splits(
     parts: Mapping[str, Indices], classes: Sequence[str], options: Mapping[str, Any], place: str
 ) -> Chosen:
-    """Splits of a dataset stored as `parts`: the labels [images] of `train`, and of `val` and `test` if it has them.
+    """Divide a dataset stored as `parts` into splits: the labels [images] of `train`, and of `val` and `test` if it has
+    them.
 
     Without a `val`, a share of each class of `train` is held out. `options["validate_on"] == "test"` is how published
     tables are often made: all of `train` is trained on, and the validation split is the test part.
-    ValueError, starting with `place`: a part without some class, no test part to validate on, a class too small.
+
+    Raises:
+        ValueError: starting with `place`, for a part without some class, no test part to validate on, or a class too
+        small.
     """
     for part, labels in parts.items():
         _require_all(labels, part, classes, place)
@@ -40,7 +44,9 @@ def choose_splits(
 
 
 def stratified(labels: Indices, classes: Sequence[str], share: float, seed: int, place: str) -> tuple[Indices, Indices]:
-    """Images kept and images held out, ascending: the same share of each class, at least one and never all."""
+    """Hold out the same share of each class, at least one image and never all; returns images kept and held out,
+    ascending.
+    """
     kept: list[int] = []
     held_out: list[int] = []
     for name, members in zip(classes, _by_class(labels, len(classes)), strict=True):

@@ -1,4 +1,4 @@
-"""Where a trial is stopped: one ASHA bracket per cell, Ray's own, rebuilt from the journal by replaying it."""
+"""Early stopping: one ASHA bracket per cell, Ray's own, rebuilt from the journal by replaying it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class CellRungs:
         return stopped
 
     def table(self) -> dict[int, dict[str, float]]:
-        """Score by trial id at each rung, as ASHA holds them."""
+        """Return the score by trial id at each rung, as ASHA holds them."""
         if self._asha is None:
             return {}
         (bracket,) = self._asha._brackets

@@ -17,7 +17,7 @@ class ClusterError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one worker group takes, and how many groups there may be."""
+    """Resources of one worker group, and how many groups there may be."""
 
     workers: int
     cpus_per_worker: float
@@ -28,7 +28,7 @@ class Resources:
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Ray for the length of a run: one started here and ended after it, or a cluster that stays as it was."""
+    """Attach to a cluster, which stays as it was, or start Ray for the length of a run."""
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": "ERROR", "namespace": "bocb-tune"}
     if address is None:
         options |= {"num_cpus": os.cpu_count(), "include_dashboard": False, "address": "local"}
@@ -48,7 +48,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
-    """How many worker groups the cluster holds at once.
+    """Count the worker groups the cluster holds at once.
 
     Raises:
         ClusterError: if it does not hold one.

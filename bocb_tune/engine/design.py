@@ -16,8 +16,9 @@ AXES = ("lr", "weight_decay")
 
 
 def design_points(seed: int, optimizer: str, space: SearchSpace, count: int, first: int = 0) -> list[dict[str, float]]:
-    """Points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and a
-    longer design continues a shorter one."""
+    """Return points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and
+    a longer design continues a shorter one.
+    """
     sobol = qmc.Sobol(d=len(AXES), scramble=True, rng=np.random.default_rng(derive_seed(seed, "design", optimizer)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a design need not be a power of two to be continued later

@@ -1,4 +1,4 @@
-"""Which process drives a run: it holds the lock of the run folder, and says in it how many trials it runs at a time."""
+"""Driver of a run: the process that holds the lock of the run folder, and says in it how many trials it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 LOCK = ".lock"
 PATIENCE_S = 1.0
-"""How long a driver waits for the lock: whoever looks whether it is held holds it for a moment."""
+"""Seconds that a driver waits for the lock: whoever looks whether it is held holds it for a moment."""
 
 
 class FolderInUseError(ValueError):

@@ -22,7 +22,7 @@ SELECTABLE = (Phase.default, Phase.design, Phase.search)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What every cell of the grid is owed; the same for all cells."""
+    """Plan of a cell: everything it is owed; the same for all cells."""
 
     epochs: int
     design: int
@@ -38,7 +38,8 @@ class Plan:
     seed: int
 
     def trials(self, records: Iterable[TrialRecord]) -> int:
-        """Trials a cell with these records comes to in all: a cell without a best point has none to repeat."""
+        """Count the trials a cell with these records comes to in all: a cell without a best point has none to
+        repeat."""
         ended = [r for r in records if r.phase in SELECTABLE and r.status != TrialStatus.running]
         selectable = 1 + self.design + self.search
         repeats = self.repeats_best if len(ended) < selectable or best_record(ended) else 0
@@ -54,10 +55,10 @@ class CellPlan:
     settings: Mapping[str, Any]
     plan: Plan
     data_options: Mapping[str, Any] = field(default_factory=dict)
-    """As those of a trial."""
+    """Options of the data that change no result, as those of a trial."""
 
     def trial(self, phase: Phase, index: int, hparams: Mapping[str, float], *, seed: int | None = None) -> TrialSpec:
-        """The trial of one place in the plan. Seeds are shared between cells, so that cells are compared pairwise."""
+        """Make the trial of one place in the plan. Seeds are shared, so that cells are compared pairwise."""
         audit = phase in (Phase.design, Phase.search) and is_audited(self.plan, self.cell, phase, index)
         exempt = audit or phase in (Phase.default, Phase.repeat)
         return TrialSpec(
@@ -84,7 +85,9 @@ class Turn(StrEnum):
 
 
 def rung_budgets(grace: int, reduction_factor: int, epochs: int) -> tuple[int, ...]:
-    """Budgets at which trials compete: `grace * reduction_factor**k` below the full budget (ASHA, arXiv:1810.05934)."""
+    """Return the budgets at which trials compete: `grace * reduction_factor**k` below the full budget (ASHA,
+    arXiv:1810.05934).
+    """
     rungs = []
     budget = grace
     while budget < epochs:
@@ -94,7 +97,7 @@ def rung_budgets(grace: int, reduction_factor: int, epochs: int) -> tuple[int, .
 
 
 def is_audited(plan: Plan, cell: Cell, phase: Phase, index: int) -> bool:
-    """Whether a trial is exempt from stopping: a systematic sample with a random start in each cell.
+    """Tell whether a trial is exempt from stopping: a systematic sample with a random start in each cell.
 
     Every trial has the same chance, and of any n consecutive trials of a cell n x share are drawn, up to one.
     """
@@ -106,20 +109,20 @@ def is_audited(plan: Plan, cell: Cell, phase: Phase, index: int) -> bool:
 def owed_design(
     cell: CellPlan, points: Sequence[Mapping[str, float]], records: Mapping[str, TrialRecord]
 ) -> TrialSpec | None:
-    """The first trial of the default and design phases that has no record yet."""
+    """Return the first trial of the default and design phases that has no record yet."""
     planned = [cell.trial(Phase.default, 0, cell.space.default)]
     planned += [cell.trial(Phase.design, index, point) for index, point in enumerate(points)]
     return next((trial for trial in planned if trial.id not in records), None)
 
 
 def owed_search(plan: Plan, records: Mapping[str, TrialRecord]) -> int | None:
-    """Index of the first search trial that has no record yet."""
+    """Return the index of the first search trial that has no record yet."""
     taken = {record.index for record in records.values() if record.phase == Phase.search}
     return next((index for index in range(plan.search) if index not in taken), None)
 
 
 def owed_repeat(cell: CellPlan, records: Mapping[str, TrialRecord]) -> TrialSpec | Turn:
-    """The next fresh seed at the best point or at the default, once every selectable trial has ended."""
+    """Return the next fresh seed at the best point or at the default, once every selectable trial has ended."""
     if any(record.phase in SELECTABLE and record.status == TrialStatus.running for record in records.values()):
         return Turn.wait
     best = best_record(records.values())
@@ -138,7 +141,7 @@ def _repeats(cell: CellPlan, point: Mapping[str, float], count: int, which: str)
 
 
 def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The selectable trial with the highest validation score at the full budget.
+    """Find the selectable trial with the highest validation score at the full budget.
 
     Of equals the one with the smaller learning rate, then the smaller weight decay: the analysis chooses the same.
     """
@@ -153,7 +156,7 @@ def _merit(record: TrialRecord) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a sampler learns of a record."""
+    """Information that a sampler gets of a record."""
 
     state: str
     """`complete`, `pruned`, `running` or `fail`, in Optuna's words."""
@@ -163,7 +166,9 @@ class Told:
 
 
 def told(record: TrialRecord, objective: Objective) -> Told:
-    """A diverged trial is complete at the floor; a stopped one pruned with its rung's score, never complete with it."""
+    """Say what a sampler learns of a trial: a diverged one is complete at the floor; a stopped one pruned with its
+    rung's score, never complete with it.
+    """
     if record.status == TrialStatus.completed:
         return Told(state="complete", value=record.score)
     if record.status == TrialStatus.diverged:
@@ -177,7 +182,9 @@ def told(record: TrialRecord, objective: Objective) -> Told:
 
 
 def rung_after(rungs: Sequence[int], budget: int) -> int | None:
-    """The first rung at or after `budget`: where a trial that diverged within that epoch would have competed next."""
+    """Return the first rung at or after `budget`: where a trial that diverged within that epoch would have competed
+    next.
+    """
     return next((rung for rung in rungs if rung >= budget), None)
 
 
@@ -187,7 +194,7 @@ HOPELESS_BACKBONES = 3
 
 
 def is_hopeless(ended: Sequence[TrialRecord], backbones: int) -> bool:
-    """Whether a run whose trials ended so far as `ended` should start no more: all failed, on several backbones.
+    """Tell whether a run whose trials ended so far as `ended` should start no more: all failed, on several backbones.
 
     Trials out of memory do not count: a smaller backbone of the `backbones` of the run may well fit.
     """
@@ -197,7 +204,7 @@ def is_hopeless(ended: Sequence[TrialRecord], backbones: int) -> bool:
 
 
 def may_retry(status: TrialStatus, tries: int, *, crashed: bool) -> bool:
-    """Whether a trial that did not end by itself is started again within this run.
+    """Tell whether a trial that did not end by itself is started again within this run.
 
     An error of its own is tried twice, as is running out of memory (the second time with half the micro-batch); the
     death of a worker, which may be anybody's fault, three times.

@@ -29,10 +29,10 @@ from bocb_tune.engine.worker.group import Slot, SlotSetup
 from bocb_tune.engine.worker.queue import Client
 
 CLOSE_S = 3.0
-"""How long worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
+"""Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
 
 LISTENER = {"node:__internal_head__": 0.0001}
-"""What a listening Tune trial takes: no CPU that a worker group may need, on the node where Ray's head is."""
+"""Resources of a listening Tune trial: no CPU that a worker group may need, on the node where Ray's head is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class RunPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run ended."""
+    """End of a run."""
 
     interrupted: bool
     records: tuple[TrialRecord, ...]
@@ -61,16 +61,16 @@ class Outcome:
 
 
 class Watcher:
-    """What a run tells of itself while it goes on. This one keeps silent."""
+    """Listener that a run tells how far it is. This one keeps silent."""
 
     def opened(self, ledger: Ledger, slots: int) -> None:
-        """The records are read and the slots are asked for."""
+        """Hear that the records are read and the slots are asked for."""
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial has an outcome."""
+        """Hear that a trial has an outcome."""
 
     def leaving(self) -> None:
-        """The user asked to stop: epochs in flight are being finished."""
+        """Hear that the user asked to stop: epochs in flight are being finished."""
 
 
 def run(plan: RunPlan, watcher: Watcher) -> Outcome:
@@ -187,7 +187,7 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
 
 @contextlib.contextmanager
 def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) -> Iterator[None]:
-    """The first Ctrl-C (or a batch system's SIGTERM) finishes the epochs in flight; the second ends at once."""
+    """Have the first Ctrl-C (or a batch system's SIGTERM) finish the epochs in flight, and the second end at once."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
         del signum, frame

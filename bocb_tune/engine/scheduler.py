@@ -1,4 +1,4 @@
-"""What becomes of a trial in flight: a Ray Tune scheduler over the whole grid, with one ASHA bracket per cell."""
+"""Fate of a trial in flight: a Ray Tune scheduler over the whole grid, with one ASHA bracket per cell."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if all(goes_on) else TrialScheduler.STOP)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None in particular: Tune starts what is pending anyway, without a look through all that ever were."""
+        """Choose none in particular: Tune starts what is pending anyway, without a look through all that ever were."""
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
-        """The process that listens died, not the training: another one listens on."""
+        """Leave the training alone: the process that listens died, and another one listens on."""
         spec = self._ledger.in_flight.get(trial.config["trial"])
         if spec is None:
             return

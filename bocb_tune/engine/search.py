@@ -1,4 +1,4 @@
-"""Which trial comes next: a Ray Tune searcher over the whole grid, with one Optuna study per cell.
+"""Choice of the next trial: a Ray Tune searcher over the whole grid, with one Optuna study per cell.
 
 A suggestion is a pure function of the cell's records and the trial's index: the study is built anew from the records
 each time and the sampler is seeded for that index alone. So a run resumed after a crash proposes what it would have.
@@ -36,7 +36,9 @@ _STATES = {
 
 
 def lattice_point(space: SearchSpace, count: int, index: int) -> dict[str, float]:
-    """Point `index` of the smallest square lattice of at least `count` points, in an order that spreads early ones."""
+    """Return point `index` of the smallest square lattice of at least `count` points, in an order that spreads early
+    ones.
+    """
     side = int(np.ceil(np.sqrt(count)))
     order = np.random.default_rng(0).permutation(side * side)
     row, column = divmod(int(order[index]), side)
@@ -44,7 +46,7 @@ def lattice_point(space: SearchSpace, count: int, index: int) -> dict[str, float
 
 
 def build_study(space: SearchSpace, records: Iterable[TrialRecord], objective: Objective) -> optuna.Study:
-    """An in-memory study that knows every selectable record, in order of start, as points of the unit square."""
+    """Build an in-memory study that knows every selectable record, in order of start, as points of the unit square."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
     for record in records:
@@ -80,7 +82,7 @@ def _frozen_trial(space: SearchSpace, record: TrialRecord, objective: Objective)
 
 
 def suggest(cell: CellPlan, records: Sequence[TrialRecord], index: int, objective: Objective) -> dict[str, float]:
-    """Hyperparameters of search trial `index` of a cell."""
+    """Return hyperparameters of search trial `index` of a cell."""
     plan, space = cell.plan, cell.space
     seed = derive_seed(plan.seed, "search", cell.cell.key, index)
     if plan.sampler == "random":
@@ -122,7 +124,7 @@ class GridSearch(Searcher):  # type: ignore[misc]
         self._designs = {key: design_of(book.plan) for key, book in ledger.books.items()}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
+        """Return the config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
         del trial_id
         if self._unheard:
             return self._config(self._unheard.pop(0))
@@ -148,10 +150,10 @@ class GridSearch(Searcher):  # type: ignore[misc]
         self._unheard.append(trial)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn from Tune: the ledger knows."""
+        """Learn nothing from Tune: the ledger knows."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing to save: the journals are the state."""
+        """Save nothing: the journals are the state."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to be able to restore it. This one is never restored from anything but journals."""

@@ -45,7 +45,11 @@ class CellBook:
             journal.restate_data(self._path, self._data)
 
     def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
-        """Write an event down, then take it into the records. Raises JournalError if it cannot be written."""
+        """Write an event down, then take it into the records.
+
+        Raises:
+            JournalError: if it cannot be written.
+        """
         try:
             if self._writer is None:
                 first = journal.header(self.plan.cell, self._objective, self.plan.settings, self._data)
@@ -64,7 +68,7 @@ class CellBook:
 
 
 class Ledger:
-    """All cells of the run. Journal first, memory second: what is decided upon is already written."""
+    """Cells of the run. Journal first, memory second: what is decided upon is already written."""
 
     def __init__(
         self,
@@ -87,7 +91,10 @@ class Ledger:
         return self.books[trial.cell.key].records[trial.id]
 
     def unfinished(self) -> list[TrialSpec]:
-        """Trials of earlier runs that have no result: interrupted ones as they stood, failed ones to be tried again."""
+        """Return the trials of earlier runs that have no result: interrupted ones as they stood, failed ones to be
+        tried
+        again.
+        """
         return [
             spec_of(book.plan, record)
             for book in self.books.values()

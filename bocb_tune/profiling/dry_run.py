@@ -20,6 +20,8 @@ from bocb_tune.spec.model import ExperimentSpec
 from bocb_tune.training.loop import catch_out_of_memory
 from bocb_tune.training.recipes import DEFAULTS
 
+TIMED_EPOCHS = 3
+"""Of a few steps each; the spread of the times is between these."""
 DONE_BY_LOADERS = (
     *("augment", "rand_augment", "rand_augment_std", "rand_augment_layers", "erase"),
     *("crop_min_area", "color_jitter"),
@@ -34,7 +36,7 @@ def load_of(spec: ExperimentSpec, planned: PlannedCell) -> Load:
     name, options = spec.dataset.name, spec.dataset.options
     _, recipe = spec.recipe_of(planned.cell.backbone)
     own = replace(recipe, batch_size=recipe.batch_size // spec.resources.workers)
-    if "flip_crop" in DATASETS[name].augments:
+    if DATASETS[name].is_decoded:
         own = replace(own, **{name: DEFAULTS[name] for name in DONE_BY_LOADERS})
     return Load(
         backbone=planned.cell.backbone,
@@ -48,10 +50,14 @@ def load_of(spec: ExperimentSpec, planned: PlannedCell) -> Load:
     )
 
 
-def images_per_s(load: Load, device: str) -> tuple[float, float] | None:
-    """Images a second of one rank by its recipe, and its peak memory in GiB. None: out of memory."""
-    last = _run(load, device)
-    return (last.metrics["images_per_s"], last.metrics["peak_memory_gib"]) if last else None
+def images_per_s(load: Load, device: str) -> tuple[tuple[float, ...], float] | None:
+    """Measure images a second of one rank by its recipe, several times, and its peak memory in GiB.
+
+    Returns:
+        None if it runs out of memory.
+    """
+    found = _run(load, device, epochs=1 + TIMED_EPOCHS)
+    return (tuple(m.metrics["images_per_s"] for m in found), found[-1].metrics["peak_memory_gib"]) if found else None
 
 
 def fits(load: Load, device: str, batch: int) -> bool:
@@ -66,17 +72,17 @@ def weights_bytes(load: Load) -> int:
     return sum(value.numel() * value.element_size() for value in state.values())
 
 
-def _run(load: Load, device: str) -> Measurement | None:
-    """The second of two epochs: the first one warms up. None: out of memory."""
+def _run(load: Load, device: str, epochs: int = 2) -> list[Measurement] | None:
+    """Train for some epochs and return all but the first, which warms up. None: out of memory."""
     steps = 1 if device == "cpu" else 4
     try:
-        *_, last = catch_out_of_memory(load.epochs(load.training(device, steps), device, count=2))
+        _, *later = catch_out_of_memory(load.epochs(load.training(device, steps), device, count=epochs))
     except OutOfMemory:
         return None
     finally:
         if device != "cpu":
             torch.cuda.empty_cache()
-    return last
+    return later
 
 
 def largest_batch(start: int, fits_start: bool, fits: Callable[[int], bool], limit: int) -> int:

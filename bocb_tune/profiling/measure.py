@@ -1,15 +1,19 @@
 """What a grid will take on this machine: time, memory and disk, from a few optimizer steps of each backbone. No Ray.
 
-Timed is what one rank does alone: augmentation in memory, forward and backward pass, optimizer step. Not timed are
-reading and decoding of files, exchange of gradients between ranks, and validation.
+Timed is what one rank does alone: forward and backward pass, optimizer step, augmentation, and where images are
+decoded from files that are here, reading and decoding them. Not timed are exchange of gradients between ranks, and
+validation.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 
 import torch
 
@@ -17,10 +21,12 @@ from bocb_tune.data import DATASETS, contents_of
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.profiling.dry_run import fits, images_per_s, largest_batch, load_of, state_share, weights_bytes
 from bocb_tune.profiling.load import Load
+from bocb_tune.profiling.loading import Loading, time_loading
 from bocb_tune.profiling.packing import Packed, best_packing, packed
 from bocb_tune.spec.environment import missing_data
 from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec
+from bocb_tune.training.recipes import Recipe
 
 GIB = 2**30
 TRIALS_AT_A_TIME = (1, 2, 4, 8)
@@ -37,7 +43,11 @@ class Measured:
     batch: int
     """Images a rank sees in one forward pass, by the recipe."""
     seconds_per_epoch: float | None
-    """None if a step ran out of memory."""
+    """Of training, with decoding where that is measured. None if a step ran out of memory."""
+    seconds_range: tuple[float, float] | None
+    """Of `seconds_per_epoch`: the fastest and the slowest of a few repetitions."""
+    decoding_seconds: float | None
+    """Of one epoch, reading, decoding and augmenting alone. None where images are in memory, or not here."""
     peak_memory_gib: float | None
     """Of a rank. None where it was not measured: on the CPU, or out of memory."""
     largest_batch: int | None
@@ -60,8 +70,14 @@ class Totals:
     """Whether the images were counted; else they are the published ones less those held out."""
     device_hours: float
     """Hours of one device, training alone, with early stopping as it is expected."""
+    device_hours_range: tuple[float, float]
+    """The same by the fastest and by the slowest repetitions."""
     device_hours_worst: float
     """The same if nothing is ever stopped."""
+    slots: int
+    """Trials that this machine trains at a time; 0 if it cannot train one."""
+    decoding: bool | None
+    """Whether decoding is in the times; None if there is nothing to decode."""
     checkpoint_gib: float
     """Checkpoints left on disk when the grid is done: the best of each cell."""
 
@@ -71,24 +87,44 @@ def device_for(spec: ExperimentSpec) -> str:
     return "cuda:0" if spec.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
 
 
-def device_name(device: str) -> str:
-    """For a reader."""
-    return f"CPU, {torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(device)
+def device_name(device: str, threads: int) -> str:
+    """Name a device for a reader."""
+    return f"CPU, {threads} thread{'s' * (threads > 1)}" if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def measure(spec: ExperimentSpec, grid: Grid) -> Generator[Measured, None, None]:
-    """Measures each backbone of the grid, one after the other.
+    """Measure each backbone of the grid, one after the other, on as many threads as a worker of a trial has.
 
-    ValueError: its task trains no model, or the number of images is known neither from the data nor from a publication.
+    Raises:
+        ValueError: if its task trains no model, or the number of images is known neither from the data nor from a
+            publication.
     """
     if spec.task.name != "classification":
         raise ValueError(f"--measure trains models, and task {spec.task.name!r} has none; leave it out")
     device, (num_images, _) = device_for(spec), train_images(spec)
-    shares = state_shares(grid)
+    shares, is_here, loadings = state_shares(grid), missing_data(spec) is None, dict[Recipe, tuple[Loading, ...]]()
     for backbone in dict.fromkeys(planned.cell.backbone for planned in grid.cells):
         cells = [planned for planned in grid.cells if planned.cell.backbone == backbone]
         heaviest = max(cells, key=lambda planned: shares[planned.cell.optimizer])
-        yield _measured(load_of(spec, heaviest), device, num_images, spec.resources.workers)
+        with _threads(spec.resources.cpus_per_worker):
+            _, recipe = spec.recipe_of(backbone)
+            own = replace(recipe, batch_size=recipe.batch_size // spec.resources.workers)
+            if is_here and own not in loadings:
+                loadings[own] = time_loading(spec, own, device)
+            load = load_of(spec, heaviest)
+            found = _measured(load, device, loadings.get(own, ()), num_images, spec.resources.workers)
+        yield found
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Have torch, and with it the loader, take as many threads as a worker of a trial does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def state_shares(grid: Grid) -> dict[str, float]:
@@ -97,17 +133,22 @@ def state_shares(grid: Grid) -> dict[str, float]:
     return {optimizer: state_share(planned) for optimizer, planned in one_of_each.items()}
 
 
-def _measured(load: Load, device: str, num_images: int, workers: int) -> Measured:
+def _measured(load: Load, device: str, loadings: Sequence[Loading], num_images: int, workers: int) -> Measured:
     recipe, on_gpu = load.recipe, device != "cpu"
     batch = recipe.batch_size // recipe.accumulation
     found = images_per_s(load, device)
     largest = largest_batch(batch, found is not None, partial(fits, load, device), num_images) if on_gpu else None
     images_of_a_rank = num_images // (recipe.batch_size * workers) * recipe.batch_size
+    training = [images_of_a_rank / rate for rate in found[0]] if found else []
+    decoding = [loading.epoch_s(images_of_a_rank, batch) for loading in loadings]
+    times = epoch_seconds(training, decoding, on_gpu=on_gpu)
     return Measured(
         backbone=load.backbone,
         optimizer=load.optimizer,
         batch=batch,
-        seconds_per_epoch=images_of_a_rank / found[0] if found else None,
+        seconds_per_epoch=times[1] if times else None,
+        seconds_range=(times[0], times[2]) if times else None,
+        decoding_seconds=median(decoding) if decoding else None,
         peak_memory_gib=found[1] if found and on_gpu else None,
         largest_batch=largest,
         weights_gib=weights_bytes(load) / GIB,
@@ -116,13 +157,29 @@ def _measured(load: Load, device: str, num_images: int, workers: int) -> Measure
 
 
 def _packings(load: Load, device: str) -> Iterator[Packed]:
-    """More and more trials at a time, until they do not fit or bring nothing more."""
+    """Measure more and more trials at a time, until they do not fit or bring nothing more."""
     measured: list[Packed] = []
     for trials in TRIALS_AT_A_TIME:
         measured.append(packed(load, device, trials, steps=PACKED_STEPS, epochs=2))
         yield measured[-1]
         if best_packing(measured) is not measured[-1]:
             return
+
+
+def epoch_seconds(
+    training: Sequence[float], decoding: Sequence[float], *, on_gpu: bool
+) -> tuple[float, float, float] | None:
+    """Combine repetitions of two times: the least, the median and the most. None if training ran out of memory.
+
+    On a GPU images are decoded while others are trained on, so that the slower of the two counts; on a CPU both take
+    turns on the same cores.
+    """
+    if not training:
+        return None
+    others = decoding or (0.0,)
+    both = [(pick(training), pick(others)) for pick in (min, median, max)]
+    least, middle, most = (max(pair) if on_gpu else sum(pair) for pair in both)
+    return least, middle, most
 
 
 def train_images(spec: ExperimentSpec) -> tuple[int, bool]:
@@ -141,8 +198,11 @@ def totals(spec: ExperimentSpec, grid: Grid, cost: Cost, measured: Sequence[Meas
     """What the grid takes, by what was measured."""
     rows = {row.backbone: row for row in measured if row.seconds_per_epoch is not None}
     cells = [planned for planned in grid.cells if planned.cell.backbone in rows]
-    seconds = sum(rows[planned.cell.backbone].seconds_per_epoch or 0.0 for planned in cells)
-    hours_an_epoch = seconds * spec.resources.workers / cost.cells / 3600
+    of_cells = [rows[planned.cell.backbone] for planned in cells]
+    seconds = sum(row.seconds_per_epoch or 0.0 for row in of_cells)
+    ranges = [row.seconds_range or (0.0, 0.0) for row in of_cells]
+    hours_a_second = spec.resources.workers / cost.cells / 3600
+    least, most = (sum(ends[side] for ends in ranges) * hours_a_second * cost.epochs_expected for side in (0, 1))
     shares = state_shares(grid)
     checkpoints = 0.0
     for planned in cells:
@@ -150,13 +210,31 @@ def totals(spec: ExperimentSpec, grid: Grid, cost: Cost, measured: Sequence[Meas
         checkpoints += rows[planned.cell.backbone].weights_gib * copies
     images, counted = train_images(spec)
     return Totals(
-        device=device_name(device_for(spec)),
+        device=device_name(device_for(spec), spec.resources.cpus_per_worker),
         images=images,
         counted=counted,
-        device_hours=hours_an_epoch * cost.epochs_expected,
-        device_hours_worst=hours_an_epoch * cost.epochs_worst,
+        device_hours=seconds * hours_a_second * cost.epochs_expected,
+        device_hours_range=(least, most),
+        device_hours_worst=seconds * hours_a_second * cost.epochs_worst,
+        slots=slots_here(spec),
+        decoding=_decodes(spec, measured),
         checkpoint_gib=checkpoints,
     )
+
+
+def _decodes(spec: ExperimentSpec, measured: Sequence[Measured]) -> bool | None:
+    if any(row.decoding_seconds is not None for row in measured):
+        return True
+    return False if DATASETS[spec.dataset.name].is_decoded else None
+
+
+def slots_here(spec: ExperimentSpec) -> int:
+    """Count the trials that this machine trains at a time."""
+    asked, gpus = spec.resources, torch.cuda.device_count()
+    rooms = [(os.cpu_count() or 1) // (asked.workers * asked.cpus_per_worker)]
+    if asked.gpus_per_worker:
+        rooms.append(int(gpus / asked.gpus_per_worker + 1e-9) // asked.workers)
+    return min(rooms) if asked.max_slots is None else min(*rooms, asked.max_slots)
 
 
 def warnings(grid: Grid, measured: Sequence[Measured], device: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What can be wrong with an experiment file beyond its shape: names, options, and values that contradict each other."""
+"""Checks of an experiment file beyond its shape: names, options, and values that contradict each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Check = Callable[[SpecFile], Iterator[Finding]]
 
 
 def task_and_dataset(file: SpecFile) -> Iterator[Finding]:
-    """Names, options, and whether the task takes the dataset."""
+    """Check names and options of task and dataset, and whether the task takes the dataset."""
     yield from _choice("task", file.task, TASKS)
     yield from _choice("dataset", file.dataset, DATASETS)
     if file.task.name in TASKS and file.dataset.name in DATASETS:
@@ -43,7 +43,7 @@ def _choice(key: str, choice: Choice, table: Mapping[str, Any]) -> Iterator[Find
 
 
 def dataset_options(file: SpecFile) -> Iterator[Finding]:
-    """Values of the dataset's options, each by itself, and options that must be given."""
+    """Check the values of the dataset's options, each by itself, and that those without a default are given."""
     row = DATASETS.get(file.dataset.name)
     if row is None:
         return
@@ -70,7 +70,7 @@ def _refusal(action: Callable[..., Any], *args: Any, **kwargs: Any) -> str | Non
 
 
 def names(file: SpecFile) -> Iterator[Finding]:
-    """Optimizers there are, with a search space; and nothing twice."""
+    """Check that there is every optimizer, with a search space, and that nothing stands twice."""
     for key in ("backbones", "optimizers"):
         values = getattr(file, key)
         for index, value in enumerate(values):
@@ -86,7 +86,7 @@ def names(file: SpecFile) -> Iterator[Finding]:
 
 
 def recipe(file: SpecFile) -> Iterator[Finding]:
-    """The named recipes, the ranges of their fields, and the backbones that have one of their own."""
+    """Check the named recipes, the ranges of their fields, and the backbones that have one of their own."""
     for at, choice in file.recipe.choices():
         if choice.base not in RECIPES:
             yield Finding((*at, "base"), str(unknown("recipe", choice.base, RECIPES)))
@@ -100,7 +100,7 @@ def recipe(file: SpecFile) -> Iterator[Finding]:
 
 
 def sound_recipe(choice: Any) -> tuple[Recipe, dict[str, str]]:
-    """The recipe a file chooses with those of its changes that are in range, and what is wrong with the others.
+    """Return the recipe a file chooses with those of its changes that are in range, and what is wrong with the others.
 
     Field by field in the recipe's own order, as a range may rest on the fields above it.
     """
@@ -117,7 +117,7 @@ def sound_recipe(choice: Any) -> tuple[Recipe, dict[str, str]]:
 
 
 def recipe_fits(file: SpecFile) -> Iterator[Finding]:
-    """The recipes against the epochs, the ranks and the dataset, but for fields that are wrong in themselves."""
+    """Check the recipes against the epochs, the ranks and the dataset, but for fields that are wrong in themselves."""
     for at, choice in file.recipe.choices():
         if choice.base in RECIPES:
             yield from _fits(file, at, *sound_recipe(choice))
@@ -157,7 +157,7 @@ def _batch(chosen: Recipe, workers: int, at: Location) -> Iterator[Finding]:
 
 
 def budget(file: SpecFile) -> Iterator[Finding]:
-    """Trials enough for the design, and rungs within the epochs."""
+    """Check that there are trials enough for the design, and that rungs lie within the epochs."""
     trials, design = file.budget.trials_per_cell, file.search.design
     if trials < 1 + design:
         message = f"{trials} trials do not hold the default and a design of {design}; give at least {1 + design}"
@@ -170,7 +170,7 @@ def budget(file: SpecFile) -> Iterator[Finding]:
 
 
 def spaces(file: SpecFile) -> Iterator[Finding]:
-    """Changes to search spaces: of optimizers in the grid, the right way up, with arguments they take."""
+    """Check changes to search spaces: of optimizers in the grid, the right way up, with arguments they take."""
     for name in file.search_spaces:
         if name not in OPTIMIZERS:
             yield Finding(("search_spaces", name), str(unknown("optimizer", name, OPTIMIZERS)))
@@ -184,7 +184,7 @@ def spaces(file: SpecFile) -> Iterator[Finding]:
 
 
 def merged_space(file: SpecFile, optimizer: str) -> SpaceFile:
-    """The optimizer's search space with the experiment's changes."""
+    """Return the optimizer's search space with the experiment's changes."""
     return file.search_spaces.get(optimizer, SpaceChange()).over(space_file(optimizer))
 
 

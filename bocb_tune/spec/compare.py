@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What a changed field means for the trials that are there."""
+    """Meaning of a changed field for the trials that are there."""
 
     fixed = "fixed"
     """They would have come out differently: a new run folder is needed."""
@@ -62,12 +62,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("search_spaces.*.weight_decay.zero", _if(lambda _old, new: new > 0)),
     ("*", _is(Kind.fixed)),
 )
-"""By dotted field, the first that matches: what a change from old to new means."""
+"""Meaning of a change from old to new, by dotted field; the first that matches counts."""
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
-    """Fields in which two resolved experiments differ. What is said of optimizers and backbones that only one has is
-    not compared."""
+    """List the fields in which two resolved experiments differ, ignoring entries of optimizers or backbones that only
+    one has.
+    """
     common = {*old["optimizers"], *old["backbones"]} & {*new["optimizers"], *new["backbones"]}
     return list(_differences(_only(old, common), _only(new, common)))
 
@@ -88,7 +89,7 @@ def _differences(old: Any, new: Any, field: str = "") -> Iterator[Difference]:
 
 
 def refusal(differences: Sequence[Difference], folder: str) -> str | None:
-    """Why the run folder cannot take the changed experiment, or None if it can."""
+    """Say why the run folder cannot take the changed experiment; None if it can."""
     fixed = [change for change in differences if change.kind is Kind.fixed]
     if not fixed:
         return None

@@ -35,7 +35,7 @@ def backbones(file: SpecFile) -> Iterator[Finding]:
 
 
 def models(file: SpecFile) -> Iterator[Finding]:
-    """Backbones that cannot take the dataset's images, or what their recipe asks of them."""
+    """Find backbones that cannot take the dataset's images, or what their recipe asks of them."""
     if file.task.name != "classification" or file.dataset.name not in DATASETS:
         return
     try:
@@ -72,7 +72,7 @@ def _under_recipe(file: SpecFile, index: int, found: Traits) -> Iterator[Finding
 
 
 def data(file: SpecFile) -> Iterator[Finding]:
-    """Data that are missing or laid out wrongly."""
+    """Find data that are missing or laid out wrongly."""
     name, options = file.dataset.name, file.dataset.options
     try:
         resolve_options(name, options)
@@ -96,7 +96,7 @@ def _batches_fit(file: SpecFile, images: int) -> Iterator[Finding]:
 
 
 def _recipes(file: SpecFile) -> Iterator[tuple[Location, Recipe, Mapping[str, str]]]:
-    """Every recipe of the file with its place, as far as it is sound, and what is wrong with its other fields."""
+    """Yield every recipe of the file with its place, as far as it is sound, and what is wrong with its other fields."""
     for at, choice in file.recipe.choices():
         if choice.base in RECIPES:
             yield at, *sound_recipe(choice)
@@ -125,7 +125,7 @@ def _on_cpus(file: SpecFile, autocast: str, message: str) -> Iterator[Finding]:
 
 
 def present_data(file: SpecFile) -> Iterator[Finding]:
-    """As `data`, but for data that are still to be put on this machine (see `missing_data`)."""
+    """Find what `data` does, but for data that are still to be put on this machine (see `missing_data`)."""
     if not _awaited(file.dataset.name, file.dataset.options):
         yield from data(file)
 
@@ -149,19 +149,18 @@ def missing_data(spec: ExperimentSpec | SpecFile) -> str | None:
 
 
 def contents(spec: ExperimentSpec) -> Contents | None:
-    """Looks at the data of an experiment; None if it has none, or they are not on this machine."""
+    """Look at the data of an experiment; None if it has none, or they are not on this machine."""
     name, options = spec.dataset.name, spec.dataset.options
     return None if _awaited(name, options) or not DATASETS[name].target else contents_of(name, options)
 
 
 def is_visible(spec: ExperimentSpec) -> bool:
-    """Whether the data of an experiment can be looked at without fetching them: a cluster may see what this machine
-    does not."""
+    """Tell whether the data can be looked at without fetching them: a cluster may see what this machine does not."""
     return Path(spec.dataset.options.get("root", "/")).exists() and not spec.dataset.options.get("download")
 
 
 SMALL_SHARE = 0.05
-"""Of the first, random weights in averaged ones, such that it need not be spoken of."""
+"""Share of the first, random weights in averaged ones that is small enough to need no word."""
 
 
 def young_average(file: SpecFile) -> Iterator[Finding]:
@@ -205,7 +204,7 @@ def _awaited(name: str, options: Mapping[str, Any]) -> bool:
 
 
 def check_resources(spec: ExperimentSpec | SpecFile, cpus: int) -> Iterator[Finding]:
-    """A trial on CPUs alone that one machine of `cpus` CPUs cannot hold."""
+    """Find a trial on CPUs alone that one machine of `cpus` CPUs cannot hold."""
     resources = spec.resources
     asked = resources.workers * resources.cpus_per_worker
     if resources.gpus_per_worker == 0 and asked > cpus:
@@ -255,17 +254,17 @@ def missing_gpus(file: SpecFile) -> Iterator[Finding]:
 
 
 def local_resources(file: SpecFile) -> Iterator[Finding]:
-    """`check_resources` for this machine."""
+    """Find a trial on CPUs alone that this machine cannot hold."""
     yield from check_resources(file, os.cpu_count() or 1)
 
 
 PLANNED: tuple[Check, ...] = (backbones, models, precision, gpu_shares, present_data, local_resources)
-"""What must hold to plan for this machine."""
+"""Checks to plan for this machine."""
 CAUTIONS: tuple[Check, ...] = (slow_precision, young_average, idle_gpus)
-"""What keeps nothing from running, and a user should know of."""
+"""Checks that keep nothing from running, and whose findings a user should know of."""
 PLANNED_CAUTIONS: tuple[Check, ...] = (missing_gpus, awaited_data, *CAUTIONS)
-"""What does not keep a plan from being made: also what this machine lacks to run it."""
+"""Cautions of a plan: also what this machine lacks to run it."""
 LOCAL: tuple[Check, ...] = (backbones, models, precision, gpu_shares, data, local_resources, missing_gpus)
-"""What must hold to run on this machine."""
+"""Checks to run on this machine."""
 REMOTE: tuple[Check, ...] = (backbones, models, precision, gpu_shares)
-"""What must hold to run on a cluster, whose disks and processors are not seen from here."""
+"""Checks to run on a cluster, whose disks and processors are not seen from here."""

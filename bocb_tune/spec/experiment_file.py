@@ -1,4 +1,4 @@
-"""What an experiment file may say: its keys, their types and ranges, and the JSON schema that editors use."""
+"""Schema of an experiment file: its keys, their types and ranges, and the JSON schema that editors use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Choice(Shape):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was given beside the name."""
+        """Options given beside the name."""
         return dict(self.model_extra or {})
 
 
@@ -74,7 +74,7 @@ def _drop_default(schema: dict[str, Any]) -> None:
 
 
 def _field_notes(owner: type) -> dict[str, str]:
-    """The string that stands under each field of a class."""
+    """Return the string that stands under each field of a class."""
     (body,) = ast.parse(inspect.getsource(owner)).body
     assert isinstance(body, ast.ClassDef)
     notes = {}
@@ -104,19 +104,19 @@ class GridRecipeFile(RecipeFile):  # type: ignore[valid-type, misc]
     """Recipes of backbones that are trained by another one than the rest, by the backbone's name."""
 
     def choices(self) -> Iterator[tuple[Location, Any]]:
-        """Every recipe in here, the grid's own first, with its place in the file."""
+        """Yield every recipe in here, the grid's own first, with its place in the file."""
         yield ("recipe",), self
         for backbone, choice in self.by_backbone.items():
             yield ("recipe", "by_backbone", backbone), choice
 
     def of(self, backbone: str) -> tuple[Location, Any]:
-        """The recipe that a backbone is trained by, with its place in the file."""
+        """Return the recipe that a backbone is trained by, with its place in the file."""
         own = self.by_backbone.get(backbone)
         return (("recipe", "by_backbone", backbone), own) if own else (("recipe",), self)
 
 
 class Budget(Shape):
-    """How much is trained."""
+    """Epochs of a trial and trials of a cell."""
 
     epochs: AtLeastOne
     """Epochs of a trial that nothing stops; the schedule's length for all trials."""
@@ -136,12 +136,12 @@ class Asha(Shape):
 
 
 class Search(Shape):
-    """How the space of a cell is explored."""
+    """Exploration of the space of a cell."""
 
     design: Count = 8
     """Space-filling points, the same in every cell of an optimizer."""
     sampler: Literal["tpe", "gp", "random", "qmc", "grid"] = "tpe"
-    """What proposes the points of the search phase."""
+    """Sampler that proposes the points of the search phase."""
     asha: Asha | None = Asha()
     """Early stopping; null runs every trial to the end."""
     audit: Share = 0.1
@@ -152,13 +152,13 @@ class Repeats(Shape):
     """Fresh seeds, run to the end when the search is over."""
 
     best: Count = 3
-    """At the best point of the cell."""
+    """Fresh seeds at the best point of the cell."""
     default: Count = 1
-    """At the optimizer's published setting."""
+    """Fresh seeds at the optimizer's published setting."""
 
 
 class Resources(Shape):
-    """What a trial runs on."""
+    """Resources of one trial."""
 
     workers: AtLeastOne = 1
     """Ranks of data-parallel training per trial."""
@@ -198,7 +198,7 @@ class PointChange(Shape):
 
 
 class SpaceChange(Shape):
-    """What differs from the optimizer's file in search_spaces/."""
+    """Differences from the optimizer's file in search_spaces/."""
 
     lr: RangeChange = RangeChange()
     """Range of the peak learning rate."""
@@ -212,7 +212,7 @@ class SpaceChange(Shape):
     """Kind of weight decay; it says what the optimizer does and cannot be chosen."""
 
     def over(self, file: SpaceFile) -> SpaceFile:
-        """The file with these changes."""
+        """Return the file with these changes."""
         return SpaceFile.model_validate(_merge(file.model_dump(), self.model_dump(exclude_none=True)))
 
 
@@ -227,9 +227,9 @@ class SpecFile(Shape):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Names the run folder: letters, digits, dot, underscore and hyphen."""
     task: Choice
-    """What is trained: a name, or a mapping of name and options."""
+    """Task, which says what is trained: a name, or a mapping of name and options."""
     dataset: Choice
-    """What it is trained on: a name, or a mapping of name and options."""
+    """Data set to train on: a name, or a mapping of name and options."""
     backbones: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     """Names of backbones; `bocb-tune list backbones` shows those there are."""
     optimizers: Annotated[
@@ -238,17 +238,17 @@ class SpecFile(Shape):
     ]
     """Names of optimizers."""
     recipe: GridRecipeFile
-    """What the grid holds fixed: a name, or a mapping of a base recipe and what differs from it, also by backbone."""
+    """Recipe, which the grid holds fixed: a name, or a mapping of its base and what differs, also by backbone."""
     budget: Budget
-    """How much is trained."""
+    """Epochs of a trial and trials of a cell."""
     search: Search = Search()
-    """How the space of a cell is explored."""
+    """Exploration of the space of a cell."""
     repeats: Repeats = Repeats()
     """Fresh seeds, run to the end when the search is over."""
     seed: Count = 0
     """Moves every draw of the experiment."""
     resources: Resources = Resources()
-    """What a trial runs on."""
+    """Resources of one trial."""
     storage: Annotated[str, Field(min_length=1)] = "runs"
     """Folder that holds the run folder; `~` is the home folder."""
     search_spaces: dict[str, SpaceChange] = Field(default_factory=dict)
@@ -256,7 +256,7 @@ class SpecFile(Shape):
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of an experiment file, for editors: every key with its description, every name there is."""
+    """Make the JSON schema of an experiment file, for editors: every key with its description, every name there is."""
     whole = SpecFile.model_json_schema()
     keys, parts = whole["properties"], whole["$defs"]
     tables: dict[str, Mapping[str, Any]] = {"task": TASKS, "dataset": DATASETS}
@@ -273,7 +273,7 @@ def schema() -> dict[str, Any]:
 
 
 def _variant(name: str, row: Any) -> dict[str, Any]:
-    """One row of a table as a mapping of its name and options."""
+    """Describe one row of a table as a mapping of its name and options."""
     options = {option: {"default": default} for option, default in row.options.items()}
     properties = {"name": {"const": name, "description": row.description}, **options}
     return {"type": "object", "properties": properties, "required": ["name"], "additionalProperties": False}

@@ -42,9 +42,10 @@ class Grid:
 
 
 def plan_grid(spec: ExperimentSpec, only: str = "*") -> Grid:
-    """All pairs of a backbone and an optimizer; `only` is a glob on `backbone/optimizer`.
+    """Pair every backbone with every optimizer; `only` is a glob on `backbone/optimizer`.
 
-    Raises ValueError if `only` leaves nothing.
+    Raises:
+        ValueError: if `only` leaves nothing.
     """
     pairs = [(backbone, optimizer) for backbone in spec.backbones for optimizer in spec.optimizers]
     cells = [

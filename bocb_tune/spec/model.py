@@ -44,7 +44,7 @@ class ExperimentSpec:
     """Name the recipe was derived from."""
     recipe: Recipe
     own_recipes: Mapping[str, tuple[str, Recipe]]
-    """By backbone, the recipe of one that is trained by another than the rest, after the name it was derived from."""
+    """Per-backbone overrides: (base recipe name, resolved recipe)."""
     budget: Budget
     search: Search
     repeats: Repeats
@@ -55,7 +55,7 @@ class ExperimentSpec:
     """One for each of `optimizers`."""
 
     def recipe_of(self, backbone: str) -> tuple[str, Recipe]:
-        """What a backbone of the grid is trained by, after the name it was derived from."""
+        """Return what a backbone of the grid is trained by, after the name it was derived from."""
         name, recipe = self.own_recipes.get(backbone, (self.base_recipe, self.recipe))
         return name, on_devices(recipe, gpus=self.resources.gpus_per_worker > 0)
 
@@ -116,7 +116,7 @@ STAND_IN: dict[str, Any] = {
 
 
 def _whole_recipe(at: Location) -> Location:
-    """A backbone's own recipe is taken out whole: it has a required key and no stand-in."""
+    """Take a backbone's own recipe out whole: it has a required key and no stand-in."""
     return at[:3] if at[:2] == ("recipe", "by_backbone") else at
 
 
@@ -128,7 +128,7 @@ def _mended(value: dict[str, Any], broken: Sequence[Location]) -> dict[str, Any]
 
 
 def _mend(value: dict[Any, Any], at: Location, stand_in: Any) -> None:
-    """Puts the stand-in, or nothing, in the place of the innermost mapping entry on the way to `at`."""
+    """Put the stand-in, or nothing, in the place of the innermost mapping entry on the way to `at`."""
     here = value.get(at[0])
     inside = stand_in.get(at[0]) if isinstance(stand_in, dict) else None
     if len(at) > 1 and isinstance(here, dict):
@@ -140,7 +140,7 @@ def _mend(value: dict[Any, Any], at: Location, stand_in: Any) -> None:
 
 
 def _void(found: Finding, broken: Sequence[Location]) -> bool:
-    """Whether a finding rests on a value that is itself broken."""
+    """Tell whether a finding rests on a value that is itself broken."""
     return any(_related(at, place) for at in (found.at, *found.needs) for place in broken)
 
 
@@ -173,13 +173,15 @@ def _recipe(choice: Any) -> tuple[str, Recipe]:
 
 
 def _selection(choice: Choice, defaults: Mapping[str, Any]) -> Selection:
-    """Whole numbers become floats where the default is one, so that `1` and `1.0` are the same experiment."""
+    """Resolve a name and its options; whole numbers become floats where the default is one, so that `1` and `1.0` are
+    the same experiment.
+    """
     given = {key: like(defaults[key], value) for key, value in choice.options.items()}
     return Selection(name=choice.name, options={**defaults, **given})
 
 
 def resolved(spec: ExperimentSpec) -> dict[str, Any]:
-    """The experiment as plain values with nothing left unsaid; a file that says this loads to an equal spec."""
+    """Write the experiment as plain values with nothing left unsaid; a file that says this loads to an equal spec."""
     return {
         "name": spec.name,
         "task": {"name": spec.task.name, **spec.task.options},
@@ -216,7 +218,7 @@ def _ends(dim: Dim) -> dict[str, float]:
 
 
 def dump_resolved(spec: ExperimentSpec) -> str:
-    """`resolved` as YAML."""
+    """Write the experiment as YAML with nothing left unsaid."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # innermost mappings and lists on one line
     yaml.width = 100

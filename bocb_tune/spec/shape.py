@@ -20,7 +20,7 @@ class Shape(BaseModel):
 
 
 def shape_errors(shape: type[Shape], value: Any) -> list[ErrorDetails]:
-    """Everything that keeps the value from being a `shape`."""
+    """List everything that keeps the value from being a `shape`."""
     try:
         shape.model_validate(value)
     except ValidationError as error:
@@ -29,7 +29,7 @@ def shape_errors(shape: type[Shape], value: Any) -> list[ErrorDetails]:
 
 
 def explain(shape: type[Shape], detail: ErrorDetails) -> str:
-    """What is wrong, the value, and the nearest valid choice."""
+    """Say what is wrong, the value, and the nearest valid choice."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return str(unknown("key", str(detail["loc"][-1]), keys_at(shape, detail["loc"][:-1])))
@@ -65,7 +65,7 @@ def _choices(expected: str) -> list[str]:
 
 
 def keys_at(shape: type[Shape], at: Location) -> list[str]:
-    """Keys the shape knows at a place within it."""
+    """List the keys the shape knows at a place within it."""
     here: Any = shape
     for part in at:
         fields = getattr(here, "model_fields", None)
@@ -74,13 +74,17 @@ def keys_at(shape: type[Shape], at: Location) -> list[str]:
 
 
 def _inner(annotation: Any) -> Any:
-    """The mapping type within an optional one."""
+    """Return the mapping type within an optional one."""
     inside = [arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)]
     return inside[0] if inside and getattr(annotation, "__origin__", None) is not dict else annotation
 
 
 def like(default: Any, value: Any) -> Any:
-    """The value in its default's type: a whole number does for a number. Raises ValueError where it cannot be."""
+    """Return the value in its default's type: a whole number does for a number.
+
+    Raises:
+        ValueError: if it is of another type.
+    """
     if default is None:
         return value
     if isinstance(default, list) and isinstance(value, list) and len(default) == len(value):

@@ -65,11 +65,11 @@ class Source:
     value: dict[str, Any]
     lines: dict[Location, int]
     problems: tuple[Problem, ...] = ()
-    """What reading could go on in spite of: duplicate keys."""
+    """Faults that reading could go on in spite of: duplicate keys."""
     overrides: dict[Location, str] = field(default_factory=dict)
 
     def problem(self, at: Location, message: str) -> Problem:
-        """The finding with its place: an override that set the value, or the nearest line that holds it."""
+        """Give a finding its place: an override that set the value, or the nearest line that holds it."""
         at = self._existing(at)
         prefixes = [at[:length] for length in range(len(at), -1, -1)]
         for prefix in prefixes:
@@ -79,7 +79,7 @@ class Source:
         return Problem(file=self.file, line=line, field=dotted(at), message=message)
 
     def _existing(self, at: Location) -> Location:
-        """`task.name` is just `task` in a file that says `task: synthetic`."""
+        """Shorten a location to what the file has: `task.name` is just `task` in a file that says `task: synthetic`."""
         value: Any = self.value
         for depth, part in enumerate(at):
             if not isinstance(value, dict | list):
@@ -88,7 +88,11 @@ class Source:
         return at
 
     def with_overrides(self, overrides: Sequence[str]) -> Source:
-        """The source with each `PATH=VALUE` laid over it, VALUE being YAML. Raises SpecError naming every bad one."""
+        """Lay each `PATH=VALUE` over the source, VALUE being YAML.
+
+        Raises:
+            SpecError: naming every bad one.
+        """
         value, origins, problems = copy.deepcopy(self.value), dict(self.overrides), []
         for text in overrides:
             try:
@@ -104,18 +108,28 @@ class Source:
 
 
 def dotted(at: Location) -> str:
-    """`("optimizers", 1)` -> `optimizers[1]`; `("budget", "epochs")` -> `budget.epochs`."""
+    """Write a location as in messages: `("optimizers", 1)` as `optimizers[1]`, `("budget", "epochs")` as
+    `budget.epochs`.
+    """
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
     return text.removeprefix(".")
 
 
 def read_source(path: Path | str) -> Source:
-    """The mapping in a YAML file. Raises SpecError for what is missing, unreadable or not plain YAML."""
+    """Read the mapping in a YAML file.
+
+    Raises:
+        SpecError: if it is missing, unreadable or not plain YAML.
+    """
     return parse_source(_read_text(Path(path)), str(path))
 
 
 def parse_source(text: str, file: str) -> Source:
-    """As `read_source`, from text; `file` is the name that errors use."""
+    """Read a mapping from YAML text; `file` is the name that errors use.
+
+    Raises:
+        SpecError: as `read_source`.
+    """
     try:
         node, lines, value = _load(text)
     except MarkedYAMLError as error:
@@ -158,7 +172,7 @@ _Plain.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_
 
 
 def _load(text: str) -> tuple[Node | None, dict[Location, int], Any]:
-    """The document as a node, the first line of each place in it, and its value."""
+    """Parse a document: its node, the first line of each place in it, and its value."""
     _refuse_beyond_plain(text)
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Plain
@@ -184,7 +198,8 @@ def _refuse_beyond_plain(text: str) -> None:
 
 
 def _children(node: Node, at: Location = ()) -> Iterator[tuple[Location, Node, int]]:
-    """Location, node and line (of the key, where there is one) of everything below a node, duplicates included."""
+    """Yield location, node and line (of the key, where there is one) of everything below a node, duplicates
+    included."""
     entries: list[tuple[Any, Node, int]] = []
     if isinstance(node, MappingNode):
         entries = [(_word(key), child, key.start_mark.line) for key, child in node.value]

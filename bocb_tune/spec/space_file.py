@@ -44,7 +44,7 @@ class Point(Shape):
 
 
 class Ranges(Shape):
-    """Where the trials of one optimizer could lie; what a file in search_spaces/ says beside it is not needed."""
+    """Ranges of one optimizer's trials; what a file in search_spaces/ says beside them is not needed."""
 
     lr: Range
     weight_decay: ZeroRange | None = None
@@ -57,7 +57,7 @@ class Ranges(Shape):
 
 
 class SpaceFile(Shape):
-    """What a file in search_spaces/ says."""
+    """Content of a file in search_spaces/."""
 
     lr: Range
     weight_decay: ZeroRange
@@ -68,7 +68,7 @@ class SpaceFile(Shape):
     note: str = ""
 
     def findings(self) -> Iterator[Finding]:
-        """Ranges upside down, and defaults outside their range."""
+        """Find ranges upside down, and defaults outside their range."""
         for name, bounds, zero, default in self._dims():
             if bounds.low >= bounds.high:
                 yield Finding((name,), _upside_down(bounds))
@@ -82,7 +82,7 @@ class SpaceFile(Shape):
         yield "weight_decay", self.weight_decay, self.weight_decay.zero, self.default.weight_decay
 
     def space(self, optimizer: str) -> SearchSpace:
-        """The space it describes; only for a file without findings."""
+        """Return the space it describes; only for a file without findings."""
         dims = {name: Dim(name=name, low=r.low, high=r.high, zero_mass=zero) for name, r, zero, _ in self._dims()}
         plain = self.model_dump(include={"default", "fixed", "decay", "source", "note"})
         return SearchSpace(optimizer=optimizer, lr=dims["lr"], weight_decay=dims["weight_decay"], **plain)
@@ -90,14 +90,18 @@ class SpaceFile(Shape):
 
 @cache
 def available_spaces() -> tuple[str, ...]:
-    """Optimizers that have a search space, sorted."""
+    """List the optimizers that have a search space, sorted."""
     files = resources.files("bocb_tune.search_spaces").iterdir()
     return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
 
 
 @cache
 def space_file(optimizer: str) -> SpaceFile:
-    """The shipped file of an optimizer. Raises ValueError if there is none: no range is ever guessed."""
+    """Read the shipped file of an optimizer.
+
+    Raises:
+        ValueError: if there is none: no range is ever guessed.
+    """
     if optimizer not in available_spaces():
         message = unknown("optimizer", optimizer, available_spaces())
         raise ValueError(f"{message}; a search space goes in search_spaces/{optimizer}.yaml")
@@ -106,17 +110,25 @@ def space_file(optimizer: str) -> SpaceFile:
 
 
 def load_space(optimizer: str) -> SearchSpace:
-    """The shipped search space of an optimizer. Raises ValueError if there is none."""
+    """Read the shipped search space of an optimizer.
+
+    Raises:
+        ValueError: if there is none.
+    """
     return space_file(optimizer).space(optimizer)
 
 
 def read_space(path: Path | str) -> SearchSpace:
-    """A search space from a file in the format of search_spaces/*.yaml, named by its stem. Raises SpecError."""
+    """Read a search space from a file in the format of search_spaces/*.yaml, named by its stem.
+
+    Raises:
+        SpecError: naming file and line of what is wrong.
+    """
     return _checked(read_source(path)).space(Path(path).stem)
 
 
 def read_ranges(path: Path | str) -> dict[str, dict[str, Dim]]:
-    """Where the trials of each optimizer could lie: `lr` and, where it was searched, `weight_decay`.
+    """Return where the trials of each optimizer could lie: `lr` and, where it was searched, `weight_decay`.
 
     Args:
         path: a file in the format of search_spaces/*.yaml, named after its optimizer, in which only `lr` is required;

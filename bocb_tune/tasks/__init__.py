@@ -19,7 +19,7 @@ class TaskRow:
     """`module:Class`, a class that takes no arguments and is a `Task`."""
     description: str
     takes: str
-    """What a dataset has to hold (`holds` of its row in `bocb_tune.data.DATASETS`)."""
+    """Kind of data that it takes (`holds` of its row in `bocb_tune.data.DATASETS`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Each option with its default."""
 
@@ -40,7 +40,11 @@ TASKS: dict[str, TaskRow] = {
 
 
 def get_task(name: str) -> Task:
-    """The task called `name`; ValueError with the nearest name if there is none."""
+    """Return the task called `name`.
+
+    Raises:
+        ValueError: with the nearest name, if there is none.
+    """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     module, attribute = TASKS[name].target.split(":")

@@ -10,21 +10,25 @@ from bocb_tune.training.context import Context
 
 
 class Task(Protocol):
-    """What a grid trains for. One file in this folder, one row in `TASKS`."""
+    """Task that a grid trains for. One file in this folder, one row in `TASKS`."""
 
     def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:
-        """What a score means on `dataset` (`name` and resolved options) under the task's resolved `options`."""
+        """Say what a score means on `dataset` (`name` and resolved options) under the task's resolved `options`."""
         ...
 
     def backbones(self) -> Sequence[str]:
-        """The names a trial's `backbone` may have."""
+        """List the names a trial's `backbone` may have."""
         ...
 
     def run(self, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-        """Yields the whole curve, one measurement an epoch from 1 to `trial.budget`.
+        """Yield the whole curve, one measurement an epoch from 1 to `trial.budget`.
 
         What a checkpoint already holds is yielded first, from its curve; training goes on from there. The checkpoint of
         an epoch is saved before its measurement is yielded. Closing the generator stops the trial. All ranks drive
-        it in lockstep and are given the same measurements. Raises `Diverged` and `OutOfMemory`.
+        it in lockstep and are given the same measurements.
+
+        Raises:
+            Diverged: if the training does.
+            OutOfMemory: if the device's memory does not suffice.
         """
         ...

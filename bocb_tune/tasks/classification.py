@@ -45,7 +45,11 @@ def _run(trial: TrialSpec, context: Context) -> Generator[Measurement, None, Non
 
 
 def build_training(trial: TrialSpec, context: Context) -> Training:
-    """Model, optimizer and data of a trial. ValueError for settings that do not go together."""
+    """Build model, optimizer and data of a trial.
+
+    Raises:
+        ValueError: for settings that do not go together.
+    """
     name, options = _named({**trial.settings["dataset"], **trial.data_options})
     recipe = Recipe(**trial.settings["recipe"])
     _require_suits(recipe, name)
@@ -129,7 +133,8 @@ class Pictures:
     """Images of the epoch that could not be decoded."""
 
     def train(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
-        """Augmented training batches on the device; labels are shares of the classes if the recipe mixes images."""
+        """Yield augmented training batches on the device; labels are shares of the classes if the recipe mixes
+        images."""
         batches = self._sent(self._augmented(plan, seed))
         return mixed(batches, self.recipe, self.dataset.num_classes, seed) if self.recipe.mixes else batches
 
@@ -157,12 +162,12 @@ class Pictures:
         return images, labels.to(device, non_blocking=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The recipe's loss, a mean over the images."""
+        """Return the recipe's loss, a mean over the images."""
         images, targets = batch
         return LOSSES[self.recipe.loss](model(images), targets, self.recipe.label_smoothing)
 
     def evaluate(self, model: nn.Module, last: bool) -> dict[str, float]:
-        """`score` and `val_loss` on the validation split, and at the last epoch `test_score`."""
+        """Measure `score` and `val_loss` on the validation split, and at the last epoch `test_score`."""
         score, loss = self._top1(model, "val")
         metrics = {"score": score, "val_loss": loss}
         if last and self.dataset.count("test"):
@@ -174,7 +179,9 @@ class Pictures:
 
     @torch.no_grad()
     def _top1(self, model: nn.Module, split: str) -> tuple[float, float]:
-        """Points, and mean cross-entropy without smoothing; each image counts once, whatever the number of ranks."""
+        """Measure accuracy in points, and mean cross-entropy without smoothing; each image counts once, whatever the
+        number of ranks.
+        """
         ranks, count = self.context.ranks, self.dataset.count(split)
         per_rank = self.recipe.batch_size // ranks.world_size // self.recipe.accumulation
         own = torch.arange(ranks.rank, count, ranks.world_size)

@@ -41,7 +41,7 @@ CLIFF_WIDTH = 0.12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a synthetic backbone does to every optimizer alike."""
+    """Effect of a synthetic backbone on every optimizer alike."""
 
     height: float
     """Logit of the score at the optimum."""
@@ -50,7 +50,7 @@ class Shape:
     cliff: float
     """Decades above lr* at which half of the trials diverge."""
     crossing: float = 0.25
-    """How much slower, in logits per decade, a larger learning rate learns at first."""
+    """Slowness, in logits per decade, with which a larger learning rate learns at first."""
 
 
 SHAPES: dict[str, Shape] = {
@@ -117,7 +117,7 @@ INTERACTIONS: dict[tuple[str, str], float] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What is planted in one cell."""
+    """Landscape planted in one cell."""
 
     lr: float
     weight_decay: float
@@ -130,7 +130,11 @@ class Truth:
 
 
 def truth(backbone: str, optimizer: str) -> Truth:
-    """The planted optimum of a cell; ValueError for a name that is not in the tables."""
+    """Return the planted optimum of a cell.
+
+    Raises:
+        ValueError: for a name that is not in the tables.
+    """
     if backbone not in SHAPES:
         raise unknown("synthetic backbone", backbone, SHAPES)
     if optimizer not in OPTIMA:
@@ -149,7 +153,7 @@ def truth(backbone: str, optimizer: str) -> Truth:
 
 
 def clean_score(backbone: str, optimizer: str, *, lr: float, weight_decay: float, share: float) -> float:
-    """Points, without noise, after a `share` in (0, 1] of the full budget."""
+    """Return points, without noise, after a `share` in (0, 1] of the full budget."""
     shape, planted = SHAPES[backbone], truth(backbone, optimizer)
     u = math.log10(lr / planted.lr)
     v = math.log10((weight_decay or OPTIMA[optimizer][2]) / planted.weight_decay)
@@ -161,7 +165,8 @@ def clean_score(backbone: str, optimizer: str, *, lr: float, weight_decay: float
 
 
 def divergence_epoch(trial: TrialSpec) -> int | None:
-    """The epoch within which the trial diverges, the sooner the farther beyond the cliff; None if it does not."""
+    """Return the epoch within which the trial diverges, the sooner the farther beyond the cliff; None if it
+    does not."""
     cliff = truth(trial.cell.backbone, trial.cell.optimizer).divergence_lr
     beyond = math.log10(trial.hparams["lr"] / cliff)
     if _generator(trial, "cliff").random() >= _sigmoid(beyond / CLIFF_WIDTH):
@@ -218,7 +223,7 @@ def _generator(trial: TrialSpec, purpose: str) -> random.Random:
 
 
 def _load_epochs(checkpoints: Checkpoints | None) -> int:
-    """Epochs already done. Scores are a pure function of the epoch, so that this number is a whole checkpoint."""
+    """Read the epochs already done. Scores are a pure function of the epoch, so that it is a whole checkpoint."""
     if checkpoints is None or not (path := _epochs_file(checkpoints)).exists():
         return 0
     try:

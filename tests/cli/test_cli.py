@@ -34,7 +34,7 @@ EXPERIMENTS = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yam
 TABLE = ["--metric", "--direction", "--tolerance", "--chance", "--where"]
 """What the user says of a table."""
 FLAGS = {
-    "check": ["SPEC"],
+    "check": ["SPEC", "--images"],
     "plan": ["SPEC", "--only", "--set", "--measure", "--json"],
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
     "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id"],

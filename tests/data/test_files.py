@@ -27,8 +27,8 @@ from bocb_tune.cli.status import cell_status, grid_status, table
 from bocb_tune.core.types import Measurement, Phase, TrialStatus
 from bocb_tune.data import check_dataset, load_dataset, num_classes, resolve_options
 from bocb_tune.data.base import Dataset, Transform
-from bocb_tune.data.decode import RefusedImage
-from bocb_tune.data.files import MAX_UNREADABLE, UnreadableImages
+from bocb_tune.data.decode import MAX_UNREADABLE, RefusedImage
+from bocb_tune.data.files import UnreadableImages
 from bocb_tune.data.layout import Layout, scan
 from bocb_tune.data.pack import main, pack
 from bocb_tune.tasks import get_task
@@ -162,6 +162,24 @@ def test_image_folders_end_to_end(tmp_path: Path, workers: int) -> None:
     assert [dataset.count(split) for split in ("train", "val", "test", "extra")] == [7, 4, 3, 0]
     images, labels = everything(dataset, "val")
     assert (images.shape, images.dtype, labels.tolist()) == ((4, 3, 24, 24), torch.float32, [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(("workers", "threads", "processes"), [(4, 1, 1), (4, 8, 4), (0, 8, 0), (1, 1, 1)])
+def test_no_more_processes_decode_than_the_rank_has_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, threads: int, processes: int
+) -> None:
+    """A rank has as many threads as `cpus_per_worker`."""
+    asked = []
+
+    def loader(*_: object, num_workers: int, **__: object) -> list[object]:
+        asked.append(num_workers)
+        return []
+
+    monkeypatch.setattr("bocb_tune.data.files.DataLoader", loader)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    dataset = folder(make_folder(tmp_path, {"train/a": 2, "train/b": 2}), loader_workers=workers)
+    assert not list(dataset.batches("train", [torch.arange(2)], transform=transform(16)))
+    assert asked == [processes]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

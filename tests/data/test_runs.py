@@ -23,7 +23,7 @@ from bocb_tune.core import journal
 from bocb_tune.core.types import Measurement, Objective, Phase, TrialSpec, TrialStatus
 from bocb_tune.data import DATASETS, DatasetRow, contents_of, free_options
 from bocb_tune.data.arrays import Arrays, Rows
-from bocb_tune.data.contents import Contents, StoredPart, fingerprint_of
+from bocb_tune.data.contents import Contents, Source, StoredPart, fingerprint_of
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec import environment as probes
 from bocb_tune.spec.model import ExperimentSpec, SpecError, load_spec
@@ -229,6 +229,9 @@ class Dots:
             parts={"train": "all", "val": "all"},
             fingerprint=lambda: fingerprint_of({"all": part}, "abcd"),
         )
+
+    def sources(self, options: dict[str, Any]) -> dict[str, Source]:  # noqa: ARG002
+        return {}
 
     def load(self, options: dict[str, Any], device: str) -> Arrays:
         labels = torch.arange(options["images"], device=device) % 4

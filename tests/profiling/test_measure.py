@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bocb_tune.cli import main as cli
+from bocb_tune.cli.render import measured_lines
+from bocb_tune.data.decode import decode
 from bocb_tune.profiling.cost import cost
 from bocb_tune.profiling.dry_run import fits, largest_batch, load_of, state_share, weights_bytes
 from bocb_tune.profiling.load import Load
-from bocb_tune.profiling.measure import Measured, measure, totals, train_images, warnings
+from bocb_tune.profiling.loading import Loading
+from bocb_tune.profiling.measure import Measured, epoch_seconds, measure, totals, train_images, warnings
 from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 from tests.support.cells import GRID
+from tests.support.trials import make_folder
 
 TINY = """\
 name: tiny
@@ -45,6 +51,8 @@ def row(backbone: str, **changes: Any) -> Measured:
         "optimizer": "adamw",
         "batch": 100,
         "seconds_per_epoch": 36.0,
+        "seconds_range": (30.0, 45.0),
+        "decoding_seconds": None,
         "peak_memory_gib": 1.0,
         "largest_batch": 400,
         "weights_gib": 0.1,
@@ -108,9 +116,10 @@ def test_totals_by_hand() -> None:
     grid = plan_grid(spec, "[rd]e[si]*t*/sgd")
     assert [planned.cell.backbone for planned in grid.cells] == ["resnet50", "deit_small"]
     planned = cost(spec, grid)
-    rows = [row("resnet50"), row("deit_small", seconds_per_epoch=None, peak_memory_gib=None, largest_batch=64)]
+    rows = [row("resnet50"), row("deit_small", seconds_per_epoch=None, seconds_range=None, largest_batch=64)]
     found = totals(spec, grid, planned, rows)
     assert found.device_hours == pytest.approx(planned.epochs_expected / 2 * 36 * 2 / 3600)
+    assert found.device_hours_range == pytest.approx([found.device_hours * end / 36 for end in (30, 45)])
     assert found.device_hours_worst == pytest.approx(planned.epochs_worst / 2 * 36 * 2 / 3600)
     assert found.checkpoint_gib == pytest.approx(0.1 * 2, rel=0.05)
     assert list(warnings(grid, rows, "a GPU")) == [
@@ -155,6 +164,9 @@ def test_a_plan_with_measurements(
     (only,) = found["backbones"]
     assert (only["optimizer"], only["batch"], only["largest_batch"]) == ("adamw", 32, None)
     assert only["seconds_per_epoch"] > 0
+    assert only["seconds_range"][0] <= only["seconds_per_epoch"] <= only["seconds_range"][1]
+    assert (only["decoding_seconds"], found["decoding"]) == (None, None)
+    assert found["slots"] == os.cpu_count()
     assert found["checkpoint_gib"] == pytest.approx(only["weights_gib"] * (2 + 3), rel=0.05)
 
 
@@ -170,6 +182,58 @@ def test_the_text_says_what_was_not_measured(
     assert "Peak memory and largest batch are not measured on a CPU." in out
     assert "random images in the shape of digits's" in out
     assert "Not in the times: validation" in out
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "found"),
+    [(True, (4.0, 5.0, 8.0)), (False, (1.0 + 4, 2.0 + 5, 8.0 + 6))],
+)
+def test_decoding_beside_a_gpu_hides_and_beside_a_cpu_adds_up(on_gpu: bool, found: tuple[float, ...]) -> None:
+    assert epoch_seconds([2.0, 1.0, 8.0], [5.0, 4.0, 6.0], on_gpu=on_gpu) == found
+    assert epoch_seconds([2.0], [], on_gpu=on_gpu) == (2.0, 2.0, 2.0)
+    assert epoch_seconds([], [5.0], on_gpu=on_gpu) is None
+
+
+def test_the_seconds_of_an_epoch_of_loading_by_hand() -> None:
+    """The first batch takes the start; 90 more images at 30 a second take 3 s."""
+    loading = Loading(start_s=2.0, images_per_s=30.0)
+    assert loading.epoch_s(100, 10) == pytest.approx(5.0)
+    assert loading.epoch_s(10, 10) == 2.0
+
+
+SLOW_S = 0.02
+
+
+def slowly(*args: Any) -> Any:
+    time.sleep(SLOW_S)
+    return decode(*args)
+
+
+def test_files_are_decoded_while_it_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each image takes as long to decode as it is made to, in one process."""
+    root = make_folder(tmp_path / "pets", {"train/cat": 20, "train/dog": 20}, size=(16, 16))
+    path = tmp_path / "pets.yaml"
+    dataset = f"{{name: imagefolder, root: {root}, image_size: 32, loader_workers: 0}}"
+    text = TINY.replace("{name: digits, image_size: 16}", dataset).replace("[test_vit, test_resnet]", "[test_resnet]")
+    path.write_text(text.replace("batch_size: 32", "batch_size: 8, augment: none"))
+    monkeypatch.setattr("bocb_tune.data.files.decode", slowly)
+    spec, threads = load_spec(path), torch.get_num_threads()
+    (found,) = measure(spec, plan_grid(spec, "*/sgd"))
+    assert found.decoding_seconds is not None
+    assert 32 * SLOW_S < found.decoding_seconds < 4 * 32 * SLOW_S
+    assert found.seconds_per_epoch is not None
+    assert found.seconds_per_epoch > found.decoding_seconds
+    assert torch.get_num_threads() == threads
+    total = totals(spec, plan_grid(spec, "*/sgd"), cost(spec, plan_grid(spec, "*/sgd")), [found])
+    assert total.decoding is True
+
+
+def test_files_that_are_not_here_are_said_not_to_be_in_the_times() -> None:
+    spec = load_spec(GRID.with_name("imagenet_grid.yaml"), ["dataset.root=/nowhere/at/all"])
+    grid = plan_grid(spec, "resnet50/sgd")
+    total = totals(spec, grid, cost(spec, grid), [row("resnet50")])
+    assert total.decoding is False
+    assert "not on this machine" in " ".join(measured_lines(spec, total))
 
 
 def test_a_task_without_models_is_refused(tiny: Path) -> None:

@@ -15,8 +15,9 @@ from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplic
 from bocb_tune.analysis.report.sections.words import answer
 from bocb_tune.analysis.sources.table import CELL
 from bocb_tune.core.types import Direction, Phase, TrialStatus
+from bocb_tune.core.version import VERSION
 
-LIBRARIES = ("bocb-tune", "numpy", "scipy", "pandas", "matplotlib")
+LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 
 
 def in_words(findings: Findings) -> Card | NotApplicable:
@@ -43,7 +44,7 @@ def counts(findings: Findings) -> Card | NotApplicable:
 
 def methods(findings: Findings) -> Card | NotApplicable:
     table, source = findings.table, findings.table.source
-    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    versions = ", ".join([f"bocb-tune {VERSION}", *(f"{name} {version(name)}" for name in LIBRARIES)])
     objective = table.objective
     floor = "unknown" if math.isnan(objective.floor) else f"{objective.shown(objective.floor):g}"
     way = "smaller" if objective.direction is Direction.min else "larger"

@@ -6,7 +6,8 @@ import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of, read_weights
 from bocb_tune.analysis.patterns.spectra import Layer, energy, fit_probability, fit_tail, layers_of
 from bocb_tune.analysis.patterns.summary import PATTERNS, LayerPatterns, Pattern, RunPatterns, contrast, measure
+from bocb_tune.analysis.report.sections.patterns import weights
+from bocb_tune.analysis.report.sections.values import Card
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.training.checkpoint import Checkpoints
@@ -220,9 +223,14 @@ def test_a_model_becomes_layers() -> None:
 
 
 def run_of(*values: float | None, trial: str = "t") -> RunPatterns:
-    """A run whose layers have these values of the pattern `rms`."""
+    """A run whose layers have these values of every pattern."""
     layers = tuple(
-        LayerPatterns(name=f"{place}.weight", depth=place / 10, shape=(1, 1), estimates={"rms": Estimate(value=value)})
+        LayerPatterns(
+            name=f"{place}.weight",
+            depth=place / 10,
+            shape=(1, 1),
+            estimates={pattern.key: Estimate(value=value) for pattern in PATTERNS},
+        )
         for place, value in enumerate(values)
     )
     return RunPatterns(backbone="b", optimizer="o", trial=trial, layers=layers)
@@ -235,6 +243,15 @@ def test_a_run_is_summed_up_over_its_layers() -> None:
     assert "5 of 6 layers" in found.method
     assert run.profile("rms").tolist() == [[0.0, 1.0], [0.2, 2.0], [0.3, 3.0], [0.4, 4.0], [0.5, 5.0]]
     assert run_of(None).summary("rms").reason == Reason.TOO_FEW_EIGS
+
+
+def test_the_report_names_the_file_that_holds_the_layers() -> None:
+    findings = SimpleNamespace(patterns=(run_of(1.0, 2.0), run_of(3.0)))
+    card = weights(cast(Any, findings))
+    assert isinstance(card, Card)
+    (layers,) = (each for each in card.tables if "layer" in each.frame.columns)
+    assert len(layers.frame) == 3
+    assert f"tables/{layers.stem}.csv" in " ".join(card.text)
 
 
 def test_two_optimizers_are_compared_layer_by_layer() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
+from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
 from bocb_tune.core.journal import FOLDER, apply, fold, header
 from bocb_tune.core.types import Cell, TrialRecord
 from tests.support.fakes import OBJECTIVE, FakeRun, write_run
@@ -70,6 +71,25 @@ def test_the_audit_flag_and_a_message_no_unicode_can_hold_come_out_of_a_journal(
     assert (row.audit, row.elapsed_s, row.message) == (True, 1.0, "\\udcff")
     assert table.curves["score"].isna().tolist() == [False, True]
     assert table.garbled == ()
+
+
+def test_images_that_were_skipped_are_counted_and_named_beside_the_answer(tmp_path: Path) -> None:
+    skipped = measure(2, 51.0)
+    skipped["metrics"] = {"score": 51.0, "unreadable_images": 2.0}
+    run = Path(write_journal(tmp_path / "run", START, measure(1, 50.0), skipped, END | {"status": "completed"}))
+    (caution,) = load(str(run)).cautions
+    assert "Up to 2 image(s)" in caution
+    lines = (f"(pid=7) WARNING image /d/{name}.jpg {CANNOT_BE_DECODED}: broken" for name in ("a b", "c", "a b"))
+    (run / LOG_FILE).write_bytes(b"\xff\n" + "\n".join(lines).encode())
+    (caution,) = load(str(run)).cautions
+    assert "skipped: /d/a b.jpg, /d/c.jpg." in caution
+    assert any(caution in said for said in remarks(find(load(str(run))), "reading"))
+
+
+def test_a_run_in_which_every_image_was_read_has_no_word_of_it(tmp_path: Path) -> None:
+    read = measure(1, 50.0)
+    read["metrics"] = {"score": 50.0, "unreadable_images": 0.0}
+    assert load(write_journal(tmp_path / "run", START, read, END)).cautions == ()
 
 
 def test_a_score_that_is_text_is_refused_with_its_file(tmp_path: Path) -> None:

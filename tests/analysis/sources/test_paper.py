@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import orjson
 import pytest
 
 from bocb_tune.analysis.findings.collect import Findings, find
-from bocb_tune.analysis.findings.metrics_file import to_json
+from bocb_tune.analysis.findings.metrics_file import refused_in_all, to_json
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError
 
@@ -83,6 +84,26 @@ def test_coco_columns() -> None:
     assert findings.matrix.shape == (11, 20)
     assert findings.kendall_w.value == pytest.approx(0.717, abs=5e-4)
     assert findings.interaction_share_total.value == pytest.approx(0.118, abs=5e-4)
+
+
+def test_what_every_cell_is_refused_is_said_once(cifar100: Findings) -> None:
+    """The published tables have one trial a cell: nothing of a landscape is known of any."""
+    values = to_json(cifar100)
+    once = values["refused_in_every_cell"]
+    assert once["lr_star"]["reason"] == "NOT_SEARCHED"
+    assert once["search"]["observed"]["4"]["status"] == "refused"
+    whole = {key for key, value in once.items() if "status" in value}
+    assert [key for cell in values["cells"].values() for key in cell if key in whole] == []
+    assert len(orjson.dumps(values)) < 1_000_000
+
+
+def test_what_one_cell_is_refused_stays_with_it() -> None:
+    refused, known = {"status": "refused", "reason": "R", "n_trials": 1}, {"status": "ok", "value": 1.0}
+    cells = [{"a": refused | {"n_trials": n}, "b": known if n else refused, "c": {"d": refused}} for n in range(3)]
+    once = {"status": "refused", "reason": "R"}
+    assert refused_in_all(cells) == {"a": once, "c": {"d": once}}
+    assert cells == [{"b": known if n else refused, "c": {}} for n in range(3)]
+    assert refused_in_all(cells[:1]) == {}
 
 
 def test_an_unknown_table_names_the_nearest() -> None:

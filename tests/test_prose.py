@@ -1,0 +1,111 @@
+"""The form of docstrings: functions begin with a verb, all else with a noun, errors stand under `Raises:`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_imports import FILES, PACKAGE
+
+NOT_YET = (
+    *("training", "optimizers", "profiling", "engine/worker"),
+    *(f"analysis/{name}" for name in ("core", "names", "landscape", "cell", "matrix", "coupling", "tuning")),
+    *(f"analysis/{name}" for name in ("recommend", "findings", "checks", "report")),
+)
+"""Folders that are still to be brought into this form."""
+
+VERBS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        act add attach attend augment average blend build change check choose collate compare compute count decide
+        decode describe divide draw drop erase estimate feed fetch fill find fingerprint fit flip fold gather give
+        hash have hear hold initialise invert join keep lay learn leave let list load look make map measure merge
+        mix multiply name number open pack pair parse plan print put raise rank read rebuild record refuse replace
+        require resize resolve return run save say scale see seed send shorten show sort span split stretch strip
+        sum take tell train try tune turn understand warn write yield
+        """,
+    )
+)
+"""Verbs that the docstrings of functions begin with; add one here where none of these says it."""
+
+NO_NOUN = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        of by for from in on with without at to as over under beside between that had told such per after before
+        through against about what where when how which if not also only
+        """,
+    )
+)
+"""Openings after which a reader has to supply the noun."""
+
+ERROR = re.compile(r"\b[A-Z]\w*Error\b")
+
+
+def checked() -> Iterator[Path]:
+    for path in FILES.values():
+        folder = path.parent.relative_to(PACKAGE).as_posix()
+        if not any(folder == name or folder.startswith(f"{name}/") for name in NOT_YET):
+            yield path
+
+
+def fields(node: ast.ClassDef | ast.Module) -> Iterator[tuple[int, str]]:
+    """The strings that stand under an assignment, with their lines."""
+    for before, after in zip(node.body, node.body[1:], strict=False):
+        if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
+            value = after.value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield after.lineno, value.value
+
+
+def is_property(node: ast.FunctionDef) -> bool:
+    return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def faults(tree: ast.Module) -> Iterator[str]:
+    """What is wrong with the docstrings of a module, each with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
+            first = text.split()[0].lower().rstrip(".,:;")
+            if is_property(node):
+                if first in NO_NOUN:
+                    yield f"{node.lineno}: {node.name}: a property begins with a noun, not {first!r}"
+            elif first not in VERBS:
+                yield f"{node.lineno}: {node.name}: a function begins with a verb, not {first!r}"
+            if ERROR.search(text.partition("\nRaises:")[0]) and "Raises:" not in text:
+                yield f"{node.lineno}: {node.name}: errors stand under `Raises:`"
+        elif isinstance(node, ast.ClassDef | ast.Module):
+            texts = [(getattr(node, "lineno", 1), ast.get_docstring(node) or ""), *fields(node)]
+            for line, text in texts:
+                if text and text.split()[0].lower() in NO_NOUN:
+                    yield f"{line}: a field, class or module begins with a noun, not {text.split()[0]!r}"
+
+
+@pytest.mark.parametrize("path", sorted(checked()), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_docstrings_have_the_form(path: Path) -> None:
+    assert list(faults(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_folders_that_are_not_yet_checked_exist() -> None:
+    assert [name for name in NOT_YET if not (PACKAGE / name).is_dir()] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "number"),
+    [
+        ('def f():\n    """The value."""\n', 1),
+        ('def f():\n    """Return the value."""\n', 0),
+        ('class A:\n    """What it is."""\n    x: int\n    """Of a thing."""\n', 2),
+        ('class A:\n    """A thing."""\n    @property\n    def f(self):\n        """By name."""\n', 1),
+        ('def f():\n    """Read it. ValueError: it is gone."""\n', 1),
+        ('def f():\n    """Read it.\n\n    Raises:\n        ValueError: if it is gone.\n    """\n', 0),
+        ('"""Where things are."""\n', 1),
+    ],
+)
+def test_the_check_finds_what_is_wrong(source: str, number: int) -> None:
+    assert len(list(faults(ast.parse(source)))) == number
