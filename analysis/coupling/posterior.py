@@ -1,9 +1,9 @@
 """What the true value of each cell may be, given its seeds: draws, from which shares, ranks and W are had.
 
     value = backbone + optimizer + interaction + noise, noise as in `noise.py`;
-optimizers and interactions are normal with unknown variances (Gelman, Bayesian Analysis 2006: flat in the standard
-deviation), backbones free. Gibbs sampling, the interactions integrated out where it would mix slowly. A noisy cell has
-little say. How often the intervals hold the truth is simulated in docs/STATISTICS.md.
+optimizers are normal and interactions Student t, both of unknown variance (Gelman, Bayesian Analysis 2006: flat in the
+standard deviation), backbones free. Gibbs sampling, the interactions integrated out where it would mix slowly. A noisy
+cell has little say. How often the intervals hold the truth is simulated in docs/STATISTICS.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.matrix.weighted import reduced_system, weighted_residuals
 
 TAILS = 8.0
-"""Degrees of freedom of the interactions: one that sits in a single cell is neither taken for noise nor for all."""
+"""Degrees of freedom of the interactions: one that sits in a single cell is not taken for noise."""
 CHAINS, STEPS, WARM_UP = 24, 100, 30
 MAX_DF = 30.0
 """Of the hierarchy of variances: with more, its scale and the cells' variances move together too slowly."""
@@ -105,7 +105,8 @@ class _State:
     def _variances(self, error: Matrix, known: Flags, rng: np.random.Generator) -> None:
         """Those of single runs, and the scale that all share.
 
-        A cell's noise is judged by seeds alone: by its residual as well, one lone interaction would pass for noise.
+        A cell's noise is judged by its seeds and what its interaction leaves over, which counts as one more. By seeds
+        alone the error of cells whose seeds lie close would pass for interaction.
         """
         df = self.noise.cell_df
         sums = self.df * self.expected + df * self.noise.own + self.noise.seeds * error**2
