@@ -55,7 +55,7 @@ class Box:
 
     def is_zero(self, weight_decay: Array) -> Array:
         """1 where weight decay is 0 and 0 is a choice, which has a place of its own, else 0."""
-        return ((weight_decay == 0) & (self.zero_mass > 0)).astype(float)
+        return np.asarray((weight_decay == 0) & (self.zero_mass > 0), float)
 
     def scaled(self, u: Array, v: Array) -> Array:
         """[points, 2], the box being [0, 1] twice."""

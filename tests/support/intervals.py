@@ -277,14 +277,14 @@ def both(stated: Sequence[Stated]) -> str:
 
 
 def by_fixture(stated: Sequence[Stated]) -> Iterator[list[str]]:
-    """A row a number, a column a fixture, worst first."""
+    """A row a number, worst first; a column for all fixtures at both levels, and one a fixture at the last."""
     places = list(dict.fromkeys(each.where for each in stated))
-    yield ["what", *places]
+    yield ["what", "all", *(f"{where}, {LEVELS[-1]:.0%}" for where in places)]
     rows = []
     for what in dict.fromkeys(each.what for each in stated):
-        parts = [[each for each in stated if (each.what, each.where) == (what, where)] for where in places]
-        worst = min(held(part) for part in parts if part)
-        rows.append((worst, [what, *(both(part) if part else "" for part in parts)]))
+        of_it = [each for each in stated if each.what == what]
+        shares = [held((each for each in of_it if each.where == where), LEVELS[-1]) for where in places]
+        rows.append((held(of_it), [what, both(of_it), *("" if math.isnan(x) else f"{x:.2f}" for x in shares)]))
     yield from (row for _, row in sorted(rows, key=lambda row: row[0]))
 
 
