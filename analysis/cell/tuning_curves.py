@@ -9,7 +9,8 @@ or a scheduler that stops, breaks their assumption.
 From a landscape, whatever search it was fitted on: n settings drawn from pi, each scored with the noise of one run, the
 best of these scores selected. With G the distribution of a noisy score the winner's lies below y with probability
 G(y)^n, so the curve is a quadrature over y and nothing is simulated. "deployed" is the true score of the selected
-setting, "validation" the noisy score it was selected by, which is biased upwards.
+setting, "reported" the noisy score it was selected by, which is biased upwards. Independent trials say the latter too,
+and then the interval holds what both say.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import gammaln, ndtr
+from scipy.special import gammaln
 
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array, Index
@@ -32,17 +33,12 @@ CPE_TRIALS = 32
 TRIALS_PER_SIZE = 3
 """A curve of observed trials ends at this part of their number: beyond, its intervals do not cover."""
 METHOD = "random search on the landscape, quantiles of draws"
-NUM_ATOMS, NUM_NEAR = 256, 121
-"""Values a surface is reduced to, and steps of the noisy score around the best value."""
-REACH = 6.0
-"""Standard deviations of noise around the best value that are resolved."""
+WITH_TRIALS = "random search on the landscape and bootstrap over independent trials, both intervals"
 NOISE_SEEN, NOISE_UNSEEN = 1.1, 1.6
 """Factor of the draws' spread for what they leave out: that the noise itself is an estimate from few trials, and, where
 trials were stopped early, from records before the full budget."""
 NUM_STEPS = 400
 """Steps of the distribution of a noisy score."""
-NO_CHANCE = 1e-12
-"""Intervals of the noisy score less probable than this count for nothing: within them only rounding is left."""
 
 
 # From observed trials
@@ -106,27 +102,55 @@ class TuningCurve:
     """A cell under random search of 1 to `LONGEST` trials."""
 
     deployed: Array
-    """Expected true score of the setting selected [1 + draws, trials], the mean surface first."""
-    validation: Array
+    """Expected true score of the setting selected [1 + draws, trials], the mean of the draws first."""
+    smooth: Array
+    """The same on the mean surface [trials]."""
+    reported: Array
     """Expected score it was selected by [1 + draws, trials]."""
+    seen: Array | None = None
+    """The same by independent trials, where there are any [1 + draws, trials]."""
+    top: float
+    """No score is above it."""
     box: Box
     counts: Counts
 
     def at(self, n: int) -> Estimate:
         """Deployed score after n trials."""
-        return self._estimate(self.deployed[:, n - 1], METHOD)
+        return self._deployed(np.eye(self.deployed.shape[1])[n - 1], METHOD)
 
-    def validation_at(self, n: int) -> Estimate:
-        """Validation score after n trials: what a search reports of itself."""
-        return self._estimate(self.validation[:, n - 1], f"{METHOD}; the score selected by, biased upwards")
+    def reported_at(self, n: int) -> Estimate:
+        """Score selected by after n trials: what a search reports of itself.
+
+        Where independent trials say it too, the middle of both, with an interval that holds those of both: either may
+        be wrong, the landscape by its shape and the trials by their luck.
+        """
+        modelled = self._estimate(self.reported[:, n - 1], f"{METHOD}; the score selected by, biased upwards")
+        if self.seen is None:
+            return modelled
+        observed = self._estimate(self.seen[:, n - 1], WITH_TRIALS)
+        values, lows, highs = ([getattr(e, name) for e in (modelled, observed)] for name in ("value", "lo", "hi"))
+        return replace(observed, value=float(np.mean(values)), lo=min(lows), hi=max(highs))
 
     def summary(self, emphasis: str, trials: int = CPE_TRIALS) -> Estimate:
         """The curve weighted over 1 to `trials` trials, points, higher is better.
 
         Sivaprasad et al. 2020, arXiv:1910.11758: `early` (their CPE), `late`, `uniform`, `one-shot` or `peak`.
         """
-        weights = EMPHASES[emphasis](trials)
-        return self._estimate(self.deployed[:, :trials] @ weights, f"{METHOD}, {emphasis} of {trials} trials")
+        weights = np.zeros(self.deployed.shape[1])
+        weights[:trials] = EMPHASES[emphasis](trials)
+        return self._deployed(weights, f"{METHOD}, {emphasis} of {trials} trials")
+
+    def _deployed(self, weights: Array, method: str) -> Estimate:
+        """A mean of the curve [trials], its interval that of draws about their own mean and about the mean surface.
+
+        Draws are rougher than the truth and the mean surface is smoother, the more so the better the settings.
+        """
+        values = self.deployed @ weights
+        shift = float(self.smooth @ weights - values[0])
+        found = self._estimate(values, method)
+        if found.lo is None or found.hi is None:
+            return found
+        return replace(found, lo=found.lo + min(shift, 0.0), hi=min(found.hi + max(shift, 0.0), self.top))
 
     def _estimate(self, values: Array, method: str) -> Estimate:
         return drawn.estimate(float(values[0]), values[1:], unit="points", counts=self.counts, method=method)
@@ -142,40 +166,56 @@ EMPHASES: dict[str, Callable[[int], Array]] = {
 
 
 def tuning_curve(cell: Landscape) -> TuningCurve:
-    """C4(c) of one cell; a setting is selected by the score of one trial, with the noise of trials nearby."""
-    if cell.residuals is None:
-        surfaces = np.concatenate([cell.mean[None].astype(cell.draws.dtype), cell.draws])
-        deployed, validation = random_search(surfaces, cell.grid, cell.noise)
-        return TuningCurve(deployed=deployed, validation=validation, box=cell.grid.box, counts=cell.counts)
+    """The curve of one cell; a setting is selected by the score of one trial, with the noise of trials nearby."""
     grid = cell.grid
+    few = Grid(box=grid.box, num_lr=(grid.num_lr + 1) // 2, num_decay=(grid.num_decay + 1) // 2)
     rows, columns = (chosen.ravel() for chosen in np.meshgrid(*_thinned(grid), indexing="ij"))
-    mass = grid.weights[rows, columns]
-    x = grid.box.scaled(grid.u[rows], grid.v[columns])
-    own = cell.residuals.near(x)
+    mass = few.weights.ravel()
+    own = cell.residuals.near(grid.box.scaled(grid.u[rows], grid.v[columns]))
     rng = np.random.default_rng(len(cell.draws))
     picked = rng.integers(own.shape[1], size=(len(cell.draws), own.shape[1]))
     surfaces = np.concatenate([cell.mean[None], cell.draws])[:, rows, columns].astype(float)
     found = [
-        _noisy_search(true, np.clip(true[:, None] + own[:, each], cell.floor, cell.top), mass / mass.sum())
+        best_by_noisy_score(true, np.clip(true[:, None] + own[:, each], cell.floor, cell.top), mass)
         for true, each in zip(surfaces, [np.arange(own.shape[1]), *picked], strict=True)
     ]
     deployed, reported = (np.array(each) for each in zip(*found, strict=True))
-    deployed[0] = deployed[1:].mean(axis=0)
-    # Draws carry the noise of single trials already, which a reported score would have twice.
-    reported[1:] += reported[0] - reported[1:].mean(axis=0)
     spread = NOISE_UNSEEN if cell.counts.n_stopped else NOISE_SEEN
     return TuningCurve(
-        deployed=np.clip(_widened(deployed, spread), cell.floor, cell.top),
-        validation=np.clip(_widened(reported, spread), cell.floor, cell.top),
+        deployed=np.clip(_about(deployed, deployed[1:].mean(axis=0), spread), cell.floor, cell.top),
+        smooth=deployed[0],
+        # Draws carry the noise of single trials already, the mean surface is smoother than the truth.
+        reported=np.clip(_about(reported, (reported[0] + reported[1:].mean(axis=0)) / 2, spread), cell.floor, cell.top),
+        top=cell.top,
         box=grid.box,
         counts=cell.counts,
     )
 
 
-def _widened(curves: Array, spread: float) -> Array:
-    """Draws further from their mean; the first curve is that of the mean surface and stays."""
-    middle = curves[1:].mean(axis=0)
-    return np.concatenate([curves[:1], middle + spread * (curves[1:] - middle)])
+def with_trials(curve: TuningCurve, scores: Array, rng: np.random.Generator) -> TuningCurve:
+    """A curve that knows what independent trials say of reported scores.
+
+    That is the unbiased curve of the trials resampled, and beyond a third of them the rise of the landscape's.
+
+    Args:
+        curve: of the landscape.
+        scores: final scores of independent draws from the search distribution [trials], diverged ones at the floor.
+    """
+    longest = min(len(scores) // TRIALS_PER_SIZE, LONGEST)
+    if longest < 1:
+        return curve
+    again = rng.choice(scores, size=(len(curve.reported) - 1, len(scores)))
+    sizes = range(1, longest + 1)
+    seen = np.stack([expected_best(np.concatenate([scores[None], again]), n) for n in sizes], axis=1)
+    rise = curve.reported[:, longest:] - curve.reported[:, longest - 1 : longest]
+    whole = np.concatenate([seen, seen[:, -1:] + rise], axis=1)
+    return replace(curve, seen=np.minimum(whole, curve.top))
+
+
+def _about(curves: Array, middle: Array, spread: float) -> Array:
+    """The middle [trials], and the draws among the curves [1 + draws, trials] about it, `spread` times as far."""
+    draws = curves[1:]
+    return np.concatenate([middle[None], middle + spread * (draws - draws.mean(axis=0))])
 
 
 def _thinned(grid: Grid) -> tuple[Index, Index]:
@@ -184,7 +224,7 @@ def _thinned(grid: Grid) -> tuple[Index, Index]:
     return np.arange(0, grid.num_lr, 2), np.append(decay, grid.num_decay) if grid.has_zero else decay
 
 
-def _noisy_search(true: Array, noisy: Array, mass: Array, longest: int = LONGEST) -> tuple[Array, Array]:
+def best_by_noisy_score(true: Array, noisy: Array, mass: Array, longest: int = LONGEST) -> tuple[Array, Array]:
     """Expected deployed and reported score of the best of n random trials, each [longest].
 
     Args:
@@ -205,64 +245,3 @@ def _noisy_search(true: Array, noisy: Array, mass: Array, longest: int = LONGEST
     powers = np.cumsum(held)[None] ** np.arange(1, longest + 1)[:, None]
     deployed, reported = values @ np.diff(powers, prepend=0.0, axis=1).T
     return deployed, reported
-
-
-def random_search(surfaces: Array, grid: Grid, noise: float, longest: int = LONGEST) -> tuple[Array, Array]:
-    """Expected deployed and validation score of the best of n random settings, each [surfaces, longest].
-
-    Args:
-        surfaces: true scores [surfaces, lr, decay].
-        noise: sd of the score a setting is selected by; 0 selects by the true score.
-    """
-    atoms, mass = _reduced(surfaces.reshape(len(surfaces), -1), grid.weights.ravel())
-    edges = _edges(atoms, noise)
-    below, true, noisy = _noisy_scores(atoms, mass, edges, noise)
-    deployed, validation = (np.empty((len(surfaces), longest)) for _ in range(2))
-    power = np.ones_like(below)
-    # Summation by parts: sum_k x_k (G_k^n - G_{k-1}^n) = x_last - sum_k G_k^n (x_{k+1} - x_k).
-    rises = [(out, x[:, -1], np.diff(x)) for out, x in ((deployed, true), (validation, noisy))]
-    for n in range(longest):
-        power *= below
-        for out, last, rise in rises:
-            out[:, n] = last - np.einsum("sk,sk->s", power, rise)
-    return deployed, validation
-
-
-def _reduced(values: Array, weights: Array) -> tuple[Array, Array]:
-    """Each surface [surfaces, nodes] as masses [surfaces, atoms] on common values [atoms], ascending, dense at the top.
-
-    A node's mass is split between its two neighbours, which keeps every mean exact.
-    """
-    top, low = float(values.max()), float(values.min())
-    if top == low:
-        return np.array([top]), np.ones((len(values), 1))
-    last = NUM_ATOMS - 1
-    atoms = top - (top - low) * (np.arange(NUM_ATOMS) / last) ** 2
-    depth_squared = np.maximum(top - values, 0) * (last**2 / (top - low))
-    upper = np.minimum(np.floor(np.sqrt(depth_squared)), last - 1)
-    lower_mass = (depth_squared - upper * upper) / (2 * upper + 1) * weights
-    place = (upper.astype(np.int32) + NUM_ATOMS * np.arange(len(values), dtype=np.int32)[:, None]).ravel()
-    size = NUM_ATOMS * len(values)
-    mass = np.bincount(place, (weights - lower_mass).ravel(), size) + np.bincount(place + 1, lower_mass.ravel(), size)
-    return atoms[::-1], np.asarray(mass, dtype=float).reshape(len(values), NUM_ATOMS)[:, ::-1]
-
-
-def _edges(atoms: Array, noise: float) -> Array:
-    """Ends of the intervals of the noisy score, the last one open: between the atoms, and finely around the best."""
-    near = atoms[-1] + noise * np.linspace(-REACH, REACH, NUM_NEAR) if noise > 0 else np.empty(0)
-    return np.unique(np.concatenate([(atoms[1:] + atoms[:-1]) / 2, near]))
-
-
-def _noisy_scores(atoms: Array, mass: Array, edges: Array, noise: float) -> tuple[Array, Array, Array]:
-    """Distribution of the noisy score at the edges [surfaces, edges]; and within the intervals they part the axis into
-    [surfaces, edges + 1] the mean true score and the mean noisy score."""
-    z = (edges - atoms[:, None]) / noise if noise > 0 else np.where(edges > atoms[:, None], np.inf, -np.inf)
-    ends = np.zeros((len(atoms), 1))
-    chance = np.diff(ndtr(z), prepend=ends, append=ends + 1)
-    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    shift = -noise * np.diff(density, prepend=ends, append=ends)
-    inside = mass @ chance
-    safe = np.maximum(inside, 1e-300)
-    true = (mass @ (atoms[:, None] * chance)) / safe
-    noisy = true + np.where(inside > NO_CHANCE, mass @ shift, 0) / safe
-    return np.cumsum(inside, axis=1)[:, :-1], true, noisy

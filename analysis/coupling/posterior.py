@@ -1,9 +1,9 @@
 """What the true value of each cell may be, given its seeds: draws, from which shares, ranks and W are had.
 
     value = backbone + optimizer + interaction + noise, noise as in `noise.py`;
-optimizers and interactions are normal with unknown variances (Gelman, Bayesian Analysis 2006: flat in the standard
-deviation), backbones free. Gibbs sampling, the interactions integrated out where it would mix slowly. A noisy cell has
-little say. How often the intervals hold the truth is simulated in docs/STATISTICS.md.
+optimizers are normal and interactions Student t, both of unknown variance (Gelman, Bayesian Analysis 2006: flat in the
+standard deviation), backbones free. Gibbs sampling, the interactions integrated out where it would mix slowly. A noisy
+cell has little say. How often the intervals hold the truth is simulated in docs/STATISTICS.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from bocb_tune.analysis.matrix.noise import CELLS, Noise
 from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.matrix.weighted import reduced_system, weighted_residuals
 
+TAILS = 8.0
+"""Degrees of freedom of the interactions: one that sits in a single cell is not taken for noise."""
 CHAINS, STEPS, WARM_UP = 24, 100, 30
 MAX_DF = 30.0
 """Of the hierarchy of variances: with more, its scale and the cells' variances move together too slowly."""
@@ -57,21 +59,26 @@ class _State:
     interaction: Matrix
     optimizer: Matrix
     """Standard deviations [chains, ..., 1, 1]."""
+    tails: Matrix
+    """Factor of each cell's variance of interaction, which makes it a Student t."""
 
     def advance(self, rng: np.random.Generator) -> Matrix:
         """One step; returns the true values."""
         seeds = np.maximum(self.noise.seeds, 1)
         known = self.noise.seeds > 0
         of_mean = self.variance / seeds
-        additive, effects = self._additive(np.where(known, 1 / (self.interaction**2 + of_mean), 0.0), rng)
+        weight = np.where(known, 1 / (self.interaction**2 * self.tails + of_mean), 0.0)
+        additive, effects = self._additive(weight, rng)
         left = self.values - additive
         self.interaction = self._interaction_sd(left, of_mean, known, rng)
-        precision = 1 / of_mean + 1 / np.maximum(self.interaction, 1e-9) ** 2
+        own = np.maximum(self.interaction, 1e-9) ** 2
+        precision = 1 / of_mean + 1 / (own * self.tails)
         specific = left / of_mean / precision + rng.standard_normal(left.shape) / np.sqrt(precision)
+        self.tails = (TAILS + specific**2 / own) / rng.chisquare(TAILS + 1, left.shape)
         count = effects.shape[-1]
         spread = np.sum(effects**2, axis=-1, keepdims=True) / rng.chisquare(count - 1, (*effects.shape[:-1], 1))
         self.optimizer = np.sqrt(spread)
-        self._variances(known, rng)
+        self._variances(left - specific, known, rng)
         return additive + specific
 
     def _additive(self, weight: Matrix, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
@@ -89,20 +96,21 @@ class _State:
 
     def _interaction_sd(self, left: Matrix, of_mean: Matrix, known: Flags, rng: np.random.Generator) -> Matrix:
         """Drawn on a grid, the interactions themselves integrated out."""
-        whole = self.sds[..., None, None] ** 2 + of_mean[..., None, :, :]
+        whole = self.sds[..., None, None] ** 2 * self.tails[..., None, :, :] + of_mean[..., None, :, :]
         terms = np.log(whole) + left[..., None, :, :] ** 2 / whole
         fit = -0.5 * np.where(known[..., None, :, :], terms, 0.0).sum(axis=CELLS)
         best = (fit + self.log_steps + rng.gumbel(size=fit.shape)).argmax(axis=-1)[..., None]
         return np.take_along_axis(np.broadcast_to(self.sds, fit.shape), best, axis=-1)[..., None]
 
-    def _variances(self, known: Flags, rng: np.random.Generator) -> None:
+    def _variances(self, error: Matrix, known: Flags, rng: np.random.Generator) -> None:
         """Those of single runs, and the scale that all share.
 
-        A cell's noise is judged by seeds alone: by its residual as well, one lone interaction would pass for noise.
+        A cell's noise is judged by its seeds and what its interaction leaves over, which counts as one more. By seeds
+        alone the error of cells whose seeds lie close would pass for interaction.
         """
         df = self.noise.cell_df
-        sums = self.df * self.expected + df * self.noise.own
-        self.variance = np.where(known, sums / rng.chisquare(self.df + df, sums.shape), self.expected)
+        sums = self.df * self.expected + df * self.noise.own + self.noise.seeds * error**2
+        self.variance = np.where(known, sums / rng.chisquare(self.df + df + 1, sums.shape), self.expected)
         ratio = np.where(known, self.noise.expected / self.variance, 0.0).sum(axis=CELLS, keepdims=True)
         scale = rng.gamma(known.sum(axis=CELLS, keepdims=True) * self.df / 2, 1.0, ratio.shape) / (self.df / 2 * ratio)
         self.expected = self.noise.expected * scale
@@ -125,4 +133,5 @@ def _start(values: Matrix, noise: Noise, chains: int) -> _State:
         log_steps=np.log(np.gradient(sds, axis=-1)),
         interaction=one * sds[..., NODES // 4, None, None],
         optimizer=one * sds[..., -1:, None],
+        tails=one * np.ones(values.shape),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bocb_tune.analysis.cell.calibration import calibration
 from bocb_tune.analysis.cell.tuning_curves import SIZES
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
@@ -270,6 +271,7 @@ def _cell(findings: Findings, index: int) -> dict[str, Any]:
         "interaction": interaction_estimate(findings, row, column).to_json(),
         "counts": {str(status): cell.counts.get(status, 0) for status in TrialStatus},
         "landscape": _landscape(findings, index),
+        "checks": _checks(findings, index),
         **{key: estimate.to_json() for key, estimate in findings.stated(cell.backbone, cell.optimizer).items()},
         "search": _search(findings, findings.searches[cell.backbone, cell.optimizer]),
         "cross_checks": {
@@ -288,7 +290,17 @@ def _search(findings: Findings, found: Search) -> dict[str, Any]:
         "random_reported": _estimate(findings, found.random_reported),
         "early": _estimate(findings, found.early),
         "observed": {str(n): _estimate(findings, e) for n, e in zip(SIZES, found.observed, strict=True)},
+        "modelled": {str(n): _estimate(findings, e) for n, e in zip(SIZES, found.modelled, strict=True)},
     }
+
+
+def _checks(findings: Findings, index: int) -> list[dict[str, Any]]:
+    """Whether the model says what the trials say; nothing where there was none to check."""
+    cell = findings.cells[index]
+    found, search = findings.model(cell), findings.searches[cell.backbone, cell.optimizer]
+    if found.model.validation is None:
+        return []
+    return [check.to_json() for check in calibration(found.model.validation, found.curve, search.observed)]
 
 
 def _landscape(findings: Findings, index: int) -> dict[str, Any]:

@@ -16,18 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
-from scipy.stats import gamma
 
 from bocb_tune.analysis.core.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 13
-MARGIN, LUCKY = (2.0, 0.5), 1e-4
-"""Prior of the decades from the best trial's learning rate to the line: a gamma law of this shape and scale, and this
-density below, for a best trial that was lucky. Good settings lie near the line, as the best steps are within a few
-times of the largest stable one (Lewkowycz et al. 2020, arXiv:2003.02218), but not on it, where half of the trials
-diverge."""
 NOWHERE, BEYOND = 0.2, 0.75
-"""Prior probability that nothing in the box diverges; the line then lies within this share of the box above it."""
+"""Prior probability that nothing in the box diverges; the line then lies within this share of the box above it.
+Otherwise it lies anywhere in the box: what the best trial says of it is in the likelihood, and counts once."""
 STEEPNESS = (float(np.log(12.0)), 1.2)
 """Prior mean and sd of g: from a tenth to nine tenths within about a third of a decade, or a few times more or less."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
@@ -102,7 +97,6 @@ def fit_divergence(
     share: Array,
     survived: Array,
     box: tuple[float, float],
-    best: float,
 ) -> Divergence:
     """Posterior of the line.
 
@@ -113,13 +107,12 @@ def fit_divergence(
         share: share of the full budget at which each trial ended [trials].
         survived: share by which it had not diverged yet [trials]; of a trial that did not, the same.
         box: range of u that is searched.
-        best: u of the best trial.
     """
     trials = (u, d, diverged, share, survived)
-    straight, score = _posterior(*trials, box, best, np.zeros(1))
+    straight, score = _posterior(*trials, box, np.zeros(1))
     if not diverged.any() or diverged.all():
         return straight
-    leaning, other = _posterior(*trials, box, best, LEANS)
+    leaning, other = _posterior(*trials, box, LEANS)
     return leaning if other > score + MIN_GAIN else straight
 
 
@@ -130,12 +123,12 @@ def _delay_weights() -> Array:
     return np.asarray(weights / weights.sum())
 
 
-def _place_prior(c: Array, best: float, box: tuple[float, float]) -> Array:
+def _place_prior(c: Array, box: tuple[float, float]) -> Array:
     """Log prior of the line's place."""
-    shape, scale = MARGIN
-    near = gamma.pdf(c - best, shape, scale=scale) + LUCKY
-    beyond = np.where(c > box[1], 1 / (BEYOND * (box[1] - box[0])), 0.0)
-    return np.asarray(np.log((1 - NOWHERE) * near + NOWHERE * beyond))
+    low, high = box
+    inside = np.where((c >= low) & (c <= high), (1 - NOWHERE) / (high - low), 0.0)
+    beyond = np.where(c > high, NOWHERE / (BEYOND * (high - low)), 0.0)
+    return np.asarray(np.log(inside + beyond))
 
 
 def _posterior(
@@ -145,15 +138,14 @@ def _posterior(
     share: Array,
     survived: Array,
     box: tuple[float, float],
-    best: float,
     leans: Array,
 ) -> tuple[Divergence, float]:
     """The posterior on the grid, and its leave-one-out log score."""
     width = box[1] - box[0]
-    places = np.linspace(box[0] - 0.25 * width, box[1] + BEYOND * width, NUM_PLACE)
+    places = np.linspace(box[0], box[1] + BEYOND * width, NUM_PLACE)
     steepness = STEEPNESS[0] + STEEPNESS[1] * np.linspace(-2.0, 2.0, NUM_STEEP)
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
-    prior = _place_prior(c, best, box) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
+    prior = _place_prior(c, box) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
     prior = prior + np.log(np.interp(s, DELAYS, _delay_weights())) - 0.5 * (w / LEAN_SD) ** 2
     delay = np.log(1 / np.clip(share, 1e-6, 1.0))
     by_end = expit((u - c[:, None] - w[:, None] * d - s[:, None] * delay) * np.exp(g)[:, None])

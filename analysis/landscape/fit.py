@@ -60,8 +60,8 @@ class Landscape:
     """sd of a trial's score near the best point: its seed and its last measurement."""
     validation: Validation
     counts: Counts
-    residuals: Residuals | None = None
-    """By how much trials differ from what is expected of them; None where a trial's noise is the same everywhere."""
+    residuals: Residuals
+    """By how much trials differ from what is expected of them."""
     top: float = np.inf
     """No score is above it."""
 
@@ -168,7 +168,7 @@ def _fit(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Landscape | N
 def _weigh(outcomes: Outcomes, process: Process, rng: np.random.Generator) -> Stack:
     """What each model says of trials whose end was seen, had it not seen them."""
     final, value = np.flatnonzero(outcomes.is_known), outcomes.value
-    score, variance = process.predict(outcomes.x)
+    score, variance = process.predict(outcomes.x, outcomes.is_zero)
     score[outcomes.fitted], variance[outcomes.fitted] = process.predicted()
     p, floor = outcomes.p_diverging, outcomes.floor
     smooth = score + p * (floor - score)
@@ -188,7 +188,6 @@ def _weigh(outcomes: Outcomes, process: Process, rng: np.random.Generator) -> St
 def _validate(stack: Stack, outcomes: Outcomes, trials: CellTrials, process: Process) -> Validation:
     """Last records of all trials: of those that came to their end by all models, of the others by the process."""
     records, fitted = process.data.records, process.data.trial
-    last = np.searchsorted(records.trial, np.arange(records.num_trials), side="right") - 1
     predicted, _ = process.predicted()
     place = np.full(len(outcomes.value), -1)
     place[stack.trial] = np.arange(len(stack.trial))
@@ -198,7 +197,7 @@ def _validate(stack: Stack, outcomes: Outcomes, trials: CellTrials, process: Pro
         trials.last[fitted],
         predicted,
         np.where(known >= 0, stack.z[known], process.z),
-        rung=records.tau[last],
+        rung=records.tau[records.last],
         noise=float(np.sqrt(np.mean((stack.observed - stack.mean) ** 2))),
         completed=trials.completed[fitted],
         audit=trials.audit[fitted] & ~trials.completed.all(),
@@ -233,7 +232,7 @@ def _mixed(
     grid = Grid(box=box)
     p = probability(grid.u[:, None], leaning(grid), *(e[:, None, None] for e in (place, log_steepness, lean)))
     surfaces = Mixture(parts=tuple(parts))
-    row, column = grid.nearest(outcomes.x[stack.trial])
+    row, column = grid.nearest(outcomes.x[stack.trial], outcomes.is_zero[stack.trial])
     return Landscape.of(
         surfaces,
         grid,
@@ -267,10 +266,4 @@ def _too_little(trials: CellTrials, box: Box) -> tuple[Reason, str] | None:
 def _fit_line(trials: CellTrials, box: Box) -> Divergence:
     u, v = np.log10(trials.lr), box.log_decay(trials.weight_decay)
     d = np.clip(2 * box.scaled(u, v)[:, 1] - 1, -1, 1)
-    return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, box.lr, _best_lr(trials))
-
-
-def _best_lr(trials: CellTrials) -> float:
-    """log10 lr of the best trial that reached the full budget."""
-    score = np.where(trials.completed & np.isfinite(trials.last), trials.last, -np.inf)
-    return float(np.log10(trials.lr[int(score.argmax())]))
+    return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, box.lr)

@@ -59,6 +59,11 @@ class Records:
     def num_trials(self) -> int:
         return len(self.x)
 
+    @property
+    def last(self) -> NDArray[np.intp]:
+        """Place of each trial's last record [trials]."""
+        return np.searchsorted(self.trial, np.arange(self.num_trials), side="right") - 1
+
 
 def matern52(r2: Array) -> tuple[Array, Array]:
     """Correlation at squared scaled distance r2, and w with dM/dlog(l) = w * (distance along l / l)^2."""

@@ -24,11 +24,16 @@ class Residuals:
 
     def near(self, nodes: Array) -> Array:
         """Residuals of the trials nearest to each node [nodes, neighbours]."""
-        distance = ((nodes[:, None, :] - self.x[None]) ** 2).sum(axis=-1)
-        count = min(NEIGHBOURS, len(self.value))
-        nearest: Index = np.argpartition(distance, count - 1, axis=1)[:, :count]
-        return np.asarray(self.value[nearest])
+        return np.asarray(self.value[nearest(nodes, self.x)])
 
     def sd(self, node: Array) -> float:
         """Standard deviation at a node [dimensions], from the median, which a failure nearby does not move."""
         return float(np.median(np.abs(self.near(node[None])))) / NORMAL_MEDIAN
+
+
+def nearest(nodes: Array, x: Array) -> Index:
+    """Places of the settings x [settings, dimensions] that are nearest to each node [nodes, neighbours]."""
+    distance = ((nodes[:, None, :] - x[None]) ** 2).sum(axis=-1)
+    count = min(NEIGHBOURS, len(x))
+    found: Index = np.argpartition(distance, count - 1, axis=1)[:, :count]
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 
 from bocb_tune.analysis.core.arrays import Array, Flags, Index
 from bocb_tune.analysis.landscape.divergence import Divergence
-from bocb_tune.analysis.landscape.noise import Residuals
+from bocb_tune.analysis.landscape.noise import Residuals, nearest
 from bocb_tune.analysis.landscape.process import Process
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.stack import Stack
@@ -25,6 +25,8 @@ class Outcomes:
 
     x: Array
     """[trials, 2], settings scaled to the box."""
+    is_zero: Array
+    """[trials], 1 where weight decay is zero."""
     value: Array
     """[trials], the score, the floor for a diverged trial, and what is expected of one that was stopped."""
     is_known: Flags
@@ -57,6 +59,7 @@ class Outcomes:
         value[completed] = trials.last[kept][completed]
         return cls(
             x=x,
+            is_zero=box.is_zero(trials.weight_decay[kept]),
             value=value,
             is_known=is_known,
             diverges_later=later,
@@ -91,7 +94,7 @@ class Outcomes:
             model_variance: of the expected score at each trial's setting [finals], by the models' draws.
         """
         x, found = self.x[stack.trial], stack.observed - stack.mean
-        near = Residuals(x=x, value=np.arange(len(found), dtype=float)).near(x).astype(int)
+        near = nearest(x, x)
         whole, known = (found**2)[near].mean(axis=1), model_variance[near].mean(axis=1)
         own = np.clip(1 - known / np.maximum(whole, 1e-18), LEAST_NOISE, 1.0)
         stopped = ~self.is_known[self.fitted]

@@ -42,7 +42,7 @@ class Standardised:
         smallest = min(float(share.min()), 0.999)
         records = gp.Records(
             x=box.scaled(np.log10(trials.lr[trial]), box.log_decay(decay)),
-            is_zero=((decay == 0) & (box.zero_mass > 0)).astype(float),
+            is_zero=box.is_zero(decay),
             trial=index,
             tau=np.log(1 / share) / np.log(1 / smallest),
             y=(value - centre) / max(unit, 1e-12),
@@ -81,17 +81,16 @@ class Process:
     def z(self) -> Array:
         """Residual of each trial's last record from what the other trials predict, in units of its sd [trials]."""
         records = self.data.records
-        last = np.searchsorted(records.trial, np.arange(records.num_trials), side="right") - 1
         mean, sd = self.without_trial
-        return (self.data.centre + self.data.unit * records.y[last] - mean) / sd
+        return (self.data.centre + self.data.unit * records.y[records.last] - mean) / sd
 
     def predicted(self) -> tuple[Array, Array]:
         """Mean and variance of each trial's last score, predicted from the other trials [trials]."""
         return self._moments(*self.without_trial)
 
-    def predict(self, x: Array) -> tuple[Array, Array]:
-        """Mean and variance of the score of a new trial at settings scaled to the box [settings, 2]."""
-        zero = (x[:, 1] < 0).astype(float)
+    def predict(self, x: Array, zero: Array) -> tuple[Array, Array]:
+        """Mean and variance of the score of a new trial at settings scaled to the box [settings, 2]; `zero` is 1 where
+        weight decay is zero [settings]."""
         records = self.fit.likelihood.records
         among, to_trials = gp.Pairs(x, zero, x, zero), gp.Pairs(x, zero, records.x, records.is_zero)
         mean, covariance = self._solved.landscape(among, to_trials)

@@ -53,6 +53,10 @@ class Box:
         zero = weight_decay == 0
         return np.where(zero, self.zero_at, np.log10(np.where(zero, 1.0, weight_decay)))
 
+    def is_zero(self, weight_decay: Array) -> Array:
+        """1 where weight decay is 0 and 0 is a choice, which has a place of its own, else 0."""
+        return np.asarray((weight_decay == 0) & (self.zero_mass > 0), float)
+
     def scaled(self, u: Array, v: Array) -> Array:
         """[points, 2], the box being [0, 1] twice."""
         pairs = ((u, self.lr), (v, self.decay_ends))
@@ -102,11 +106,14 @@ class Grid:
         """pi over the nodes [lr, decay], summing to 1."""
         return np.outer(_trapezoid(self.num_lr), self.decay_weights)
 
-    def nearest(self, x: Array) -> tuple[Index, Index]:
-        """Index of the node nearest to each setting scaled to the box [settings, 2], along lr and along decay."""
+    def nearest(self, x: Array, zero: Array) -> tuple[Index, Index]:
+        """Index of the node nearest to each setting scaled to the box [settings, 2], along lr and along decay.
+
+        `zero` is 1 where weight decay is zero [settings].
+        """
         row = np.rint(np.clip(x[:, 0], 0, 1) * (self.num_lr - 1)).astype(int)
         column = np.rint(np.clip(x[:, 1], 0, 1) * (self.num_decay - 1)).astype(int)
-        return row, np.where((x[:, 1] < 0) & self.has_zero, self.num_decay, column)
+        return row, np.where((zero > 0) & self.has_zero, self.num_decay, column)
 
     def nodes(self) -> tuple[Array, Array]:
         """Scaled coordinates [nodes, 2] and whether weight decay is zero [nodes], in the order of a raveled surface."""

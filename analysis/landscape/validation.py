@@ -18,6 +18,7 @@ LEAST_COVERAGE, MOST_BIAS_Z, MOST_AUDIT_Z = 0.70, 4.0, 3.0
 class Validation:
     """Each trial left out with all its records."""
 
+    num_trials: int
     rmse: float
     """At the trial's last record, in the unit of the score."""
     bias: float
@@ -86,6 +87,7 @@ def validate(
     seen = audit & completed
     differ = np.ptp(observed[completed]) > 0
     return Validation(
+        num_trials=len(z),
         rmse=float(np.sqrt(np.mean((observed - predicted) ** 2))),
         bias=float(np.mean(observed - predicted)),
         spread=_spread_within(observed, rung),

@@ -163,16 +163,21 @@ def _mean(scores: list[float]) -> float:
 
 
 def _estimate(point: _Point, fresh: tuple[float, ...], counts: Counts) -> tuple[Estimate, float, tuple[float, ...]]:
-    """Value of a cell that has a best point, the sd of its seeds, and their scores."""
-    seeds, method = (fresh, FRESH_SEEDS) if fresh else (point.scores, ONLY_POINT)
-    if not fresh and (not point.is_only or len(seeds) == 1):
-        seeds, method = (point.score,), SELECTED_MAXIMUM
-    value, sd = float(np.mean(seeds)), float(np.std(seeds, ddof=1)) if len(seeds) > 1 else math.nan
+    """Value of a cell that has a best point, the sd of its seeds, and their scores.
+
+    The seeds that a point was selected by are seeds, and say how runs differ; their mean is biased by the selection, so
+    that no interval holds the truth.
+    """
+    is_selected = not fresh and (not point.is_only or len(point.scores) == 1)
+    seeds = fresh or tuple(score for score in point.scores if not math.isnan(score))
+    method = FRESH_SEEDS if fresh else SELECTED_MAXIMUM if is_selected else ONLY_POINT
+    value = float(np.mean(seeds)) if seeds else math.nan
+    sd = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else math.nan
     counts = replace(counts, n_seeds=len(seeds))
     if math.isnan(value):
         return Estimate(value=None, unit="points", counts=counts, reason=Reason.ALL_DIVERGED), sd, ()
     known = Estimate(value=value, unit="points", counts=counts, method=method)
-    if len(seeds) < MIN_SEEDS_FOR_INTERVAL:
+    if is_selected or len(seeds) < MIN_SEEDS_FOR_INTERVAL:
         return replace(known, reason=Reason.TOO_FEW_REPLICATES), sd, seeds
     half = float(student.ppf(0.5 + known.level / 2, len(seeds) - 1)) * sd / math.sqrt(len(seeds))
     return replace(known, lo=value - half, hi=value + half, method=f"{method}, t interval"), sd, seeds

@@ -33,9 +33,10 @@ def reduced_system(weight: Matrix) -> Matrix:
 
 def _fit(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
     system = reduced_system(weight)
-    # A constant added to all optimizers is one taken off all backbones: any number fixes it.
+    # A constant added to all optimizers is one taken off all backbones: any number fixes it, 1 for a lone optimizer.
     size = system.shape[-1]
-    system = system + np.trace(system, axis1=-2, axis2=-1)[..., None, None] / size**2
+    trace = np.trace(system, axis1=-2, axis2=-1)[..., None, None]
+    system = system + (trace / size**2 if size > 1 else 1.0)
     total = _total(weight)
     means = (weight * values).sum(axis=-1, keepdims=True) / total
     right = (weight * (values - means)).sum(axis=-2)

@@ -209,6 +209,10 @@ _LANDSCAPE = (
              "record, sd of the standardised residuals (1 is right), share within the 90 % predictive interval, rank "
              "correlation over completed trials, and of trials exempt from stopping their number and mean "
              "standardised residual times its root."),
+    Quantity(CHECK, "checks", "checks of the model",
+             "Each with its words: share of trials left out within their 90 % interval, their bias, trials exempt from "
+             "stopping in standard errors, and the curve of the model less that of independent trials. Sound unless "
+             "further off than in 1 % of sound models, or than both intervals reach."),
 )
 _SEARCH = (
     Quantity(SEARCH, "trials", "trials", "Trials of the cell's search.", "trials"),
@@ -220,14 +224,19 @@ _SEARCH = (
              "Expected e of the setting that as many random trials on the landscape select by their noisy scores, at "
              "most 64 trials.", "points", "higher", TANG),
     Quantity(SEARCH, "random_reported", "random search, reported",
-             "Expected noisy score by which it is selected: biased upwards, to compare with `reported`.", "points",
-             "higher", TANG),
+             "Expected noisy score by which it is selected: biased upwards, to compare with `reported`. Where trials "
+             "are independent draws, the middle of `modelled` and of `observed` (beyond a third of their number risen "
+             "as the model's), with an interval that holds both.",
+             "points", "higher", TANG),
     Quantity(SEARCH, "early", "early trials weighing most",
              "Sum over t = 1..T of 2 (T - t + 1) / (T (T + 1)) V(t), V(t) the expected best of t random trials.",
              "points", "higher", SIVAPRASAD),
     Quantity(SEARCH, "observed", "curve of the trials themselves",
              "Sum over i >= n of y_(i) C(i-1, n-1) / C(B, n) of the B sorted scores: unbiased expected best of n; for "
              "n up to B / 3.", "points", "higher", TANG, (Reason.NOT_IID, Reason.BUDGET_EXCEEDS_DATA)),
+    Quantity(SEARCH, "modelled", "curve of the model",
+             "Expected best noisy score of n random trials on the landscape alone, to compare with `observed`.",
+             "points", "higher", TANG),
 )
 _GRID = (
     Quantity(GRID, "grand_mean", "mean", "Mean of all cells.", "points"),

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from bocb_tune.analysis.cell.modelling import CellModel, Key
-from bocb_tune.analysis.cell.tuning_curves import LONGEST, observed_curve
+from bocb_tune.analysis.cell.tuning_curves import LONGEST, SIZES, observed_curve, with_trials
 from bocb_tune.analysis.core.arrays import Array, Flags
-from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.matrix.resample import SEED
@@ -39,6 +39,8 @@ class Search:
     """The curve of random search, early trials weighing most."""
     observed: tuple[Estimate, ...]
     """The unbiased curve of the trials themselves, one a size; refused unless they are independent draws."""
+    modelled: tuple[Estimate, ...]
+    """The same of random trials on the landscape alone: the scores they would report, one a size."""
 
 
 def searches_of(
@@ -70,15 +72,19 @@ def _search(cell: CellSummary, arrays: Array, model: CellModel) -> Search:
     budget, score = arrays[:2]
     space_filling, ended = arrays[2:].astype(bool)
     num = min(max(len(budget), 1), LONGEST)
+    curve, none = model.curve, _none(model)
+    known = _independent(score[space_filling], ended[space_filling])
+    reported = with_trials(curve, known, np.random.default_rng(SEED)) if curve and len(known) else curve
     return Search(
         trials=len(budget),
         epochs=float(np.nansum(budget)) if np.isfinite(budget).any() else math.nan,
         found=cell.best,
         reported=cell.selected_score,
-        random=_none(model) if model.curve is None else model.curve.at(num),
-        random_reported=_none(model) if model.curve is None else model.curve.validation_at(num),
-        early=_none(model) if model.curve is None else model.curve.summary("early"),
-        observed=_observed(score[space_filling], ended[space_filling], cell.best.counts),
+        random=curve.at(num) if curve else none,
+        random_reported=reported.reported_at(num) if reported else none,
+        early=curve.summary("early") if curve else none,
+        observed=observed_curve(known, len(known) > 0, cell.best.counts, np.random.default_rng(SEED)),
+        modelled=tuple(curve.reported_at(n) if curve else none for n in SIZES),
     )
 
 
@@ -87,8 +93,6 @@ def _none(model: CellModel) -> Estimate:
     return Estimate(value=None, unit="points", reason=reason)
 
 
-def _observed(score: Array, ended: Flags, counts: Counts) -> tuple[Estimate, ...]:
-    """From the space-filling trials [trials]."""
-    known = np.sort(score[ended & ~np.isnan(score)])
-    independent = bool(ended.all()) and len(ended) > 0
-    return observed_curve(known, independent, counts, np.random.default_rng(SEED))
+def _independent(score: Array, ended: Flags) -> Array:
+    """Sorted scores of the space-filling trials [trials]; none if any was stopped."""
+    return np.sort(score[~np.isnan(score)]) if ended.all() else np.empty(0)

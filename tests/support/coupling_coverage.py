@@ -1,12 +1,14 @@
 """Does the interaction share among viable cells hold the truth, and does its test keep its level?
 
-`python -m tests.support.coupling_coverage` writes the table into docs/STATISTICS.md, some minutes on two cores.
+`python -m tests.support.coupling_coverage` writes the table into docs/STATISTICS.md, some minutes on two cores; another
+number of matrices may be given.
 Matrices of backbones x optimizers x seeds are simulated, with noise as it is in practice, and judged as a report judges
-them. What is simulated chose no constant of the analysis but the number of draws.
+them. Other matrices of these designs chose one constant: the tails of interactions.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -222,7 +224,8 @@ def write(table: Iterator[list[str]]) -> None:
 
 def main() -> None:
     keys = list(product(DESIGNS, SHAPES, INTERACTION))
-    jobs = [(*key, seed) for key in keys for seed in range(COUNT // BATCH)]
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
+    jobs = [(*key, seed) for key in keys for seed in range(count // BATCH)]
     found: dict[tuple[str, tuple[int, int], float], list[Outcome]] = {key: [] for key in keys}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for job, batch in zip(jobs, pool.map(outcomes, *zip(*jobs, strict=True)), strict=True):

@@ -8,7 +8,7 @@ from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
 from bocb_tune.analysis.landscape.surfaces import Known
-from tests.support.landscapes import BOX, VALIDATION, Surface
+from tests.support.landscapes import BOX, VALIDATION, Surface, normal_noise
 
 
 def landscape(
@@ -40,6 +40,7 @@ def landscape(
         log_steepness=np.zeros(num_draws),
         floor=floor,
         noise=noise,
+        residuals=normal_noise(noise),
         validation=VALIDATION,
         counts=Counts(n_trials=64, n_completed=12, n_stopped=48, n_diverged=4),
     )

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtri
 
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape.fit import Landscape
+from bocb_tune.analysis.landscape.noise import NEIGHBOURS, Residuals
 from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
 from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.landscape.trials import CellTrials
@@ -23,6 +24,7 @@ BOX = Box(lr=(-5.0, 0.0), weight_decay=(-6.0, -1.0))
 BOX_WITH_ZERO = replace(BOX, zero_mass=0.15)
 CENTRE = (-2.5, -3.5)
 VALIDATION = Validation(
+    num_trials=64,
     rmse=0.1,
     bias=0.0,
     spread=5.0,
@@ -169,6 +171,12 @@ def simulate(
     )
 
 
+def normal_noise(sd: float) -> Residuals:
+    """The same everywhere, at the middles of equal parts of its distribution."""
+    middles = ndtri((np.arange(NEIGHBOURS) + 0.5) / NEIGHBOURS)
+    return Residuals(x=np.zeros((NEIGHBOURS, 2)), value=sd * middles / middles.std())
+
+
 def exact(
     surface: Surface, *, box: Box = BOX, nodes: int = 801, divergence_lr: float = 10.0, diverged: int = 0
 ) -> Landscape:
@@ -184,6 +192,7 @@ def exact(
         log_steepness=np.full(3, 10.0),
         floor=1.0,
         noise=0.1,
+        residuals=normal_noise(0.1),
         validation=VALIDATION,
         counts=Counts(n_trials=64, n_completed=20, n_stopped=44 - diverged, n_diverged=diverged),
     )

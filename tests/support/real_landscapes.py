@@ -24,7 +24,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.cell.metrics import COARSER
-from bocb_tune.analysis.cell.tuning_curves import TuningCurve, tuning_curve
+from bocb_tune.analysis.cell.tuning_curves import TuningCurve, tuning_curve, with_trials
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.landscape import surface
@@ -32,7 +32,7 @@ from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Box, Grid
 from bocb_tune.analysis.landscape.trials import CellTrials
-from tests.support.intervals import LEVEL, Stated, at_level, write
+from tests.support.intervals import LEVELS, Stated, at_each_level, both, held, write
 
 DATA = Path(__file__).parents[1] / "golden" / "landscapes" / "hpobench.csv"
 BOX = Box(lr=(-5.0, 0.0), weight_decay=(-8.0, 0.0))
@@ -150,44 +150,50 @@ def stated(job: tuple[str, str, int, int]) -> list[Stated]:
     cell = fit_landscape(known, BOX, Scale(bounded=True, floor=float(known.record_score.min())))
     if not isinstance(cell, Landscape):
         refused = Estimate(value=None, reason=cell.reason)
-        return [Stated(where=where, what=what, estimate=refused, truth=0.0) for what in WHAT]
-    return list(_about(where, name, cell))
+        pairs = [(what, level) for what in WHAT for level in LEVELS]
+        return [Stated(where=where, what=what, estimate=refused, truth=0.0, level=level) for what, level in pairs]
+    return list(_about(where, name, cell, known))
 
 
-def _about(where: str, name: str, cell: Landscape) -> Iterator[Stated]:
+def _about(where: str, name: str, cell: Landscape, known: CellTrials) -> Iterator[Stated]:
     grid, e, (_, column) = cell.grid, truths()[name].on(cell.grid), cell.best_node
     line = e[:, column]
     epsilon = next((x for x in (1.0, *COARSER) if not sensitivity._below_noise(cell, x)), COARSER[-1])
-    numbers: dict[str, tuple[Estimate, float]] = {
-        "best lr": (sensitivity.lr_star(cell), float(10 ** grid.u[surface.argmax(e)[0]])),
-        "expected score at the best point": (sensitivity.best_score(cell), float(e[cell.best_node])),
+    numbers: dict[str, tuple[Callable[[], Estimate], float]] = {
+        "best lr": (partial(sensitivity.lr_star, cell), float(10 ** grid.u[surface.argmax(e)[0]])),
+        "expected score at the best point": (partial(sensitivity.best_score, cell), float(e[cell.best_node])),
         "near-optimal volume": (
-            sensitivity.near_optimal_volume(cell, epsilon),
+            partial(sensitivity.near_optimal_volume, cell, epsilon),
             float(surface.near_optimal_volume(e, grid, epsilon)),
         ),
         "usable decades of lr": (
-            sensitivity.usable_decades_lr(cell, epsilon),
+            partial(sensitivity.usable_decades_lr, cell, epsilon),
             float(surface.usable_decades(line, grid.u, epsilon)[0]),
         ),
         "cost of a random setting": (
-            sensitivity.prior_mean_regret(cell),
+            partial(sensitivity.prior_mean_regret, cell),
             float(surface.prior_mean_regret(e, grid)),
         ),
         "lr sensitivity": (
-            sensitivity.lr_sensitivity(cell),
+            partial(sensitivity.lr_sensitivity, cell),
             float(surface.line_sensitivity(line, grid.u, cell.floor)),
         ),
-        "variance share of lr": (sensitivity.lr_variance_share(cell), float(surface.variance_shares(e, grid)[1])),
+        "variance share of lr": (
+            partial(sensitivity.lr_variance_share, cell),
+            float(surface.variance_shares(e, grid)[1]),
+        ),
     }
     curve = tuning_curve(cell)
+    if not where.endswith("stopped"):
+        curve = with_trials(curve, known.last, np.random.default_rng(0))
     kinds: tuple[tuple[str, Callable[[TuningCurve, int], Estimate]], ...] = (
         ("deployed", TuningCurve.at),
-        ("reported", TuningCurve.validation_at),
+        ("reported", TuningCurve.reported_at),
     )
     for place, (kind, read) in enumerate(kinds):
-        numbers |= {f"best of {n}, {kind}": (read(curve, n), best_of(name)[n][place]) for n in BEST_OF}
-    for what, (estimate, truth) in numbers.items():
-        yield Stated(where=where, what=what, estimate=estimate, truth=truth, is_lr=what == "best lr")
+        numbers |= {f"best of {n}, {kind}": (partial(read, curve, n), best_of(name)[n][place]) for n in BEST_OF}
+    for what, (estimated, truth) in numbers.items():
+        yield from at_each_level(where, what, estimated, truth, is_lr=what == "best lr")
 
 
 WHAT = (
@@ -204,17 +210,12 @@ def jobs(replicates: int = REPLICATES) -> list[tuple[str, str, int, int]]:
 
 
 def table(found: Sequence[Stated]) -> Iterator[list[str]]:
-    """A row a number, worst first: share held, with the median width and the share refused where any was."""
+    """A row a number, worst first: share held at each level, median width at the last, and share refused if any."""
     places = list(dict.fromkeys(each.where for each in found))
     yield ["what", *places]
     by = {what: [[x for x in found if (x.what, x.where) == (what, where)] for where in places] for what in WHAT}
-    for what, columns in sorted(by.items(), key=lambda row: min(_held(column) for column in row[1])):
+    for what, columns in sorted(by.items(), key=lambda row: min(held(column) for column in row[1])):
         yield [what, *(_entry(column) for column in columns)]
-
-
-def _held(column: Sequence[Stated]) -> float:
-    known = [each for each in column if each.estimate.value is not None]
-    return float(np.mean([each.is_held for each in known])) if known else 1.0
 
 
 def _entry(column: Sequence[Stated]) -> str:
@@ -222,8 +223,8 @@ def _entry(column: Sequence[Stated]) -> str:
     refused = 1 - len(known) / len(column)
     if not known:
         return "refused"
-    widths = [_width(each) for each in known]
-    text = f"{_held(column):.2f} / {np.median(widths):.2g}"
+    widths = [_width(each) for each in known if each.level == LEVELS[-1]]
+    text = f"{both(column)} / {np.median(widths):.2g}"
     return f"{text} ({refused:.0%} refused)" if refused else text
 
 
@@ -236,7 +237,7 @@ def _width(each: Stated) -> float:
 
 def main() -> None:
     replicates = int(sys.argv[1]) if len(sys.argv) > 1 else REPLICATES
-    with ProcessPoolExecutor(2, initializer=partial(at_level, LEVEL)) as pool:
+    with ProcessPoolExecutor(2) as pool:
         found = [each for cell in pool.map(stated, jobs(replicates)) for each in cell]
     rows = list(table(found))
     for row in rows:

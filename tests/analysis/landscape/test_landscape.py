@@ -115,7 +115,7 @@ def test_divergence_seen_too_seldom_among_stopped_trials_is_made_up_for() -> Non
     end = np.where(rng.random(400) < 0.7, 0.1, 1.0)
     seen = at <= end
     share = np.where(seen, at, end)
-    line = fit_divergence(u, np.zeros(400), seen, share, np.where(seen, 0.9 * share, share), BOX.lr, -2.5)
+    line = fit_divergence(u, np.zeros(400), seen, share, np.where(seen, 0.9 * share, share), BOX.lr)
     assert float(line.place @ line.weight) == pytest.approx(-1.5, abs=0.1)
     assert float(line.lean @ line.weight) == 0
 
@@ -123,7 +123,7 @@ def test_divergence_seen_too_seldom_among_stopped_trials_is_made_up_for() -> Non
 def test_line_leans_when_weight_decay_moves_it() -> None:
     rng = np.random.default_rng(0)
     u, d = rng.uniform(-5, 0, 300), rng.uniform(-1, 1, 300)
-    line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), np.where(u > -1.5 + 0.6 * d, 0.0, 1.0), BOX.lr, -2.5)
+    line = fit_divergence(u, d, u > -1.5 + 0.6 * d, np.ones(300), np.where(u > -1.5 + 0.6 * d, 0.0, 1.0), BOX.lr)
     assert float(line.lean @ line.weight) == pytest.approx(0.6, abs=0.15)
 
 
@@ -131,7 +131,7 @@ def test_draws_of_the_line_are_those_of_its_posterior_and_hardly_differ_by_seed(
     """Quantiles of evenly spaced draws; those of as many independent ones would differ by a tenth of the spread."""
     rng = np.random.default_rng(0)
     u = rng.uniform(-5, 0, 60)
-    line = fit_divergence(u, np.zeros(60), u > -1.5, np.ones(60), np.where(u > -1.5, 0.0, 1.0), BOX.lr, -2.5)
+    line = fit_divergence(u, np.zeros(60), u > -1.5, np.ones(60), np.where(u > -1.5, 0.0, 1.0), BOX.lr)
     exact = line.place[np.searchsorted(np.cumsum(line.weight), [0.05, 0.5, 0.95])]
     ends = np.array([np.quantile(line.draws(240, np.random.default_rng(s))[0], [0.05, 0.5, 0.95]) for s in range(20)])
     step = float(np.diff(np.unique(line.place)).min())
@@ -139,13 +139,18 @@ def test_draws_of_the_line_are_those_of_its_posterior_and_hardly_differ_by_seed(
     assert ends.std(axis=0).max() < 0.2 * step
 
 
-def test_the_line_is_not_below_the_best_trial_where_nothing_says_so() -> None:
-    rng = np.random.default_rng(0)
-    u = rng.uniform(-5, -3, 40)
-    none = np.zeros(40, dtype=bool)
-    line = fit_divergence(u, np.zeros(40), none, np.full(40, 0.1), np.full(40, 0.1), BOX.lr, -3.0)
-    assert float(line.weight[line.place < -3.0].sum()) < 0.01
+def test_the_line_is_not_among_trials_that_came_to_their_end() -> None:
+    u, none = np.random.default_rng(0).uniform(-5, -3, 40), np.zeros(40, dtype=bool)
+    line = fit_divergence(u, np.zeros(40), none, np.ones(40), np.ones(40), BOX.lr)
+    assert float(line.weight[line.place < -3.0].sum()) < 0.1
     assert float(line.weight[line.place > BOX.lr[1]].sum()) > 0.1
+
+
+def test_nothing_seen_leaves_the_line_anywhere_in_the_box() -> None:
+    none = np.zeros(0)
+    line = fit_divergence(none, none, none.astype(bool), none, none, BOX.lr)
+    below = [float(line.weight[line.place < place].sum()) for place in (-4.0, -2.5, 0.0)]
+    np.testing.assert_allclose(below, [0.16, 0.4, 0.8], atol=0.02)
 
 
 def refusal(trials: CellTrials) -> Reason:

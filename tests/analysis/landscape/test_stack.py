@@ -11,12 +11,15 @@ import pytest
 from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.cell.tuning_curves import LONGEST, tuning_curve
 from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.landscape import gp
 from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
+from bocb_tune.analysis.landscape.process import Process, Standardised
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.stack import stack_models, stacking_weights
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Box, Grid
 from bocb_tune.analysis.landscape.trials import CellTrials
-from tests.support.landscapes import BOX
+from bocb_tune.analysis.landscape.validation import validate
+from tests.support.landscapes import BOX, BOX_WITH_ZERO
 
 SCALE = Scale(bounded=True, floor=10.0)
 
@@ -49,6 +52,11 @@ def fitted(trials: CellTrials, box: Box = BOX) -> Landscape:
     return found
 
 
+def process_of(trials: CellTrials, box: Box) -> Process:
+    data = Standardised.of(trials, box, SCALE)
+    return Process(data, gp.fit(data.records), box, SCALE)
+
+
 def flat(x: Array, rng: np.random.Generator) -> Array:
     return np.asarray(80 + 1.5 * rng.standard_normal(len(x)))
 
@@ -69,6 +77,61 @@ def test_a_trial_that_diverged_where_it_has_a_record_counts() -> None:
     assert (trials.survived[high] == 0).all()
     share = sensitivity.diverging_share(fitted(trials)).value
     assert share == pytest.approx(0.3, abs=0.12)
+
+
+def test_weight_decay_below_the_box_is_not_zero() -> None:
+    """A trial at a small weight decay lies where it lies, not at the place of weight decay 0."""
+    x = np.random.default_rng(0).random((48, 2))
+    x[:8, 1] = -0.1
+    trials = cell(bowl, x=x)
+    process = process_of(trials, BOX_WITH_ZERO)
+    zero = BOX_WITH_ZERO.is_zero(trials.weight_decay)
+    assert not zero.any()
+    np.testing.assert_array_equal(process.data.records.is_zero, zero)
+    apart, same = (process.predict(x[:1], flag)[0] for flag in (np.ones(1), np.zeros(1)))
+    assert apart != pytest.approx(same, abs=1e-6)
+    grid = Grid(box=BOX_WITH_ZERO)
+    assert grid.nearest(x[:1], zero[:1])[1][0] == 0
+    assert grid.nearest(x[:1], np.ones(1))[1][0] == grid.num_decay
+
+
+@pytest.mark.parametrize(("shift", "poor"), [(0.0, False), (0.9, True)])
+def test_a_biased_model_is_refused(shift: float, poor: bool) -> None:
+    """Its errors are no larger than those of a sound one, but all on one side."""
+    z = 0.5 * np.random.default_rng(0).standard_normal(40) + shift
+    all_of_them = np.ones(40, bool)
+    found = validate(
+        50 + z,
+        np.full(40, 50.0) + np.arange(40) * 1e-3,
+        z,
+        rung=np.ones(40),
+        noise=1.0,
+        completed=all_of_them,
+        audit=~all_of_them,
+        weights=np.array([0.5, 0.5, 0.0]),
+        predicts=True,
+    )
+    assert found.is_poor is poor
+
+
+def test_noise_is_that_of_the_trials_nearby() -> None:
+    """Ten times as much in one half of the box as in the other."""
+    found = fitted(cell(lambda x, rng: 80 + np.where(x[:, 0] > 0.5, 3.0, 0.3) * rng.standard_normal(len(x)), 96))
+    quiet, loud = (found.residuals.sd(np.array([u, 0.5])) for u in (0.2, 0.8))
+    assert loud > 3 * quiet
+
+
+def test_the_expected_score_is_a_mean() -> None:
+    """A third of the trials, wherever they lie, ends at chance: the median would be 90."""
+
+    def score(x: Array, rng: np.random.Generator) -> Array:
+        return np.where(rng.random(len(x)) < 1 / 3, 10.0, 90.0) + 0.5 * rng.standard_normal(len(x))
+
+    found = sensitivity.best_score(fitted(cell(score, 96)))
+    assert found.value is not None
+    assert found.lo is not None
+    assert found.lo < 63.3
+    assert found.value < 80
 
 
 def test_noise_alone_is_no_structure() -> None:
@@ -95,7 +158,7 @@ def test_a_bowl_is_left_to_the_smooth_model_more_than_an_edge() -> None:
 def test_tuning_curves_stay_within_what_can_be_scored() -> None:
     curve = tuning_curve(fitted(cell(lambda x, rng: np.clip(97 + 3 * rng.standard_normal(len(x)), 0, 100))))
     for n in (1, 16, LONGEST):
-        reported = curve.validation_at(n)
+        reported = curve.reported_at(n)
         assert reported.value is not None
         assert reported.hi is not None
         assert reported.value <= 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bocb_tune.analysis.findings.collect import find
@@ -55,6 +56,16 @@ def test_where_the_value_of_a_cell_comes_from(
     cell = find(load(source)).cells[0]
     assert cell.best.value == (None if value is None else pytest.approx(value))
     assert cell.best.method == method
+
+
+def test_seeds_that_a_point_was_selected_by_are_seeds(tmp_path: Path) -> None:
+    """Five runs of each of two settings, without repeats: the better five say how runs differ."""
+    runs = [f"a,b,{lr},.1,{score}" for lr, at in ((1, 60), (2, 64)) for score in range(at, at + 5)]
+    source = write(tmp_path / "t.csv", "backbone,optimizer,lr,wd,score", *runs, "b,b,1,1,70")
+    cell = find(load(source)).cells[0]
+    assert (cell.value, cell.best.counts.n_seeds, cell.scores) == (66, 5, (64, 65, 66, 67, 68))
+    assert cell.sd == pytest.approx(np.sqrt(2.5))
+    assert (cell.best.method, cell.best.lo) == (SELECTED_MAXIMUM, None)
 
 
 def test_an_all_diverged_cell_of_a_run_has_the_floor(table: TrialTable) -> None:
