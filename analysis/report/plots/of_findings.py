@@ -67,7 +67,14 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
         for key, cell in _by_cell(trials)
     }
     return tuple(
-        Landscapes(stem=f"landscape-{number:02d}", title=backbone, caption="", panels=row, **named_by(findings))
+        Landscapes(
+            stem=f"landscape-{number:02d}",
+            title=backbone,
+            caption="",
+            panels=row,
+            epsilon=findings.tolerance,
+            **named_by(findings),
+        )
         for number, backbone, row in _by_backbone(findings, panels)
     )
 
@@ -127,7 +134,7 @@ def _landscape_panel(
         is_best=_at_best(cell, trials),
         box=None if box is None else (box.lr, box.decay_ends),
         zero_is_choice=box is not None and box.zero_mass > 0,
-        fit=fitted_surface(fit) if isinstance(fit, Landscape) and box is not None else None,
+        fit=fitted_surface(fit, findings.tolerance) if isinstance(fit, Landscape) and box is not None else None,
         note="no model" if isinstance(fit, NoLandscape) else "",
     )
 

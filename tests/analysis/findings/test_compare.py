@@ -77,8 +77,12 @@ def test_a_planted_change_comes_out(tmp_path: Path) -> None:
 def test_the_interval_of_a_cell_is_made_of_those_of_its_two_values(tmp_path: Path) -> None:
     found = compare(table_of(tmp_path, "one", ADDITIVE), table_of(tmp_path, "two", ADDITIVE + 1))
     change = found.cells["a", "x"].change
-    half = T2 * 0.3 / math.sqrt(3)
-    assert (change.value, change.lo, change.hi) == pytest.approx((1, 1 - math.sqrt(2) * half, 1 + math.sqrt(2) * half))
+    own, pooled = (math.sqrt(2) * t * 0.3 / math.sqrt(3) for t in (T2, 1.96))
+    assert change.value == pytest.approx(1)
+    assert change.lo is not None
+    assert change.hi is not None
+    assert (change.lo + change.hi) / 2 == pytest.approx(1)
+    assert pooled <= change.hi - 1 < own, "the noise of all cells together is known better than that of one"
     assert change.counts.n_seeds == 6
 
 
