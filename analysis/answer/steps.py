@@ -29,11 +29,12 @@ def steps_of(findings: Findings, contests: Sequence[Contest], source: str) -> tu
     """What would add most to what is known; the surest first."""
     if findings.table.source.kind == "paper":
         return tuple(_recommend(findings, source))
+    again = f"bocb-tune run {shlex.quote(f'{source}/spec.yaml')} --out {shlex.quote(source)}" * _is_run(findings)
     found = [
-        *_unfinished(findings),
-        *_wider(findings),
-        *_seeds(findings, contests),
-        *_trials(findings),
+        *_unfinished(findings, again),
+        *_wider(findings, again),
+        *_seeds(findings, contests, again),
+        *_trials(findings, again),
         *_backbones(findings),
         *_recommend(findings, source),
     ]
@@ -55,17 +56,17 @@ def _is_run(findings: Findings) -> bool:
     return findings.table.source.kind == "run"
 
 
-def _unfinished(findings: Findings) -> Iterator[Step]:
+def _unfinished(findings: Findings, again: str) -> Iterator[Step]:
     running = sum(cell.counts.get(TrialStatus.running, 0) for cell in findings.cells)
     failed = sum(cell.counts.get(s, 0) for cell in findings.cells for s in (TrialStatus.failed, TrialStatus.oom))
-    if _is_run(findings) and (running or failed or findings.missing):
+    if again and (running or failed or findings.missing):
         what = [f"{running} trials are not finished"] * bool(running) + [f"{failed} have failed"] * bool(failed)
         what += [f"{len(findings.missing)} cells have no score yet"] * bool(findings.missing)
         why = f"Run the same experiment again: {', '.join(what)}. Finished trials are kept."
-        yield Step(why=why, do="")
+        yield Step(why=why, do=again)
 
 
-def _wider(findings: Findings) -> Iterator[Step]:
+def _wider(findings: Findings, again: str) -> Iterator[Step]:
     """Ranges at whose end the optimum of a cell lies."""
     ends: dict[tuple[str, str, str], list[str]] = {}
     for cell in findings.cells:
@@ -80,8 +81,13 @@ def _wider(findings: Findings) -> Iterator[Step]:
         where = f"{optimizer} on {listed(backbones, MOST_NAMED)}"
         words = {"lr": "learning rate", "weight_decay": "weight decay"}[name]
         why = f"The best {words} of {where} lies at the {end[:-3]} end of its range: extend it and run again."
-        line = f"search_spaces: {{{optimizer}: {{{name}: {{{key}: {yaml_number(value)}}}}}}}"
-        yield Step(why=f"{why} Finished trials are kept, new ones are added.", do=line if _is_run(findings) else "")
+        do = _set(again, f"search_spaces.{optimizer}.{name}.{key}={yaml_number(value)}")
+        yield Step(why=f"{why} Finished trials are kept, new ones are added.", do=do)
+
+
+def _set(again: str, setting: str) -> str:
+    """The command that runs again with another setting; none where the source is no run."""
+    return f"{again} --set {shlex.quote(setting)}" if again else ""
 
 
 def yaml_number(value: float) -> str:
@@ -90,7 +96,7 @@ def yaml_number(value: float) -> str:
     return re.sub(r"^(-?\d+)e", r"\1.0e", text)
 
 
-def _seeds(findings: Findings, contests: Sequence[Contest]) -> Iterator[Step]:
+def _seeds(findings: Findings, contests: Sequence[Contest], again: str) -> Iterator[Step]:
     """Fresh seeds, where they would tell the best from the next or where there are few."""
     seeds = [cell.best.counts.n_seeds for cell in findings.cells if cell.best.value is not None]
     fresh = any(c.basis is Basis.seeds for contest in contests for c in contest.contenders)
@@ -110,7 +116,7 @@ def _seeds(findings: Findings, contests: Sequence[Contest]) -> Iterator[Step]:
         why = f"The cells have {least} at their best setting: repeat it, so that differences can be tested."
     else:
         return
-    yield Step(why=why, do=f"repeats: {{best: {count}, default: 1}}" if _is_run(findings) else "")
+    yield Step(why=why, do=_set(again, f"repeats.best={count}"))
 
 
 def seeds_to_tell(findings: Findings, contest: Contest) -> int | None:
@@ -131,7 +137,7 @@ def seeds_to_tell(findings: Findings, contest: Contest) -> int | None:
     return None
 
 
-def _trials(findings: Findings) -> Iterator[Step]:
+def _trials(findings: Findings, again: str) -> Iterator[Step]:
     """More trials, where cells lack a model for want of them."""
     short = {key: shortfall(model) for key, model in findings.landscapes.items() if isinstance(model, NoLandscape)}
     lacking = {"/".join(key): count for key, count in short.items() if count}
@@ -142,7 +148,7 @@ def _trials(findings: Findings) -> Iterator[Step]:
         f"{len(lacking)} of {len(findings.cells)} cells have too few trials for a model of their landscape "
         f"({listed(sorted(lacking), MOST_NAMED)}): add {most} or more to each cell."
     )
-    yield Step(why=why, do=f"budget: {{trials_per_cell: {trials + most}}}" if _is_run(findings) else "")
+    yield Step(why=why, do=_set(again, f"budget.trials_per_cell={trials + most}"))
 
 
 def shortfall(model: NoLandscape) -> int:
@@ -167,9 +173,7 @@ def _recommend(findings: Findings, source: str) -> Iterator[Step]:
     if len(findings.table.optimizers) > 1 and findings.best is not None:
         name = shlex.quote(findings.best.backbone)
         command = f"bocb-tune recommend {shlex.quote(source)} --backbone {name} --trials 16"
-        yield Step(
-            why="Which optimizer to use with a number of trials, and where to search:", do=command, is_command=True
-        )
+        yield Step(why="Which optimizer to use with a number of trials, and where to search:", do=command)
 
 
 def _untested(findings: Findings, contests: Sequence[Contest]) -> Iterator[Limit]:

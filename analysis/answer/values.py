@@ -122,8 +122,7 @@ class Step:
 
     why: str
     do: str
-    """A line for the experiment file, or a command; empty where `why` says all."""
-    is_command: bool = False
+    """The command to type; empty where `why` says all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

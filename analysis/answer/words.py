@@ -28,7 +28,6 @@ class Line:
 
     text: str
     code: str = ""
-    is_command: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +241,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def _next(answer: Answer) -> tuple[Part, ...]:
-    lines = tuple(Line(text=step.why, code=step.do, is_command=step.is_command) for step in answer.steps)
+    lines = tuple(Line(text=step.why, code=step.do) for step in answer.steps)
     return (Part(title=NEXT, lines=lines),) if lines else ()
 
 

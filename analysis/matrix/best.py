@@ -35,7 +35,7 @@ def worse_than_best(scores: Array, variances: Array, df: Array) -> Flags:
         return worse
     best = int(np.argmax(np.where(known, scores, -np.inf)))
     for place in np.flatnonzero(known):
-        pair = [best, place]
+        pair = np.array([best, place])
         half = half_width(float(variances[pair].sum()), satterthwaite(variances[pair], df[pair]), int(known.sum()) - 1)
         worse[place] = scores[best] - scores[place] > half
     return worse

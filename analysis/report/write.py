@@ -125,7 +125,7 @@ def analyze_pair(first: str, second: str, out: Path | None = None) -> Report:
         say(f"reading and modelling {source}")
         kept = kept_in(source)
         sides.append(find(load(source, (), kept), kept))
-    found = comparison.compare_findings(*sides, notes=differing(sides, (conditions(first), conditions(second))))
+    found = comparison.compare_findings(sides[0], sides[1], differing(sides, (conditions(first), conditions(second))))
     screen, cards = comparison_screen(found), comparison_sections(found)
     table = sides[1].table
     table = replace(table, source=replace(table.source, name=f"{found.names[0]} -> {found.names[1]}"))

@@ -38,8 +38,8 @@ def winners(plot: Winners) -> Figure:
     row = 0.34 if len(plot.optimizers) <= MOST_IN_LEGEND else 0.24
     figure, axes = single(PHONE - left - right, count * row, left, right, 0.15, 0.5 + 0.18 * lines)
     low, high = _limits(plot)
-    for place in range(count):
-        _row(axes, plot, place, low)
+    for place in range(len(plot.optimizers)):
+        _optimizer(axes, plot, place, low)
     axes.set(xlim=(low - 0.03 * (high - low), high), xlabel=plot.unit)
     metric_ticks(axes.xaxis, plot.metric, 3)
     axes.grid(axis="x", color=PALE, lw=0.6)
@@ -65,24 +65,26 @@ def _limits(plot: Winners) -> tuple[float, float]:
     return low - 0.04 * room, high + 0.06 * room
 
 
-def _row(axes: Axes, plot: Winners, row: int, low: float) -> None:
-    """Optimizers of one backbone, a little apart where they are few."""
-    count = len(plot.optimizers)
-    offsets = np.linspace(-0.26, 0.26, count) if 1 < count <= MOST_IN_LEGEND else np.zeros(count)
-    for place in np.argsort(np.nan_to_num(plot.value[row], nan=-np.inf), kind="stable"):
-        value, look = plot.value[row, place], optimizer_look(plot.optimizers[place])
-        if np.isnan(value):
-            continue
-        y, is_best = row + offsets[place], plot.best[row] == place
-        if value < low:
-            axes.plot(low, y, "<", color=look.color, ms=3.5, clip_on=False, zorder=3)
-            continue
-        if np.isfinite(plot.lo[row, place]):
-            ends = max(plot.lo[row, place], low), plot.hi[row, place]
-            axes.hlines(y, *ends, color=look.color, lw=2.2 if is_best else 1.0, alpha=0.6, zorder=2)
-        face = look.color if plot.tied[row, place] else "white"
-        marker: Look = {"mfc": face, "mec": look.color, "mew": 0.9, "ms": 6.5 if is_best else 4.2}
-        axes.plot(value, y, look.marker, color=look.color, clip_on=False, zorder=5 if is_best else 3, **marker)
+def _optimizer(axes: Axes, plot: Winners, place: int, low: float) -> None:
+    """One optimizer on all backbones, a little apart from the others where they are few."""
+    count, look = len(plot.optimizers), optimizer_look(plot.optimizers[place])
+    offset = np.linspace(-0.26, 0.26, count)[place] if 1 < count <= MOST_IN_LEGEND else 0.0
+    value, y = plot.value[:, place], np.arange(len(plot.backbones)) + offset
+    is_best, near = np.array(plot.best) == place, plot.tied[:, place]
+    shown = np.isfinite(value) & (value >= low)
+    axes.plot(np.full((value < low).sum(), low), y[value < low], "<", color=look.color, ms=3.5, clip_on=False, zorder=3)
+    for rows, face, size, width, order in (
+        (shown & ~is_best & ~near, "white", 4.2, 1.0, 3),
+        (shown & ~is_best & near, look.color, 4.2, 1.0, 3.5),
+        (shown & is_best, look.color, 6.5, 2.2, 5),
+    ):
+        known = rows & np.isfinite(plot.lo[:, place])
+        ends = np.maximum(plot.lo[known, place], low), plot.hi[known, place]
+        if known.any():
+            axes.hlines(y[known], *ends, color=look.color, lw=width, alpha=0.6, zorder=2)
+        if rows.any():
+            marker: Look = {"mfc": face, "mec": look.color, "mew": 0.9, "ms": size, "ls": "", "marker": look.marker}
+            axes.plot(value[rows], y[rows], clip_on=False, zorder=order, **marker)
 
 
 def _named_best(axes: Axes, plot: Winners) -> None:

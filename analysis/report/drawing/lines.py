@@ -188,9 +188,9 @@ def _isolated(upper: Axes, lower: Axes, panel: IsolationPanel, limits: tuple[flo
             _band(axes, band, color)
     if panel.zero is not None and panel.decay is not None:
         value, lo, hi = panel.zero
-        ends = panel.zero_at + np.array([-0.25, 0.25])
-        lower.fill_between(ends, lo, hi, color=color, alpha=0.22, lw=0, zorder=2.9)
-        lower.plot(ends, [value, value], color=INK, lw=1.3, zorder=3)
+        strip = panel.zero_at + np.array([-0.25, 0.25])
+        lower.fill_between(strip, lo, hi, color=color, alpha=0.22, lw=0, zorder=2.9)
+        lower.plot(strip, [value, value], color=INK, lw=1.3, zorder=3)
         lower.set_xlim(panel.zero_at - 0.35, None)
         decades(lower, "x", panel.decay.x[0], panel.decay.x[-1], panel.zero_at)
 

@@ -167,8 +167,8 @@ def legend_lines(keys: Sequence[Any]) -> int:
 def head(figure: Figure, title: str, keys: Sequence[Any], high: float) -> None:
     """The title, and below it the legend, in the first `high` inches of a figure."""
     width, height = figure.get_size_inches()
-    legend = _legend_columns(keys) * _key_widths(keys).max() + 0.3 if keys else 0.0
-    box = (0.0, height - high, max(_title_width(title) + 0.3, legend), high)
+    wide = _legend_columns(keys) * _key_widths(keys).max() + 0.3 if keys else 0.0
+    box = (0.0, height - high, max(_title_width(title) + 0.3, wide), high)
     look: Look = {"columnspacing": 0.9, "handletextpad": 0.4, "handlelength": 1.4, "borderaxespad": 0, "borderpad": 0}
     if title:
         text = label(title, LONGEST_TITLE)
@@ -176,10 +176,10 @@ def head(figure: Figure, title: str, keys: Sequence[Any], high: float) -> None:
         shown.set_gid(panel_id(HEAD, "title", box))
     if keys:
         corner = (0.12 / width, 1 - (0.34 if title else 0.1) / height)
-        shown = figure.legend(
+        legend = figure.legend(
             handles=keys, loc="upper left", bbox_to_anchor=corner, ncols=_legend_columns(keys), **look
         )
-        shown.set_gid(panel_id(HEAD, "legend", box))
+        legend.set_gid(panel_id(HEAD, "legend", box))
 
 
 def _title_width(title: str) -> float:

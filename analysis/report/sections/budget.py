@@ -112,8 +112,8 @@ def _found(findings: Findings) -> DataTable:
         }
         for (backbone, optimizer), search in findings.searches.items()
     ]
-    scores = ("found", "found_from", "found_to", "random", "random_from", "random_to", "reported")
-    scores += ("random_reported", "early")
+    ends = ("found_from", "found_to", "random_from", "random_to")
+    scores = ("found", "random", "reported", "random_reported", "early", *ends)
     formats = {"epochs": ".0f"} | dict.fromkeys(scores, ".2f")
     table = with_metric(findings, DataTable(stem="searches", frame=pd.DataFrame(rows), formats=formats), scores)
     return replace(table, excerpt=table.frame.dropna(axis="columns", how="all"))

@@ -126,9 +126,10 @@ def _panels(figures: Iterable[Plot]) -> dict[tuple[str, str], list[tuple[str, st
     """By cell the panels of the figures of its backbone: title and id."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for plot in figures:
-        if isinstance(plot, tuple(PANELS)):
-            for place, panel in enumerate(plot.panels, start=1):
-                found.setdefault((plot.title, panel.title), []).append((PANELS[type(plot)], f"{plot.stem}-p{place}"))
+        if not isinstance(plot, (Landscapes, Profiles, Curves)):
+            continue
+        for place, title in enumerate((str(panel.title) for panel in plot.panels), start=1):
+            found.setdefault((plot.title, title), []).append((PANELS[type(plot)], f"{plot.stem}-p{place}"))
     return found
 
 
