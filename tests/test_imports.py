@@ -37,6 +37,7 @@ ORDER = (
     "analysis.tuning",
     "analysis.recommend",
     "analysis.findings",
+    "analysis.answer",
     "analysis.checks",
     "analysis.report.plots",
     "analysis.report.drawing",
@@ -157,7 +158,11 @@ def test_ray_and_optuna_only_in_the_engine(module: str) -> None:
 
 def test_only_the_entry_points_import_the_analysis() -> None:
     users = {m for m in FILES if any(under(name, within("analysis")) for name in imports(FILES[m]))}
-    assert {module for module in users if not under(module, within("analysis"))} == {"bocb_tune", "bocb_tune.cli.main"}
+    assert {module for module in users if not under(module, within("analysis"))} == {
+        "bocb_tune",
+        "bocb_tune.cli.main",
+        "bocb_tune.cli.commands",
+    }
 
 
 @pytest.mark.parametrize("module", of("analysis"))

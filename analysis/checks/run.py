@@ -8,7 +8,7 @@ from statistics import median
 from bocb_tune.analysis.checks import settings
 from bocb_tune.analysis.checks.remark import MOST_LISTED, Check, about, listed, told
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, at_full_budget
+from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, at_full_budget
 from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS
 from bocb_tune.core.types import TrialStatus, alike
 
@@ -58,7 +58,7 @@ def garbled_lines(findings: Findings) -> Iterator[Check]:
 
 def too_few_seeds(findings: Findings) -> Iterator[Check]:
     valued = [cell for cell in findings.cells if cell.best.value is not None and cell.best.counts.n_seeds]
-    selected = [cell for cell in valued if FRESH_SEEDS not in cell.best.method]
+    selected = [cell for cell in valued if not any(kind in cell.best.method for kind in (FRESH_SEEDS, ONLY_POINT))]
     few = [cell.key for cell in valued if FRESH_SEEDS in cell.best.method and cell.best.counts.n_seeds < FEWEST_SEEDS]
     if selected:
         text = (

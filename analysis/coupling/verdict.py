@@ -1,10 +1,9 @@
-"""The one statement on coupling: which cells fail, how much of the rest is interaction, whether that is beyond noise,
-and what carries it. Page and `metrics.json` say what stands here.
+"""What is known of coupling: which cells fail, how much of the rest is interaction, whether that is beyond noise, and
+what carries it. `answer/` says it in words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +17,6 @@ from bocb_tune.analysis.coupling.shares import plug_in_shares, shares_of_draws
 from bocb_tune.analysis.coupling.viable import enough
 from bocb_tune.analysis.matrix.resample import interval
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Matrix, effects, fit_refusal
-
-MAX_NAMED = 5
 
 Places = tuple[Index, Index]
 """Of some rows and columns [rows, 1], [1, columns]."""
@@ -62,51 +59,6 @@ class Verdict:
     def is_shown(self) -> bool:
         """Whether an interaction among viable cells is beyond noise."""
         return self.test is not None and self.test.is_significant
-
-    def sentences(self) -> tuple[str, ...]:
-        """Failures, interaction, carriers: in plain words."""
-        return (self._failures(), self._interaction(), *self._carried())
-
-    def _failures(self) -> str:
-        count = self.viability.values.size
-        cells = listed([f"{cell.key} ({cell.why})" for cell in self.failed])
-        text = f"{len(self.failed)} of {count} cells fail: {cells}" if self.failed else f"None of {count} cells fails"
-        if self.viability.collapsed:
-            told = listed([f"{lost} of {seeds} in {key}" for key, lost, seeds in self.viability.collapsed])
-            text += f". Seeds that collapsed are left out of viable cells: {told}"
-        if self.left_out:
-            text += f". Too few viable cells to take part in what follows: {listed(self.left_out)}"
-        return f"{text}."
-
-    def _interaction(self) -> str:
-        share, viable = self.share, int(np.isfinite(self.viability.values).sum())
-        among = f"among the {viable} viable cells"
-        if share.value is None:
-            if self.test is not None:
-                return f"No interaction can be shown: {among} nothing within a backbone differs by more than noise."
-            assert share.reason is not None
-            return f"How much is interaction {among} cannot be said: {share.reason.sentence}."
-        part = f"{100 * share.value:.0f} % of what the optimizer changes {among} is specific to the backbone"
-        if self.test is None or share.lo is None or share.hi is None:
-            return f"{part}, noise included; without repeated seeds no interaction can be shown."
-        p = f"p = {self.test.p:.2g} against the noise of each cell"
-        if self.is_shown:
-            return f"{part} (95 % interval {100 * share.lo:.0f} to {100 * share.hi:.0f} %; {p})."
-        return (
-            f"No interaction can be shown {among} ({p}); at most {100 * share.hi:.0f} % of what the optimizer changes "
-            "is specific to the backbone."
-        )
-
-    def _carried(self) -> tuple[str, ...]:
-        if not self.lines:
-            return ()
-        lines = " and ".join(
-            f"{each.name} {100 * (each.share.value or 0):.0f} %"
-            + ("" if each.share.lo is None else f" ({100 * each.share.lo:.0f} to {100 * (each.share.hi or 0):.0f} %)")
-            for each in self.lines
-        )
-        cells = f"Beyond noise by themselves: {listed(self.cells)}" if self.cells else "No single cell is beyond noise"
-        return (f"Most of it lies on {lines}. {cells}.",)
 
 
 def judge(
@@ -151,12 +103,6 @@ def judge(
         lines=_carriers(values, inside, names, draws) if share.value is not None and _may_carry(test) else (),
         cells=() if test is None else _beyond_noise(test, names),
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few, and how many more."""
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _may_carry(test: InteractionTest | None) -> bool:

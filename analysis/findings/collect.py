@@ -189,13 +189,14 @@ def find(table: TrialTable, cache: Path | None = None) -> Findings:
     values = cell_matrix(table, cells)
     models = model_cells(table, cache)
     landscapes = {key: cell.model for key, cell in models.items()}
+    grid = examine(table, cells, values)
     return Findings(
         table=table,
         cells=cells,
-        grid=examine(table, cells, values),
+        grid=grid,
         models=models,
         landscapes=landscapes,
-        tuning=compare_landscapes(evidence_of(table, cells, values, models, landscapes), models),
+        tuning=compare_landscapes(evidence_of(table, cells, values, models, landscapes, grid.noise), models),
     )
 
 

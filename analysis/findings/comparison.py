@@ -1,30 +1,37 @@
 """Two runs of the same grid, another recipe or another dataset: what changed, cell by cell and as a whole.
 
-All differences are second minus first, over the cells that have a value in both; the others are named. The runs are
-independent of one another, so that the interval of a difference follows from the intervals of its two sides.
+Values of cells are means of fresh seeds, their intervals those of the noise of all seeds of a run, as in its report;
+the landscapes of a cell, where both runs have one, are compared beside them. All differences are second minus first,
+over the cells that have a value in both; the others are named. The runs are independent of one another, so that the
+interval of a difference follows from the intervals of its two sides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.intervals import mean_interval
 from bocb_tune.analysis.coupling.shares import interaction_shares
-from bocb_tune.analysis.matrix.cells import CellSummary, summarise_cells
+from bocb_tune.analysis.findings.collect import Findings, at_tolerance
+from bocb_tune.analysis.matrix.best import half_width
+from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, CellSummary, summarise_cells
 from bocb_tune.analysis.matrix.noise import seed_noise
 from bocb_tune.analysis.matrix.twoway import Matrix
+from bocb_tune.analysis.sources.conditions import FINGERPRINT
 from bocb_tune.analysis.sources.scores import in_points_of
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 
 Key = tuple[str, str]
 """(backbone, optimizer)"""
 
+SCORE = "expected_score"
 MIN_LINES = 3
 """Backbones (or optimizers) below which the spread of their differences says next to nothing."""
 
@@ -61,12 +68,46 @@ class Comparison:
     interaction_share: Difference
     """Of the same cells."""
     interaction_share_total: Difference
+    from_seeds: Estimate
+    """Mean change of all cells; interval from the noise of seeds, for these cells and no others."""
+    from_landscapes: Estimate
+    """The same of the expected scores at the best points of the cells that have a landscape in both."""
+    scores: Mapping[Key, Difference]
+    """Expected score at the best point of the landscape, of the cells that have one in both runs."""
+    decades: Mapping[Key, Difference]
+    """Usable decades of learning rate, likewise."""
+    tolerance: float
+    """Points within which learning rates count as usable: the larger of both runs."""
     notes: tuple[str, ...]
     """What keeps the two from being alike apart from what was meant to differ."""
 
 
+def compare_findings(first: Findings, second: Findings, notes: Iterable[str] = ()) -> Comparison:
+    """Compare two runs, their landscapes too.
+
+    Args:
+        notes: in what else they differ, in sentences, beside what their tables tell.
+
+    Raises:
+        SourceError: as `compare`.
+    """
+    found = compare(first.table, second.table)
+    tolerance = max(first.tolerance, second.tolerance)
+    width = at_tolerance("usable_decades_lr", tolerance)
+    scores, decades = ({key: _of_model(first, second, key, name) for key in found.cells} for name in (SCORE, width))
+    known = {key: pair for key, pair in scores.items() if pair.change.value is not None}
+    return replace(
+        found,
+        scores=known,
+        decades={key: pair for key, pair in decades.items() if pair.change.value is not None},
+        from_landscapes=_mean_of_independent([pair.change for pair in known.values()], "cells that have a landscape"),
+        tolerance=tolerance,
+        notes=(*notes, *found.notes),
+    )
+
+
 def compare(first: TrialTable, second: TrialTable) -> Comparison:
-    """Compare two runs.
+    """Compare two runs by their seeds.
 
     Raises:
         SourceError: if their scores are in different units, or no cell has a value in both.
@@ -98,6 +139,11 @@ def compare(first: TrialTable, second: TrialTable) -> Comparison:
         optimizers={name: _mean(row, "backbones", unit) for name, row in zip(optimizers, change.T, strict=True)},
         interaction_share=_differ(shares[0][0], shares[1][0]),
         interaction_share_total=_differ(shares[0][1], shares[1][1]),
+        from_seeds=_mean_of_independent([pair.change for pair in valued.values()], "cells"),
+        from_landscapes=Estimate(value=None, unit=unit, reason=Reason.NOT_SEARCHED),
+        scores={},
+        decades={},
+        tolerance=EPSILON,
         notes=tuple(_notes(first, second)),
     )
 
@@ -139,6 +185,11 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "overall": comparison.overall.to_json(),
         "backbones": {name: change.to_json() for name, change in comparison.backbones.items()},
         "optimizers": {name: change.to_json() for name, change in comparison.optimizers.items()},
+        "from_seeds": comparison.from_seeds.to_json(),
+        "from_landscapes": comparison.from_landscapes.to_json(),
+        "expected_score": {"/".join(key): _pair_to_json(pair) for key, pair in comparison.scores.items()},
+        "usable_decades_lr": {"/".join(key): _pair_to_json(pair) for key, pair in comparison.decades.items()},
+        "tolerance": comparison.tolerance,
         "interaction_share": _pair_to_json(comparison.interaction_share),
         "interaction_share_total": _pair_to_json(comparison.interaction_share_total),
         "notes": list(comparison.notes),
@@ -150,7 +201,56 @@ def _pair_to_json(pair: Difference) -> dict[str, Any]:
 
 
 def _by_key(table: TrialTable) -> dict[Key, CellSummary]:
-    return {(cell.backbone, cell.optimizer): cell for cell in summarise_cells(table)}
+    """Cells with an interval from the noise of all seeds: two seeds of a cell would have none of their own."""
+    cells = summarise_cells(table)
+    shape = (len(table.backbones), len(table.optimizers))
+    seeds, sd = (np.array(each, float).reshape(shape) for each in ([_seeds(c) for c in cells], [c.sd for c in cells]))
+    noise = seed_noise(sd**2, seeds)
+    if noise is None:
+        return {(cell.backbone, cell.optimizer): cell for cell in cells}
+    variance, df = noise.cell_variance.ravel(), (noise.expected_df + noise.cell_df).ravel()
+    stated = [
+        _with_interval(cell, half_width(float(v), float(d))) if _is_mean(cell) else cell
+        for cell, v, d in zip(cells, variance, df, strict=True)
+    ]
+    return {(cell.backbone, cell.optimizer): cell for cell in stated}
+
+
+def _seeds(cell: CellSummary) -> int:
+    return max(cell.best.counts.n_seeds, 1) if cell.best.value is not None else 0
+
+
+def _is_mean(cell: CellSummary) -> bool:
+    return FRESH_SEEDS in cell.best.method or ONLY_POINT in cell.best.method
+
+
+def _with_interval(cell: CellSummary, half: float) -> CellSummary:
+    best = replace(cell.best, lo=cell.value - half, hi=cell.value + half, reason=None)
+    return replace(cell, best=best)
+
+
+def _of_model(first: Findings, second: Findings, key: Key, name: str) -> Difference:
+    """A number of a cell's landscape in both runs, in the points of the first."""
+    one, other = (each.models[key].estimates[name] for each in (first, second))
+    scale = second.table.objective.point / first.table.objective.point
+    if one.unit == "points" and scale != 1:
+        ends = [None if each is None else each * scale for each in (other.value, other.lo, other.hi)]
+        other = replace(other, value=ends[0], lo=ends[1], hi=ends[2])
+    return _differ(one, other)
+
+
+def _mean_of_independent(changes: Sequence[Estimate], of: str) -> Estimate:
+    """Mean of changes whose errors are independent; none where one of them has no interval."""
+    known = [each for each in changes if each.value is not None]
+    if not known:
+        return Estimate(value=None, unit="points", reason=Reason.TOO_FEW_COMPLETED)
+    value = float(np.mean([each.value for each in known]))
+    mean = Estimate(value=value, unit=known[0].unit, method=f"mean over {len(known)} {of}")
+    if any(each.lo is None or each.hi is None for each in known):
+        return replace(mean, reason=Reason.TOO_FEW_REPLICATES)
+    below = math.hypot(*(each.value - each.lo for each in known)) / len(known)  # type: ignore[operator]
+    above = math.hypot(*(each.hi - each.value for each in known)) / len(known)  # type: ignore[operator]
+    return replace(mean, lo=value - below, hi=value + above)
 
 
 def _differ(first: Estimate, second: Estimate) -> Difference:
@@ -214,6 +314,25 @@ def _notes(first: TrialTable, second: TrialTable) -> Iterator[str]:
         one, other = (side[what] for side in sides)
         if one != other:
             yield f"The {what} is {one} in {first.source.name} and {other} in {second.source.name}."
+
+
+def differing(sides: Sequence[Findings], recorded: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Say in what the recorded settings and data of two runs differ; nothing where one of them has no record.
+
+    Args:
+        recorded: of each run, by dotted name.
+    """
+    first, second = recorded
+    if not first or not second:
+        return ()
+    names = [each.table.source.name for each in sides]
+    other_data = first.get(FINGERPRINT) != second.get(FINGERPRINT)
+    data = ("The data are not the same: names, sizes or numbers of their files differ.",) * other_data
+    return data + tuple(
+        f"{what}: {first.get(what, 'not set')} in {names[0]}, {second.get(what, 'not set')} in {names[1]}."
+        for what in sorted(first.keys() | second.keys())
+        if first.get(what) != second.get(what) and what != FINGERPRINT
+    )
 
 
 def _conditions(table: TrialTable) -> dict[str, str]:

@@ -10,10 +10,13 @@ import numpy as np
 
 from bocb_tune.analysis.cell.modelling import CellModel, Key
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
+from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.parallel import spread
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
-from bocb_tune.analysis.matrix.cells import CellSummary, total_counts
+from bocb_tune.analysis.matrix.best import worse_than_best
+from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, CellSummary, total_counts
+from bocb_tune.analysis.matrix.noise import Noise
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.recommend.backbone import recommend
@@ -71,13 +74,17 @@ def evidence_of(
     values: Matrix,
     models: Mapping[Key, CellModel],
     landscapes: Mapping[Key, Landscape | NoLandscape],
+    noise: Noise | None = None,
 ) -> Evidence:
     """What recommendations are made from."""
+    fresh = np.array([FRESH_SEEDS in cell.best.method for cell in cells]).reshape(values.shape)
     lr, decay = (np.array([getattr(c, name) for c in cells]).reshape(values.shape) for name in ("lr", "weight_decay"))
     return Evidence(
         backbones=table.backbones,
         optimizers=table.optimizers,
         scores=values,
+        sd=None if noise is None else np.where(fresh, np.sqrt(noise.cell_variance), np.nan),
+        worse=None if noise is None else _worse(values, noise, fresh),
         lr=lr,
         weight_decay=decay,
         landscapes=landscapes,
@@ -85,6 +92,13 @@ def evidence_of(
         counts=total_counts(cells),
         costs=cost_per_trial(table),
     )
+
+
+def _worse(values: Matrix, noise: Noise, fresh: Flags) -> Flags:
+    """Cells that fresh seeds show to be worse than the best of their backbone."""
+    variance = np.where(fresh, noise.cell_variance, np.nan)
+    df = noise.expected_df + noise.cell_df
+    return np.array([worse_than_best(*line) for line in zip(values, variance, df, strict=True)])
 
 
 def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> TuningFindings:

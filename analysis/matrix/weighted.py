@@ -33,6 +33,8 @@ def reduced_system(weight: Matrix) -> Matrix:
 
 def _fit(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
     system = reduced_system(weight)
+    # An optimizer without weight anywhere has no effect to find.
+    system = system + np.eye(system.shape[-1]) * (weight.sum(axis=-2) == 0)[..., None, :]
     # A constant added to all optimizers is one taken off all backbones: any number fixes it, 1 for a lone optimizer.
     size = system.shape[-1]
     trace = np.trace(system, axis1=-2, axis2=-1)[..., None, None]

@@ -89,7 +89,7 @@ def _width(epsilon: float) -> tuple[Quantity, Quantity]:
         Quantity(LANDSCAPE, f"near_optimal_volume_{at}", f"near-optimal volume, {words}",
                  f"As `near_optimal_volume`, within {words} of the best.", "", "higher",
                  refused=(Reason.EPS_BELOW_NOISE,)),
-        Quantity(LANDSCAPE, f"usable_decades_lr_{at}", f"usable decades of lr, {words}",
+        Quantity(LANDSCAPE, f"usable_decades_lr_{at}", f"usable decades of learning rate, {words}",
                  f"As `usable_decades_lr`, within {words} of the best.", "decades", "higher",
                  refused=(Reason.EPS_BELOW_NOISE,)),
     )  # fmt: skip
@@ -105,7 +105,7 @@ _CELLS = (
              "Mean of fresh seeds at the best point where there are any, with Student's t interval; else the best "
              "observed score at full budget, biased upwards by having been selected; the floor where all trials "
              "diverged.", "points", "higher", refused=(Reason.TOO_FEW_COMPLETED, Reason.ALL_DIVERGED)),
-    Quantity(CELL_VALUE, "lr", "lr", "Learning rate of the best point, or of the first trial recommended."),
+    Quantity(CELL_VALUE, "lr", "learning rate", "Learning rate of the best point, or of the first trial recommended."),
     Quantity(CELL_VALUE, "weight_decay", "weight decay",
              "Weight decay of the best point, or of the first trial recommended."),
     Quantity(CELL_VALUE, "selected_score", "selected score",
@@ -120,13 +120,13 @@ _CELLS = (
              "Trials that completed, were stopped early, diverged, failed or ran out of memory.", "trials"),
 )
 _LANDSCAPE = (
-    Quantity(LANDSCAPE, "lr_star", "best lr",
+    Quantity(LANDSCAPE, "lr_star", "best learning rate",
              "Learning rate of the highest e, between grid nodes by a parabola; interval from the best node of each "
              "draw.", "lr"),
-    Quantity(LANDSCAPE, "wd_star", "best wd",
+    Quantity(LANDSCAPE, "wd_star", "best weight decay",
              "Weight decay of the highest e, 0 where that is best; interval from the best node of each draw.",
              "weight decay"),
-    Quantity(LANDSCAPE, "zero_decay_probability", "P(wd = 0 is best)",
+    Quantity(LANDSCAPE, "zero_decay_probability", "P(weight decay 0 is best)",
              "Share of draws whose best weight decay is 0.", refused=(Reason.PRIOR_MISMATCH,)),
     Quantity(LANDSCAPE, "expected_score", "expected score at the best point",
              "e at the best setting, over draws at that fixed setting: the best of each draw would be biased upwards.",
@@ -137,24 +137,25 @@ _LANDSCAPE = (
     Quantity(LANDSCAPE, "random_trials_needed", "random trials needed",
              "ceil(ln 0.1 / ln(1 - V)), V the near-optimal volume: trials of random search that land in it with a "
              "chance of 90 %.", "trials", "lower", refused=(Reason.EPS_BELOW_NOISE,)),
-    Quantity(LANDSCAPE, "usable_decades_lr", "usable decades of lr",
+    Quantity(LANDSCAPE, "usable_decades_lr", "usable decades of learning rate",
              "Length of the stretch of u around the best where e >= max - 1 point, at the best weight decay; \"at "
              "least\" where it reaches the edge of the search space.", "decades", "higher",
              refused=(Reason.EPS_BELOW_NOISE,)),
-    Quantity(LANDSCAPE, "usable_decades_lr_profile", "usable decades of lr, wd retuned",
+    Quantity(LANDSCAPE, "usable_decades_lr_profile", "usable decades of learning rate, weight decay retuned",
              "The same of max over v of e(u, v): weight decay tuned anew for each learning rate.", "decades", "higher",
              refused=(Reason.EPS_BELOW_NOISE,)),
-    Quantity(LANDSCAPE, "usable_decades_wd", "usable decades of wd",
+    Quantity(LANDSCAPE, "usable_decades_wd", "usable decades of weight decay",
              "Length of the stretch of v > -inf around the best positive weight decay where e >= max - 1 point, at the "
              "best learning rate.", "decades", "higher", refused=(Reason.EPS_BELOW_NOISE,)),
-    Quantity(LANDSCAPE, "usable_decades_wd_profile", "usable decades of wd, lr retuned",
+    Quantity(LANDSCAPE, "usable_decades_wd_profile", "usable decades of weight decay, learning rate retuned",
              "The same of max over u of e(u, v): the learning rate tuned anew for each weight decay.", "decades",
              "higher", refused=(Reason.EPS_BELOW_NOISE,)),
     *(quantity for epsilon in (2.0, 5.0, 10.0) for quantity in _width(epsilon)),
-    Quantity(LANDSCAPE, "curvature_lr", "curvature along lr",
+    Quantity(LANDSCAPE, "curvature_lr", "curvature along learning rate",
              "H_uu, H = minus the Hessian of e by least squares over the nodes within half a logit of the best.",
              CURVED, "lower", refused=PEAKED),
-    Quantity(LANDSCAPE, "curvature_wd", "curvature along wd", "H_vv, likewise.", CURVED, "lower", refused=PEAKED),
+    Quantity(LANDSCAPE, "curvature_wd", "curvature along weight decay", "H_vv, likewise.", CURVED, "lower",
+             refused=PEAKED),
     Quantity(LANDSCAPE, "curvature_correlation", "lr-wd correlation of the curvature",
              "H_uv / sqrt(H_uu H_vv) in (-1, 1): positive where lr and weight decay trade off as a product.",
              source=WANG, refused=PEAKED),
@@ -175,7 +176,7 @@ _LANDSCAPE = (
              refused=(Reason.TOO_FEW_COMPLETED, Reason.NO_DIVERGENCE)),
     Quantity(LANDSCAPE, "diverging_share", "share of the space that diverges",
              "Mean probability of diverging over the search space, in [0, 1].", "", "lower"),
-    Quantity(LANDSCAPE, "lr_sensitivity", "lr sensitivity",
+    Quantity(LANDSCAPE, "lr_sensitivity", "learning rate sensitivity",
              "max e - mean of max(e, floor) over the log-uniform learning rates of the search space, at the best "
              "weight decay.", "points", "lower", WORTSMAN),
     Quantity(LANDSCAPE, "lr_sensitivity_window", "lr sensitivity, 3 decades",
@@ -183,22 +184,22 @@ _LANDSCAPE = (
              "compare.", "points", "lower", WORTSMAN, (Reason.NO_SHARED_SUPPORT,)),
     Quantity(LANDSCAPE, "prior_mean_regret", "cost of a random setting",
              "max e - mean of e over the search space.", "points", "lower"),
-    Quantity(LANDSCAPE, "lr_variance_share", "variance due to lr",
+    Quantity(LANDSCAPE, "lr_variance_share", "variance due to learning rate",
              "Var_u(E_v[e]) / Var(e) over the search space.", source=HUTTER, refused=(Reason.DEGENERATE_VARIANCE,)),
-    Quantity(LANDSCAPE, "wd_variance_share", "variance due to wd",
+    Quantity(LANDSCAPE, "wd_variance_share", "variance due to weight decay",
              "Var_v(E_u[e]) / Var(e) over the search space, its jump at weight decay 0 included.", source=HUTTER,
              refused=(Reason.DEGENERATE_VARIANCE,)),
-    Quantity(LANDSCAPE, "lr_variance_share_top", "variance due to lr, better half",
+    Quantity(LANDSCAPE, "lr_variance_share_top", "variance due to learning rate, better half",
              "The share of lr over the settings with e at least the median: a cliff swamps everything else.",
              source=HUTTER, refused=(Reason.DEGENERATE_VARIANCE,)),
-    Quantity(LANDSCAPE, "wd_variance_share_top", "variance due to wd, better half",
+    Quantity(LANDSCAPE, "wd_variance_share_top", "variance due to weight decay, better half",
              "The share of wd over the settings with e at least the median.", source=HUTTER,
              refused=(Reason.DEGENERATE_VARIANCE,)),
-    Quantity(LANDSCAPE, "lr_importance", "cross-check: importance of lr (PED-ANOVA)",
+    Quantity(LANDSCAPE, "lr_importance", "cross-check: importance of learning rate (PED-ANOVA)",
              "Pearson divergence of the marginal of the best tenth of the search space from that of all of it along "
              "lr, over the sum of both axes; main effects only.", source=WATANABE,
              refused=(Reason.DEGENERATE_VARIANCE,)),
-    Quantity(LANDSCAPE, "wd_importance", "cross-check: importance of wd (PED-ANOVA)", "The same along wd.",
+    Quantity(LANDSCAPE, "wd_importance", "cross-check: importance of weight decay (PED-ANOVA)", "The same along wd.",
              source=WATANABE, refused=(Reason.DEGENERATE_VARIANCE,)),
     Quantity(LANDSCAPE, "cross_checks", "importance by Optuna",
              "Importance of lr and of wd by Optuna's PED-ANOVA and fANOVA on completed trials, which early stopping "
@@ -289,6 +290,21 @@ _GRID = (
     Quantity(GRID, "lr_variance", "variance of the best learning rate",
              "Shares of the variance of log10 best lr due to optimizer, backbone and pairing, and the root mean square "
              "of the last in decades.", "decades"),
+    Quantity(GRID, "answer", "the answer",
+             "The first screen as values and sentences: by backbone and over the grid each optimizer with its score, "
+             "what that rests on (seeds, model, selected) and its standing; usable decades; what to do next and what "
+             "cannot be said."),
+    Quantity(GRID, "behind", "points behind the best",
+             "Score of the best optimizer minus that of this one; Student's t interval of both noises, all comparisons "
+             "with the best at .05 together.", "points", "lower", "Hsu 1996, chapter 4; Bonferroni"),
+    Quantity(GRID, "tolerance", "tolerance",
+             "Points within which settings count as equally good: the smallest of 1, 2, 5 and 10 that the noise of "
+             "most cells allows.", "points"),
+    Quantity(GRID, "decades_of_best", "usable decades, from the backbone's best",
+             "Length of the stretch of learning rates around a cell's best, at its best weight decay, that stays "
+             "within the tolerance of the best cell of the backbone; 0 where the cell's best does not.",
+             "decades", "higher",
+             refused=(Reason.EPS_BELOW_NOISE,)),
     Quantity(GRID, "budget_ranks", "rank by number of trials",
              "Mean rank of each optimizer over backbones on the tuning curves at 1 to 64 trials.", "rank", "lower",
              refused=(Reason.INCOMPLETE_MATRIX, Reason.PRIOR_MISMATCH)),
@@ -388,6 +404,11 @@ _WEIGHTS = (
 _COMPARISON = (
     Quantity(COMPARISON, "overall", "mean change", "Mean over backbones of the mean paired change of their cells; "
              "Student's t interval over backbones.", "points"),
+    Quantity(COMPARISON, "from_seeds", "mean change, by seeds",
+             "Mean of the changes of all cells; interval from the noise of seeds, for these cells and no others.",
+             "points"),
+    Quantity(COMPARISON, "from_landscapes", "mean change, by landscapes",
+             "The same of the expected scores at the best points of cells that have a landscape in both.", "points"),
     Quantity(COMPARISON, "change", "change",
              "Second minus first; interval from those of both values.", "points", source="Zou & Donner 2008, eq. 3"),
 )

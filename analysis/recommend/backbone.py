@@ -6,17 +6,21 @@ The choice is made on the landscapes of the backbone's cells, else on its row of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core import bootstrap as drawn
+from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.recommend.offers import Offer, make_offer
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
     FROM_SCORES,
-    LIKELY,
+    FROM_SEEDS,
+    WORSE,
     Evidence,
     Recommendation,
     check_trials,
@@ -37,32 +41,103 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
         raise unknown("backbone", backbone, evidence.backbones)
     check_trials(trials)
     cells = evidence.of_backbone(backbone)
-    if len(cells) < MIN_OPTIMIZERS:
+    by_seeds = _by_seeds(evidence, backbone)
+    if not cells or len({*cells, *by_seeds}) < MIN_OPTIMIZERS:
         return _from_row(evidence, backbone, trials)
-    offers = {name: make_offer(cell, trials, rng) for name, cell in cells.items()}
-    pick = max(offers, key=lambda name: offers[name].merit)
-    best = offers[pick]
-    scores = np.column_stack([rng.permutation(each.draws) for each in offers.values()])
+    offers = {
+        name: _with_seeds(make_offer(cell, trials, rng), cell, by_seeds.get(name), rng) for name, cell in cells.items()
+    }
+    others = {name: known for name, known in by_seeds.items() if name not in cells}
+    merits = {name: offer.merit for name, offer in offers.items()} | {
+        name: known.score for name, known in others.items()
+    }
+    size = len(next(iter(offers.values())).draws)
+    draws = {name: rng.permutation(offer.draws) for name, offer in offers.items()}
+    draws |= {name: known.draws(size, rng) for name, known in others.items()}
+    worse = evidence.worse_on(backbone)
+    pick = max((name for name in merits if name not in worse), key=lambda name: merits[name], default="")
+    pick = pick or max(merits, key=lambda name: merits[name])
+    return _chosen(evidence, backbone, trials, pick, offers, others, draws)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seeds:
+    """What repeated seeds say of a cell."""
+
+    score: float
+    sd: float
+    setting: Setting | None
+
+    def draws(self, count: int, rng: np.random.Generator) -> Array:
+        return np.asarray(self.score + self.sd * rng.standard_normal(count))
+
+
+def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
+    """Of the cells whose error is known."""
+    if evidence.sd is None:
+        return {}
+    row = evidence.backbones.index(backbone)
+    return {
+        name: _Seeds(
+            score=float(evidence.scores[row, o]),
+            sd=float(evidence.sd[row, o]),
+            setting=_setting(evidence.lr[row, o], evidence.weight_decay[row, o]),
+        )
+        for o, name in enumerate(evidence.optimizers)
+        if np.isfinite(evidence.scores[row, o]) and np.isfinite(evidence.sd[row, o])
+    }
+
+
+def _with_seeds(offer: Offer, cell: Landscape, seeds: _Seeds | None, rng: np.random.Generator) -> Offer:
+    """An offer moved by what fresh seeds at the best setting say, each with the weight of its precision.
+
+    Otherwise a recommendation could prefer what the seeds, which the headline rests on, have shown to be worse.
+    """
+    if seeds is None:
+        return offer
+    best = cell.best_draws
+    variance = float(np.var(best))
+    weight = variance / (variance + seeds.sd**2) if variance > 0 else 0.0
+    moved = weight * (seeds.score - float(cell.mean[cell.best_node]))
+    draws = offer.draws + weight * (seeds.draws(len(best), rng) - best)
+    return replace(offer, merit=offer.merit + moved, expected=offer.expected + moved, draws=draws)
+
+
+def _chosen(
+    evidence: Evidence,
+    backbone: str,
+    trials: int,
+    pick: str,
+    offers: Mapping[str, Offer],
+    others: Mapping[str, _Seeds],
+    draws: Mapping[str, Array],
+) -> Recommendation:
+    """The recommendation of one optimizer, judged among all that are known."""
+    scores = np.column_stack(list(draws.values()))
+    place = list(draws).index(pick)
     regret = scores.max(axis=1, keepdims=True) - scores
-    place = list(offers).index(pick)
     counts = drawn.add_counts([each.counts for each in offers.values()])
     method = f"{FROM_LANDSCAPES}, quantiles of draws"
-    tied = {name for name, column in zip(offers, regret.T, strict=True) if np.mean(column <= EPSILON) >= LIKELY}
+    as_good = np.mean(scores >= scores[:, [place]], axis=0)
+    tied = {name for name, chance in zip(draws, as_good, strict=True) if chance >= WORSE} - evidence.worse_on(backbone)
+    offer = offers.get(pick)
+    expected = others[pick].score if offer is None else offer.expected
     return Recommendation(
         backbone=backbone,
         trials=trials,
         optimizer=pick,
-        setting=best.setting,
-        box=best.box,
-        expected=drawn.estimate(best.expected, best.draws, unit="points", counts=best.counts, method=method),
+        setting=others[pick].setting if offer is None else offer.setting,
+        box=None if offer is None else offer.box,
+        expected=drawn.estimate(expected, draws[pick], unit="points", counts=counts, method=method),
         p_best=float(np.mean(regret[:, place] == 0)),
         regret=drawn.estimate(
             float(regret[:, place].mean()), regret[:, place], unit="points", counts=counts, method=method
         ),
         cost=evidence.cost([backbone], pick, trials),
         tied=_by_robustness(offers, tied - {pick}),
-        not_judged=evidence.not_judged(backbone),
-        method=FROM_LANDSCAPES,
+        by_seeds=tuple(others),
+        not_judged=tuple(each for each in evidence.not_judged(backbone) if each[0] not in others),
+        method=FROM_LANDSCAPES if not evidence.has_seeds else f"{FROM_LANDSCAPES} and {FROM_SEEDS}",
     )
 
 
@@ -91,8 +166,9 @@ def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
 
 
 def _by_robustness(offers: Mapping[str, Offer], names: set[str]) -> tuple[str, ...]:
-    """Larger near-optimal volume first, then larger divergence margin."""
-    return tuple(sorted(names, key=lambda name: offers[name].robustness, reverse=True))
+    """Larger near-optimal volume first, then larger divergence margin; last those without a landscape."""
+    none = (-1.0, 0.0)
+    return tuple(sorted(names, key=lambda name: offers[name].robustness if name in offers else none, reverse=True))
 
 
 def _single(value: float) -> Estimate:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Estimate
@@ -22,7 +21,6 @@ from bocb_tune.analysis.matrix.exact import CLAIM, backbones_needed, sign_flip_p
 from bocb_tune.analysis.names.look import optimizer_key
 
 MIN_BACKBONES, MIN_OPTIMIZERS = 5, 3
-LIKELY = 0.5
 REPLICATES = 4000
 BASELINES = ("adamw", "sgd")
 """What is used without thinking."""
@@ -45,7 +43,7 @@ class Standing:
     pareto: bool
     """No other is better in mean or worst regret without being worse in the other."""
     tied: bool
-    """Within `EPSILON` points of the least mean regret with a probability of at least `LIKELY`."""
+    """Not significantly worse than the pick: the chance that its mean regret is as small is at least `CLAIM`."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; estimates as in `metrics.json`."""
@@ -89,7 +87,7 @@ class HeldOut:
     """Chance of as large a gain over each if it were as likely a loss, exactly, adjusted for there being several."""
 
     def beats(self, optimizer: str) -> bool:
-        """Whether it is better beyond doubt."""
+        """Whether it is significantly better."""
         return self.p[optimizer] <= CLAIM
 
     def to_json(self) -> dict[str, Any]:
@@ -99,20 +97,24 @@ class HeldOut:
         return {**plain, "mean": self.mean.to_json(), **tables}
 
     def lines(self) -> tuple[str, ...]:
-        """The same in words."""
+        """The same in words; nothing is compared with itself."""
         counts = Counter(self.picks.values()).most_common()
         picked = ", ".join(f"{name} {times} of {len(self.picks)} times" for name, times in counts)
         first = (
-            f"Each backbone left out in turn, the others pick {picked}; mean regret there {_span(self.mean)} points."
+            f"Each backbone left out in turn, the others pick {picked}; on the one left out that costs "
+            f"{_span(self.mean)} points on average."
         )
-        return (first, *(self._against(name) for name in self.always))
+        return (first, *(self._against(name) for name in self.always if set(self.picks.values()) != {name}))
 
     def _against(self, name: str) -> str:
-        verdict = f"better beyond doubt (p = {self.p[name]:.2g})" if self.beats(name) else "not better beyond doubt"
-        needed = backbones_needed(len(self.p))
-        few = f"; that takes {needed} backbones or more" if len(self.picks) < needed else ""
-        gain = _span(self.gain[name])
-        return f"Always {name}: {_span(self.always[name])}; the recommendation is {verdict}, by {gain}{few}."
+        gain, needed = self.gain[name], backbones_needed(len(self.p))
+        test = f"{'' if self.beats(name) else 'not '}significant, p = {self.p[name]:.2g}"
+        few = f"; with fewer than {needed} backbones it cannot be" if len(self.picks) < needed else ""
+        ends = "" if gain.lo is None else f"95 % CI {gain.lo:.2f} to {gain.hi:.2f}; "
+        return (
+            f"Always using {name} costs {_span(self.always[name])} points on average; the recommendation saves "
+            f"{gain.value:.2f} ({ends}{test}{few})."
+        )
 
 
 def rank_optimizers(
@@ -126,7 +128,8 @@ def rank_optimizers(
     worst = np.where(chosen[:, :, None], regret, 0).max(axis=1)
     rank = np.einsum("rb,rbo->ro", times, ranks) / len(backbones)
     p_regret, p_rank = _share_best(mean[1:]), _share_best(rank[1:])
-    tied = (mean[1:] - mean[1:].min(axis=1, keepdims=True) <= EPSILON).mean(axis=0) >= LIKELY
+    pick = _pick(regret[0])
+    tied = (mean[1:] <= mean[1:, [pick]]).mean(axis=0) >= CLAIM
     standings = {
         name: Standing(
             mean_regret=_estimate(mean[:, o], "points", counts),
@@ -139,7 +142,7 @@ def rank_optimizers(
         )
         for o, name in enumerate(optimizers)
     }
-    return Ranking(backbones=backbones, pick=optimizers[_pick(regret[0])], standings=standings)
+    return Ranking(backbones=backbones, pick=optimizers[pick], standings=standings)
 
 
 def leave_one_out(

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
-from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known, of_metric
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.recommend.offers import SearchBox
@@ -16,10 +18,11 @@ from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost
 from bocb_tune.analysis.tuning.settings import Setting
 from bocb_tune.core.types import Objective
 
-LIKELY = 0.5
-"""An optimizer is tied with the best if its regret is within `EPSILON` with at least this probability."""
+WORSE = 0.025
+"""An optimizer is significantly worse than the pick if the chance that it is as good is below this."""
 FROM_LANDSCAPES = "landscapes of the cells"
 FROM_SCORES = "one score per cell, taken as it is"
+FROM_SEEDS = "repeated seeds of the cells"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,10 @@ class Evidence:
     optimizers: tuple[str, ...]
     scores: Array
     """Value of each cell [backbones, optimizers], points, NaN where there is none."""
+    sd: Array | None = None
+    """Standard errors of the scores [backbones, optimizers], points, NaN where not known."""
+    worse: Flags | None = None
+    """Cells that repeated seeds show to be worse than the best of their backbone [backbones, optimizers]."""
     lr: Array
     """Best setting seen in each cell [backbones, optimizers], NaN where not known."""
     weight_decay: Array
@@ -41,6 +48,18 @@ class Evidence:
     """Of all cells together."""
     costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
     """Of one trial, by (backbone, optimizer)."""
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any cell's error is known from repeated seeds."""
+        return self.sd is not None and bool(np.isfinite(self.sd).any())
+
+    def worse_on(self, backbone: str) -> set[str]:
+        """Optimizers that repeated seeds show to be worse than the best on a backbone."""
+        if self.worse is None:
+            return set()
+        row = self.worse[self.backbones.index(backbone)]
+        return {name for name, is_worse in zip(self.optimizers, row, strict=True) if is_worse}
 
     def cost(self, backbones: Sequence[str], optimizer: str, trials: int) -> Cost:
         """Of so many trials, on average over some backbones."""
@@ -91,7 +110,9 @@ class Recommendation:
     cost: Cost = NO_COST
     """Of the trials, as those of the grid cost."""
     tied: tuple[str, ...] = ()
-    """Other optimizers that are as good as far as the data can say, the more robust first."""
+    """Other optimizers that are not significantly worse, the more robust first; from single scores, those near."""
+    by_seeds: tuple[str, ...] = ()
+    """Optimizers without a landscape, which are judged by repeated seeds."""
     not_judged: tuple[tuple[str, Reason], ...] = ()
     """Optimizers left out, and why."""
     method: str = ""
@@ -114,7 +135,7 @@ class Recommendation:
 
     def of_metric(self, objective: Objective) -> Recommendation:
         """With the metric itself as the score to expect."""
-        return replace(self, expected=of_metric(self.expected, objective))
+        return replace(self, expected=metric_within_bounds(self.expected, objective))
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able; estimates as in `metrics.json`."""
@@ -127,6 +148,7 @@ class Recommendation:
             "regret": self.regret.to_json(),
             "cost": {name: known(value) for name, value in asdict(self.cost).items()},
             "tied": list(self.tied),
+            "judged_by_seeds": list(self.by_seeds),
             "not_judged": {name: str(reason) for name, reason in self.not_judged},
             "status": "refused" if self.optimizer is None else "ok",
             "reason": self.reason,
@@ -141,12 +163,15 @@ class Recommendation:
             return (f"No recommendation for {target}: {self.reason.sentence}. {self.detail}".strip(),)
         first = f"For {target} and {budget}: {self.optimizer}{_in_words(self.setting)}."
         search = f"Search the other {self.trials - 1} in {self.box}." if self.box and self.trials > 1 else ""
-        sure = "" if self.p_best is None else f"It is the best of the grid with probability {self.p_best:.2f}."
-        tied = f"As good as far as the data can say: {', '.join(self.tied)}." if self.tied else ""
+        sure = "" if self.p_best is None else f"It is the best with probability {self.p_best:.2f}."
+        is_single = self.backbone is not None and self.method == FROM_SCORES
+        near = "Near it, not tested" if is_single else "Not significantly worse"
+        tied = f"{near}: {', '.join(self.tied)}." if self.tied else ""
+        seeds = f"Without a landscape, judged by repeated seeds: {', '.join(self.by_seeds)}." if self.by_seeds else ""
         left_out = f"Not judged: {_by_reason(self.not_judged)}." if self.not_judged else ""
         numbers = f"Expected score {_number(self.expected)}, regret {_number(self.regret)}."
         cost = f"Cost, as in the grid: {self.cost}." if str(self.cost) else ""
-        lines = (first, search, numbers, sure, tied, cost, left_out, f"From {self.method}.")
+        lines = (first, search, numbers, sure, tied, seeds, cost, left_out, f"From {self.method}.")
         return tuple(line for line in lines if line)
 
 
@@ -177,6 +202,14 @@ class General:
     def lines(self) -> tuple[str, ...]:
         """The same in words."""
         return self.recommendation.lines() + (self.held_out.lines() if self.held_out else ())
+
+
+def metric_within_bounds(score: Estimate, objective: Objective) -> Estimate:
+    """The metric of a score, no end of its interval outside 0 to 100 where it is a share."""
+    found = of_metric(score, objective)
+    if not objective.is_bounded or found.lo is None or found.hi is None:
+        return found
+    return replace(found, lo=max(found.lo, 0.0), hi=min(found.hi, 100.0))
 
 
 def _in_words(setting: Setting | None) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bocb_tune.analysis.core.cache import code, fingerprint
 from bocb_tune.analysis.core.parallel import pool, uncollected, workers
 from bocb_tune.analysis.names.look import shown_together
-from bocb_tune.analysis.report.drawing import lines, matrices, rows, scatter, surfaces
+from bocb_tune.analysis.report.drawing import answer, lines, matrices, rows, scatter, surfaces
 from bocb_tune.analysis.report.drawing.page import DARK
 from bocb_tune.analysis.report.drawing.svg import inline, lean
 from bocb_tune.analysis.report.plots import values
@@ -52,6 +52,8 @@ FEWEST_PARALLEL = 4
 HEAD, PNG_END = 4096, b"IEND\xaeB`\x82"
 """Bytes of a PNG within which its notes stand, and its last ones."""
 DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
+    values.Winners: answer.winners,
+    values.ReachScatter: answer.reach_scatter,
     values.Heatmap: matrices.heatmap,
     values.Transfer: matrices.transfer,
     values.Landscapes: surfaces.landscapes,
@@ -101,8 +103,8 @@ class Drawing:
             self._begun += [self._others.submit(_write, part) for part in self._waiting]
             self._waiting = []
 
-    def pictures(self) -> dict[str, str]:
-        """By stem the SVG of each plot, when all are drawn, for inlining; its ids are unique on the page."""
+    def pictures(self) -> dict[str, tuple[str, ...]]:
+        """By stem the SVGs of each plot, when all are drawn, for inlining; their ids are unique on the page."""
         for part in self._waiting:
             say(f"figure {part[0].stem}")
             _write(part)
@@ -110,7 +112,7 @@ class Drawing:
             say(f"figure {done} of {len(self._begun)}")
             each.result()
         paths = {stem: self._folder / f"{stem}.svg" for stem in self._stems}
-        return {stem: inline(path.read_text(encoding="utf-8")) for stem, path in paths.items()}
+        return {stem: inline(path.read_text(encoding="utf-8"), stem) for stem, path in paths.items()}
 
 
 def _is_drawn(part: _Part) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,40 @@ import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bocb_tune.analysis.answer.as_json import to_json as answer_json
+from bocb_tune.analysis.answer.compose import answer_of
+from bocb_tune.analysis.answer.words import Part, parts_of
 from bocb_tune.analysis.core.cache import FOLDER
 from bocb_tune.analysis.findings import comparison
 from bocb_tune.analysis.findings.collect import Findings, find
+from bocb_tune.analysis.findings.comparison import differing
 from bocb_tune.analysis.findings.metrics_file import to_json
 from bocb_tune.analysis.patterns.summary import RunPatterns
 from bocb_tune.analysis.report.figures import Drawing
+from bocb_tune.analysis.report.kept import kept_in
+from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.sections import SECTIONS, Card, NotApplicable, pages
+from bocb_tune.analysis.report.sections.comparison import first_screen as comparison_screen
 from bocb_tune.analysis.report.sections.comparison import sections as comparison_sections
+from bocb_tune.analysis.report.sections.first import FirstScreen, first_screen
 from bocb_tune.analysis.report.sections.values import CellPage
+from bocb_tune.analysis.sources.conditions import conditions
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.core.progress import say
 
+MOST_DRAWN = 60
+"""Cells whose figures stand on their pages once more; of more there are links to them."""
 Cards = Sequence[Card | NotApplicable]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was written, and the answer it begins with."""
+
+    page: Path
+    parts: tuple[Part, ...]
 
 
 def analyze(
@@ -35,6 +54,17 @@ def analyze(
     patterns: bool = False,
     stated: Stated = NOTHING_STATED,
 ) -> Path:
+    """Write the report folder of a source, as `report`; returns its page."""
+    return report(source, out, spaces, patterns, stated).page
+
+
+def report(
+    source: str,
+    out: Path | None = None,
+    spaces: Sequence[Path] = (),
+    patterns: bool = False,
+    stated: Stated = NOTHING_STATED,
+) -> Report:
     """Read a source and write its report folder.
 
     Args:
@@ -47,9 +77,6 @@ def analyze(
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
         stated: what the scores of a table mean, where its file does not say it.
 
-    Returns:
-        Path of `report.html`.
-
     Raises:
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
     """
@@ -60,11 +87,17 @@ def analyze(
     findings = find(table, folder / FOLDER)
     if patterns:
         findings = replace(findings, patterns=_patterns(source, table))
+    answer = answer_of(findings, source)
+    first = first_screen(findings, answer)
     with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
+        drawing.start(first.figures)
         cards = list(_cards(findings, drawing))
         checks = [check.to_json() for card in cards if isinstance(card, Card) for check in card.checks]
         values = to_json(findings) | {"checks": checks}
-        return _write(folder, table, cards, pages(findings), values, drawing)
+        values["grid"]["answer"] = answer_json(answer)
+        cells = pages(findings, _figures(cards), source)
+        page = _write(folder, table, first, cards, cells, values, drawing)
+    return Report(page=page, parts=parts_of(answer))
 
 
 def _cards(findings: Findings, drawing: Drawing) -> Iterator[Card | NotApplicable]:
@@ -77,21 +110,30 @@ def _cards(findings: Findings, drawing: Drawing) -> Iterator[Card | NotApplicabl
             yield card
 
 
-def analyze_pair(first: str, second: str, out: Path | None = None) -> Path:
+def _figures(cards: Cards) -> Iterator[Plot]:
+    return (plot for card in cards if isinstance(card, Card) for plot in card.figures)
+
+
+def analyze_pair(first: str, second: str, out: Path | None = None) -> Report:
     """Compare two runs of a grid and write the report folder, `comparison` in the current folder by default.
 
     Raises:
-        ValueError: as `analyze`, and if the two have nothing to compare.
+        ValueError: as `report`, and if the two have nothing to compare.
     """
-    tables = load(first), load(second)
-    found = comparison.compare(*tables)
-    cards = comparison_sections(found)
-    name = f"{found.names[0]} -> {found.names[1]}"
-    table = replace(tables[1], source=replace(tables[1].source, name=name))
+    sides = []
+    for source in (first, second):
+        say(f"reading and modelling {source}")
+        kept = kept_in(source)
+        sides.append(find(load(source, (), kept), kept))
+    found = comparison.compare_findings(sides[0], sides[1], differing(sides, (conditions(first), conditions(second))))
+    screen, cards = comparison_screen(found), comparison_sections(found)
+    table = sides[1].table
+    table = replace(table, source=replace(table.source, name=f"{found.names[0]} -> {found.names[1]}"))
     folder = out or Path("comparison")
     with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
-        drawing.start([plot for card in cards if isinstance(card, Card) for plot in card.figures])
-        return _write(folder, table, cards, (), comparison.to_json(found), drawing)
+        drawing.start([*screen.figures, *_figures(cards)])
+        page = _write(folder, table, screen, cards, (), comparison.to_json(found), drawing)
+    return Report(page=page, parts=screen.parts)
 
 
 def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
@@ -110,6 +152,7 @@ def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
 def _write(
     folder: Path,
     table: TrialTable,
+    first: FirstScreen,
     cards: Cards,
     cells: Sequence[CellPage],
     values: dict[str, Any],
@@ -118,22 +161,25 @@ def _write(
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     table.shown_trials().to_csv(folder / "tables" / "trials.csv", index=False)
-    for each in (each for card in cards if isinstance(card, Card) for each in card.tables):
+    for each in (*first.tables, *(each for card in cards if isinstance(card, Card) for each in card.tables)):
         each.frame.to_csv(folder / "tables" / f"{each.stem}.csv", index=False)
     page = folder / "report.html"
-    page.write_text(_page(table, cards, cells, drawing), encoding="utf-8")
+    page.write_text(_page(table, first, cards, cells, drawing), encoding="utf-8")
     return page
 
 
-def _page(table: TrialTable, cards: Cards, cells: Sequence[CellPage], drawing: Drawing) -> str:
+def _page(table: TrialTable, first: FirstScreen, cards: Cards, cells: Sequence[CellPage], drawing: Drawing) -> str:
     loader = PackageLoader("bocb_tune.analysis.report", "templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("report.html").render(
         table=table,
-        cards=cards,
+        first=first,
+        cards=[card for card in cards if isinstance(card, Card)],
+        not_applicable=[card for card in cards if isinstance(card, NotApplicable)],
         cells=cells,
-        pictures={stem: Markup(svg) for stem, svg in drawing.pictures().items()},
+        most_drawn=MOST_DRAWN,
+        pictures={stem: [Markup(svg) for svg in svgs] for stem, svgs in drawing.pictures().items()},
         zip=zip,
     )

@@ -80,8 +80,15 @@ class LrVariance:
 
 
 def modal_setting(lr: Array, weight_decay: Array) -> Setting:
-    """Most frequent value of each, over backbones [backbones], NaN left out: the reference for published settings."""
-    return Setting(_mode(lr), _mode(np.where(weight_decay <= NO_DECAY, NO_DECAY, weight_decay)))
+    """Most frequent value of each, over backbones [backbones], NaN left out: the reference for published settings.
+
+    Weight decays that count as none are one value, told as the most frequent of them.
+    """
+    decay = _mode(np.where(weight_decay <= NO_DECAY, NO_DECAY, weight_decay))
+    if decay == NO_DECAY:
+        known, counts = np.unique(weight_decay[weight_decay <= NO_DECAY], return_counts=True)
+        decay = float(known[counts.argmax()])
+    return Setting(_mode(lr), decay)
 
 
 def is_enough(lr: Array, weight_decay: Array) -> bool:

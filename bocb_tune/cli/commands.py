@@ -172,7 +172,16 @@ def failure_lines(bad: Sequence[TrialRecord]) -> list[str]:
 
 def closing_lines(folder: Path) -> list[str]:
     """Give the last lines of a run, before its folder: what it found, and the command to type next."""
-    return [f"next: bocb-tune analyze {shlex.quote(str(folder))}"]
+    from bocb_tune.analysis.answer.words import parts_of, terminal
+    from bocb_tune.analysis.report.answer import answer_for
+
+    following = f"next: bocb-tune analyze {shlex.quote(str(folder))}"
+    try:
+        with busy("looking for the answer"):
+            found = answer_for(folder)
+    except ValueError as error:
+        return [f"no answer: {error}", following]
+    return [*terminal(parts_of(found)), following]
 
 
 def run_trial(

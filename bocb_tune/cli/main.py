@@ -181,6 +181,9 @@ Tolerance = Annotated[
     ),
 ]
 Chance = Annotated[float | None, typer.Option("--chance", metavar="X", help="What a failed run of a table scores.")]
+Form = Annotated[
+    Literal["text", "md"], typer.Option("--format", help="The answer as text, or as Markdown on standard output.")
+]
 Where = Annotated[list[str] | None, typer.Option("--where", metavar="COLUMN=VALUE", help="Rows of a table to keep.")]
 
 
@@ -202,6 +205,7 @@ def analyze(
     patterns: Annotated[
         bool, typer.Option("--patterns", help="Also read the kept checkpoints: spectra of the trained weights.")
     ] = False,
+    form: Form = "text",
 ) -> None:
     """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
     if second is not None and (space or patterns or where or {metric, direction, tolerance, chance} != {None}):
@@ -212,17 +216,22 @@ def analyze(
         if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
             warm_up()
         with uncollected():
-            from bocb_tune.analysis.report.write import analyze as write_report
-            from bocb_tune.analysis.report.write import analyze_pair
+            from bocb_tune.analysis.answer.words import markdown, terminal
+            from bocb_tune.analysis.report.write import analyze_pair, report
             from bocb_tune.analysis.sources.stated import Stated
 
         kept = tuple(where or ())
         stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=kept)
         if second is None:
-            page = write_report(source, out, space or (), patterns, stated)
+            written = report(source, out, space or (), patterns, stated)
         else:
-            page = analyze_pair(source, second, out)
-    print(page)
+            written = analyze_pair(source, second, out)
+    if form == "md":
+        print(markdown(written.parts), end="")
+        print(written.page, file=sys.stderr)
+        return
+    print("\n".join(terminal(written.parts)), file=sys.stderr)
+    print(written.page)
 
 
 @app.command()
@@ -239,19 +248,23 @@ def recommend(
     chance: Chance = None,
     where: Where = None,
     as_json: AsJson = False,
+    form: Form = "text",
 ) -> None:
     """Say which optimizer to use and where to search, how sure that is, and what is as good."""
     with busy(f"looking for a recommendation in {source}"):
+        from bocb_tune.analysis.answer.words import markdown, terminal
         from bocb_tune.analysis.report.recommend import recommendation
         from bocb_tune.analysis.sources.stated import Stated
 
         kept = tuple(where or ())
         stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=kept)
-        found, cautions = recommendation(source, backbone, trials, space or (), stated)
+        found = recommendation(source, backbone, trials, space or (), stated)
     if as_json:
-        _print_json(found.to_json() | {"cautions": list(cautions)})
+        _print_json(found.advice.to_json() | {"cautions": list(found.cautions)})
+    elif form == "md":
+        print(markdown(found.parts), end="")
     else:
-        print("\n".join([*found.lines(), *cautions]))
+        print("\n".join(terminal(found.parts)))
 
 
 @app.command("schema")

@@ -39,8 +39,8 @@ FLAGS = {
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
     "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id"],
     "status": ["RUN", "--json", "--watch"],
-    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns"],
-    "recommend": ["SOURCE", "--backbone", "--trials", "--space", *TABLE, "--json"],
+    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns", "--format"],
+    "recommend": ["SOURCE", "--backbone", "--trials", "--space", *TABLE, "--json", "--format"],
     "schema": [],
     "list": ["KIND", "[PATTERN]", "--json"],
 }

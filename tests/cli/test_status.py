@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+from bocb_tune.analysis.answer.words import parts_of, terminal
+from bocb_tune.analysis.report.answer import answer_for
 from bocb_tune.cli import commands
 from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder, read_status
 from bocb_tune.cli.progress import LEAVING, View
@@ -19,6 +21,7 @@ from bocb_tune.engine.driver import FolderInUseError, announce, current_driver, 
 from bocb_tune.engine.run import Outcome
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec
+from tests.support.fakes import FakeRun, write_run
 from tests.support.records import make_cell, record_of, selectable_records
 from tests.support.simulated import OBJECTIVE, Simulation
 
@@ -294,8 +297,23 @@ def outcome(*statuses: TrialStatus, interrupted: bool = False) -> Outcome:
     ],
 )
 def test_what_a_run_ends_with(
-    spec: ExperimentSpec, capsys: pytest.CaptureFixture[str], ended: Outcome, code: int, out: str, err: str
+    spec: ExperimentSpec,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ended: Outcome,
+    code: int,
+    out: str,
+    err: str,
 ) -> None:
+    monkeypatch.setattr(commands, "closing_lines", lambda _: [NEXT.rstrip()])
     assert commands._report_end(spec, Path("RUN"), ended) == code
     said = capsys.readouterr()
     assert (said.out, said.err) == (out, err)
+
+
+def test_the_last_lines_of_a_run_are_its_answer(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", FakeRun(trials=4))
+    *found, following = commands.closing_lines(folder)
+    assert found == terminal(parts_of(answer_for(folder)))
+    assert following == f"next: bocb-tune analyze {folder}"
+    assert commands.closing_lines(tmp_path / "none")[0].startswith("no answer: ")

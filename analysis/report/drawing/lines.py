@@ -55,10 +55,8 @@ def curves(plot: Curves) -> Figure:
         axes.set_ylim(low - room, high + room)
         metric_ticks(axes.yaxis, plot.metric)
         slot.name(panel.title, optimizer=True)
-        if slot.is_left:
-            axes.set_ylabel(plot.unit)
-        if slot.is_bottom:
-            axes.set_xlabel("epochs")
+        axes.set_ylabel(plot.unit)
+        axes.set_xlabel("epochs")
     return boxes[0].figure
 
 
@@ -102,58 +100,76 @@ def _curve_keys() -> list[Line2D]:
 
 
 def profiles(plot: Profiles) -> Figure:
-    limits = _limits([panel.trials for panel in plot.panels], [panel.score for panel in plot.panels])
+    limits = _limits(
+        [panel.trials for panel in plot.panels], [panel.score for panel in plot.panels if panel.score is not None]
+    )
     keys = [
         line_key("expected score, 95 % band", color=DARK, lw=1.5),
         *_dot_keys(),
-        line_key("within 1 point of the best", color="#d9d9d9", lw=5),
+        line_key(f"within {plot.epsilon:g} of the best", color="#d9d9d9", lw=5),
     ]
-    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=1.75, gaps=(0.3, 0.5))
+    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=1.75)
     for slot, panel in zip(boxes, plot.panels, strict=True):
         upper, lower = slot.axes(bottom=0.45, height=1.3), slot.axes(height=0.35)
         _profile(upper, panel, limits)
         _diverging(lower, panel)
         slot.name(panel.title, optimizer=True)
-        _labels(upper, plot, slot.is_left)
-        if slot.is_left:
-            lower.set_ylabel("P(div.)", size=7)
-        if slot.is_bottom:
-            lower.set_xlabel("learning rate")
+        _labels(upper, plot)
+        lower.set_ylabel("P(div.)", size=7)
+        lower.set_xlabel("learning rate")
     return boxes[0].figure
 
 
 def _profile(axes: Axes, panel: ProfilePanel, limits: tuple[float, float]) -> None:
-    near = panel.score.value >= panel.level
-    axes.fill_between(panel.score.x, *limits, where=near, color="#e3e3e3", lw=0, zorder=0)
-    _dots(axes, panel.trials, optimizer_look(panel.title).color, limits)
-    _band(axes, panel.score, optimizer_look(panel.title).color)
-    top = float(np.interp(panel.best, panel.score.x, panel.score.value))
-    axes.plot(panel.best, top, "*", ms=9, mfc="white", mec=INK, mew=0.8, zorder=5)
-    axes.set(xlim=_wider(panel.score.x), ylim=limits)
-    decades(axes, "x", panel.score.x[0], panel.score.x[-1])
+    color = optimizer_look(panel.title).color
+    _dots(axes, panel.trials, color, limits)
+    ends = _ends(panel.trials, panel.score)
+    if panel.score is None:
+        _no_model(axes)
+    else:
+        near = panel.score.value >= panel.level
+        axes.fill_between(panel.score.x, *limits, where=near, color="#e3e3e3", lw=0, zorder=0)
+        _band(axes, panel.score, color)
+        top = float(np.interp(panel.best, panel.score.x, panel.score.value))
+        axes.plot(panel.best, top, "*", ms=9, mfc="white", mec=INK, mew=0.8, zorder=5)
+    axes.set(xlim=(ends[0] - 0.1, ends[1] + 0.1), ylim=limits)
+    decades(axes, "x", *ends)
     axes.tick_params(labelbottom=False)
 
 
+def _no_model(axes: Axes) -> None:
+    axes.text(0.97, 0.04, "no model", transform=axes.transAxes, size=7, ha="right", color="#5c5c5c")
+
+
+def _ends(dots: TrialDots, band: Band | None) -> tuple[float, float]:
+    """Range of an axis: that searched, or that of the trials."""
+    x = dots.x if band is None else band.x
+    return (float(x.min()), float(x.max())) if len(x) else (-4.0, -1.0)
+
+
 def _diverging(axes: Axes, panel: ProfilePanel) -> None:
-    axes.fill_between(panel.score.x, 0, panel.divergence, color=RED, alpha=0.25, lw=0)
-    axes.plot(panel.score.x, panel.divergence, color=RED, lw=1.0)
+    ends = _ends(panel.trials, panel.score)
+    if panel.score is not None and panel.divergence is not None:
+        axes.fill_between(panel.score.x, 0, panel.divergence, color=RED, alpha=0.25, lw=0)
+        axes.plot(panel.score.x, panel.divergence, color=RED, lw=1.0)
     _crosses(axes, panel.trials, 1.0)
-    axes.set(xlim=_wider(panel.score.x), ylim=(0, 1.05))
-    decades(axes, "x", panel.score.x[0], panel.score.x[-1])
+    axes.set(xlim=(ends[0] - 0.1, ends[1] + 0.1), ylim=(0, 1.05))
+    decades(axes, "x", *ends)
     fixed(axes, "y", [0, 1], ["0", "1"])
 
 
 def isolation(plot: Isolation) -> Figure:
     dots = [panel.lr_trials for panel in plot.panels]
-    limits = _limits(dots, [band for panel in plot.panels for band in (panel.lr, panel.decay)])
+    bands = [band for panel in plot.panels for band in (panel.lr, panel.decay) if band is not None]
+    limits = _limits(dots, bands)
     keys = [line_key("mean over the other hyper-parameter, 95 % band", color=DARK, lw=1.5), *_dot_keys()]
-    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=2.45, gaps=(0.3, 0.62))
+    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=2.45)
     for slot, panel in zip(boxes, plot.panels, strict=True):
         upper, lower = slot.axes(bottom=1.45, height=1.0), slot.axes(height=1.0)
         _isolated(upper, lower, panel, limits)
         slot.name(panel.title, optimizer=True)
         for axes, name in ((upper, "learning rate"), (lower, "weight decay")):
-            _labels(axes, plot, slot.is_left)
+            _labels(axes, plot)
             axes.set_xlabel(name, size=7, labelpad=1)
     return boxes[0].figure
 
@@ -162,15 +178,19 @@ def _isolated(upper: Axes, lower: Axes, panel: IsolationPanel, limits: tuple[flo
     color = optimizer_look(panel.title).color
     for axes, band, dots in ((upper, panel.lr, panel.lr_trials), (lower, panel.decay, panel.decay_trials)):
         _dots(axes, dots, color, limits)
-        _band(axes, band, color)
         _crosses(axes, dots, limits[0])
-        axes.set(xlim=_wider(band.x), ylim=limits)
-        decades(axes, "x", band.x[0], band.x[-1])
-    if panel.zero is not None:
+        ends = _ends(dots, band)
+        axes.set(xlim=(ends[0] - 0.1, ends[1] + 0.1), ylim=limits)
+        decades(axes, "x", *ends)
+        if band is None:
+            _no_model(axes)
+        else:
+            _band(axes, band, color)
+    if panel.zero is not None and panel.decay is not None:
         value, lo, hi = panel.zero
-        ends = panel.zero_at + np.array([-0.25, 0.25])
-        lower.fill_between(ends, lo, hi, color=color, alpha=0.22, lw=0, zorder=2.9)
-        lower.plot(ends, [value, value], color=INK, lw=1.3, zorder=3)
+        strip = panel.zero_at + np.array([-0.25, 0.25])
+        lower.fill_between(strip, lo, hi, color=color, alpha=0.22, lw=0, zorder=2.9)
+        lower.plot(strip, [value, value], color=INK, lw=1.3, zorder=3)
         lower.set_xlim(panel.zero_at - 0.35, None)
         decades(lower, "x", panel.decay.x[0], panel.decay.x[-1], panel.zero_at)
 
@@ -178,8 +198,9 @@ def _isolated(upper: Axes, lower: Axes, panel: IsolationPanel, limits: tuple[flo
 def _limits(dots: list[TrialDots], bands: list[Band]) -> tuple[float, float]:
     """Scores to show: those that matter, not the deepest failures."""
     completed = np.concatenate([part.score[part.completed] for part in dots])
-    high = max(float(completed.max()), max(float(band.hi.max()) for band in bands))
-    low = float(np.quantile(completed, 0.1))
+    tops = [float(each.max()) for each in (completed, *(band.hi for band in bands)) if each.size]
+    high = max(tops, default=1.0)
+    low = float(np.quantile(completed, 0.1)) if completed.size else high - 1.0
     reach = max(high - low, 1e-6)
     return low - 0.6 * reach, high + 0.06 * reach
 
@@ -211,16 +232,9 @@ def _dot_keys() -> list[Line2D]:
     ]
 
 
-def _labels(axes: Axes, plot: Profiles | Isolation, is_left: bool) -> None:
+def _labels(axes: Axes, plot: Profiles | Isolation) -> None:
     metric_ticks(axes.yaxis, plot.metric)
-    if is_left:
-        axes.set_ylabel(plot.unit)
-    else:
-        axes.tick_params(labelleft=False)
-
-
-def _wider(x: Array) -> tuple[float, float]:
-    return float(x[0]) - 0.1, float(x[-1]) + 0.1
+    axes.set_ylabel(plot.unit)
 
 
 def tuning_curves(plot: TuningCurves) -> Figure:
@@ -228,16 +242,14 @@ def tuning_curves(plot: TuningCurves) -> Figure:
         line_key(label(name), color=optimizer_look(name).color, ls=optimizer_dash(name), lw=1.6)
         for name in plot.optimizers
     ]
-    boxes = slots(len(plot.panels), keys=keys, gaps=(0.5, 0.55))
+    boxes = slots(len(plot.panels), keys=keys)
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         _tuning(axes, panel, plot.optimizers)
         metric_ticks(axes.yaxis, plot.metric)
         slot.name(panel.title)
-        if slot.is_left:
-            axes.set_ylabel(plot.unit)
-        if slot.is_bottom:
-            axes.set_xlabel("trials")
+        axes.set_ylabel(plot.unit)
+        axes.set_xlabel("trials")
     return boxes[0].figure
 
 
@@ -252,7 +264,12 @@ def _tuning(axes: Axes, panel: TuningPanel, optimizers: tuple[str, ...]) -> None
             axes.plot(x, panel.observed[row], ls="none", marker="o", ms=2.5, color=color, zorder=4)
         if row in banded:
             axes.fill_between(x, panel.lo[row], panel.hi[row], color=color, alpha=0.16, lw=0, zorder=1)
-    last = panel.value[known, -1]
+    for row in np.flatnonzero(np.isfinite(panel.found).all(axis=1)):
+        at = np.clip(np.log2(panel.found[row, 0]), x[0], x[-1])
+        axes.plot(
+            at, panel.found[row, 1], "*", ms=7, color=optimizer_look(optimizers[row]).color, zorder=5, clip_on=False
+        )
+    last = np.append(panel.value[known, -1], panel.found[np.isfinite(panel.found[:, 1]), 1])
     low = float(np.quantile(panel.value[known, 0], 0.2)) if known else 0.0
     axes.set(xlim=(x[0], x[-1]), ylim=_tuning_limits(low, last))
     step = max(1, len(panel.n) // 5)

@@ -16,6 +16,8 @@ from bocb_tune.analysis.names.look import label
 from bocb_tune.analysis.report.drawing.page import (
     DARK,
     INK,
+    PHONE,
+    RED,
     WIDTH,
     Look,
     bare,
@@ -26,7 +28,7 @@ from bocb_tune.analysis.report.drawing.page import (
     single,
     slots,
 )
-from bocb_tune.analysis.report.plots.values import Heatmap, Transfer
+from bocb_tune.analysis.report.plots.values import FEW_COLUMNS, Heatmap, Transfer
 
 MOST_NUMBERED = 24
 """A heatmap with more columns than this has no room for its numbers."""
@@ -39,6 +41,8 @@ def heatmap(plot: Heatmap) -> Figure:
     top = 0.2 + 0.25 * bool(plot.column_groups) + 0.2 * (plot.faint is not None)
     bottom = 0.15 + 0.75 * names_left(plot.columns)
     cell = min(0.62, (WIDTH - left - right) / columns)
+    if columns <= FEW_COLUMNS:
+        cell = min(cell, (PHONE - left - right) / columns)
     width, height = columns * cell, rows * min(0.36, max(cell * 0.75, 0.26))
     figure, axes = single(width, height, left, right, top, bottom)
     colors, norm, extend = _scale(plot)
@@ -47,7 +51,9 @@ def heatmap(plot: Heatmap) -> Figure:
     _group_lines(axes, plot, width, left)
     if plot.faint is not None:
         _rings(axes, plot.faint & np.isfinite(plot.values))
-    if columns <= MOST_NUMBERED:
+    if plot.failed is not None:
+        _crosses(axes, plot.failed)
+    if plot.numbered and columns <= MOST_NUMBERED:
         _number(axes, plot, colors, norm, size=min(8.0, 15.5 * cell))
     color_bar(
         figure, (left + width + 0.15, bottom, 0.1, min(height, 2.6)), (norm, colors), plot.unit, extend, plot.metric
@@ -101,14 +107,21 @@ def _rings(axes: Axes, faint: Flags) -> None:
     figure.legend(handles=keys, loc="upper right", borderaxespad=0.1, handletextpad=0.1, fontsize=7)
 
 
+def _crosses(axes: Axes, failed: Flags) -> None:
+    """A cross in each cell that fails."""
+    rows, columns = np.nonzero(failed)
+    axes.scatter(columns, rows, s=22, marker="x", c=RED, lw=1.2, zorder=3)
+
+
 def _scale(plot: Heatmap) -> tuple[Colormap, Normalize, str]:
     known = plot.values[np.isfinite(plot.values)]
+    known = known if known.size else np.zeros(1)
     if plot.signed:
         reach = max(float(np.quantile(np.abs(known), 0.95)), 1e-9)
         colors, norm, extend = mpl.colormaps["PuOr_r"], Normalize(-reach, reach), "both"
     else:
         low, high = float(np.quantile(known, 0.05)), float(known.max())
-        colors, norm = mpl.colormaps["viridis"], Normalize(low, max(high, low + 1e-9))
+        colors, norm = mpl.colormaps["viridis"], Normalize(low, high if high > low else low + 1)
         extend = "min" if known.min() < low else "neither"
     return colors.with_extremes(bad=NO_VALUE), norm, extend
 
@@ -135,7 +148,7 @@ def transfer(plot: Transfer) -> Figure:
     margin = names_left(plot.backbones, 12) + 0.15
     columns = min(5, len(plot.panels))
     high = min(2.2, (WIDTH - margin - 0.95 + 0.22) / max(columns, 3) - 0.22)
-    look: Look = {"left": margin, "right": 0.95, "bottom": margin + 0.1, "gaps": (0.22, 0.34)}
+    look: Look = {"left": margin, "right": 0.95, "bottom": margin + 0.1}
     boxes = slots(len(plot.panels), high=high, columns=columns, wide=high, **look)
     size = min(7.0, 58 * high / len(plot.backbones))
     names = [label(name, 12) for name in plot.backbones]
@@ -144,15 +157,13 @@ def transfer(plot: Transfer) -> Figure:
         axes = slot.axes()
         axes.imshow(np.ma.masked_invalid(panel.regret), cmap=colors, norm=norm, aspect="auto")
         slot.name(panel.title, optimizer=True)
-        fixed(axes, "y", every if slot.is_left else [], names)
-        fixed(axes, "x", every if slot.is_bottom else [], names)
+        fixed(axes, "y", every, names)
+        fixed(axes, "x", every, names)
         bare(axes)
         axes.tick_params(labelsize=size)
         axes.tick_params(axis="x", rotation=90)
-        if slot.is_left:
-            axes.set_ylabel("from", size=7)
-        if slot.is_bottom:
-            axes.set_xlabel("to", size=7)
+        axes.set_ylabel("from", size=7)
+        axes.set_xlabel("to", size=7)
     figure = boxes[0].figure
     width = figure.get_size_inches()[0]
     color_bar(figure, (width - 0.75, boxes[-1].y, 0.1, min(high, 1.6)), (norm, colors), plot.unit, "max")

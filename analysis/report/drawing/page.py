@@ -16,16 +16,30 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bocb_tune.analysis.names.look import label, optimizer_look
+from bocb_tune.analysis.report.drawing.svg import BAR
 from bocb_tune.core.types import Objective
 
 WIDTH = 10.4
 """Inches of a full-width figure."""
-COLUMNS = 5
+COLUMNS = 4
+ABOVE = 4.0
+"""Where axes and their labels are drawn: above what is drawn as pixels, which would blur them."""
+FEW_KEYS = 7
+HEAD = 0
+"""Number of the panel with the title and the legend."""
+WIDEST = 1.75
+"""Inches of a panel of several, so that three and their legend stand beside one another."""
+PHONE = 3.7
+"""Inches of what must fit on a phone, such as a legend."""
+PAD, NAME = 0.1, 0.24
+"""Inches at the right of a panel and for the name above it."""
 GREY, PALE, DARK, INK, RED = "#9a9a9a", "#ececec", "#333333", "#111111", "#b2182b"
 Look = dict[str, Any]
 """Keywords of the plotting library."""
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LONGEST_TITLE = 60
+LETTER_OF_NAME = 0.092
+"""Inches of a letter of a panel's name."""
 LETTER = 0.062
 """Inches of a letter of a legend, on average."""
 
@@ -41,12 +55,24 @@ class Slot:
     """Inches from the bottom."""
     width: float
     height: float
-    is_left: bool
-    is_bottom: bool
+    margins: tuple[float, float, float]
+    """Inches at its left, below it and at its right, for the names of its axes and notes."""
+    number: int
+    """Place among the panels of the figure, from 1."""
 
     def axes(self, bottom: float = 0.0, height: float | None = None) -> Axes:
         """Axes as wide as the slot, `bottom` inches above its foot."""
-        return add_axes(self.figure, self.x, self.y + bottom, self.width, height or self.height)
+        axes = add_axes(self.figure, self.x, self.y + bottom, self.width, height or self.height)
+        axes.set_gid(self._mark(f"a{bottom:g}"))
+        for part in (axes.xaxis, axes.yaxis, *axes.spines.values()):
+            part.set_zorder(ABOVE)
+        return axes
+
+    def _mark(self, part: str) -> str:
+        """Id by which the page takes the panel out of the figure."""
+        left, bottom, right = self.margins
+        box = (self.x - left, self.y - bottom, left + self.width + right, bottom + self.height + NAME)
+        return panel_id(self.number, part, box)
 
     def name(self, text: str, optimizer: bool = False, note: str = "") -> None:
         """The name of the panel above it, an optimizer's with a square of its colour; a small note at the right."""
@@ -54,11 +80,25 @@ class Slot:
         y = (self.y + self.height + 0.05) / whole[1]
         look: Look = {"size": 8.5, "weight": "bold", "va": "bottom"}
         if optimizer:
-            self.figure.text(self.x / whole[0], y, "■", color=optimizer_look(text).color, **look)
-        self.figure.text((self.x + 0.14 * optimizer) / whole[0], y, label(text, 30), color=INK, **look)
+            square = self.figure.text(self.x / whole[0], y, "■", color=optimizer_look(text).color, **look)
+            square.set_gid(self._mark("square"))
+        name = self.figure.text(
+            (self.x + 0.14 * optimizer) / whole[0],
+            y,
+            label(text, max(6, int((self.width + self.margins[2]) / LETTER_OF_NAME))),
+            color=INK,
+            **look,
+        )
+        name.set_gid(self._mark("name"))
         if note:
             right = (self.x + self.width) / whole[0]
-            self.figure.text(right, y, note, size=5.6, color="#5c5c5c", ha="right", va="bottom")
+            told = self.figure.text(right, y, note, size=5.6, color="#5c5c5c", ha="right", va="bottom")
+            told.set_gid(self._mark("note"))
+
+
+def panel_id(number: int, part: str, box: tuple[float, float, float, float]) -> str:
+    """Id of a part of a panel: which one, what of it, and x, y, width, height of the panel in inches."""
+    return "_".join([f"panel{number}", part, *(f"{each:.2f}" for each in box)])
 
 
 def slots(
@@ -70,23 +110,27 @@ def slots(
     left: float = 0.62,
     right: float = 0.3,
     bottom: float = 0.48,
-    gaps: tuple[float, float] = (0.42, 0.52),
+    gap: float = 0.3,
+    pad: float = PAD,
     columns: int = COLUMNS,
     wide: float = 0.0,
 ) -> list[Slot]:
     """Small multiples of a new figure in rows of at most `columns`, under its title and legend; sizes in inches.
 
+    Each has the names of its axes, so that the page may lay them out anew, with `left` and `bottom` for these.
+
     The title is that of a backbone; a figure of the whole grid has its own on the page.
     """
     columns = min(count, columns)
     rows = -(-count // columns)
-    wide = wide or min(3.8 if count == 1 else 2.9, (WIDTH - left - right + gaps[0]) / columns - gaps[0])
-    width = max(left + columns * (wide + gaps[0]) - gaps[0] + right, 7.4 if keys else 0.3 + _title_width(title))
-    lines = legend_lines(title, keys, width)
-    top = (0.6 if title or keys else 0.32) + 0.19 * (lines if title else max(lines - 1, 0))
+    gaps = left + pad, bottom + gap
+    wide = wide or min(PHONE - gaps[0] if count == 1 else WIDEST, (WIDTH - left - right + gaps[0]) / columns - gaps[0])
+    width = max(left + columns * (wide + gaps[0]) - gaps[0] + right, PHONE if keys else 0.3 + _title_width(title))
+    lines = legend_lines(keys)
+    top = NAME + 0.12 + 0.28 * bool(title) + 0.19 * lines
     height = top + rows * (high + gaps[1]) - gaps[1] + bottom
     figure = Figure(figsize=(width, height))
-    head(figure, title, keys)
+    head(figure, title, keys, top - NAME - 0.06)
     found = []
     for place in range(count):
         row, column = divmod(place, columns)
@@ -97,8 +141,8 @@ def slots(
                 y=height - top - row * (high + gaps[1]) - high,
                 width=wide,
                 height=high,
-                is_left=column == 0,
-                is_bottom=place + columns >= count,
+                margins=(left, bottom, pad),
+                number=place + 1,
             )
         )
     return found
@@ -115,24 +159,27 @@ def add_axes(figure: Figure, x: float, y: float, width: float, height: float) ->
     return figure.add_axes((x / whole[0], y / whole[1], width / whole[0], height / whole[1]))
 
 
-def legend_lines(title: str, keys: Sequence[Any], width: float) -> int:
-    """Lines the legend needs under the title; 0 if it fits beside it."""
-    if not keys or _key_widths(keys).sum() + _title_width(title) + 0.4 < width:
-        return 0
-    return -(-len(keys) // _legend_columns(keys, width))
+def legend_lines(keys: Sequence[Any]) -> int:
+    """Lines the legend needs under the title."""
+    return -(-len(keys) // _legend_columns(keys)) if keys else 0
 
 
-def head(figure: Figure, title: str, keys: Sequence[Any]) -> None:
-    """The title at the left, the legend beside it or, if it is long, below."""
+def head(figure: Figure, title: str, keys: Sequence[Any], high: float) -> None:
+    """The title, and below it the legend, in the first `high` inches of a figure."""
     width, height = figure.get_size_inches()
-    figure.text(0.12 / width, 1 - 0.1 / height, label(title, LONGEST_TITLE), size=10, weight="bold", va="top")
+    wide = _legend_columns(keys) * _key_widths(keys).max() + 0.3 if keys else 0.0
+    box = (0.0, height - high, max(_title_width(title) + 0.3, wide), high)
     look: Look = {"columnspacing": 0.9, "handletextpad": 0.4, "handlelength": 1.4, "borderaxespad": 0, "borderpad": 0}
-    if keys and legend_lines(title, keys, width):
-        corner, columns = (0.12 / width, 1 - (0.34 if title else 0.1) / height), _legend_columns(keys, width)
-        figure.legend(handles=keys, loc="upper left", bbox_to_anchor=corner, ncols=columns, **look)
-    elif keys:
-        corner = (1 - 0.12 / width, 1 - 0.1 / height)
-        figure.legend(handles=keys, loc="upper right", bbox_to_anchor=corner, ncols=len(keys), **look)
+    if title:
+        text = label(title, LONGEST_TITLE)
+        shown = figure.text(0.12 / width, 1 - 0.1 / height, text, size=10, weight="bold", va="top")
+        shown.set_gid(panel_id(HEAD, "title", box))
+    if keys:
+        corner = (0.12 / width, 1 - (0.34 if title else 0.1) / height)
+        legend = figure.legend(
+            handles=keys, loc="upper left", bbox_to_anchor=corner, ncols=_legend_columns(keys), **look
+        )
+        legend.set_gid(panel_id(HEAD, "legend", box))
 
 
 def _title_width(title: str) -> float:
@@ -143,8 +190,11 @@ def _key_widths(keys: Sequence[Any]) -> Any:
     return np.array([0.32 + LETTER * len(str(key.get_label())) for key in keys])
 
 
-def _legend_columns(keys: Sequence[Any], width: float) -> int:
-    return max(1, min(len(keys), int((width - 0.3) / _key_widths(keys).max())))
+def _legend_columns(keys: Sequence[Any]) -> int:
+    """Few keys stand below one another, beside the panels."""
+    if len(keys) <= FEW_KEYS:
+        return 1
+    return max(1, min(len(keys), int((PHONE - 0.2) / _key_widths(keys).max())))
 
 
 def key(marker: str, text: str, **look: Any) -> Line2D:
@@ -167,6 +217,7 @@ def color_bar(
 ) -> None:
     """A slim colour bar at x, y, width, height in inches."""
     axes = add_axes(figure, *box)
+    axes.set_gid(panel_id(BAR, "bar", (box[0] - 0.1, box[1] - 0.1, 0.85, box[3] + 0.2)))
     bar = figure.colorbar(ScalarMappable(*scale), cax=axes, extend=extend)
     bar.set_label(text, size=7)
     if metric is not None and not metric.is_score:

@@ -11,7 +11,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from bocb_tune.analysis.names.look import backbone_look, label, optimizer_look
-from bocb_tune.analysis.report.drawing.page import DARK, GREY, INK, PALE, Look, fixed, key, names_left, single, slots
+from bocb_tune.analysis.report.drawing.page import (
+    DARK,
+    GREY,
+    INK,
+    PAD,
+    PALE,
+    PHONE,
+    Look,
+    fixed,
+    key,
+    names_left,
+    single,
+    slots,
+)
 from bocb_tune.analysis.report.plots.values import (
     CriticalDifference,
     Forest,
@@ -48,9 +61,9 @@ def strip(plot: Strip) -> Figure:
     return figure
 
 
-def _rows(axes: Axes, names: tuple[str, ...], shown: bool = True) -> None:
+def _rows(axes: Axes, names: tuple[str, ...]) -> None:
     """One row a name, the first on top."""
-    fixed(axes, "y", range(len(names)) if shown else [], [label(name) for name in names])
+    fixed(axes, "y", range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
@@ -58,16 +71,17 @@ def _rows(axes: Axes, names: tuple[str, ...], shown: bool = True) -> None:
 def forest(plot: Forest) -> Figure:
     count = len(plot.optimizers)
     row = 0.13 if plot.one_scale and len(plot.panels) > 3 else 0.2
-    look: Look = {"left": names_left(plot.optimizers), "gaps": (0.22 if plot.one_scale else 0.8, 0.5)}
-    boxes = slots(len(plot.panels), high=max(count * row, 0.4), **look)
+    left, noted = names_left(plot.optimizers), any(panel.notes for panel in plot.panels)
+    pad = 0.9 if noted else PAD
+    wide = PHONE - left - pad if noted or len(plot.panels) <= 3 else 0.0
+    boxes = slots(len(plot.panels), high=max(count * row, 0.4), left=left, pad=pad, wide=wide)
     limits = _reach(plot.panels) if plot.one_scale else None
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         _bars(axes, plot.optimizers, panel, limits or _reach((panel,)))
-        _rows(axes, plot.optimizers, shown=slot.is_left)
+        _rows(axes, plot.optimizers)
         slot.name(panel.title)
-        if slot.is_bottom or not plot.one_scale:
-            axes.set_xlabel(panel.axis)
+        axes.set_xlabel(panel.axis)
         if plot.one_scale and row < 0.2:
             axes.tick_params(axis="y", labelsize=6.5)
     return boxes[0].figure
@@ -104,12 +118,12 @@ def _bars(axes: Axes, names: tuple[str, ...], panel: ForestPanel, reach: float) 
 
 def variance_split(plot: VarianceSplit) -> Figure:
     keys = [Patch(facecolor=color, hatch=hatch, edgecolor="white", label=name) for name, color, hatch in PARTS]
-    look: Look = {"left": names_left(plot.optimizers), "gaps": (0.3, 0.5)}
-    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=max(0.2 * len(plot.optimizers), 0.4), **look)
+    high, left = max(0.2 * len(plot.optimizers), 0.4), names_left(plot.optimizers)
+    boxes = slots(len(plot.panels), title=plot.title, keys=keys, high=high, left=left)
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         _stack(axes, panel)
-        _rows(axes, plot.optimizers, shown=slot.is_left)
+        _rows(axes, plot.optimizers)
         slot.name(panel.title)
         axes.set(xlim=(0, 1), xlabel="share of variance")
     return boxes[0].figure

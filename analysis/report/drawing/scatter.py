@@ -17,15 +17,14 @@ MARKERS, NAMES = (-0.4, 0.0), 0.06
 
 
 def coupling_scatter(plot: CouplingScatter) -> Figure:
-    boxes = slots(len(plot.panels), high=3.4, left=0.6, right=0.3, gaps=(0.5, 0.5), wide=4.4)
+    boxes = slots(len(plot.panels), high=3.4, left=0.6, wide=3.0)
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         _panel(axes, panel)
         refused = [name for name, value in zip(panel.names, panel.coupling.value, strict=True) if np.isnan(value)]
         slot.name(panel.title, note=label(f"n/a: {', '.join(refused)}", 60) if refused else "")
         axes.set_xlabel("cells that fail")
-        if slot.is_left:
-            axes.set_ylabel(f"coupling among viable cells [{plot.unit}]")
+        axes.set_ylabel(f"coupling among viable cells [{plot.unit}]")
     return boxes[0].figure
 
 

@@ -24,16 +24,14 @@ STRIP = (-1.0, -0.25)
 
 def landscapes(plot: Landscapes) -> Figure:
     norm = _completed_range(plot.panels)
-    keys = _keys(any(panel.fit for panel in plot.panels))
+    keys = _keys(any(panel.fit for panel in plot.panels), plot.epsilon)
     boxes = slots(len(plot.panels), title=plot.title, keys=keys, right=0.95)
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         _panel(axes, panel, norm)
         slot.name(panel.title, optimizer=True, note=panel.note)
-        if slot.is_left:
-            axes.set_ylabel("weight decay")
-        if slot.is_bottom:
-            axes.set_xlabel("learning rate")
+        axes.set_ylabel("weight decay")
+        axes.set_xlabel("learning rate")
     figure = boxes[0].figure
     size = figure.get_size_inches()
     room = (size[0] - 0.75, 0.5, 0.1, min(1.6, size[1] - 1.2))
@@ -128,7 +126,7 @@ def _best(panel: LandscapePanel, x: Array, y: Array, zero: float) -> tuple[Any, 
     return [np.log10(lr)], [np.log10(decay) if decay > 0 else zero]
 
 
-def _keys(fitted: bool) -> list[Line2D]:
+def _keys(fitted: bool, epsilon: float) -> list[Line2D]:
     hollow: Look = {"mfc": "none", "color": DARK, "mew": 0.9}
     found = [
         key("o", "completed", color="#21918c"),
@@ -138,4 +136,4 @@ def _keys(fitted: bool) -> list[Line2D]:
         key("s", "default", ms=7, **hollow),
         key("*", "best", ms=9, mfc="white", mec=INK, mew=0.8),
     ]
-    return [*found, line_key("within 1 point of the best", color=INK, lw=1.3)] if fitted else found
+    return [*found, line_key(f"within {epsilon:g} of the best", color=INK, lw=1.3)] if fitted else found

@@ -57,9 +57,9 @@ def interaction_matrix(
     return Heatmap(
         stem="interaction",
         title="Interaction: what the averages do not predict",
-        caption="Positive: the optimizer is better for this backbone than the averages of both predict. Double "
-        "centring leaks: one failed cell also moves the others of its row and column the other way. The colour scale "
-        "is cut at the largest twentieth.",
+        caption="Positive: the optimizer is better for this backbone than the averages of both predict. Rows "
+        "and columns are centred, so one failed cell pushes the rest of its row and column in the opposite direction. "
+        "The colour scale is cut at the largest twentieth.",
         unit=unit,
         signed=True,
         **_by_family(interaction, values, significant, backbones, optimizers),
@@ -97,7 +97,7 @@ def by_group(groups: Sequence[str], values: Array) -> NDArray[np.intp]:
 
 
 def usable_decades(found: Estimates, backbones: Names, optimizers: Names) -> Forest:
-    """Decades of learning rate within tolerance of the best, one panel a backbone; every cell must be there."""
+    """Decades of learning rate within tolerance of the backbone's best, one panel a backbone; every cell is there."""
     panels = tuple(
         ForestPanel(title=name, ranges=Ranges.of(found[name, other] for other in optimizers), axis="decades")
         for name in backbones
@@ -107,7 +107,8 @@ def usable_decades(found: Estimates, backbones: Names, optimizers: Names) -> For
     return Forest(
         stem="usable-decades",
         title="Usable decades of learning rate",
-        caption="Length of the stretch of learning rates around the best that is as good as the best; bar: 95 %. "
+        caption="Length of the stretch of learning rates around the best that stays within the tolerance of the best "
+        "cell of the backbone; bar: 95 %. "
         "Arrow: the stretch reaches the edge of the search space, so that it is at least this long."
         + (f" Not known (n/a): {listed}." if listed else ""),
         optimizers=optimizers,
@@ -134,13 +135,14 @@ def overview(optimizers: Names, mean_regret: Ranges, worst_regret: Ranges, where
             axis="points, less is better",
             notes=_pick(where, order),
         ),
-        ForestPanel(title="usable decades of lr", ranges=_rows(usable, order), axis="decades, more is safer"),
+        ForestPanel(title="usable decades", ranges=_rows(usable, order), axis="decades of learning rate"),
     )
     return Forest(
         stem="overview",
         title="Which optimizer, and how much does it matter?",
         caption="Regret: points below the best optimizer of the same backbone, mean over backbones and on the worst of "
-        "them (named). Usable decades: how far the learning rate may be off. Bars: 95 %.",
+        "them (named). Usable decades: how far the learning rate may be off within the tolerance of "
+        "the backbone's best. Bars: 95 %.",
         optimizers=_pick(optimizers, order),
         panels=panels,
         one_scale=False,
@@ -149,14 +151,15 @@ def overview(optimizers: Names, mean_regret: Ranges, worst_regret: Ranges, where
 
 def tuning_curves(optimizers: Names, panels: tuple[TuningPanel, ...], unit: str) -> TuningCurves:
     """Expected best score by number of trials, a panel a backbone."""
+    has_found = any(np.isfinite(panel.found).any() for panel in panels)
     has_observed = any(np.isfinite(panel.observed).any() for panel in panels)
     return TuningCurves(
         stem="tuning-curves",
         title="What a budget of trials buys",
         caption="Expected score of the best of n random trials. Bands: 95 %, for the best three at the largest n where "
         "there are many. A curve that rises late needs tuning; one that starts high does not."
-        + " Dots: the trials themselves, by the scores they were selected by, which are biased upwards."
-        * has_observed,
+        + " Star: what the search of a cell without a model found, at its number of trials." * has_found
+        + " Dots: the trials themselves, by the scores they were selected by, which are biased upwards." * has_observed,
         optimizers=optimizers,
         panels=panels,
         unit=unit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -67,7 +67,15 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
         for key, cell in _by_cell(trials)
     }
     return tuple(
-        Landscapes(stem=f"landscape-{number:02d}", title=backbone, caption="", panels=row, **named_by(findings))
+        Landscapes(
+            stem=f"landscape-{number:02d}",
+            title=backbone,
+            caption="",
+            panels=row,
+            epsilon=findings.tolerance,
+            told=f"Trials and fitted score over learning rate and weight decay, a panel an optimizer: {_titles(row)}.",
+            **named_by(findings),
+        )
         for number, backbone, row in _by_backbone(findings, panels)
     )
 
@@ -82,7 +90,14 @@ def learning_curves(findings: Findings) -> tuple[Curves, ...]:
     measured = rows["budget"].to_numpy(float), rows["score"].to_numpy(float)
     panels = {key: _curve_panel(findings, _summary_of(findings, key), cell, measured) for key, cell in _by_cell(trials)}
     return tuple(
-        Curves(stem=f"curves-{number:02d}", title=backbone, caption="", panels=row, **named_by(findings))
+        Curves(
+            stem=f"curves-{number:02d}",
+            title=backbone,
+            caption="",
+            panels=row,
+            told=f"Score of each trial by epoch, a panel an optimizer: {_titles(row)}.",
+            **named_by(findings),
+        )
         for number, backbone, row in _by_backbone(findings, panels)
     )
 
@@ -127,7 +142,7 @@ def _landscape_panel(
         is_best=_at_best(cell, trials),
         box=None if box is None else (box.lr, box.decay_ends),
         zero_is_choice=box is not None and box.zero_mass > 0,
-        fit=fitted_surface(fit) if isinstance(fit, Landscape) and box is not None else None,
+        fit=fitted_surface(fit, findings.tolerance) if isinstance(fit, Landscape) and box is not None else None,
         note="no model" if isinstance(fit, NoLandscape) else "",
     )
 
@@ -153,6 +168,10 @@ def _at_best(cell: CellSummary, rows: pd.DataFrame) -> Flags:
     at_point = (rows["lr"] == cell.lr) & (rows["weight_decay"] == cell.weight_decay)
     flags: Flags = (at_point & (rows["status"] == TrialStatus.completed)).to_numpy(bool)
     return flags
+
+
+def _titles(panels: Iterable[CurvePanel | LandscapePanel]) -> str:
+    return ", ".join(panel.title for panel in panels)
 
 
 def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:

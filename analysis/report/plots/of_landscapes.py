@@ -23,8 +23,8 @@ from bocb_tune.analysis.report.plots.values import (
     VarianceSplit,
 )
 
-Cells = Mapping[str, tuple[CellTrials, Landscape]]
-"""The fitted cells of one backbone, by optimizer, in the order of their panels."""
+Cells = Mapping[str, tuple[CellTrials, Landscape | None]]
+"""The searched cells of one backbone, by optimizer, in the order of their panels; None where there is no model."""
 
 
 def fitted_surface(cell: Landscape, epsilon: float = EPSILON) -> FittedSurface:
@@ -46,26 +46,35 @@ def lr_profiles(number: int, backbone: str, cells: Cells, unit: str, epsilon: fl
 
     Args:
         number: of the backbone, for the file's name.
-        cells: fitted cells of the backbone.
+        cells: searched cells of the backbone.
         unit: of the score, as on the axis.
     """
     return Profiles(
         stem=f"profile-{number:02d}",
         title=backbone,
         caption="Line: expected score at full budget, weight decay being the best for each learning rate; band: 95 %. "
-        "Grey bar: learning rates within one point of the best. Dots: last score of each trial, hollow if it was "
-        "stopped before its full budget. Below: probability of diverging; crosses: trials that did.",
+        f"Grey bar: learning rates within {points(epsilon)} of the best. Dots: last score of each trial, hollow if it "
+        "was stopped before its full budget. Below: probability of diverging; crosses: trials that did. A cell without "
+        "a line has no model of its landscape.",
         panels=tuple(_profile(name, trials, cell, epsilon) for name, (trials, cell) in cells.items()),
         unit=unit,
+        epsilon=epsilon,
     )
 
 
-def isolation(number: int, backbone: str, cells: Mapping[str, tuple[CellTrials, Marginals]], unit: str) -> Isolation:
+def points(epsilon: float) -> str:
+    """A tolerance in words."""
+    return f"{epsilon:g} point{'s' * (epsilon != 1)}"
+
+
+def isolation(
+    number: int, backbone: str, cells: Mapping[str, tuple[CellTrials, Marginals | None]], unit: str
+) -> Isolation:
     """All trials against learning rate alone and weight decay alone (Sivaprasad et al. 2020, arXiv:1910.11758).
 
     Args:
         number: of the backbone, for the file's name.
-        cells: fitted cells of the backbone, by optimizer, in the order of their panels.
+        cells: searched cells of the backbone, by optimizer, in the order of their panels.
         unit: of the score, as on the axis.
     """
     return Isolation(
@@ -103,8 +112,11 @@ def variance_split(
     )
 
 
-def _profile(name: str, trials: CellTrials, cell: Landscape, epsilon: float) -> ProfilePanel:
+def _profile(name: str, trials: CellTrials, cell: Landscape | None, epsilon: float) -> ProfilePanel:
     """The band is taken at the weight decays of the mean's profile: the best of a draw is biased upwards."""
+    dots = _dots(np.log10(trials.lr), trials)
+    if cell is None:
+        return ProfilePanel(title=name, trials=dots)
     best = cell.mean.argmax(axis=1)
     rows = np.arange(len(best))
     row, column = cell.best_node
@@ -112,22 +124,31 @@ def _profile(name: str, trials: CellTrials, cell: Landscape, epsilon: float) -> 
         title=name,
         score=_band(cell.grid.u, with_interval(cell.mean[rows, best], cell.surfaces.at(rows, best))),
         divergence=cell.divergence[rows, best],
-        trials=_dots(np.log10(trials.lr), trials),
+        trials=dots,
         best=float(cell.grid.u[row]),
         level=float(cell.mean[row, column]) - epsilon,
     )
 
 
-def _isolated(name: str, trials: CellTrials, alone: Marginals) -> IsolationPanel:
-    grid, inside = alone.grid, slice(None, alone.grid.num_decay)
-    zero_at = grid.box.decay_ends[0] - 0.8
+def _isolated(name: str, trials: CellTrials, alone: Marginals | None) -> IsolationPanel:
     drawn = trials.weight_decay
+    positive = np.log10(drawn[drawn > 0])
+    if alone is not None:
+        low = alone.grid.box.decay_ends[0]
+    else:
+        low = float(positive.min()) if positive.size else -4.0
+    zero_at = low - 0.8
+    lr_dots = _dots(np.log10(trials.lr), trials)
+    decay_dots = _dots(np.where(drawn > 0, np.log10(np.where(drawn > 0, drawn, 1.0)), zero_at), trials)
+    if alone is None:
+        return IsolationPanel(title=name, lr_trials=lr_dots, decay_trials=decay_dots, zero_at=zero_at)
+    grid, inside = alone.grid, slice(None, alone.grid.num_decay)
     return IsolationPanel(
         title=name,
         lr=_band(grid.u, alone.lr),
-        lr_trials=_dots(np.log10(trials.lr), trials),
+        lr_trials=lr_dots,
         decay=_band(grid.v[inside], alone.decay[:, inside]),
-        decay_trials=_dots(np.where(drawn > 0, np.log10(np.where(drawn > 0, drawn, 1.0)), zero_at), trials),
+        decay_trials=decay_dots,
         zero=alone.decay[:, -1] if grid.has_zero else None,
         zero_at=zero_at,
     )

@@ -5,6 +5,7 @@ Learning rates and weight decays on an axis are u = log10 lr and v = log10 weigh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ import numpy as np
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.core.types import Objective
+
+FEW_COLUMNS = 5
+"""A heatmap of so many columns is drawn as wide as a phone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,18 @@ class Plot:
     title: str
     caption: str
     """How to read it."""
+    told: str = ""
+    """What it shows, in words, for those who do not see it."""
+
+    @property
+    def alternative(self) -> str:
+        """Text that stands for the figure."""
+        return f"{self.title}. {self.told or self.caption}"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs the whole width of a page."""
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +85,17 @@ class Heatmap(Plot):
     column_groups: tuple[str, ...] = ()
     faint: Flags | None = None
     """[rows, columns], cells whose interval includes zero."""
+    failed: Flags | None = None
+    """[rows, columns], cells that are marked as failed and not coloured."""
+    numbered: bool = True
+    """Whether each cell has its number."""
     metric: Objective | None = None
     """What the scores are named by; None: as they are."""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its columns are too many for a third of a page."""
+        return len(self.columns) > FEW_COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +164,8 @@ class Landscapes(Plot):
 
     panels: tuple[LandscapePanel, ...]
     unit: str
+    epsilon: float = 1.0
+    """Points within which a score is as good as the best."""
     metric: Objective | None = None
     """What the scores are named by; None: as they are."""
 
@@ -168,16 +195,17 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilePanel:
-    """Expected score of one cell over learning rate, weight decay being the best for each."""
+    """Expected score of one cell over learning rate, weight decay being the best for each; its trials alone, where it
+    has no model."""
 
     title: str
-    score: Band
-    divergence: Array
-    """[nodes], probability of diverging along the profile."""
     trials: TrialDots
-    best: float
+    score: Band | None = None
+    divergence: Array | None = None
+    """[nodes], probability of diverging along the profile."""
+    best: float = math.nan
     """log10 of the best learning rate."""
-    level: float
+    level: float = math.nan
     """Score from which on a setting is as good as the best."""
 
 
@@ -187,6 +215,8 @@ class Profiles(Plot):
 
     panels: tuple[ProfilePanel, ...]
     unit: str
+    epsilon: float
+    """Points within which a score is as good as the best."""
     metric: Objective | None = None
     """What the scores are named by; None: as they are."""
 
@@ -196,16 +226,16 @@ class IsolationPanel:
     """Score of one cell against each hyper-parameter alone."""
 
     title: str
-    lr: Band
-    """Mean over weight decay, as trials are drawn."""
     lr_trials: TrialDots
-    decay: Band
-    """Mean over learning rate; positive weight decays."""
     decay_trials: TrialDots
     """Weight decay 0 stands at `zero_at`."""
-    zero: Array | None
-    """Value, lower and upper end of the mean at weight decay 0."""
     zero_at: float
+    lr: Band | None = None
+    """Mean over weight decay, as trials are drawn; None without a model."""
+    decay: Band | None = None
+    """Mean over learning rate; positive weight decays."""
+    zero: Array | None = None
+    """Value, lower and upper end of the mean at weight decay 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +290,8 @@ class TuningPanel:
     hi: Array
     observed: Array
     """Of the trials themselves, NaN where they carry none."""
+    found: Array
+    """[optimizers, 2], trials and score of the search of each cell that has no model; NaN for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,3 +395,39 @@ class Transfer(Plot):
     backbones: tuple[str, ...]
     panels: tuple[TransferPanel, ...]
     unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winners(Plot):
+    """Scores of all optimizers, a row a backbone, the best of each named."""
+
+    backbones: tuple[str, ...]
+    optimizers: tuple[str, ...]
+    value: Array
+    """[backbones, optimizers], points; NaN where there is none."""
+    lo: Array
+    hi: Array
+    best: tuple[int, ...]
+    """Place of the best optimizer of each backbone, -1 where there is none."""
+    tied: Flags
+    """[backbones, optimizers], not significantly worse than the best, or within the tolerance of it."""
+    failed: Flags
+    """[backbones, optimizers]"""
+    unit: str
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReachScatter(Plot):
+    """How far the learning rate may be off against how far a cell lies below the backbone's best, a point a cell."""
+
+    backbones: tuple[str, ...]
+    """[cells]"""
+    optimizers: tuple[str, ...]
+    """[cells]"""
+    behind: Array
+    """[cells], points below the best of the backbone."""
+    decades: Ranges
+    """[cells]"""
+    tolerance: float

@@ -7,7 +7,7 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.sections.budget import budget
 from bocb_tune.analysis.report.sections.cells import best_points, curves, landscape, pages
 from bocb_tune.analysis.report.sections.coupling import conclusions, coupling, matrix, order
-from bocb_tune.analysis.report.sections.overview import counts, health, in_words, methods
+from bocb_tune.analysis.report.sections.overview import counts, health, methods
 from bocb_tune.analysis.report.sections.patterns import weights
 from bocb_tune.analysis.report.sections.settings import carry_over, drift
 from bocb_tune.analysis.report.sections.tuning import (
@@ -21,14 +21,13 @@ from bocb_tune.analysis.report.sections.tuning import (
 from bocb_tune.analysis.report.sections.values import Card, NotApplicable
 
 SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
-    in_words,
-    health,
-    recommendation,
-    sensitivity,
+    best_points,
     matrix,
     coupling,
     order,
     conclusions,
+    recommendation,
+    sensitivity,
     landscape,
     profiles,
     alone,
@@ -38,9 +37,9 @@ SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     carry_over,
     drift,
     weights,
-    best_points,
     curves,
     counts,
+    health,
     methods,
 )
 

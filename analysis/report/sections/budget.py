@@ -30,8 +30,8 @@ def budget(findings: Findings) -> Card | NotApplicable:
     """Tuning curves, what searches found, and ranks by number of trials."""
     title = "What a budget of trials buys"
     panels = [_panel(findings, name) for name in findings.table.backbones]
-    known = tuple(panel for panel in panels if np.isfinite(panel.value).any())
-    if not known:
+    known = tuple(panel for panel in panels if np.isfinite(panel.value).any() or np.isfinite(panel.found).any())
+    if not any(np.isfinite(panel.value).any() for panel in panels):
         return NotApplicable(title=title, reason=why_none(findings))
     ranked, ranks = _ranks(findings)
     plot = replace(
@@ -51,7 +51,23 @@ def _panel(findings: Findings, backbone: str) -> TuningPanel:
     value, lo, hi = np.moveaxis(np.array(rows), -1, 0)
     seen = [[or_nan(e.value) for e in findings.searches[backbone, optimizer].observed] for optimizer in optimizers]
     n = np.array(SIZES, float)
-    return TuningPanel(title=backbone, n=n, value=value, lo=lo, hi=hi, observed=np.array(seen))
+    return TuningPanel(
+        title=backbone,
+        n=n,
+        value=value,
+        lo=lo,
+        hi=hi,
+        observed=np.array(seen),
+        found=np.array([_found_alone(findings, backbone, optimizer) for optimizer in optimizers]),
+    )
+
+
+def _found_alone(findings: Findings, backbone: str, optimizer: str) -> tuple[float, float]:
+    """Trials and score of a cell without a model, whose curve would otherwise be missed without a word."""
+    search = findings.searches[backbone, optimizer]
+    if findings.models[backbone, optimizer].curve is not None or search.found.value is None or not search.trials:
+        return np.nan, np.nan
+    return float(search.trials), search.found.value
 
 
 def _modelled(findings: Findings, backbone: str, optimizer: str) -> list[Estimate]:
@@ -85,16 +101,22 @@ def _found(findings: Findings) -> DataTable:
             "trials": search.trials,
             "epochs": search.epochs,
             "found": or_nan(search.found.value),
+            "found_from": or_nan(search.found.lo),
+            "found_to": or_nan(search.found.hi),
             "random": or_nan(search.random.value),
+            "random_from": or_nan(search.random.lo),
+            "random_to": or_nan(search.random.hi),
             "reported": search.reported,
             "random_reported": or_nan(search.random_reported.value),
             "early": or_nan(search.early.value),
         }
         for (backbone, optimizer), search in findings.searches.items()
     ]
-    scores = ("found", "random", "reported", "random_reported", "early")
+    ends = ("found_from", "found_to", "random_from", "random_to")
+    scores = ("found", "random", "reported", "random_reported", "early", *ends)
     formats = {"epochs": ".0f"} | dict.fromkeys(scores, ".2f")
-    return with_metric(findings, DataTable(stem="searches", frame=pd.DataFrame(rows), formats=formats), scores)
+    table = with_metric(findings, DataTable(stem="searches", frame=pd.DataFrame(rows), formats=formats), scores)
+    return replace(table, excerpt=table.frame.dropna(axis="columns", how="all"))
 
 
 def _whole_curves(findings: Findings) -> DataTable:

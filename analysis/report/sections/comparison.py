@@ -1,48 +1,145 @@
-"""Sections of the comparison of two runs."""
+"""The comparison of two runs: what differs between them, then what changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
+from bocb_tune.analysis.answer.words import Part, part
 from bocb_tune.analysis.checks.remark import Check
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.analysis.findings.comparison import Comparison, Difference
-from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, shown
+from bocb_tune.analysis.findings.comparison import Comparison, Difference, Key
+from bocb_tune.analysis.report.plots import Plot
+from bocb_tune.analysis.report.plots.values import Strip
+from bocb_tune.analysis.report.sections.first import FirstScreen
+from bocb_tune.analysis.report.sections.values import Card, DataTable, or_nan, shown
+from bocb_tune.core.names import listed
+
+MOST_DIFFERING, MOST_NAMED = 12, 6
+"""Differences between the specs that the first screen tells one by one, and cells named in a sentence."""
 
 
-def sections(found: Comparison) -> tuple[Card | NotApplicable, ...]:
-    """The report of a comparison."""
-    return (_words(found), _checks(found), _lines(found), _cells(found))
-
-
-def _words(found: Comparison) -> Card:
-    first, second = found.names
-    pairs = (("Interaction share", found.interaction_share), ("of all variation", found.interaction_share_total))
-    shares = tuple(
-        f"{name}: {shown(pair.first)} in {first}, {shown(pair.second)} in {second}, change {shown(pair.change)}."
-        for name, pair in pairs
+def first_screen(found: Comparison) -> FirstScreen:
+    """What differs between the runs, and what changed."""
+    checks = _checks(found)
+    return FirstScreen(
+        parts=parts_of(found), tables=(), figures=_figures(found), checks=checks, num_checks=len(checks), folded=()
     )
-    text = f"From {first} to {second} the cells change by {shown(found.overall)} on average ({found.overall.method})."
-    return Card(title="The answer in words", text=(text, *shares))
 
 
-def _checks(found: Comparison) -> Card:
+def parts_of(found: Comparison) -> tuple[Part, ...]:
+    """The comparison in words."""
+    first, second = found.names
+    told = list(found.notes[:MOST_DIFFERING])
+    more = len(found.notes) - len(told)
+    told += [f"{more} more differences are under What differs."] * (more > 0)
+    same = "Nothing that the two record differs: same settings, same ranges, same data."
+    return (
+        *part(f"What differs between {first} and {second}", told or [same]),
+        *part(f"What changed from {first} to {second}", (*_whole(found), *_cells_told(found), *_coupling(found))),
+    )
+
+
+def _whole(found: Comparison) -> tuple[str, ...]:
+    """Over the grid, from seeds and from landscapes."""
+    lines = [f"On these {len(found.cells)} cells the score changes by {_span(found.from_seeds)} on average."]
+    if found.from_landscapes.value is not None:
+        count = len(found.scores)
+        lines.append(f"By the landscapes of {count} cells it changes by {_span(found.from_landscapes)} on average.")
+    if found.overall.lo is not None:
+        lines.append(f"For other backbones like these, {_span(found.overall)} is to be expected.")
+    else:
+        lines.append(f"What is to be expected of other backbones cannot be said from {len(found.backbones)}.")
+    return tuple(lines)
+
+
+def _span(estimate: Estimate) -> str:
+    if estimate.lo is None or estimate.hi is None:
+        return f"{estimate.value:+.2f} points (no interval: too few repeated seeds)"
+    return f"{estimate.value:+.2f} points (95 % CI {estimate.lo:+.2f} to {estimate.hi:+.2f})"
+
+
+def _cells_told(found: Comparison) -> tuple[str, ...]:
+    """Cells whose interval excludes zero."""
+    tested = {key: pair.change for key, pair in found.cells.items() if pair.change.lo is not None}
+    if not tested:
+        return ("No cell has an interval: each run needs repeated seeds.",)
+    beyond = {key: each for key, each in tested.items() if not (each.lo or 0) <= 0 <= (each.hi or 0)}
+    if not beyond:
+        return (f"In none of the {len(tested)} cells with an interval is the change significant by itself.",)
+    order = sorted(beyond, key=lambda key: -abs(beyond[key].value or 0))
+    each = listed([f"{'/'.join(key)} {beyond[key].value:+.2f}" for key in order], MOST_NAMED)
+    chance = 0.05 * len(tested)
+    return (
+        f"The 95 % CI of the change excludes zero in {len(beyond)} of {len(tested)} cells, of which {chance:.1f} would "
+        f"by chance: {each}.",
+    )
+
+
+def _coupling(found: Comparison) -> tuple[str, ...]:
+    pair, (first, second) = found.interaction_share, found.names
+    if pair.first.value is None or pair.second.value is None:
+        return ()
+    change = pair.change
+    unsure = change.lo is None or (change.lo <= 0 <= (change.hi or 0))
+    verdict = "it does not differ significantly" if unsure else "it differs significantly"
+    return (
+        f"Of the optimizer-related variance of the same cells {shown(pair.first)} is specific to the backbone in "
+        f"{first}, {shown(pair.second)} in {second}: {verdict}.",
+    )
+
+
+def _figures(found: Comparison) -> tuple[Plot, ...]:
+    backbones, optimizers = (tuple(dict.fromkeys(key[axis] for key in found.cells)) for axis in (0, 1))
+    ends = np.full((3, len(backbones), len(optimizers)), np.nan)
+    for (backbone, optimizer), pair in found.cells.items():
+        at = backbones.index(backbone), optimizers.index(optimizer)
+        ends[(slice(None), *at)] = [or_nan(each) for each in (pair.change.value, pair.change.lo, pair.change.hi)]
+    told = "; ".join(
+        f"{'/'.join(key)} {shown(pair.change)}" for key, pair in list(found.cells.items())[:MOST_DIFFERING]
+    )
+    return (
+        Strip(
+            stem="change",
+            title="Change of each cell",
+            caption=f"From {found.names[0]} to {found.names[1]}: one marker a backbone, right of zero is better; thin "
+            "bars: 95 %, from the seeds of both runs; thick bar: mean of the optimizer.",
+            told=told,
+            optimizers=optimizers,
+            backbones=backbones,
+            values=ends[0],
+            summary=np.nanmean(ends[0], axis=0),
+            axis="change [points]",
+            lo=ends[1],
+            hi=ends[2],
+            from_zero=True,
+        ),
+    )
+
+
+def sections(found: Comparison) -> tuple[Card, ...]:
+    """The rest of the page."""
+    differing = Card(title="What differs", text=found.notes or ("Nothing that the two record.",))
+    return (differing, _cells(found), *_landscapes(found), _lines(found))
+
+
+def _checks(found: Comparison) -> tuple[Check, ...]:
     lists = (
         (f"only in {found.names[0]}", found.only_first),
         (f"only in {found.names[1]}", found.only_second),
         ("without a value in one of the two", found.without_value),
     )
-    checks = [
+    return tuple(
         Check(
-            name="unmatched", level="caution", message=f"{len(names)} cell(s) {what} are left out: {', '.join(names)}."
+            name="unmatched",
+            level="caution",
+            message=f"{len(names)} cell{'s' * (len(names) > 1)} {what}, left out: {listed(names, MOST_NAMED)}.",
         )
         for what, names in lists
         if names
-    ]
-    checks += [Check(name="settings", level="caution", message=note) for note in found.notes]
-    return Card(title="Checks", text=() if checks else ("Nothing to remark.",), checks=tuple(checks))
+    )
 
 
 def _lines(found: Comparison) -> Card:
@@ -59,19 +156,35 @@ def _changes(kind: str, changes: Mapping[str, Estimate]) -> DataTable:
 
 
 def _cells(found: Comparison) -> Card:
+    text = "Means of fresh seeds in both runs; the interval is made of those of both."
+    return Card(title="Change of each cell, by seeds", text=(text,), tables=(_table("change_by_cell", found.cells),))
+
+
+def _landscapes(found: Comparison) -> tuple[Card, ...]:
+    if not found.scores:
+        return ()
+    text = (
+        f"Expected score at the best point of the landscape, and usable decades of learning rate within "
+        f"{found.tolerance:g} points of the cell's best, where both runs have a landscape."
+    )
+    tables = [_table("change_of_expected_score", found.scores)]
+    tables += [_table("change_of_usable_decades", found.decades)] * bool(found.decades)
+    return (Card(title="Change of each cell, by landscapes", text=(text,), tables=tuple(tables)),)
+
+
+def _table(stem: str, pairs: Mapping[Key, Difference]) -> DataTable:
     rows = [
         {"backbone": key[0], "optimizer": key[1], **_sides(pair), **_numbers(pair.change)}
-        for key, pair in found.cells.items()
+        for key, pair in pairs.items()
     ]
-    table = DataTable(stem="change_by_cell", frame=pd.DataFrame(rows), formats=_FORMATS)
-    return Card(title="Change of each cell", tables=(table,))
+    return DataTable(stem=stem, frame=pd.DataFrame(rows), formats=_FORMATS)
 
 
 _FORMATS = dict.fromkeys(("first", "second", "change", "from", "to"), ".2f")
 
 
-def _sides(pair: Difference) -> dict[str, float | None]:
-    return {"first": pair.first.value, "second": pair.second.value}
+def _sides(pair: Difference) -> dict[str, float]:
+    return {"first": or_nan(pair.first.value), "second": or_nan(pair.second.value)}
 
 
 def _numbers(change: Estimate) -> dict[str, float]:

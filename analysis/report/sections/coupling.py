@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bocb_tune.analysis.answer.coupling import coupling_sentences
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.findings.metrics_file import NEAR_BEST
 from bocb_tune.analysis.matrix.contrasts import Contrast
@@ -46,7 +47,7 @@ def matrix(findings: Findings) -> Card | NotApplicable:
     significant = None if test is None else test.significant_cells
     return Card(
         title=title,
-        text=(text, *_shares(findings), *_versions(findings), *_without(findings)),
+        text=(text, *_shares(findings), *_closer(findings)),
         tables=(_variation(findings), cells),
         figures=(plots.score_heatmap(findings), plots.interaction_heatmap(findings, significant)),
     )
@@ -58,7 +59,7 @@ def coupling(findings: Findings) -> Card | NotApplicable:
     if all(e.value is None for e in (*grid.coupling[0], *grid.viable[0])):
         return NotApplicable(title=title, reason=why(grid.coupling[0][0]))
     text = [
-        *grid.verdict.sentences(),
+        *coupling_sentences(grid.verdict, (table.backbones, table.optimizers)),
         "Coupling: root mean square deviation of a line's cells from additivity, in points. Failures: as said above. "
         "Viable coupling: the same deviation with failures left out. Polish: robust scale of a row after an additive "
         "fit by medians.",
@@ -128,18 +129,38 @@ def conclusions(findings: Findings) -> Card | None:
 
 
 def _shares(findings: Findings) -> tuple[str, ...]:
-    """What the verdict says; then the shares of all cells, failures included."""
+    """Shares of all cells, failures included, beside what the answer says of the viable ones."""
     share, grid = findings.interaction_share, findings.grid
+    if not grid.verdict.failed:
+        return ()
+    with_failures = "With the cells that fail, which the first screen leaves out,"
+    if share.value is None:
+        return (f"{with_failures} the interaction cannot be estimated: {why(share)}.",)
     line = (
-        f"Of all cells, failures included: interaction share {shown(share)}; of all variation "
-        f"{shown(findings.interaction_share_total)}; {share.method}."
+        f"{with_failures} the share of the optimizer-related variance that is specific to the backbone is "
+        f"{shown(share)}, of all variance {shown(findings.interaction_share_total)} ({share.method})."
     )
-    if share is not grid.shares[0]:
-        line += f" From the values below, {grid.shares[0].method}: {shown(grid.shares[0])}."
-    if grid.generalisation.lo is not None:
-        wide = grid.generalisation
-        line += f" Drawing backbones and optimizers anew it would lie between {wide.lo:.2f} and {number(wide.hi)}."
-    return (*grid.verdict.sentences(), line)
+    if share is not grid.shares[0] and grid.shares[0].value is not None:
+        line += f" From the values of the cells alone it is {shown(grid.shares[0])} ({grid.shares[0].method})."
+    return (line,)
+
+
+def _closer(findings: Findings) -> tuple[str, ...]:
+    """A closer look at the interaction, unless it was tested and none was shown."""
+    verdict = findings.grid.verdict
+    if verdict.test is not None and not verdict.is_shown:
+        return ("Since no interaction can be shown, the figures and sums below describe this grid, noise included.",)
+    return (*_versions(findings), *_without(findings), *_generalised(findings))
+
+
+def _generalised(findings: Findings) -> tuple[str, ...]:
+    wide = findings.grid.generalisation
+    if wide.lo is None:
+        return ()
+    return (
+        f"For other backbones and optimizers like these the share is expected between {wide.lo:.2f} and "
+        f"{number(wide.hi)}.",
+    )
 
 
 def _versions(findings: Findings) -> tuple[str, ...]:
@@ -147,7 +168,7 @@ def _versions(findings: Findings) -> tuple[str, ...]:
     if not found:
         return ()
     each = ", ".join(f"{v.name} {number(v.parts.share_of_optimizer_effect)}" for v in found)
-    line = f"The same share on other scales: {each}. A conclusion worth having holds on all."
+    line = f"The same share on other scales: {each}. Rely on a conclusion only if it holds on every scale."
     if findings.grid.null_singular_share is None:
         return (line,)
     shape = ", ".join(f"{v.name} {number(v.singular)}" for v in found)

@@ -1,4 +1,4 @@
-"""Sections on the whole: the answer in words, checks, what became of the trials, methods."""
+"""Sections on the whole: checks, what became of the trials, methods."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ import pandas as pd
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable
-from bocb_tune.analysis.report.sections.words import answer
 from bocb_tune.analysis.sources.table import CELL
 from bocb_tune.core.types import Direction, Phase, TrialStatus
 from bocb_tune.core.version import VERSION
 
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
-
-
-def in_words(findings: Findings) -> Card | NotApplicable:
-    return Card(title="The answer in words", text=answer(findings))
 
 
 def health(findings: Findings) -> Card | NotApplicable:
@@ -62,8 +57,10 @@ def methods(findings: Findings) -> Card | NotApplicable:
         "SS_interaction / (SS_optimizer + SS_interaction); of all = SS_interaction / SS_total; headline among cells "
         "that did not fail. With repeated seeds from draws of the true values, the noise of each cell moderated by "
         "that of the others, and tested by parametric bootstrap; without, the share includes noise. Concordance: "
-        "Kendall's W over ranks within backbones, corrected for ties, from the same draws. Better beyond doubt: an "
-        "exact test over backbones at .025.",
+        "Kendall's W over ranks within backbones, corrected for ties, from the same draws.",
+        "Significant: on a backbone, or on the mean of these backbones, an optimizer is significantly worse than the "
+        "best where the interval of the difference excludes zero, by Student's t from the seeds of both, all "
+        "comparisons with the best at .05 together (Bonferroni); over backbones, exact tests at .025.",
         "Definition and unit of a number are shown on pointing at its name, all of them with their sources in "
         "docs/METRICS.md.",
         f"Made with {versions}; Python {platform.python_version()}.",

@@ -10,12 +10,13 @@ from statistics import mode
 import numpy as np
 import pandas as pd
 
+from bocb_tune.analysis.answer.reaches import reaches_of
 from bocb_tune.analysis.cell.crosschecks import EVALUATORS
 from bocb_tune.analysis.cell.marginals import Marginals
 from bocb_tune.analysis.cell.metrics import METRICS
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.findings.collect import Findings, at_tolerance
-from bocb_tune.analysis.findings.metrics_file import mean_over_backbones
+from bocb_tune.analysis.findings.metrics_file import mean_of
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.names.quantities import QUANTITIES
@@ -34,7 +35,6 @@ from bocb_tune.analysis.report.sections.values import (
     has_landscape,
     or_nan,
     why_none,
-    with_metric,
 )
 from bocb_tune.analysis.sources.table import CELL
 
@@ -53,14 +53,20 @@ def recommendation(findings: Findings) -> Card | NotApplicable:
             "lr": math.nan if found.setting is None else found.setting.lr,
             "weight_decay": math.nan if found.setting is None else found.setting.weight_decay,
             "expected": or_nan(found.expected.value),
+            "from": or_nan(found.expected.lo),
+            "to": or_nan(found.expected.hi),
             "p_best": or_nan(found.p_best),
             "as_good": ", ".join(found.tied),
+            "judged_by_seeds": ", ".join(found.by_seeds),
         }
-        for name, found in findings.tuning.per_backbone.items()
+        for name, each in findings.tuning.per_backbone.items()
+        for found in (each.of_metric(findings.table.objective),)
     ]
-    formats = {"lr": ".3g", "weight_decay": ".3g", "expected": ".2f", "p_best": ".2f"}
-    table = DataTable(stem="recommendations", frame=pd.DataFrame(rows), formats=formats)
-    table = with_metric(findings, table, ["expected"])
+    style = ".2f" if findings.table.objective.is_bounded else ".4g"
+    formats = {"lr": ".3g", "weight_decay": ".3g", "p_best": ".2f"} | dict.fromkeys(("expected", "from", "to"), style)
+    frame = pd.DataFrame(rows)
+    used = frame.loc[:, [name for name in frame if frame[name].notna().any() and (frame[name] != "").any()]]
+    table = DataTable(stem="recommendations", frame=used, formats=formats)
     return Card(
         title=title,
         text=general.of_metric(findings.table.objective).lines(),
@@ -74,14 +80,14 @@ def sensitivity(findings: Findings) -> Card | NotApplicable:
     title = "Sensitivity of each cell"
     if not has_landscape(findings):
         return NotApplicable(title=title, reason=why_none(findings))
-    decades = at_tolerance("usable_decades_lr", findings.tolerance)
-    found = {key: cell.estimates[decades] for key, cell in findings.models.items()}
+    found = _reach(findings)
     text = (
-        f"Near-optimal volume: share of the search space within {findings.tolerance:g} point(s) of the best, the least "
-        "difference that the noise of most cells lets one see. Usable decades: how far the "
-        "learning rate may be off. Margin: decades from the best learning rate to divergence. Sensitivity and cost of "
-        "a random setting: points lost on average over the learning rates, over all settings, of the search space. "
-        "Every number with its interval is in the table's file and on the cell's page."
+        f"Near-optimal volume: share of the search space within {_points(findings)} of the best, the tolerance of this "
+        "report. Usable decades: how far the learning rate may be off within that of the backbone's best, and of the "
+        "cell's own best, which says nothing of how good that is. Margin: decades from the best learning rate to "
+        "divergence. Sensitivity and cost of a random setting: points lost on average over the learning rates, over "
+        "all settings, of the search space. Every number with its interval is in the table's file and on the cell's "
+        "page."
     )
     return Card(
         title=title,
@@ -94,8 +100,8 @@ def sensitivity(findings: Findings) -> Card | NotApplicable:
 def profiles(findings: Findings) -> Card | NotApplicable:
     title = "Score over learning rate"
     figures = [
-        replace(lr_profiles(n, b, c, score_label(findings)), metric=findings.table.objective)
-        for n, b, c in _fitted(findings)
+        replace(lr_profiles(n, b, c, score_label(findings), findings.tolerance), metric=findings.table.objective)
+        for n, b, c in _searched(findings)
     ]
     if not figures:
         return NotApplicable(title=title, reason=why_none(findings))
@@ -106,7 +112,7 @@ def alone(findings: Findings) -> Card | NotApplicable:
     title = "Each hyper-parameter alone"
     figures = [
         replace(isolation(n, b, _marginals(findings, b), score_label(findings)), metric=findings.table.objective)
-        for n, b, _ in _fitted(findings)
+        for n, b, _ in _searched(findings)
     ]
     if not figures:
         return NotApplicable(title=title, reason=why_none(findings))
@@ -160,6 +166,10 @@ def _left_out(findings: Findings) -> Iterator[str]:
         yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence}."
 
 
+def _points(findings: Findings) -> str:
+    return f"{findings.tolerance:g} point{'s' * (findings.tolerance != 1)}"
+
+
 def _refusals(findings: Findings) -> tuple[str, ...]:
     without = [key for key, cell in findings.models.items() if cell.curve is None]
     if not without:
@@ -192,13 +202,36 @@ def _short_keys(findings: Findings) -> tuple[str, ...]:
 
 def _short_table(findings: Findings) -> DataTable:
     keys = _short_keys(findings)
+    decades = at_tolerance("usable_decades_lr", findings.tolerance)
+    reach = _reach(findings)
     rows = [
-        {"backbone": b, "optimizer": o} | {key: or_nan(cell.estimates[key].value) for key in keys}
+        {"backbone": b, "optimizer": o}
+        | {key: or_nan(cell.estimates[key].value) for key in keys[:3]}
+        | {
+            "decades_of_best": or_nan(reach[b, o].value),
+            "ci_of_best": _ends(reach[b, o]),
+            "decades_of_own": or_nan(cell.estimates[decades].value),
+            "ci_of_own": _ends(cell.estimates[decades]),
+        }
+        | {key: or_nan(cell.estimates[key].value) for key in keys[4:]}
         for (b, o), cell in findings.models.items()
     ]
-    formats = {"lr_star": ".2g", "wd_star": ".2g", keys[2]: ".3f"} | dict.fromkeys(keys[3:], ".2f")
+    widths = ("decades_of_best", "decades_of_own")
+    formats = {"lr_star": ".2g", "wd_star": ".2g", keys[2]: ".3f"} | dict.fromkeys((*keys[3:], *widths), ".2f")
     frame = pd.DataFrame(rows)
     return DataTable(stem="sensitivity", frame=frame, formats=formats, excerpt=frame.dropna(axis="columns", how="all"))
+
+
+def _reach(findings: Findings) -> dict[tuple[str, str], Estimate]:
+    """Usable decades of each cell, from the best of its backbone; why not, where there are none."""
+    decades = at_tolerance("usable_decades_lr", findings.tolerance)
+    known = {(each.backbone, each.optimizer): each.of_best for each in reaches_of(findings)}
+    return {key: known.get(key, cell.estimates[decades]) for key, cell in findings.models.items()}
+
+
+def _ends(estimate: Estimate) -> str:
+    """An interval as text."""
+    return "–" if estimate.lo is None or estimate.hi is None else f"{estimate.lo:.2f} to {estimate.hi:.2f}"
 
 
 def _long_table(findings: Findings) -> DataTable:
@@ -224,21 +257,28 @@ def _long_table(findings: Findings) -> DataTable:
     )
 
 
-def _fitted(findings: Findings) -> Iterator[tuple[int, str, Mapping[str, tuple[CellTrials, Landscape]]]]:
+def _searched(findings: Findings) -> Iterator[tuple[int, str, Mapping[str, tuple[CellTrials, Landscape | None]]]]:
+    """Number, name and cells of each backbone, those without a model too; none where no cell of the grid has one."""
+    if not has_landscape(findings):
+        return
     for number_, backbone in enumerate(findings.table.backbones, start=1):
-        cells = {}
+        cells: dict[str, tuple[CellTrials, Landscape | None]] = {}
         for optimizer in findings.table.optimizers:
             cell = findings.landscapes[backbone, optimizer]
             trials = findings.models[backbone, optimizer].trials
-            if isinstance(cell, Landscape):
-                cells[optimizer] = (trials, cell)
+            if isinstance(cell, Landscape) or trials.completed.any():
+                cells[optimizer] = (trials, cell if isinstance(cell, Landscape) else None)
         if cells:
             yield number_, backbone, cells
 
 
-def _marginals(findings: Findings, backbone: str) -> dict[str, tuple[CellTrials, Marginals]]:
+def _marginals(findings: Findings, backbone: str) -> dict[str, tuple[CellTrials, Marginals | None]]:
     cells = {name: findings.models[backbone, name] for name in findings.table.optimizers}
-    return {name: (cell.trials, cell.marginals) for name, cell in cells.items() if cell.marginals is not None}
+    return {
+        name: (cell.trials, cell.marginals)
+        for name, cell in cells.items()
+        if cell.marginals is not None or cell.trials.completed.any()
+    }
 
 
 def _variance(findings: Findings, number_: int, backbone: str) -> Plot:
@@ -262,8 +302,9 @@ def _overview(findings: Findings, ranking: Ranking) -> Plot:
     names = tuple(ranking.standings)
     standings = ranking.standings
     none = Estimate(value=None, unit="decades", reason=Reason.NO_SPACE)
+    reach = _reach(findings)
     usable = [
-        mean_over_backbones(findings, name, at_tolerance("usable_decades_lr", findings.tolerance))
+        mean_of([reach[backbone, name] for backbone in findings.table.backbones])
         if name in findings.table.optimizers
         else none
         for name in names

@@ -17,6 +17,8 @@ from bocb_tune.analysis.report.sections.columns import HINTS, heading
 
 # More figures than this in a section fold away, so that the page can be read past them.
 MOST_OPEN = 4
+LONG = 24
+"""Letters beyond which a text of a table may break over lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,10 @@ class DataTable:
             return "–"
         return format(value, self.formats.get(column, ""))
 
+    def is_text(self, column: str) -> bool:
+        """Whether a column holds more than short names, which may break over lines."""
+        return bool(self.on_page[column].astype(str).str.len().max() > LONG) if len(self.on_page) else False
+
     @property
     def numeric(self) -> frozenset[str]:
         """Columns of numbers."""
@@ -79,6 +85,19 @@ class NotApplicable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialList:
+    """Trials of a cell."""
+
+    table: DataTable
+    note: str
+    """What the table leaves out."""
+    command: str
+    """That repeats a trial, ID standing for its id; empty where the source is no run."""
+    checkpoints: str
+    """Where its checkpoints are; empty where there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellPage:
     """Everything about one cell, reachable from the matrix."""
 
@@ -87,7 +106,9 @@ class CellPage:
     """Id on the page; never made of users' names."""
     rows: tuple[tuple[str, str], ...]
     """Name and text."""
-    figures: tuple[Plot, ...] = ()
+    panels: tuple[tuple[str, str], ...] = ()
+    """Title of a panel of this cell in a figure of its backbone, and the id of it on the page."""
+    trials: TrialList | None = None
 
     def hint(self, name: str) -> str:
         """Return the definition of a row, empty for what speaks for itself."""

@@ -13,7 +13,9 @@ import pytest
 
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.core.intervals import mean_interval, welch_interval
-from bocb_tune.analysis.findings.comparison import compare, difference, to_json
+from bocb_tune.analysis.findings.collect import find
+from bocb_tune.analysis.findings.comparison import compare, compare_findings, difference, differing, to_json
+from bocb_tune.analysis.sources.conditions import FINGERPRINT, conditions
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.core.space import Dim
@@ -77,8 +79,12 @@ def test_a_planted_change_comes_out(tmp_path: Path) -> None:
 def test_the_interval_of_a_cell_is_made_of_those_of_its_two_values(tmp_path: Path) -> None:
     found = compare(table_of(tmp_path, "one", ADDITIVE), table_of(tmp_path, "two", ADDITIVE + 1))
     change = found.cells["a", "x"].change
-    half = T2 * 0.3 / math.sqrt(3)
-    assert (change.value, change.lo, change.hi) == pytest.approx((1, 1 - math.sqrt(2) * half, 1 + math.sqrt(2) * half))
+    own, pooled = (math.sqrt(2) * t * 0.3 / math.sqrt(3) for t in (T2, 1.96))
+    assert change.value == pytest.approx(1)
+    assert change.lo is not None
+    assert change.hi is not None
+    assert (change.lo + change.hi) / 2 == pytest.approx(1)
+    assert pooled <= change.hi - 1 < own, "the noise of all cells together is known better than that of one"
     assert change.counts.n_seeds == 6
 
 
@@ -189,3 +195,27 @@ def test_intervals_cover() -> None:
 
 def test_no_spread_is_no_width() -> None:
     assert welch_interval(1.5, (0.0, 0.0), (3, 3)) == (1.5, 1.5)
+
+
+def test_recorded_settings_that_differ_come_first(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / name, FakeRun(trials=2, backbones=("a",), settings={"recipe": {"label_smoothing": value}}))
+        for name, value in (("one", 0.1), ("two", 0.0))
+    ]
+    recorded = [conditions(str(run)) for run in runs]
+    assert recorded[0] == {"recipe.label_smoothing": "0.1"}
+    sides = [find(load(str(run))) for run in runs]
+    notes = differing(sides, recorded)
+    assert notes == ("recipe.label_smoothing: 0.1 in one, 0.0 in two.",)
+    assert compare_findings(sides[0], sides[1], notes).notes[0] == notes[0]
+    assert differing(sides, (recorded[0], {})) == ()
+    assert conditions("paper:cifar100") == {}
+    other = [recorded[0] | {FINGERPRINT: digest} for digest in ("1", "2")]
+    assert differing(sides, other)[0].startswith("The data are not the same")
+
+
+def test_two_seeds_of_a_cell_have_an_interval(tmp_path: Path) -> None:
+    found = compare(table_of(tmp_path, "one", ADDITIVE, seeds=2), table_of(tmp_path, "two", ADDITIVE + 1, seeds=2))
+    assert all(pair.change.lo is not None for pair in found.cells.values())
+    assert found.from_seeds.lo is not None
+    assert found.from_seeds.lo < 1 < (found.from_seeds.hi or 0)

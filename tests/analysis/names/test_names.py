@@ -147,7 +147,7 @@ def test_a_backbone_is_found_by_alias(name: str, choices: tuple[str, ...], expec
 
 
 def test_recommend_takes_an_alias() -> None:
-    found, _ = recommendation("paper:imagenet", "resnet50", 16)
+    found = recommendation("paper:imagenet", "resnet50", 16).advice
     assert isinstance(found, Recommendation)
     assert found.backbone == "R-50"
 

@@ -20,6 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from bocb_tune.analysis.answer.words import Line, Part
 from bocb_tune.analysis.cell.marginals import marginals
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
@@ -42,6 +43,7 @@ from bocb_tune.analysis.report.plots.values import (
     Strip,
     TuningPanel,
 )
+from bocb_tune.analysis.report.sections.first import FirstScreen
 from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.core.types import Objective
 from tests.support.landscapes import BOWL, BOX, CENTRE, bowl, exact, ridge, simulate
@@ -79,7 +81,7 @@ LARGE = Grid(tuple(row.key for row in BACKBONES), tuple(row.key for row in OPTIM
 def render(plot: Plot, folder: Path) -> str:
     with figures.Drawing(folder) as drawing:
         drawing.start([plot])
-        return drawing.pictures()[plot.stem]
+        return "".join(drawing.pictures()[plot.stem])
 
 
 def trials(seed: int = 0) -> CellTrials:
@@ -156,6 +158,7 @@ def tuning(grid: Grid) -> Plot:
     value[-1] = np.nan if len(value) > 1 else value[-1]
     observed = np.where(n <= 8, value + 0.5, np.nan)
     curves = {"n": n, "value": value, "lo": value - 1, "hi": value + 1, "observed": observed}
+    curves["found"] = np.where(np.isnan(value[:, :1]), [[16.0, 80.0]], np.nan)
     panels = tuple(TuningPanel(title=name, **curves) for name in grid.backbones)
     return of_coupling.tuning_curves(grid.optimizers, panels, "")
 
@@ -199,6 +202,42 @@ def isolation(grid: Grid) -> Plot:
     return of_landscapes.isolation(1, grid.backbones[0], alone, "top1 [points]")
 
 
+def winners(grid: Grid) -> Plot:
+    value = grid.rng.normal(80, 5, grid.shape)
+    value[0, 0] = np.nan if value.shape[1] > 1 else value[0, 0]
+    value[-1, -1] = 10.0 if value.shape[1] > 1 else value[-1, -1]
+    best = tuple(int(place) for place in np.nanargmax(value, axis=1))
+    far = value < np.nanmax(value, axis=1, keepdims=True) - 3
+    return values.Winners(
+        stem="winners",
+        title="Winners",
+        caption="",
+        backbones=grid.backbones,
+        optimizers=grid.optimizers,
+        value=value,
+        lo=value - 1,
+        hi=value + 1,
+        best=best,
+        tied=~far,
+        failed=value < 20,
+        unit="top1 [points]",
+    )
+
+
+def reach(grid: Grid) -> Plot:
+    pairs = [(backbone, optimizer) for backbone in grid.backbones for optimizer in grid.optimizers]
+    return values.ReachScatter(
+        stem="sensitivity-score",
+        title="Reach",
+        caption="",
+        backbones=tuple(backbone for backbone, _ in pairs),
+        optimizers=tuple(optimizer for _, optimizer in pairs),
+        behind=grid.rng.gamma(1, 3, len(pairs)),
+        decades=grid.ranges(len(pairs)) if len(pairs) > 1 else Ranges.of([Estimate(value=1.0, lo=0.5, hi=2.0)]),
+        tolerance=1.0,
+    )
+
+
 MAKERS: tuple[Callable[[Grid], Plot], ...] = (
     landscapes,
     profiles,
@@ -214,6 +253,8 @@ MAKERS: tuple[Callable[[Grid], Plot], ...] = (
     drift,
     transfer,
     variance,
+    winners,
+    reach,
 )
 
 
@@ -299,7 +340,9 @@ def test_figures_drawn_by_other_processes_are_the_same(tmp_path: Path) -> None:
         drawing.start(plots[:3])
         drawing.start(plots[3:])
         together = drawing.pictures()
-    assert together == {plot.stem: render(plot, tmp_path / "alone") for plot in plots}
+    assert {stem: "".join(parts) for stem, parts in together.items()} == {
+        plot.stem: render(plot, tmp_path / "alone") for plot in plots
+    }
     names = {path.name for path in (tmp_path / "together").iterdir()}
     assert names == {f"{plot.stem}.{ending}" for plot in plots for ending in ("svg", "png")}
 
@@ -504,7 +547,23 @@ def page(cards: tuple[Card | NotApplicable, ...], cells: tuple[CellPage, ...] = 
         source=SimpleNamespace(name=NASTY[0]), backbones=NASTY, optimizers=NASTY, trials=(), objective=objective
     )
     template = environment.get_template("report.html")
-    return template.render(table=table, cards=cards, cells=cells, pictures={}, zip=zip)
+    first = FirstScreen(
+        parts=(Part(title=NASTY[0], lines=(Line(text=NASTY[1], code=NASTY[0]),)),),
+        tables=(),
+        figures=(),
+        checks=(),
+        num_checks=0,
+    )
+    return template.render(
+        table=table,
+        first=first,
+        cards=[card for card in cards if isinstance(card, Card)],
+        not_applicable=[card for card in cards if isinstance(card, NotApplicable)],
+        cells=cells,
+        most_drawn=60,
+        pictures={},
+        zip=zip,
+    )
 
 
 def matrix_card() -> Card:
@@ -537,12 +596,13 @@ def test_the_page_holds_no_markup_of_the_data() -> None:
     assert "<b>±" not in html
     assert "<i>x" not in html
     assert "&lt;script&gt;alert(1)" in html
-    assert "Not applicable: &lt;i&gt;x" in html
+    assert "T: &lt;i&gt;x" in html
+    assert "1 section does not apply" in html
 
 
 def test_the_page_works_without_cells() -> None:
     html = page((matrix_card(),))
-    assert "<details" not in html
+    assert '<details class="cell">' not in html
     assert 'href="#cells"' not in html
     assert html.count('href="#cell-') == 0
 
@@ -562,3 +622,26 @@ def test_the_script_builds_nothing_from_text_and_fetches_nothing() -> None:
     ):
         assert forbidden not in script
     assert not re.search(r'(?:src|href)="(?!#|tables/)', html)
+
+
+def test_a_page_lays_out_the_panels_of_a_figure_anew(tmp_path: Path) -> None:
+    """Each panel is a picture of its own with all that it holds, the legend another; nothing is lost or told twice."""
+    plot = profiles(SMALL)
+    with figures.Drawing(tmp_path) as drawing:
+        drawing.start([plot])
+        parts = drawing.pictures()[plot.stem]
+    assert len(parts) == 1 + len(SMALL.optimizers)
+    for number, (part, name) in enumerate(zip(parts[1:], SMALL.optimizers, strict=True), start=1):
+        assert f'id="{plot.stem}-p{number}"' in part
+        assert f">{name}<" in part
+        assert "learning rate<" in part
+    assert "completed trial<" in parts[0]
+    whole = (tmp_path / f"{plot.stem}.svg").read_text(encoding="utf-8")
+    assert sum(part.count("<text") for part in parts) == whole.count("<text")
+    assert sum(part.count("<path") for part in parts) == whole.count("<path") - 1, "all but the background"
+
+
+def test_panels_fit_on_a_phone(tmp_path: Path) -> None:
+    for make in (landscapes, profiles, isolation, curves, usable, tuning, coupling, variance, winners, reach):
+        widths = [float(width) for width in re.findall(r'<svg [^>]*?width="(\d+)"', render(make(SMALL), tmp_path))]
+        assert max(widths) <= 375

@@ -257,7 +257,13 @@ def test_no_weight_decay_drifts_like_the_smallest_that_is_published() -> None:
     ids=["most frequent", "tie: the smaller", "tie: nearest the median", "tie: nearest of two"],
 )
 def test_mode_with_ties(lr: list[float], mode: float) -> None:
-    assert modal_setting(np.array([*lr, np.nan]), np.array([0.0] * len(lr) + [np.nan])) == (mode, 1e-6)
+    assert modal_setting(np.array([*lr, np.nan]), np.array([0.0] * len(lr) + [np.nan])) == (mode, 0.0)
+
+
+def test_the_reference_weight_decay_is_one_that_occurs() -> None:
+    decay = np.array([1e-7, 1e-7, 0.0, 1e-2])
+    assert modal_setting(np.full(4, 1e-3), decay).weight_decay == 1e-7
+    assert drift(np.full(4, 1e-3), decay, Setting(1e-3, 1e-7)).weight_decay.tolist() == [0, 0, 0, 4]
 
 
 def published_settings() -> pd.DataFrame:

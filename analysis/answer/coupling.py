@@ -1,0 +1,110 @@
+"""The one statement on coupling: which cells fail, how much of the rest is interaction, whether that is beyond noise,
+and what carries it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.coupling.verdict import Verdict
+from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE, effects
+from bocb_tune.core.names import listed
+
+MOST_NAMED = 5
+LARGEST = 3
+"""Single cells that are named where they cannot be tested."""
+
+Names = tuple[str, ...]
+
+
+def coupling_sentences(verdict: Verdict, names: tuple[Names, Names]) -> tuple[str, ...]:
+    """Failures, interaction, carriers.
+
+    Args:
+        names: of backbones and of optimizers.
+    """
+    return (_failures(verdict), _interaction(verdict), *_carried(verdict, names))
+
+
+def _failures(verdict: Verdict) -> str:
+    count = verdict.viability.values.size
+    by_reason: dict[str, list[str]] = {}
+    for cell in verdict.failed:
+        by_reason.setdefault(cell.why, []).append(cell.key)
+    told = "; ".join(f"{why}: {listed(cells, MOST_NAMED)}" for why, cells in by_reason.items())
+    failed = len(verdict.failed)
+    text = f"{failed} of {count} cells fail{'s' * (failed == 1)} ({told})" if failed else f"None of {count} cells fails"
+    if verdict.viability.collapsed:
+        lost = listed([f"{lost} of {seeds} in {key}" for key, lost, seeds in verdict.viability.collapsed], MOST_NAMED)
+        text += f". Seeds that collapsed are left out of viable cells: {lost}"
+    return f"{text}."
+
+
+def _interaction(verdict: Verdict) -> str:
+    share, test = verdict.share, verdict.test
+    viable = int(np.isfinite(verdict.viability.values).sum())
+    among = f"among the {viable} viable cells"
+    if share.value is None and test is not None:
+        return f"No backbone-optimizer interaction can be shown {among}: nothing differs by more than noise."
+    if share.value is None:
+        return f"Whether there is a backbone-optimizer interaction {among} cannot be said: {why_unknown(verdict)}."
+    kept = f" ({listed(verdict.left_out, MOST_NAMED)} left out: fewer than {MIN_CELLS_A_LINE} viable cells)"
+    among += kept * bool(verdict.left_out)
+    part = "of the optimizer-related variance is specific to the backbone"
+    if test is None or share.lo is None or share.hi is None:
+        return (
+            f"{_percent(share.value)} {part} {among}, noise included; without repeated seeds it cannot be tested "
+            "whether that is more than noise."
+        )
+    ends = f"95 % CI {100 * share.lo:.0f} to {_percent(share.hi)}"
+    if verdict.is_shown:
+        return f"{_percent(share.value)} {part} {among} ({ends}; test against noise, p = {test.p:.2g})."
+    return (
+        f"No backbone-optimizer interaction can be shown {among} (test against noise, p = {test.p:.2g}); its share of "
+        f"the optimizer-related variance is estimated at {_percent(share.value)} ({ends})."
+    )
+
+
+def why_unknown(verdict: Verdict) -> str:
+    """Why nothing can be said of interaction, in words."""
+    shape, least = verdict.viability.values.shape, MIN_CELLS_A_LINE
+    if min(shape) < least:
+        return f"the grid is {shape[0]} x {shape[1]}, and {least} x {least} are needed"
+    if np.isnan(verdict.viability.values).any():
+        return f"too few cells are left, each backbone and each optimizer needs {least} of them"
+    assert verdict.share.reason is not None
+    return verdict.share.reason.sentence
+
+
+def _carried(verdict: Verdict, names: tuple[Names, Names]) -> tuple[str, ...]:
+    if not verdict.lines:
+        return ()
+    lines = " and ".join(f"{each.name} {_part(each.share)}" for each in verdict.lines)
+    fair = " and ".join(_percent(1 / len(each)) for each in names)
+    text = f"Of this interaction {lines} carry most among backbones and among optimizers (equal parts: {fair})"
+    if verdict.test is None:
+        return (f"{text}; the largest single cells are {', '.join(_largest(verdict, names))}.",)
+    cells = listed(verdict.cells, MOST_NAMED)
+    beyond = f"significant by themselves: {cells}" if verdict.cells else "no single cell is significant by itself"
+    return (f"{text}; {beyond}.",)
+
+
+def _largest(verdict: Verdict, names: tuple[Names, Names]) -> list[str]:
+    """Cells with the largest parts of the interaction among viable cells, and what part."""
+    kept = [[place for place, name in enumerate(line) if name not in verdict.left_out] for line in names]
+    squares = np.nan_to_num(effects(verdict.viability.values[np.ix_(*kept)])[3]) ** 2
+    order = np.argsort(-squares.ravel(), kind="stable")[:LARGEST]
+    found = []
+    for row, column in zip(*np.unravel_index(order, squares.shape), strict=True):
+        cell = f"{names[0][kept[0][row]]}/{names[1][kept[1][column]]}"
+        found.append(f"{cell} {_percent(float(squares[row, column] / squares.sum()))}")
+    return found
+
+
+def _part(share: Estimate) -> str:
+    span = "" if share.lo is None or share.hi is None else f" ({100 * share.lo:.0f} to {_percent(share.hi)})"
+    return f"{_percent(share.value or 0.0)}{span}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
