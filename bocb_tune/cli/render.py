@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bocb_tune.data.contents import Contents
-    from bocb_tune.profiling.packing import Packed
     from bocb_tune.profiling.measure import Measured, Totals
+    from bocb_tune.profiling.packing import Packed
 
 NUM_NAMED = 3
 NOT_TIMED = (
