@@ -109,10 +109,10 @@ def test_bad_input_is_a_value_error_that_says_what_to_do(tmp_path: Path, experim
 
 @pytest.mark.parametrize(("name", "renamed"), [("run", {"spec": "experiment"}), ("analyze", {"space": "spaces"})])
 def test_a_function_takes_what_its_command_takes(name: str, renamed: dict[str, str]) -> None:
-    """Two sources to compare are the command's alone."""
+    """Two sources to compare, and the form of what is printed, are the command's alone."""
     group: Any = typer.main.get_command(cli.app)
     options = {str(renamed.get(param.name, param.name)) for param in group.commands[name].params}
-    assert options - {"second"} == set(signature(getattr(bocb_tune, name)).parameters)
+    assert options - {"second", "form"} == set(signature(getattr(bocb_tune, name)).parameters)
 
 
 def test_what_a_table_means_is_said_alike() -> None:

@@ -163,7 +163,7 @@ def _backbones(findings: Findings) -> Iterator[Step]:
     count, needed = len(findings.table.backbones), _needed(findings)
     if _is_run(findings) and 1 < count < needed:
         why = (
-            f"To say more than for these {count} backbones, add {needed - count} or more to `backbones`: a test over "
+            f"To say more than for these {count} backbones, add {needed - count} or more: a test over "
             f"backbones needs {needed}."
         )
         yield Step(why=why, do="")

@@ -6,6 +6,7 @@ of the functional over the draws. Notation: u = log10 lr, v = log10 weight decay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -75,7 +76,7 @@ def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """Share of the search space within epsilon of the best, in [0, 1], higher is more robust."""
     if _below_noise(cell, epsilon):
         return _refused(cell, Reason.EPS_BELOW_NOISE)
-    return _functional(cell, lambda e: surface.near_optimal_volume(e, cell.grid, epsilon, cell.mean), "")
+    return _functional(cell, lambda e: surface.near_optimal_volume(e, cell.grid, epsilon, cell.mean), "", 1.0)
 
 
 def random_trials_needed(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
@@ -239,8 +240,10 @@ def _nearest(draws: Array) -> tuple[float, float]:
     return float(lo), float(hi)
 
 
-def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str) -> Estimate:
+def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str, most: float = math.inf) -> Estimate:
     """Halfway between the functional of the mean surface and its mean over the draws, the interval moved with it.
+
+    No functional is below 0 or above `most`, nor is an end of its interval.
 
     Draws are rougher than the truth and their mean is smoother, so that what depends on roughness (a maximum, a width)
     is off in opposite directions (compared on real landscapes in docs/LOG.md).
@@ -248,7 +251,8 @@ def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str) 
     of_mean, draws = float(function(cell.mean)), function(cell.draws)
     shift = (of_mean - float(draws.mean())) / 2
     value, (lo, hi) = float(draws.mean()) + shift, drawn.ends(draws + shift)
-    return _known(cell, value, (min(lo, value), max(hi, value)), unit)
+    low, middle, high = (min(max(end, 0.0), most) for end in (min(lo, value), value, max(hi, value)))
+    return _known(cell, middle, (low, high), unit)
 
 
 def _lr_slice(cell: Landscape) -> Callable[[Array], Array]:
@@ -391,7 +395,7 @@ def _variance_share(
     total = float(surface.variance_shares(cell.mean, cell.grid, keep)[0])
     if total <= cell.noise**2:
         return _refused(cell, Reason.DEGENERATE_VARIANCE)
-    return _functional(cell, lambda e: surface.variance_shares(e, cell.grid, keep)[part], "")
+    return _functional(cell, lambda e: surface.variance_shares(e, cell.grid, keep)[part], "", 1.0)
 
 
 def _refined_peak(line: Array, axis: Array, top: int) -> float:

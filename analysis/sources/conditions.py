@@ -1,4 +1,4 @@
-"""What a run was made under: settings and data of its journals, by dotted name, for two runs to be compared."""
+"""Conditions of a run: settings and data of its journals, by dotted name, for two runs to be compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OF_OPTIMIZER, OF_BACKBONE = "optimizer.", "recipe."
 
 
 def conditions(source: str) -> dict[str, str]:
-    """Settings and data of a run folder; nothing of another source.
+    """Read settings and data of a run folder; nothing of another source.
 
     A setting that differs between the cells is named with its optimizer or backbone.
     """
@@ -32,7 +32,7 @@ def conditions(source: str) -> dict[str, str]:
 
 
 def _joined(name: str, own: Mapping[str, str]) -> Mapping[str, str]:
-    """Once for all cells where it is the same in all of them."""
+    """Say once for all cells what is the same in all of them."""
     return {name: next(iter(own.values()))} if len(set(own.values())) == 1 else own
 
 

@@ -66,7 +66,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 @lru_cache(maxsize=16)
 def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Kept on the device: sending it with each batch would wait for the device each time."""
+    """Keep the values on the device: sending them with each batch would wait for the device each time."""
     return torch.tensor(values, device=device)[:, None, None] * 255
 
 

@@ -179,7 +179,7 @@ def closing_lines(folder: Path) -> list[str]:
     try:
         with busy("looking for the answer"):
             found = answer_for(folder)
-    except ValueError as error:
+    except Exception as error:  # the run is done and recorded: nothing that fails here may take its place
         return [f"no answer: {error}", following]
     return [*terminal(parts_of(found)), following]
 

@@ -1,4 +1,4 @@
-"""What made a result: versions and machine."""
+"""Versions and machine that made a result."""
 
 from __future__ import annotations
 

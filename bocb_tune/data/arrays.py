@@ -60,7 +60,7 @@ class Arrays:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a small tensor of the CPU without waiting for the device, as a copy from pageable memory would."""
+    """Put a small tensor of the CPU on a device without waiting for it, as a copy from pageable memory would."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -73,5 +73,5 @@ def _workers_that_fit(node: dict[str, float], resources: Resources) -> int:
 
 
 def _workers_on_gpus(gpus: float, share: float) -> float:
-    """A worker of a fraction of a GPU sits on one: of 0.4 each, two fit on one GPU and four, not five, on two."""
+    """Count the workers that GPUs hold: one with a fraction sits on one GPU, so that of 0.4 each four fit on two."""
     return int(gpus) * int(1 / share + 1e-9) if share < 1 else gpus / share

@@ -37,7 +37,7 @@ FLAGS = {
     "check": ["SPEC", "--images"],
     "plan": ["SPEC", "--only", "--set", "--measure", "--json"],
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
-    "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id"],
+    "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id", "--profile"],
     "status": ["RUN", "--json", "--watch"],
     "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns", "--format"],
     "recommend": ["SOURCE", "--backbone", "--trials", "--space", *TABLE, "--json", "--format"],

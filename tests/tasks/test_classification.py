@@ -106,6 +106,10 @@ OTHERWISE = {
     "ema_warmup",
     "channels_last",
     "compile",
+    "compile_mode",
+    "tf32",
+    "deterministic",
+    "grad_checkpointing",
     *test_recipes.TURNED,
     *test_augment.TURNED,
     "eval_crop",
@@ -163,12 +167,12 @@ def test_images_are_laid_out_as_the_model(tmp_path: Path) -> None:
 
 
 def test_compile_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda model: compiled.append(model))
+    compiled: list[tuple[nn.Module, str]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda model, mode: compiled.append((model, mode)))
     trained(digits_trial(budget=1, batch_size=1024))
     assert compiled == []
     model, _ = trained(digits_trial(budget=1, batch_size=1024, compile=True))
-    assert compiled == [model]
+    assert compiled == [(model, "default")]
 
 
 @pytest.mark.slow

@@ -165,6 +165,19 @@ def test_tuning_curves_stay_within_what_can_be_scored() -> None:
         assert reported.hi <= 100
 
 
+@pytest.mark.parametrize("score", [flat, edge, bowl])
+def test_intervals_stay_within_what_a_number_can_be(
+    score: Callable[[Array, np.random.Generator], Array],
+) -> None:
+    found = fitted(cell(score))
+    shares = [sensitivity.near_optimal_volume(found, 10.0)]
+    shares += [of(found) for of in (sensitivity.lr_variance_share, sensitivity.wd_variance_share)]
+    others = [of(found) for of in (sensitivity.prior_mean_regret, sensitivity.lr_sensitivity)]
+    for estimate, most in [(share, 1.0) for share in shares] + [(other, 100.0) for other in others]:
+        if estimate.value is not None and estimate.lo is not None and estimate.hi is not None:
+            assert 0 <= estimate.lo <= estimate.value <= estimate.hi <= most, estimate
+
+
 def test_a_grid_of_few_learning_rates_with_seeds_has_a_landscape() -> None:
     axis = np.linspace(0, 1, 6)
     nodes = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
