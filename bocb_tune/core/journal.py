@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, is_digest
 
 VERSION = 1
 FOLDER = "cells"
@@ -331,6 +331,8 @@ def _fault(event: Mapping[str, Any]) -> str | None:
     unfit = [name for name, types in fields.items() if type(event.get(name, ...)) not in types]
     if not unfit and kind != "measure":
         unfit = [name for name in _WORDS.keys() & fields if event[name] not in list(_WORDS[name])]
+    if not unfit and not is_digest(event["trial"]):  # it names a folder of checkpoints
+        unfit = ["trial"]
     if not unfit:
         return None
     if missing := [name for name in unfit if name not in event]:

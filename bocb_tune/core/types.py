@@ -281,6 +281,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def is_digest(text: str) -> bool:
+    """Tell whether a text can be one of `digest`: it then names a file, and can lead nowhere else."""
+    return re.fullmatch("[0-9a-f]{16}", text) is not None
+
+
 def derive_seed(*parts: str | int) -> int:
     """Return a seed in [0, 2**31) that is a pure function of its parts, the same in every process and release."""
     text = "/".join(str(part) for part in parts)

@@ -218,7 +218,9 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path, value: float) -
     path = tmp_path / "journal.jsonl"
     writer = JournalWriter(path, header(CELL, OBJECTIVE, {}))
     curve = {"score": value, "per_class": [1.0, value]}
-    writer.append({"event": "measure", "trial": "a", "budget": 1, "metrics": curve, "elapsed_s": 1.0}, durable=False)
+    writer.append(
+        {"event": "measure", "trial": "a" * 16, "budget": 1, "metrics": curve, "elapsed_s": 1.0}, durable=False
+    )
     writer.close()
     (event,) = read_journal(path).events
     assert event["metrics"] == {"score": None, "per_class": [1.0, None]}
@@ -260,6 +262,7 @@ START, MEASURE, END = (json.loads(golden_lines()[number]) for number in (1, 2, 6
         (END | {"status": "paused"}, "event 'end' with status 'paused', which this release cannot read"),
         (END | {"status": ["failed"], "budget": "1"}, "event 'end' with status ['failed'], budget '1', which"),
         (MEASURE | {"metrics": 50.0}, "event 'measure' with metrics 50.0, which"),
+        (START | {"trial": "../../victim"}, "event 'start' with trial '../../victim', which"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_the_rest_is_kept(
