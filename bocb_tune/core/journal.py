@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from bocb_tune.core.names import plain
 from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, is_digest
 
 VERSION = 1
@@ -290,7 +291,7 @@ def _ended(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
         score=event["score"],
         budget=event["budget"],
         elapsed_s=event["elapsed_s"],
-        message=event["message"],
+        message=plain(event["message"]),
     )
 
 

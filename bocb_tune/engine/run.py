@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,6 +29,8 @@ from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.store import Ledger
 from bocb_tune.engine.worker.group import Slot, SlotSetup
 from bocb_tune.engine.worker.queue import Client
+
+logger = logging.getLogger(__name__)
 
 CLOSE_S = 3.0
 """Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
@@ -73,6 +77,19 @@ class Watcher:
         """Hear that the user asked to stop: epochs in flight are being finished."""
 
 
+def unharmed(tell: Callable[..., None]) -> Callable[..., None]:
+    """Return what tells the same, but whose errors go to the log: a terminal that is gone ends no training."""
+
+    @functools.wraps(tell)
+    def told(*what: Any) -> None:
+        try:
+            tell(*what)
+        except Exception:  # whatever the listener does, it must not reach the engine
+            logger.exception("what the run had to say could not be shown")
+
+    return told
+
+
 def run(plan: RunPlan, watcher: Watcher) -> Outcome:
     """Train everything the plan still owes. Running it again resumes it.
 
@@ -85,7 +102,7 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
     plan.folder.mkdir(parents=True, exist_ok=True)
     with only_driver(plan.folder):
         ledger = Ledger(plan.folder, plan.cells, plan.objective, provenance(), data=plan.data)
-        ledger.on_end = watcher.ended
+        ledger.on_end = unharmed(watcher.ended)
         rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in ledger.books.items()}
         resumed = settle(ledger, rungs)
         try:
@@ -142,7 +159,7 @@ def _drive(
     search = GridSearch(ledger, slots, resumed)
     scheduler = GridASHA(ledger, search, rungs, setup.checkpoints, number)
     announce(plan.folder, number)
-    watcher.opened(ledger, number)
+    unharmed(watcher.opened)(ledger, number)
     try:
         with _interruptible(search, slots, watcher):
             _fit(_tuner(search, scheduler, number, scratch))
@@ -194,7 +211,7 @@ def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) 
         if search.leaving:
             os._exit(130)
         search.leaving = True
-        watcher.leaving()
+        unharmed(watcher.leaving)()
         for slot in slots:
             slot.leave()
 

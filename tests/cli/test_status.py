@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from bocb_tune.analysis.answer.words import parts_of, terminal
 from bocb_tune.analysis.report.answer import answer_for
 from bocb_tune.cli import commands
 from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder, read_status
 from bocb_tune.cli.progress import LEAVING, View
+from bocb_tune.cli.screen import screen
 from bocb_tune.cli.status import CellStatus, GridStatus, cell_status, duration, grid_status, table, trial_line
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
 from bocb_tune.engine.driver import FolderInUseError, announce, current_driver, only_driver
-from bocb_tune.engine.run import Outcome
+from bocb_tune.engine.run import Outcome, unharmed
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec
+from tests.support import simulated
 from tests.support.fakes import FakeRun, write_run
 from tests.support.records import make_cell, record_of, selectable_records
 from tests.support.simulated import OBJECTIVE, Simulation
@@ -218,6 +222,75 @@ def test_on_a_terminal_a_table_that_follows_the_run(tmp_path: Path, spec: Experi
     assert heading.startswith("cell")
     assert [line.split()[:2] for line in cells] == [["bowl/sgd", "7/7"], ["bowl/adamw", "7/7"]]
     assert "14/14" in total
+
+
+HOSTILE = "boom [/x] [red]\x1b[31mred\x1b[0m\x1b[2J\x9b2J\r :smile: \udcff"
+"""What a trial may say: markup that is none, sequences that clear the screen, an emoji's name, no Unicode."""
+HARMLESS = "boom [/x] [red]red2J :smile: \\udcff"
+
+
+def on_a_terminal(stream: io.TextIOWrapper) -> View:
+    view = View(stream)
+    view.console._force_terminal = True
+    view.console._width, view.console._height = 120, 40
+    return view
+
+
+def all_fail(folder: Path, spec: ExperimentSpec, view: View, monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    monkeypatch.setattr(simulated, "_events", lambda *_: iter([{"kind": "failed", "message": HOSTILE}]))
+    simulation = Simulation(folder, cell_plans(spec))
+    with view.showing():
+        view.opened(simulation.ledger, 1)
+        simulation.ledger.on_end = unharmed(view.ended)
+        simulation.run()
+    return simulation
+
+
+@pytest.mark.parametrize("view_of", [View, on_a_terminal])
+def test_what_a_trial_says_is_shown_as_it_is_and_commands_no_terminal(
+    tmp_path: Path, spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, view_of: Callable[[io.TextIOWrapper], View]
+) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+    all_fail(tmp_path, spec, view_of(stream), monkeypatch)
+    said = raw.getvalue().decode()
+    assert HARMLESS in said
+    for sequence in ("\x1b[2J", "\x9b", "\x1b[31mred"):
+        assert sequence not in said
+
+
+class GoneTerminal(io.StringIO):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, f"Input/output error at {text[:3]!r}")
+
+
+def test_no_error_of_the_view_ends_a_run(
+    tmp_path: Path, spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    view = View(io.StringIO())
+    monkeypatch.setattr(view, "status", lambda: 1 / 0)
+    simulation = Simulation(tmp_path, cell_plans(spec))
+    unharmed(view.opened)(simulation.ledger, 1)
+    assert "cannot be shown: division by zero" in rendered(view._render())[0]
+    gone = View(io.StringIO())
+    gone.opened(simulation.ledger, 1)
+    gone.console = screen(GoneTerminal())
+    simulation.ledger.on_end = unharmed(gone.ended)
+    assert all(record.status.is_result for record in simulation.run().values())
+    assert {"ZeroDivisionError", "OSError"} <= {
+        type(record.exc_info[1]).__name__ for record in caplog.records if record.exc_info
+    }
+
+
+def test_every_command_writes_through_the_console_that_knows_no_markup() -> None:
+    package = Path(commands.__file__).parents[1]
+    making = [path.name for path in package.rglob("*.py") if " Console(" in path.read_text(encoding="utf-8")]
+    assert making == ["screen.py"]
+    stream = io.StringIO()
+    screen(stream).print(Table(HARMLESS, title=HARMLESS))
+    assert stream.getvalue().count(":smile:") == 2
 
 
 def test_status_is_read_from_the_files_alone(tmp_path: Path, spec: ExperimentSpec) -> None:
