@@ -166,7 +166,7 @@ def read_headers(folder: Path) -> list[CellJournal]:
     """Read the first lines of all journals of a run folder, without their events.
 
     Raises:
-        JournalError: if a file is no journal.
+        JournalError: if a file is no journal, or that of another cell than its name says.
     """
     headers = []
     for path in sorted((folder / FOLDER).glob("*.jsonl")):
@@ -174,7 +174,22 @@ def read_headers(folder: Path) -> list[CellJournal]:
             line = file.readline()
         if line.endswith(b"\n"):
             headers.append(_read_header(path, line))
+            require_place(path, headers[-1].cell)
     return headers
+
+
+def require_place(path: Path, cell: Cell) -> None:
+    """Refuse a journal that stands under the name of another cell: two were swapped, or one was copied.
+
+    Raises:
+        JournalError: naming both cells.
+    """
+    if path.stem != cell.stem:
+        named = path.stem.replace("__", "/")
+        raise JournalError(
+            f"{path}: holds the trials of {cell.key}, and its name is that of {named}; give it back the name"
+            f" {cell.stem}.jsonl, or move it away"
+        )
 
 
 def _read_header(path: Path, line: bytes) -> CellJournal:
@@ -212,9 +227,15 @@ def _fingerprint(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_run(folder: Path) -> list[CellJournal]:
-    """Read all journals of a run folder, by file name. An empty file (a crash at creation) is left out."""
-    paths = sorted((folder / FOLDER).glob("*.jsonl"))
-    return [read_journal(path) for path in paths if has_header(path)]
+    """Read all journals of a run folder, by file name. An empty file (a crash at creation) is left out.
+
+    Raises:
+        JournalError: if a file is no journal, or that of another cell than its name says.
+    """
+    read = {path: read_journal(path) for path in sorted((folder / FOLDER).glob("*.jsonl")) if has_header(path)}
+    for path, journal in read.items():
+        require_place(path, journal.cell)
+    return list(read.values())
 
 
 def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialRecord]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bocb_tune.core import journal
 from bocb_tune.core.journal import JournalError, JournalWriter
-from bocb_tune.core.types import Measurement, Objective, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.core.types import Cell, Measurement, Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.policy import CellPlan
 
 
@@ -25,13 +25,18 @@ class CellBook:
         self.history: tuple[Mapping[str, Any], ...] = ()
         """Events of earlier runs, in the order in which they were written."""
         self._objective, self._data = objective, data
-        self._path = folder / journal.FOLDER / f"{plan.cell.stem}.jsonl"
+        self.path = folder / journal.FOLDER / f"{plan.cell.stem}.jsonl"
         self._writer: JournalWriter | None = None
-        if self._path.exists() and journal.has_header(self._path):
+        if self.path.exists() and journal.has_header(self.path):
             self._read()
 
     def _read(self) -> None:
-        read = journal.read_journal(self._path)
+        read = journal.read_journal(self.path)
+        if read.cell != self.plan.cell:
+            raise JournalError(
+                f"{self.path}: holds the trials of {_described(read.cell)}, and its name is that of"
+                f" {_described(self.plan.cell)}; give each journal its own name back, or move this one away"
+            )
         garbled = [problem for problem in read.problems if not problem.torn]
         if garbled:
             lines = "\n".join(f"  {problem}" for problem in garbled)
@@ -42,7 +47,7 @@ class CellBook:
         self.history = read.events
         self.records = journal.fold(self.plan.cell, read.events)
         if read.data and self._data and read.data != self._data:  # mended before anything had a result
-            journal.restate_data(self._path, self._data)
+            journal.restate_data(self.path, self._data)
 
     def append(self, event: Mapping[str, Any], *, durable: bool) -> None:
         """Write an event down, then take it into the records.
@@ -53,11 +58,11 @@ class CellBook:
         try:
             if self._writer is None:
                 first = journal.header(self.plan.cell, self._objective, self.plan.settings, self._data)
-                self._writer = JournalWriter(self._path, first)
+                self._writer = JournalWriter(self.path, first)
             self._writer.append(event, durable=durable)
         except OSError as error:
             raise JournalError(
-                f"{self._path}: cannot be written: {error}. Nothing before this is lost; make room,"
+                f"{self.path}: cannot be written: {error}. Nothing before this is lost; make room,"
                 " then run the same command again."
             ) from error
         self.records.update(journal.apply(self.plan.cell, self.records.get(event["trial"]), event))
@@ -86,6 +91,25 @@ class Ledger:
         self.on_end: Callable[[TrialRecord], None] = lambda _: None
         self._provenance = provenance
         self._clock = clock
+        for book in self.books.values():
+            self._require_own_trials(book)
+
+    def _require_own_trials(self, book: CellBook) -> None:
+        """Refuse a record whose values make another trial: it would count among those of this cell.
+
+        Raises:
+            JournalError: naming the journal, its cell and the cell that the trial is of.
+        """
+        for record in book.records.values():
+            if _planned(book.plan, record).id == record.id:
+                continue
+            owners = (key for key, other in self.books.items() if _planned(other.plan, record).id == record.id)
+            owner = next(owners, "another experiment")
+            raise JournalError(
+                f"{book.path}: trial {record.id} ({record.phase} {record.index}) is of {owner}, not of"
+                f" {_described(book.plan.cell)} as this experiment trains it; delete its lines, or move the file away"
+                " to start the cell anew"
+            )
 
     def record(self, trial: TrialSpec) -> TrialRecord:
         return self.books[trial.cell.key].records[trial.id]
@@ -96,7 +120,7 @@ class Ledger:
         again.
         """
         return [
-            spec_of(book.plan, record)
+            _planned(book.plan, record)
             for book in self.books.values()
             for record in book.records.values()
             if not record.status.is_result
@@ -156,10 +180,23 @@ class Ledger:
 
 
 def spec_of(plan: CellPlan, record: TrialRecord) -> TrialSpec:
-    """Give the trial that left a record."""
-    spec = plan.trial(record.phase, record.index, record.hparams, seed=record.seed)
-    assert spec.id == record.id, f"trial {record.id} of {plan.cell.key} does not belong to this experiment"
+    """Give the trial that left a record.
+
+    Raises:
+        JournalError: if its values make another trial of this plan.
+    """
+    spec = _planned(plan, record)
+    if spec.id != record.id:
+        raise JournalError(f"trial {record.id} of {plan.cell.key} is of another experiment than the run folder's")
     return spec
+
+
+def _planned(plan: CellPlan, record: TrialRecord) -> TrialSpec:
+    return plan.trial(record.phase, record.index, record.hparams, seed=record.seed)
+
+
+def _described(cell: Cell) -> str:
+    return f"{cell.key} ({cell.task} on {cell.dataset})"
 
 
 def _is_finite(score: float | None) -> bool:

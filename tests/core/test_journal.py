@@ -206,10 +206,10 @@ def test_writing_continues_a_file_and_cuts_its_torn_tail(tmp_path: Path) -> None
 
 def test_an_empty_file_left_by_a_crash_is_no_journal_yet(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
-    for number, content in enumerate([b"", b'{"event":"sch']):
-        (tmp_path / "cells" / f"{number}.jsonl").write_bytes(content)
+    for name, content in [("bowl__adamw", b""), (CELL.stem, b'{"event":"sch')]:
+        (tmp_path / "cells" / f"{name}.jsonl").write_bytes(content)
     assert read_run(tmp_path) == []
-    JournalWriter(tmp_path / "cells" / "1.jsonl", header(CELL, OBJECTIVE, {})).close()
+    JournalWriter(tmp_path / "cells" / f"{CELL.stem}.jsonl", header(CELL, OBJECTIVE, {})).close()
     assert [read.cell for read in read_run(tmp_path)] == [CELL]
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bocb_tune.analysis.sources.load import load
 from bocb_tune.cli.time_left import work_of
-from bocb_tune.core.journal import JournalError, JournalWriter
+from bocb_tune.core.journal import JournalError, JournalWriter, read_headers, read_run
 from bocb_tune.core.types import Phase, TrialStatus
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.policy import HOPELESS_TRIALS
@@ -148,6 +151,53 @@ def test_a_wider_range_owes_its_own_design_and_the_counts_say_so(tmp_path: Path)
     after = Simulation(tmp_path, wider).run()
     assert owed == len(after) == len(before) + wider[0].plan.design + 3
     assert sum(record.phase == Phase.search for record in after.values()) == 8
+
+
+def swap(folder: Path, one: str, other: str) -> None:
+    one_path, other_path = (folder / "cells" / f"{stem}.jsonl" for stem in (one, other))
+    kept = one_path.read_bytes()
+    one_path.write_bytes(other_path.read_bytes())
+    other_path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda folder: Simulation(folder, make_cells(make_plan())),
+        read_headers,
+        read_run,
+        lambda folder: load(str(folder)),
+    ],
+    ids=["engine", "headers", "records", "analysis"],
+)
+def test_swapped_journals_are_refused_by_all_who_read_them_and_nothing_is_written(
+    undisturbed: tuple[Path, dict[str, tuple[object, ...]]], tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed[0], folder)
+    read(folder)
+    swap(folder, "bowl__sgd", "cliff__adamw")
+    before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    with pytest.raises(JournalError, match=r"bowl__sgd\.jsonl.*of cliff/adamw\b.*\bbowl/sgd\b"):
+        read(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*.jsonl")} == before
+
+
+@pytest.mark.parametrize(("owner", "named"), [("cliff__adamw", "cliff/adamw"), (None, "another experiment")])
+def test_a_trial_of_another_cell_or_experiment_is_refused_whatever_became_of_it(
+    undisturbed: tuple[Path, dict[str, tuple[object, ...]]], tmp_path: Path, owner: str | None, named: str
+) -> None:
+    if owner is None:
+        Simulation(tmp_path / "other", make_cells(make_plan(seed=1, epochs=3))).run()
+    others = (tmp_path / "other" if owner is None else undisturbed[0]) / "cells" / f"{owner or 'bowl__sgd'}.jsonl"
+    first = json.loads(others.read_bytes().splitlines()[1])
+    lines = [line for line in others.read_text().splitlines() if f'"{first["trial"]}"' in line]
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed[0], folder)
+    with (folder / "cells" / "bowl__sgd.jsonl").open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    with pytest.raises(JournalError, match=rf"bowl__sgd\.jsonl: trial {first['trial']} .* of {named}.* bowl/sgd"):
+        Simulation(folder, make_cells(make_plan()))
 
 
 def test_a_garbled_line_is_refused_with_its_place_and_a_torn_last_line_is_not(tmp_path: Path) -> None:
