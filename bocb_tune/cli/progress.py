@@ -23,7 +23,7 @@ from bocb_tune.engine.design import superseded
 from bocb_tune.engine.run import Watcher, unharmed
 from bocb_tune.engine.store import Ledger
 
-LEAVING = "stopping after the epoch in flight; Ctrl-C again ends at once"
+LEAVING = "stopping after the epoch in flight; Ctrl-C again, 2 s later or more, ends at once"
 
 
 class View(Watcher):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 CLOSE_S = 3.0
 """Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
+
+PAIR_S = 2.0
+"""Seconds after a signal to stop in which others say the same: `timeout` and Slurm send two at once."""
 
 LISTENER = {"node:__internal_head__": 0.0001}
 """Resources of a listening Tune trial: no CPU that a worker group may need, on the node where Ray's head is."""
@@ -204,18 +209,26 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
 
 @contextlib.contextmanager
 def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) -> Iterator[None]:
-    """Have the first Ctrl-C (or a batch system's SIGTERM) finish the epochs in flight, and the second end at once."""
+    """Have the first Ctrl-C (or a batch system's SIGTERM, or a lost terminal's SIGHUP) finish the epochs in flight,
+    and one that comes later end at once.
+    """
+    patience_ends = math.inf
 
     def leave(signum: int, frame: FrameType | None) -> None:
+        nonlocal patience_ends
         del signum, frame
         if search.leaving:
-            os._exit(130)
-        search.leaving = True
+            if time.monotonic() >= patience_ends:
+                os._exit(130)
+            return
+        search.leaving, patience_ends = True, time.monotonic() + PAIR_S
         unharmed(watcher.leaving)()
         for slot in slots:
             slot.leave()
 
     with contextlib.ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # started under nohup
+                continue
             stack.callback(signal.signal, number, signal.signal(number, leave))
         yield

@@ -126,13 +126,16 @@ def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) 
     assert again[interrupted[0].id].attempt == 2
 
 
-def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+def test_signals_in_a_pair_are_one_and_a_later_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=30, warm="true"))
     run = Run(spec, tmp_path / "run")
     try:
         assert run.wait_until(lambda: count_lines(run.folder) >= 2)
-        os.kill(run.process.pid, signal.SIGINT)
-        time.sleep(1)
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            os.kill(run.process.pid, number)
+            time.sleep(0.05)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.process.wait(2.5)
         start = time.monotonic()
         os.kill(run.process.pid, signal.SIGINT)
         assert run.process.wait(10) == 130
