@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import services
+
+KNOCK_S = 4.0
+"""Seconds that a machine may take to answer; a host of two addresses is tried at both."""
 
 
 class ClusterError(ValueError):
@@ -35,8 +40,10 @@ def connected(address: str | None) -> Iterator[None]:
     else:
         options |= {"address": address}
     try:
+        if address is not None:
+            _require_listener(address)
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"--address {address}: cannot attach to Ray there: {error}. Is it the address `ray start --head` printed?"
             " If that cluster asks for another token than this user's, name it in RAY_AUTH_TOKEN_PATH."
@@ -45,6 +52,28 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Knock where the cluster is said to be: Ray itself would try for a quarter of an hour.
+
+    Raises:
+        OSError: if nothing answers within `KNOCK_S`.
+        ValueError: if it is no address of a cluster.
+    """
+    if address.startswith("ray://"):
+        raise ValueError(
+            "ray:// is the address of a Ray client, which cannot drive a run; give HOST:PORT of the head node, from a"
+            " machine of the cluster"
+        )
+    found = services.canonicalize_bootstrap_address(address)  # as ray.init reads `auto` and RAY_ADDRESS
+    if found is None:
+        return
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at {found} ({error})") from error
 
 
 def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
@@ -73,5 +102,5 @@ def _workers_that_fit(node: dict[str, float], resources: Resources) -> int:
 
 
 def _workers_on_gpus(gpus: float, share: float) -> float:
-    """A worker of a fraction of a GPU sits on one: of 0.4 each, two fit on one GPU and four, not five, on two."""
+    """Count by single GPUs, since a worker of a fraction sits on one: of 0.4 each, four fit on two GPUs, not five."""
     return int(gpus) * int(1 / share + 1e-9) if share < 1 else gpus / share
