@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ class CellBook:
         self._objective, self._data = objective, data
         self.path = folder / journal.FOLDER / f"{plan.cell.stem}.jsonl"
         self._writer: JournalWriter | None = None
+        self._place: Place | None = None
         if self.path.exists() and journal.has_header(self.path):
             self._read()
 
@@ -53,12 +55,15 @@ class CellBook:
         """Write an event down, then take it into the records.
 
         Raises:
-            JournalError: if it cannot be written.
+            JournalError: if it cannot be written, or the journal is no longer where it was.
         """
+        if self._place is not None and not self._place.is_there():
+            raise _gone(self.path)
         try:
             if self._writer is None:
                 first = journal.header(self.plan.cell, self._objective, self.plan.settings, self._data)
                 self._writer = JournalWriter(self.path, first)
+                self._place = Place(self.path)
             self._writer.append(event, durable=durable)
         except OSError as error:
             raise JournalError(
@@ -85,6 +90,8 @@ class Ledger:
         data: Mapping[str, Any] | None = None,
     ) -> None:
         self.objective = objective
+        (folder / journal.FOLDER).mkdir(parents=True, exist_ok=True)
+        self._place = Place(folder / journal.FOLDER)
         self.books = {cell.cell.key: CellBook(folder, cell, objective, data) for cell in cells}
         self.in_flight: dict[str, TrialSpec] = {}
         """Trials started by this process and not ended, by id."""
@@ -132,7 +139,7 @@ class Ledger:
         event = journal.start_event(
             trial, attempt=before.attempt + 1 if before else 1, time=self._clock(), provenance=self._provenance
         )
-        book.append(event, durable=False)
+        self._append(book, event, durable=False)
         self.in_flight[trial.id] = trial
         return book.records[trial.id]
 
@@ -140,7 +147,7 @@ class Ledger:
         """Keep a measurement; False if one of this budget is already kept (an epoch done again after a crash)."""
         if measurement.budget <= self.record(trial).budget:
             return False
-        self.books[trial.cell.key].append(journal.measure_event(trial.id, measurement), durable=False)
+        self._append(self.books[trial.cell.key], journal.measure_event(trial.id, measurement), durable=False)
         return True
 
     def end(
@@ -164,11 +171,21 @@ class Ledger:
             elapsed_s=record.elapsed_s,
             message=message,
         )
-        self.books[trial.cell.key].append(event, durable=True)
+        self._append(self.books[trial.cell.key], event, durable=True)
         self.in_flight.pop(trial.id, None)
         ended = self.record(trial)
         self.on_end(ended)
         return ended
+
+    def _append(self, book: CellBook, event: Mapping[str, Any], *, durable: bool) -> None:
+        """Write an event down, where the run folder is still the one that the run began in.
+
+        Raises:
+            JournalError: if it is not, or cannot be written: a file that is removed takes lines as before.
+        """
+        if not self._place.is_there():
+            raise _gone(self._place.path)
+        book.append(event, durable=durable)
 
     def leave(self, trial: TrialSpec) -> None:
         """Let go of a trial without an outcome: it stays owed."""
@@ -177,6 +194,28 @@ class Ledger:
     def close(self) -> None:
         for book in self.books.values():
             book.close()
+
+
+class Place:
+    """A file or folder as it is now, told from one that later stands at its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._now = path.stat()
+
+    def is_there(self) -> bool:
+        """Tell whether it is still at its path."""
+        try:
+            return os.path.samestat(self.path.stat(), self._now)
+        except OSError:
+            return False
+
+
+def _gone(path: Path) -> JournalError:
+    return JournalError(
+        f"{path}: was removed, moved or replaced while the run wrote to it, so the run was stopped: what it would"
+        " record from now on would be lost. Put it back and run the same command again, or begin anew with --out."
+    )
 
 
 def spec_of(plan: CellPlan, record: TrialRecord) -> TrialSpec:

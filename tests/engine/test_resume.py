@@ -14,12 +14,12 @@ import pytest
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.cli.time_left import work_of
 from bocb_tune.core.journal import JournalError, JournalWriter, read_headers, read_run
-from bocb_tune.core.types import Phase, TrialStatus
+from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.policy import HOPELESS_TRIALS
 from tests.support import simulated
 from tests.support.processes import count_lines
-from tests.support.simulated import Simulation, essence, make_cells, make_plan
+from tests.support.simulated import Simulation, essence, make_cells, make_plan, records_of
 
 
 class Killed(BaseException):
@@ -198,6 +198,41 @@ def test_a_trial_of_another_cell_or_experiment_is_refused_whatever_became_of_it(
         file.write("\n".join(lines) + "\n")
     with pytest.raises(JournalError, match=rf"bowl__sgd\.jsonl: trial {first['trial']} .* of {named}.* bowl/sgd"):
         Simulation(folder, make_cells(make_plan()))
+
+
+def put_another(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    shutil.copytree(folder.with_name("moved"), folder)
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        shutil.rmtree,
+        lambda folder: shutil.rmtree(folder / "cells"),
+        put_another,
+        lambda folder: [path.unlink() for path in (folder / "cells").iterdir()],
+    ],
+    ids=["folder", "cells", "replaced", "files"],
+)
+@pytest.mark.parametrize("ends", [1, 5])
+def test_a_run_folder_that_is_removed_is_noticed_by_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], object], ends: int
+) -> None:
+    folder = tmp_path / "run"
+    simulation = Simulation(folder, make_cells(make_plan(), ("bowl",), ("sgd",)))
+    left: list[Path] = []
+
+    def after_some(_: TrialRecord) -> None:
+        if sum(record.status.is_result for record in records_of(simulation.ledger).values()) == ends:
+            remove(folder)
+            left.extend(folder.rglob("*.jsonl"))
+            monkeypatch.setattr(JournalWriter, "append", lambda *_, **__: pytest.fail("it was written"))
+
+    simulation.ledger.on_end = after_some
+    with pytest.raises(JournalError, match=r"run/cells.*was removed, moved or replaced"):
+        simulation.run()
+    assert sorted(folder.rglob("*.jsonl")) == sorted(left)
 
 
 def test_a_garbled_line_is_refused_with_its_place_and_a_torn_last_line_is_not(tmp_path: Path) -> None:

@@ -241,6 +241,21 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert "Not a directory" in refused(spec, tmp_path / "file" / "run")
 
 
+@pytest.mark.slow
+def test_a_run_folder_that_is_removed_ends_the_run(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0.5, warm="true"))
+    run = Run(spec, tmp_path / "run")
+    try:
+        assert run.wait_until(lambda: count_lines(run.folder) >= 4)
+        shutil.rmtree(run.folder)
+        assert run.wait(60) == 2, run.output
+        assert "was removed, moved or replaced" in run.output
+        assert "Traceback" not in run.output
+        assert not list(tmp_path.glob("run/cells"))
+    finally:
+        run.close()
+
+
 def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
