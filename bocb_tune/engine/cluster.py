@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -44,14 +45,23 @@ def connected(address: str | None) -> Iterator[None]:
             _require_listener(address)
         ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"--address {address}: cannot attach to Ray there: {error}. Is it the address `ray start --head` printed?"
-            " If that cluster asks for another token than this user's, name it in RAY_AUTH_TOKEN_PATH."
-        ) from error
+        raise ClusterError(_why_not(address, error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _why_not(address: str | None, error: Exception) -> str:
+    if address is not None:
+        return (
+            f"--address {address}: cannot attach to Ray there: {error}. Is it the address `ray start --head` printed?"
+            " If that cluster asks for another token than this user's, name it in RAY_AUTH_TOKEN_PATH."
+        )
+    return (
+        f"cannot start Ray on this machine: {error}. Ray keeps a token in HOME ({Path.home()}) and its sockets in"
+        f" RAY_TMPDIR ({os.environ.get('RAY_TMPDIR', '/tmp')}); set them to folders that can be written to."
+    )
 
 
 def _require_listener(address: str) -> None:

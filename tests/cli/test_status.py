@@ -308,6 +308,37 @@ def test_status_is_read_from_the_files_alone(tmp_path: Path, spec: ExperimentSpe
         read_status(tmp_path)
 
 
+def test_what_failed_is_to_go_for_whoever_starts_the_run_again(
+    tmp_path: Path, spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    claim_folder(spec, folder)
+    with monkeypatch.context() as broken:
+        records = all_fail(folder, spec, View(io.StringIO()), broken).run().values()
+    status = read_status(folder)
+    assert (status.ended, status.is_done) == (0, False)
+    assert sum(status.failures.values()) == len(records)
+    assert "nothing runs" in " ".join(rendered(table(status)))
+    stream = io.StringIO()
+    simulation = Simulation(folder, cell_plans(spec))
+    View(stream).opened(simulation.ledger, 1)
+    assert stream.getvalue().splitlines()[0] == f"{status.trials} of {status.trials} trials to go, 1 at a time"
+    assert all(record.status.is_result for record in simulation.run().values())
+    again = read_status(folder)
+    assert (again.ended, again.is_done) == (again.trials, True)
+
+
+def test_status_names_the_lines_that_it_could_not_count(tmp_path: Path, spec: ExperimentSpec) -> None:
+    folder = tmp_path / "run"
+    claim_folder(spec, folder)
+    Simulation(folder, cell_plans(spec)).run()
+    (path, *_) = sorted((folder / "cells").glob("*.jsonl"))
+    path.write_bytes(path.read_bytes() + b"garbage\nmore\ntorn")
+    assert {cell.cell: cell.garbled for cell in read_status(folder).cells} == {"bowl/adamw": 2, "bowl/sgd": 0}
+    (line,) = (line for line in rendered(table(read_status(folder))) if "bowl/adamw's journal" in line)
+    assert line.startswith("2 lines")
+
+
 @pytest.mark.usefixtures("spec")
 def test_status_knows_whether_a_driver_is_at_work(tmp_path: Path) -> None:
     spec = load_spec(tmp_path / "shown.yaml", ["task.epoch_s=0.002"])
@@ -322,7 +353,7 @@ def test_status_knows_whether_a_driver_is_at_work(tmp_path: Path) -> None:
     ledger.end(second, TrialStatus.failed, message="why")
     ledger.close()
     gone = read_status(folder)
-    assert (gone.is_running, gone.left_s, gone.counts.get("running", 0), gone.cells[1].ended) == (False, None, 0, 1)
+    assert (gone.is_running, gone.left_s, gone.counts.get("running", 0), gone.cells[1].ended) == (False, None, 0, 0)
     assert gone.failures == {"why": 1}
     with only_driver(folder):
         announce(folder, 2)

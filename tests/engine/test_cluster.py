@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from ray._private import services
+from ray._private.authentication import authentication_token_setup as token_setup
 
 from bocb_tune.engine import cluster
 from bocb_tune.engine.cluster import ClusterError, connected
@@ -67,6 +69,14 @@ def test_a_machine_that_keeps_silent_is_an_error_in_time(silent: str) -> None:
 def test_what_auto_stands_for_is_knocked_at_too(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", closed)
     assert silence_at(closed) in refused("auto")
+
+
+def test_a_home_that_takes_no_token_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(ray, "init", lambda **_: token_setup.generate_and_save_token())
+    with pytest.raises(ClusterError, match=rf"cannot start Ray .*HOME \({tmp_path}/home\)"), connected(None):
+        pass
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "nonsense"])

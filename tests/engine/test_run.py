@@ -256,6 +256,15 @@ def test_a_run_folder_that_is_removed_ends_the_run(tmp_path: Path) -> None:
         run.close()
 
 
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+    assert f"HOME ({tmp_path / 'home'})" in refused(spec, tmp_path / "run")
+
+
 def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
