@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import ray
+from hypothesis import given
+from hypothesis import strategies as st
 from ray._private import services
 from ray._private.authentication import authentication_token_setup as token_setup
 
 from bocb_tune.engine import cluster
-from bocb_tune.engine.cluster import ClusterError, connected
+from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
 
 
 @pytest.fixture
@@ -86,3 +88,44 @@ def test_what_is_no_address_of_a_cluster_is_refused(address: str) -> None:
 
 def test_two_addresses_are_knocked_at_within_ten_seconds() -> None:
     assert 2 * cluster.KNOCK_S < 10
+
+
+def node(*, cpus: float = 1000.0, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
+
+
+def groups(nodes: list[dict[str, Any]], *, workers: int = 1, cpus: float = 1, gpus: float = 0) -> int:
+    resources = Resources(workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, max_slots=None, warm=True)
+    return slots_that_fit(nodes, resources)
+
+
+@pytest.mark.parametrize(
+    ("share", "on_eight"),
+    [(0.1, 80), (0.2, 40), (0.25, 32), (0.3, 24), (0.4, 16), (0.5, 16), (0.6, 8), (1, 8), (2, 4), (3, 2), (8, 1)],
+)
+def test_shares_of_gpus_are_counted_a_gpu_at_a_time(share: float, on_eight: int) -> None:
+    assert groups([node(gpus=8)], gpus=share) == on_eight
+    assert groups([node(gpus=8)] * 3, gpus=share) == 3 * on_eight
+    assert groups([node(gpus=8), node(gpus=8, alive=False), node()], gpus=share) == on_eight
+
+
+@given(share=st.sampled_from([0.05, 0.1, 0.15, 0.2, 0.3, 1 / 3, 0.35, 0.45, 0.7]), gpus=st.integers(1, 16))
+def test_workers_laid_out_one_by_one_find_as_much_room(share: float, gpus: int) -> None:
+    """Each goes to the first GPU with room for it, as Ray does, in Ray's own steps of a ten-thousandth."""
+    need, rooms, placed = round(share * 10_000), [10_000] * gpus, 0
+    while (place := next((i for i, room in enumerate(rooms) if room >= need), None)) is not None:
+        rooms[place] -= need
+        placed += 1
+    assert groups([node(gpus=gpus)], gpus=share) == placed
+
+
+@pytest.mark.parametrize(
+    ("on_node", "workers", "cpus", "room"), [(20, 1, 4, 5), (24, 8, 1, 3), (24, 5, 1, 4), (24, 24, 1, 1)]
+)
+def test_the_scarcer_resource_and_the_size_of_a_group_decide(on_node: int, workers: int, cpus: int, room: int) -> None:
+    assert groups([node(cpus=on_node, gpus=8)], workers=workers, cpus=cpus, gpus=0.3) == room
+
+
+def test_no_room_for_one_group_is_an_error_that_says_how_much_there_is() -> None:
+    with pytest.raises(ClusterError, match=r"25 worker\(s\) .* 8 GPU, room for 24"):
+        groups([node(gpus=8)], workers=25, gpus=0.3)
