@@ -146,7 +146,8 @@ def _report_end(spec: ExperimentSpec, folder: Path, outcome: Outcome) -> int:
         print(line, file=sys.stderr)
     if outcome.given_up:
         print(
-            "given up: all new trials failed, so the rest was not started. Mend the cause; the same command goes on.",
+            "given up: the last trials failed one after another, so the rest was not started. Mend the cause; the same"
+            " command goes on, and proposes anew what was proposed meanwhile.",
             file=sys.stderr,
         )
     elif bad:

@@ -240,7 +240,7 @@ def read_run(folder: Path) -> list[CellJournal]:
 
 def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialRecord]:
     """Fold events into records by trial id, in order of first start. The first measurement of a budget stands; later
-    ones repeat it.
+    ones repeat it. A trial whose place another one took is left out.
     """
     told: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
@@ -248,7 +248,9 @@ def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialReco
             told.setdefault(event["trial"], [])
         if event["trial"] in told:
             told[event["trial"]].append(event)
-    return {trial: _folded(cell, of_trial) for trial, of_trial in told.items()}
+    records = {trial: _folded(cell, of_trial) for trial, of_trial in told.items()}
+    holders = {record.place: key for key, record in sorted(records.items(), key=lambda item: not item[1].is_owed_anew)}
+    return {key: record for key, record in records.items() if not record.is_owed_anew or holders[record.place] == key}
 
 
 def _folded(cell: Cell, events: Iterable[Mapping[str, Any]]) -> TrialRecord:

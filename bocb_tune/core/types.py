@@ -269,6 +269,19 @@ class TrialRecord:
     message: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_owed_anew(self) -> bool:
+        """Whether it failed before it measured anything, at a setting that was chosen by what others measured. They may
+        have failed for the same reason, so that the setting is chosen anew.
+        """
+        was_chosen = self.phase in (Phase.search, Phase.repeat)
+        return was_chosen and self.status == TrialStatus.failed and not self.measurements
+
+    @property
+    def place(self) -> tuple[Phase, int, int]:
+        """Place in the plan of its cell: of two trials in one place, the later was chosen anew."""
+        return self.phase, self.index, self.seed
+
 
 def alike(message: str) -> str:
     """Strip a trial's message of what differs from one trial to the next of the same fault: numbers and paths."""

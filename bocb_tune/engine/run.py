@@ -66,7 +66,7 @@ class Outcome:
     interrupted: bool
     records: tuple[TrialRecord, ...]
     given_up: bool = False
-    """Whether no further trial was started because all that were had failed."""
+    """Whether no further trial was started because the last had all failed."""
 
 
 class Watcher:

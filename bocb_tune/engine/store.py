@@ -23,6 +23,7 @@ class CellBook:
     ) -> None:
         self.plan = plan
         self.records: dict[str, TrialRecord] = {}
+        """Records by id, but for those that are owed anew."""
         self.history: tuple[Mapping[str, Any], ...] = ()
         """Events of earlier runs, in the order in which they were written."""
         self._objective, self._data = objective, data
@@ -47,7 +48,8 @@ class CellBook:
                 "Mend the lines, or delete them to have what they recorded done again."
             )
         self.history = read.events
-        self.records = journal.fold(self.plan.cell, read.events)
+        records = journal.fold(self.plan.cell, read.events)
+        self.records = {key: record for key, record in records.items() if not record.is_owed_anew}
         if read.data and self._data and read.data != self._data:  # mended before anything had a result
             journal.restate_data(self.path, self._data)
 

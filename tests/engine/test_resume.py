@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.cli.time_left import work_of
-from bocb_tune.core.journal import JournalError, JournalWriter, read_headers, read_run
-from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
+from bocb_tune.core.journal import JournalError, JournalWriter, fold, read_headers, read_run
+from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.policy import HOPELESS_TRIALS
 from tests.support import simulated
@@ -135,6 +137,31 @@ def test_a_run_whose_trials_all_fail_stops_and_goes_on_when_the_cause_is_gone(
     simulation = Simulation(tmp_path, cells, slots=slots)
     assert all(record.status.is_result for record in simulation.run().values())
     assert not simulation.search.given_up
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize(("backbones", "begins"), [(2, 0), (2, 7), (2, 22), (2, 37), (2, 42), (1, 0), (1, 3), (1, 5)])
+def test_a_fault_of_the_machine_changes_no_proposal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backbones: int, begins: int, sampler: str
+) -> None:
+    cells = make_cells(make_plan(sampler=sampler), ("bowl", "cliff")[:backbones], ("sgd", "adamw")[:backbones])
+    expected = essence(Simulation(tmp_path / "undisturbed", cells).run())
+    sound, started = simulated._events, itertools.count()
+
+    def fail_from_then_on(trial: TrialSpec, seen: int) -> Iterator[dict[str, Any]]:
+        return sound(trial, seen) if next(started) < begins else iter([{"kind": "failed", "message": "disk full"}])
+
+    with monkeypatch.context() as broken:
+        broken.setattr(simulated, "_events", fail_from_then_on)
+        simulation = Simulation(tmp_path / "run", cells)
+        failed = [record for record in simulation.run().values() if record.status == TrialStatus.failed]
+        assert (simulation.search.given_up, len(failed)) == (True, HOPELESS_TRIALS)
+        Simulation(tmp_path / "run", cells).run()  # now nothing works from the start
+    simulation = Simulation(tmp_path / "run", cells)
+    assert essence(simulation.run()) == expected
+    assert not simulation.search.given_up
+    reread = {key: r for read in read_run(tmp_path / "run") for key, r in fold(read.cell, read.events).items()}
+    assert essence(reread) == expected  # nobody hears of what was proposed meanwhile
 
 
 def test_a_wider_range_owes_its_own_design_and_the_counts_say_so(tmp_path: Path) -> None:
