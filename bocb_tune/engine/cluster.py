@@ -65,7 +65,7 @@ def _why_not(address: str | None, error: Exception) -> str:
 
 
 def _require_listener(address: str) -> None:
-    """Knock where the cluster is said to be: Ray itself would try for a quarter of an hour.
+    """Try to reach the machine of a cluster: Ray itself would do so for a quarter of an hour.
 
     Raises:
         OSError: if nothing answers within `KNOCK_S`.
