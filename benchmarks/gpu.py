@@ -392,9 +392,9 @@ def _rank(rank: int, world: int, backend: str, network: Network, folder: str) ->
     own = Ranks(rank=rank, world_size=world, local_rank=rank, device=device)
     if world > 1:
         distributed.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
-    training = training_of(network, network.load, device)
+    training = network.load.training(device, world * network.steps)
     whole = replace(training.recipe, batch_size=world * training.recipe.batch_size)
-    training = replace(training, recipe=whole, num_images=world * training.num_images)
+    training = replace(training, recipe=whole)
     last = list(fit(training, network.load.trial(1 + ROUNDS), Context(ranks=own)))[-1]
     if rank == 0:
         (Path(folder) / "rate").write_text(str(last.metrics["images_per_s"]))

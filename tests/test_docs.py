@@ -30,6 +30,14 @@ def blocks(page: Path, language: str) -> list[str]:
     return [text for named, text in fenced if named == language]
 
 
+def test_every_test_that_the_fault_table_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "CLUSTER.md").read_text(encoding="utf-8")))
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    there = {name for source in sources for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+    assert len(named) > 15
+    assert named - there == set()
+
+
 EXPERIMENTS = [
     (page, text) for page in PAGES for text in blocks(page, "yaml") if re.search(r"^name:", text, re.MULTILINE)
 ]

@@ -33,7 +33,7 @@ from bocb_tune.analysis.sources.table import (
 from bocb_tune.analysis.sources.text_table import is_table
 from bocb_tune.analysis.sources.trial_file import read_trial_file
 from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
-from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal
+from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal, require_place
 from bocb_tune.core.names import listed
 from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective, TrialRecord
@@ -148,6 +148,7 @@ def _read_cell(path: Path) -> _CellRows:
 
 def _reduced(path: Path) -> _CellRows:
     journal = read_journal(path)
+    require_place(path, journal.cell)
     records = fold(journal.cell, journal.events).values()
     measured = [measurement for record in records for measurement in record.measurements]
     try:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from bocb_tune.core.names import plain
 from bocb_tune.core.progress import heard_by
 
 REPAINT_S = 0.5
@@ -34,7 +35,7 @@ class Busy:
 
     def stage(self, text: str) -> None:
         """Take note of how far the work is."""
-        self._stage = text
+        self._stage = plain(text)
 
     def show(self) -> None:
         """Show it, if it is time to."""
@@ -83,4 +84,4 @@ def busy(what: str) -> Iterator[None]:
 def warn(text: str) -> None:
     """Print a warning on standard error, above a line that shows what is going on."""
     start = WIPE if sys.stderr.isatty() else ""
-    print(f"{start}warning: {text}", file=sys.stderr, flush=True)
+    print(f"{start}warning: {plain(text)}", file=sys.stderr, flush=True)

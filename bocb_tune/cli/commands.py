@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
 from bocb_tune.core.files import LOG_FILE
+from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
@@ -34,9 +35,8 @@ KILLED = (
 
 def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool) -> None:
     """Print what an experiment will run; with `measured`, also what that takes on this machine."""
-    from rich.console import Console
-
     from bocb_tune.cli.render import measured_json, plan_json, print_measured, print_plan
+    from bocb_tune.cli.screen import screen
     from bocb_tune.profiling.cost import cost
     from bocb_tune.spec.grid import plan_grid
 
@@ -48,9 +48,9 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
         described = {"data": there.to_json() if there else None}
         print(json.dumps(plan_json(spec, grid, planned) | described | measurements, indent=2))
         return
-    print_plan(Console(), spec, grid, planned, there)
+    print_plan(screen(), spec, grid, planned, there)
     if found:
-        print_measured(Console(), spec, *found)
+        print_measured(screen(), spec, *found)
 
 
 def _measure(spec: ExperimentSpec, grid: Grid, planned: Cost) -> tuple[list[Measured], Totals]:
@@ -124,7 +124,7 @@ def train(
 def _say_of_data(there: Contents | None) -> None:
     """Print what is trained on, and what is left out of it."""
     for line in there.lines() if there else ():
-        print(line, file=sys.stderr)
+        print(plain(line), file=sys.stderr)
 
 
 def _use_token() -> None:
@@ -146,13 +146,14 @@ def _report_end(spec: ExperimentSpec, folder: Path, outcome: Outcome) -> int:
         print(line, file=sys.stderr)
     if outcome.given_up:
         print(
-            "given up: all new trials failed, so the rest was not started. Mend the cause; the same command goes on.",
+            "given up: the last trials failed one after another, so the rest was not started. Mend the cause; the same"
+            " command goes on, and proposes anew what was proposed meanwhile.",
             file=sys.stderr,
         )
     elif bad:
         print(f"{len(bad)} trial(s) of {spec.name} have no result; the same command tries them again.", file=sys.stderr)
     for line in closing_lines(folder):
-        print(line, file=sys.stderr)
+        print(plain(line), file=sys.stderr)
     print(folder)
     return 1 if bad else 0
 
@@ -283,10 +284,10 @@ def _train_on(trial: TrialSpec, context: Context) -> int:
 
 def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
     """Print a run's status; with `watch`, until it is done or the user has seen enough."""
-    from rich.console import Console
     from rich.live import Live
 
     from bocb_tune.cli.launch import read_status
+    from bocb_tune.cli.screen import screen
     from bocb_tune.cli.status import room_for_rows, table
 
     with busy(f"reading {folder}"):
@@ -294,7 +295,7 @@ def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
     if as_json:
         print(json.dumps(status.to_json(), indent=2))
         return
-    console = Console()
+    console = screen()
     if not watch:
         console.print(table(status))
         return

@@ -144,7 +144,9 @@ def read_status(folder: Path) -> GridStatus:
         if driver is None:  # what was in flight is owed, and nobody trains it
             records = {key: record for key, record in records.items() if record.status != TrialStatus.running}
         earlier = superseded(cell, records)
-        rows.append(cell_status(cell.cell.key, plan.trials(records.values()) + earlier, records.values(), again))
+        owed = plan.trials(records.values()) + earlier
+        garbled = sum(not problem.torn for problem in read.problems) if read else 0
+        rows.append(cell_status(cell.cell.key, owed, records.values(), again, garbled))
         work.append(work_of(plan, records.values(), again, earlier))
     left_s = seconds_left(plan, work, driver.slots) if driver else None
     return grid_status(rows, left_s, is_running=driver is not None)
@@ -153,13 +155,12 @@ def read_status(folder: Path) -> GridStatus:
 def _owed_again(
     records: Mapping[str, TrialRecord], events: Iterable[Mapping[str, Any]], driver: Driver | None
 ) -> frozenset[str]:
-    """Return the ids of trials that failed before the driver that is at work now began, and have not been
-    started again."""
-    if driver is None:
-        return frozenset()
+    """Return the ids of failed trials that the driver at work now is still to start again; without one all, since
+    the next driver will.
+    """
     started = {event["trial"]: event.get("time", 0.0) for event in events if event["event"] == "start"}
     failed = (record for record in records.values() if record.status in (TrialStatus.failed, TrialStatus.oom))
-    return frozenset(record.id for record in failed if started[record.id] < driver.started)
+    return frozenset(record.id for record in failed if driver is None or started[record.id] < driver.started)
 
 
 def recorded_trial(folder: Path, trial_id: str) -> tuple[ExperimentSpec, TrialSpec, TrialRecord]:

@@ -12,6 +12,7 @@ import typer
 
 from bocb_tune import __version__
 from bocb_tune.cli.busy import busy, warn
+from bocb_tune.core.names import plain
 
 app = typer.Typer(
     help="How sensitive is a vision backbone, and its optimizer, to their hyperparameters?",
@@ -37,7 +38,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(plain(str(error)), file=sys.stderr)
         sys.exit(2)
 
 
@@ -68,7 +69,7 @@ def check(
 
     print(f"{spec}: fine; {len(plan_grid(loaded).cells)} cells")
     if there := contents(loaded):
-        print("\n".join(there.lines()))
+        print(plain("\n".join(there.lines())))
     if images:
         from bocb_tune.cli.images import check_images
 
@@ -230,7 +231,7 @@ def analyze(
         print(markdown(written.parts), end="")
         print(written.page, file=sys.stderr)
         return
-    print("\n".join(terminal(written.parts)), file=sys.stderr)
+    print(plain("\n".join(terminal(written.parts))), file=sys.stderr)
     print(written.page)
 
 
@@ -264,7 +265,7 @@ def recommend(
     elif form == "md":
         print(markdown(found.parts), end="")
     else:
-        print("\n".join(terminal(found.parts)))
+        print(plain("\n".join(terminal(found.parts))))
 
 
 @app.command("schema")

@@ -11,25 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from bocb_tune.cli.screen import screen
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status, room_for_rows, table, trial_line
 from bocb_tune.cli.time_left import seconds_left, work_of
 from bocb_tune.core.types import TrialRecord, TrialStatus, alike
 from bocb_tune.engine.design import superseded
-from bocb_tune.engine.run import Watcher
+from bocb_tune.engine.run import Watcher, unharmed
 from bocb_tune.engine.store import Ledger
 
-LEAVING = "stopping after the epoch in flight; Ctrl-C again ends at once"
+LEAVING = "stopping after the epoch in flight; Ctrl-C again, 2 s later or more, ends at once"
 
 
 class View(Watcher):
     """Watches a run. Lines go to the stream as trials end; on a terminal a table stands in their place."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self.console = Console(file=stream, highlight=False)
+        self.console = screen(stream, highlight=False)
         self._ledger: Ledger | None = None
         self._slots = 1
         self._note = "starting Ray"
@@ -47,14 +48,18 @@ class View(Watcher):
             yield
             return
         # What Ray prints goes to the log: it must not be caught on its way.
-        with Live(
+        live = Live(
             get_renderable=self._render,
             console=self.console,
             refresh_per_second=2,
             redirect_stdout=False,
             redirect_stderr=False,
-        ):
+        )
+        live.start()
+        try:
             yield
+        finally:
+            unharmed(live.stop)()  # the terminal may be gone by then
 
     def opened(self, ledger: Ledger, slots: int) -> None:
         self._ledger, self._slots = ledger, slots
@@ -79,7 +84,7 @@ class View(Watcher):
             self._line(trial_line(shown, status.ended, status.trials))
         elif times == 1:
             line = f"{record.cell.key} {record.phase} {record.index}: {record.status}: {record.message}"
-            self.console.print(line, style="red", markup=False)
+            self.console.print(line, style="red")
 
     def _times_said(self, record: TrialRecord) -> int:
         """Count the trials of this run that have failed as this one did, with it; 0 if it did not."""
@@ -107,9 +112,15 @@ class View(Watcher):
         return grid_status(rows, seconds_left(plan, work, self._slots))
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def _render(self) -> RenderableType:
+        try:
+            return self._table()
+        except Exception as error:  # it is called from a thread, and from whatever prints
+            return Text(f"this table cannot be shown: {error}", style="red")
+
+    def _table(self) -> RenderableType:
         if self._ledger is None:
             return Text(self._note, style="dim")
         return table(self.status(), rows=room_for_rows(self.console), title=self._note)
@@ -129,7 +140,7 @@ def output_to(log: Path) -> Iterator[Callable[[], IO[str]]]:
         for number in kept:
             os.dup2(file.fileno(), number)
     try:
-        yield lambda: os.fdopen(os.dup(kept[2]), "w", buffering=1, encoding="utf-8")
+        yield lambda: os.fdopen(os.dup(kept[2]), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from bocb_tune.core.names import listed
+from bocb_tune.core.names import listed, plain
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, resolved
@@ -50,16 +51,16 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
 
 def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, data: Contents | None) -> None:
     """Print the resolved spec, its data if they are here, cells, skips, trials and epochs."""
-    console.rule(f"[bold]{spec.name}[/bold], resolved", align="left")
-    console.print(dump_resolved(spec), highlight=False, markup=False, soft_wrap=True)
+    console.rule(Text.assemble((spec.name, "bold"), ", resolved"), align="left")
+    console.print(dump_resolved(spec), highlight=False, soft_wrap=True)
     if data:
         console.rule("data", align="left")
-        console.print("\n".join(data.lines()), highlight=False, markup=False, soft_wrap=True)
+        console.print(plain("\n".join(data.lines())), highlight=False, soft_wrap=True)
     console.rule(f"{len(grid.cells)} cells, {len(grid.skipped)} skipped", align="left")
     console.print(cells_table(spec, grid))
-    console.print(recipes_text(spec), highlight=False, markup=False, soft_wrap=True)
+    console.print(recipes_text(spec), highlight=False, soft_wrap=True)
     for line in skipped_lines(grid):
-        console.print(line, style="dim", markup=False, soft_wrap=True)
+        console.print(line, style="dim", soft_wrap=True)
     console.rule(f"{cost.total_trials} trials", align="left")
     console.print(trials_table(cost))
     console.print(epochs_line(spec, cost), soft_wrap=True)
@@ -125,7 +126,7 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
     console.rule(f"measured on {total.device}", align="left")
     console.print(measured_table(measured))
     for line in measured_lines(spec, total):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def measured_table(measured: Sequence[Measured]) -> Table:

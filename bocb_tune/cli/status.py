@@ -42,9 +42,11 @@ class CellStatus:
     unreadable: int = 0
     """Most images that could not be decoded in an epoch."""
     owed_again: int = 0
-    """Trials without a result that this run is still to try again."""
+    """Trials without a result that are still to be tried again, by this run or, where none is at work, by the next."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Number of trials that failed alike, by the message of the first."""
+    garbled: int = 0
+    """Lines of the journal that cannot be read, so that what they said is not counted."""
 
     @property
     def ended(self) -> int:
@@ -90,9 +92,13 @@ class GridStatus:
 
 
 def cell_status(
-    cell: str, trials: int, records: Iterable[TrialRecord], owed_again: frozenset[str] = frozenset()
+    cell: str,
+    trials: int,
+    records: Iterable[TrialRecord],
+    owed_again: frozenset[str] = frozenset(),
+    garbled: int = 0,
 ) -> CellStatus:
-    """Sum up a cell; `owed_again` are the ids of failed trials that this run is still to try again."""
+    """Sum up a cell; `owed_again` are the ids of failed trials that are still to be tried again."""
     records = list(records)
     full = [r.score for r in records if r.status == TrialStatus.completed and r.score is not None]
     return CellStatus(
@@ -105,6 +111,7 @@ def cell_status(
         unreadable=max((_unreadable(record) for record in records), default=0),
         owed_again=sum(record.id in owed_again for record in records),
         failures=failures(records),
+        garbled=garbled,
     )
 
 
@@ -172,6 +179,9 @@ def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> Re
         notes.append(
             Text(f"{unreadable} images an epoch cannot be decoded and are skipped; the log names them", "yellow")
         )
+    for cell in status.cells:
+        if cell.garbled:
+            notes.append(Text(f"{cell.garbled} lines of {cell.cell}'s journal cannot be read: not counted here", "red"))
     for message, number in status.failures.items():
         notes.append(Text(f"{number} without a result: {message}", "red"))
     if not status.is_running and not status.is_done:

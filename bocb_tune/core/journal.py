@@ -24,7 +24,8 @@ from typing import Any
 
 import orjson
 
-from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.core.names import plain
+from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, is_digest
 
 VERSION = 1
 FOLDER = "cells"
@@ -165,7 +166,7 @@ def read_headers(folder: Path) -> list[CellJournal]:
     """Read the first lines of all journals of a run folder, without their events.
 
     Raises:
-        JournalError: if a file is no journal.
+        JournalError: if a file is no journal, or that of another cell than its name says.
     """
     headers = []
     for path in sorted((folder / FOLDER).glob("*.jsonl")):
@@ -173,7 +174,22 @@ def read_headers(folder: Path) -> list[CellJournal]:
             line = file.readline()
         if line.endswith(b"\n"):
             headers.append(_read_header(path, line))
+            require_place(path, headers[-1].cell)
     return headers
+
+
+def require_place(path: Path, cell: Cell) -> None:
+    """Refuse a journal that stands under the name of another cell: two were swapped, or one was copied.
+
+    Raises:
+        JournalError: naming both cells.
+    """
+    if path.stem != cell.stem:
+        named = path.stem.replace("__", "/")
+        raise JournalError(
+            f"{path}: holds the trials of {cell.key}, and its name is that of {named}; give it back the name"
+            f" {cell.stem}.jsonl, or move it away"
+        )
 
 
 def _read_header(path: Path, line: bytes) -> CellJournal:
@@ -211,14 +227,20 @@ def _fingerprint(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_run(folder: Path) -> list[CellJournal]:
-    """Read all journals of a run folder, by file name. An empty file (a crash at creation) is left out."""
-    paths = sorted((folder / FOLDER).glob("*.jsonl"))
-    return [read_journal(path) for path in paths if has_header(path)]
+    """Read all journals of a run folder, by file name. An empty file (a crash at creation) is left out.
+
+    Raises:
+        JournalError: if a file is no journal, or that of another cell than its name says.
+    """
+    read = {path: read_journal(path) for path in sorted((folder / FOLDER).glob("*.jsonl")) if has_header(path)}
+    for path, journal in read.items():
+        require_place(path, journal.cell)
+    return list(read.values())
 
 
 def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialRecord]:
     """Fold events into records by trial id, in order of first start. The first measurement of a budget stands; later
-    ones repeat it.
+    ones repeat it. A trial whose place another one took is left out.
     """
     told: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
@@ -226,7 +248,9 @@ def fold(cell: Cell, events: Iterable[Mapping[str, Any]]) -> dict[str, TrialReco
             told.setdefault(event["trial"], [])
         if event["trial"] in told:
             told[event["trial"]].append(event)
-    return {trial: _folded(cell, of_trial) for trial, of_trial in told.items()}
+    records = {trial: _folded(cell, of_trial) for trial, of_trial in told.items()}
+    holders = {record.place: key for key, record in sorted(records.items(), key=lambda item: not item[1].is_owed_anew)}
+    return {key: record for key, record in records.items() if not record.is_owed_anew or holders[record.place] == key}
 
 
 def _folded(cell: Cell, events: Iterable[Mapping[str, Any]]) -> TrialRecord:
@@ -290,7 +314,7 @@ def _ended(record: TrialRecord, event: Mapping[str, Any]) -> TrialRecord:
         score=event["score"],
         budget=event["budget"],
         elapsed_s=event["elapsed_s"],
-        message=event["message"],
+        message=plain(event["message"]),
     )
 
 
@@ -331,6 +355,8 @@ def _fault(event: Mapping[str, Any]) -> str | None:
     unfit = [name for name, types in fields.items() if type(event.get(name, ...)) not in types]
     if not unfit and kind != "measure":
         unfit = [name for name in _WORDS.keys() & fields if event[name] not in list(_WORDS[name])]
+    if not unfit and not is_digest(event["trial"]):  # it names a folder of checkpoints
+        unfit = ["trial"]
     if not unfit:
         return None
     if missing := [name for name in unfit if name not in event]:

@@ -1,4 +1,4 @@
-"""Names in messages: the nearest match of an unknown one, and long lists cut short."""
+"""Names in messages: the nearest match of an unknown one, long lists cut short, and no power over the terminal."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
 
 def _letters(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
+
+
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Sequences that move or colour a terminal's text, and control characters but for tab and line end."""
+
+
+def plain(text: str) -> str:
+    """Strip a text that others wrote of all that a terminal would obey instead of show."""
+    return _CONTROLS.sub("", text)
 
 
 def listed(names: Sequence[str], most: int) -> str:

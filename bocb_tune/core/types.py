@@ -269,6 +269,19 @@ class TrialRecord:
     message: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_owed_anew(self) -> bool:
+        """Whether it failed before it measured anything, at a setting that was chosen by what others measured. They may
+        have failed for the same reason, so that the setting is chosen anew.
+        """
+        was_chosen = self.phase in (Phase.search, Phase.repeat)
+        return was_chosen and self.status == TrialStatus.failed and not self.measurements
+
+    @property
+    def place(self) -> tuple[Phase, int, int]:
+        """Place in the plan of its cell: of two trials in one place, the later was chosen anew."""
+        return self.phase, self.index, self.seed
+
 
 def alike(message: str) -> str:
     """Strip a trial's message of what differs from one trial to the next of the same fault: numbers and paths."""
@@ -279,6 +292,11 @@ def digest(value: Any) -> str:
     """Return sixteen hex digits that name a JSON-able value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a text can be one of `digest`: it then names a file, and can lead nowhere else."""
+    return re.fullmatch("[0-9a-f]{16}", text) is not None
 
 
 def derive_seed(*parts: str | int) -> int:

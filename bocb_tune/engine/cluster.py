@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
+
+KNOCK_S = 4.0
+"""Seconds that a machine may take to answer; a host of two addresses is tried at both."""
 
 
 class ClusterError(ValueError):
@@ -35,16 +41,49 @@ def connected(address: str | None) -> Iterator[None]:
     else:
         options |= {"address": address}
     try:
+        if address is not None:
+            _require_listener(address)
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"--address {address}: cannot attach to Ray there: {error}. Is it the address `ray start --head` printed?"
-            " If that cluster asks for another token than this user's, name it in RAY_AUTH_TOKEN_PATH."
-        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(_why_not(address, error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _why_not(address: str | None, error: Exception) -> str:
+    if address is not None:
+        return (
+            f"--address {address}: cannot attach to Ray there: {error}. Is it the address `ray start --head` printed?"
+            " If that cluster asks for another token than this user's, name it in RAY_AUTH_TOKEN_PATH."
+        )
+    return (
+        f"cannot start Ray on this machine: {error}. Ray keeps a token in HOME ({Path.home()}) and its sockets in"
+        f" RAY_TMPDIR ({os.environ.get('RAY_TMPDIR', '/tmp')}); set them to folders that can be written to."
+    )
+
+
+def _require_listener(address: str) -> None:
+    """Try to reach the machine of a cluster: Ray itself would do so for a quarter of an hour.
+
+    Raises:
+        OSError: if nothing answers within `KNOCK_S`.
+        ValueError: if it is no address of a cluster.
+    """
+    if address.startswith("ray://"):
+        raise ValueError(
+            "ray:// is the address of a Ray client, which cannot drive a run; give HOST:PORT of the head node, from a"
+            " machine of the cluster"
+        )
+    found = services.canonicalize_bootstrap_address(address)  # as ray.init reads `auto` and RAY_ADDRESS
+    if found is None:
+        return
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at {found} ({error})") from error
 
 
 def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:

@@ -51,7 +51,8 @@ def only_driver(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            os.truncate(folder / LOCK, 0)
+            with contextlib.suppress(FileNotFoundError):  # the folder was removed: that has been said
+                os.truncate(folder / LOCK, 0)
 
 
 def announce(folder: Path, slots: int) -> None:

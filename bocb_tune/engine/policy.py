@@ -190,11 +190,12 @@ def rung_after(rungs: Sequence[int], budget: int) -> int | None:
 
 HOPELESS_TRIALS = 8
 HOPELESS_BACKBONES = 3
-"""Failed trials, and backbones among them, after which a run without any result is given up."""
+"""Failed trials in a row, and backbones among them, after which a run is given up."""
 
 
 def is_hopeless(ended: Sequence[TrialRecord], backbones: int) -> bool:
-    """Tell whether a run whose trials ended so far as `ended` should start no more: all failed, on several backbones.
+    """Tell whether a run should start no more trials when the last, in a row, ended so: all failed, on several
+    backbones.
 
     Trials out of memory do not count: a smaller backbone of the `backbones` of the run may well fit.
     """

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
+import math
 import os
 import shutil
 import signal
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,8 +32,13 @@ from bocb_tune.engine.store import Ledger
 from bocb_tune.engine.worker.group import Slot, SlotSetup
 from bocb_tune.engine.worker.queue import Client
 
+logger = logging.getLogger(__name__)
+
 CLOSE_S = 3.0
 """Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
+
+PAIR_S = 2.0
+"""Seconds after a signal to stop in which others say the same: `timeout` and Slurm send two at once."""
 
 LISTENER = {"node:__internal_head__": 0.0001}
 """Resources of a listening Tune trial: no CPU that a worker group may need, on the node where Ray's head is."""
@@ -57,7 +66,7 @@ class Outcome:
     interrupted: bool
     records: tuple[TrialRecord, ...]
     given_up: bool = False
-    """Whether no further trial was started because all that were had failed."""
+    """Whether no further trial was started because the last had all failed."""
 
 
 class Watcher:
@@ -73,6 +82,19 @@ class Watcher:
         """Hear that the user asked to stop: epochs in flight are being finished."""
 
 
+def unharmed(tell: Callable[..., None]) -> Callable[..., None]:
+    """Return what tells the same, but whose errors go to the log: a terminal that is gone ends no training."""
+
+    @functools.wraps(tell)
+    def told(*what: Any) -> None:
+        try:
+            tell(*what)
+        except Exception:  # whatever the listener does, it must not reach the engine
+            logger.exception("what the run had to say could not be shown")
+
+    return told
+
+
 def run(plan: RunPlan, watcher: Watcher) -> Outcome:
     """Train everything the plan still owes. Running it again resumes it.
 
@@ -85,7 +107,7 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
     plan.folder.mkdir(parents=True, exist_ok=True)
     with only_driver(plan.folder):
         ledger = Ledger(plan.folder, plan.cells, plan.objective, provenance(), data=plan.data)
-        ledger.on_end = watcher.ended
+        ledger.on_end = unharmed(watcher.ended)
         rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in ledger.books.items()}
         resumed = settle(ledger, rungs)
         try:
@@ -142,7 +164,7 @@ def _drive(
     search = GridSearch(ledger, slots, resumed)
     scheduler = GridASHA(ledger, search, rungs, setup.checkpoints, number)
     announce(plan.folder, number)
-    watcher.opened(ledger, number)
+    unharmed(watcher.opened)(ledger, number)
     try:
         with _interruptible(search, slots, watcher):
             _fit(_tuner(search, scheduler, number, scratch))
@@ -187,18 +209,26 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
 
 @contextlib.contextmanager
 def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) -> Iterator[None]:
-    """Have the first Ctrl-C (or a batch system's SIGTERM) finish the epochs in flight, and the second end at once."""
+    """Have the first Ctrl-C (or a batch system's SIGTERM, or a lost terminal's SIGHUP) finish the epochs in flight,
+    and one that comes later end at once.
+    """
+    patience_ends = math.inf
 
     def leave(signum: int, frame: FrameType | None) -> None:
+        nonlocal patience_ends
         del signum, frame
         if search.leaving:
-            os._exit(130)
-        search.leaving = True
-        watcher.leaving()
+            if time.monotonic() >= patience_ends:
+                os._exit(130)
+            return
+        search.leaving, patience_ends = True, time.monotonic() + PAIR_S
+        unharmed(watcher.leaving)()
         for slot in slots:
             slot.leave()
 
     with contextlib.ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # started under nohup
+                continue
             stack.callback(signal.signal, number, signal.signal(number, leave))
         yield

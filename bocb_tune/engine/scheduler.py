@@ -33,8 +33,8 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         self._checkpoints = checkpoints
         self._tries: dict[str, int] = {}
         self._divisor: dict[str, int] = {}
-        self._ended: list[TrialRecord] = []
-        """New trials that ended in this run, up to the first that has a result."""
+        self._failing: list[TrialRecord] = []
+        """New trials that ended since the last that has a result."""
         self._tried_again = {
             record.id
             for book in ledger.books.values()
@@ -148,9 +148,10 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
                 shutil.rmtree(self._checkpoints / record.id, ignore_errors=True)
 
     def _look_for_hope(self, ended: TrialRecord) -> None:
-        """Give the run up if all of its new trials fail."""
-        if ended.id in self._tried_again or any(record.status.is_result for record in self._ended):
-            return
-        self._ended.append(ended)
+        """Give the run up while its new trials fail one after another, whatever came before."""
+        if ended.status.is_result:
+            self._failing.clear()
+        elif ended.id not in self._tried_again:
+            self._failing.append(ended)
         backbones = {book.plan.cell.backbone for book in self._ledger.books.values()}
-        self._search.given_up = policy.is_hopeless(self._ended, len(backbones))
+        self._search.given_up = policy.is_hopeless(self._failing, len(backbones))

@@ -46,12 +46,14 @@ def lattice_point(space: SearchSpace, count: int, index: int) -> dict[str, float
 
 
 def build_study(space: SearchSpace, records: Iterable[TrialRecord], objective: Objective) -> optuna.Study:
-    """Build an in-memory study that knows every selectable record, in order of start, as points of the unit square."""
+    """Build an in-memory study that knows every selectable record, by its place in the plan, as points of the unit
+    square. A trial that took another's place is told where that one would have been.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
-    for record in records:
-        if record.phase in policy.SELECTABLE:
-            study.add_trial(_frozen_trial(space, record, objective))
+    selectable = [record for record in records if record.phase in policy.SELECTABLE]
+    for record in sorted(selectable, key=lambda each: (policy.SELECTABLE.index(each.phase), each.index)):
+        study.add_trial(_frozen_trial(space, record, objective))
     return study
 
 
@@ -114,7 +116,7 @@ class GridSearch(Searcher):  # type: ignore[misc]
         self.leaving = False
         """Set when the user asks to stop: no new trials."""
         self.given_up = False
-        """Set when all trials fail: no new trials."""
+        """Set while trials fail one after another: no new trials."""
         self._ledger = ledger
         self._slots = slots
         self._slot_of: dict[str, Slot] = {}

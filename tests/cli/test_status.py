@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from bocb_tune.analysis.answer.words import parts_of, terminal
 from bocb_tune.analysis.report.answer import answer_for
 from bocb_tune.cli import commands
 from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder, read_status
 from bocb_tune.cli.progress import LEAVING, View
+from bocb_tune.cli.screen import screen
 from bocb_tune.cli.status import CellStatus, GridStatus, cell_status, duration, grid_status, table, trial_line
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
 from bocb_tune.engine.driver import FolderInUseError, announce, current_driver, only_driver
-from bocb_tune.engine.run import Outcome
+from bocb_tune.engine.run import Outcome, unharmed
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec
+from tests.support import simulated
 from tests.support.fakes import FakeRun, write_run
 from tests.support.records import make_cell, record_of, selectable_records
 from tests.support.simulated import OBJECTIVE, Simulation
@@ -220,6 +224,75 @@ def test_on_a_terminal_a_table_that_follows_the_run(tmp_path: Path, spec: Experi
     assert "14/14" in total
 
 
+HOSTILE = "boom [/x] [red]\x1b[31mred\x1b[0m\x1b[2J\x9b2J\r :smile: \udcff"
+"""What a trial may say: markup that is none, sequences that clear the screen, an emoji's name, no Unicode."""
+HARMLESS = "boom [/x] [red]red2J :smile: \\udcff"
+
+
+def on_a_terminal(stream: io.TextIOWrapper) -> View:
+    view = View(stream)
+    view.console._force_terminal = True
+    view.console._width, view.console._height = 120, 40
+    return view
+
+
+def all_fail(folder: Path, spec: ExperimentSpec, view: View, monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    monkeypatch.setattr(simulated, "_events", lambda *_: iter([{"kind": "failed", "message": HOSTILE}]))
+    simulation = Simulation(folder, cell_plans(spec))
+    with view.showing():
+        view.opened(simulation.ledger, 1)
+        simulation.ledger.on_end = unharmed(view.ended)
+        simulation.run()
+    return simulation
+
+
+@pytest.mark.parametrize("view_of", [View, on_a_terminal])
+def test_what_a_trial_says_is_shown_as_it_is_and_commands_no_terminal(
+    tmp_path: Path, spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, view_of: Callable[[io.TextIOWrapper], View]
+) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+    all_fail(tmp_path, spec, view_of(stream), monkeypatch)
+    said = raw.getvalue().decode()
+    assert HARMLESS in said
+    for sequence in ("\x1b[2J", "\x9b", "\x1b[31mred"):
+        assert sequence not in said
+
+
+class GoneTerminal(io.StringIO):
+    """A terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, f"Input/output error at {text[:3]!r}")
+
+
+def test_no_error_of_the_view_ends_a_run(
+    tmp_path: Path, spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    view = View(io.StringIO())
+    monkeypatch.setattr(view, "status", lambda: 1 / 0)
+    simulation = Simulation(tmp_path, cell_plans(spec))
+    unharmed(view.opened)(simulation.ledger, 1)
+    assert "cannot be shown: division by zero" in rendered(view._render())[0]
+    gone = View(io.StringIO())
+    gone.opened(simulation.ledger, 1)
+    gone.console = screen(GoneTerminal())
+    simulation.ledger.on_end = unharmed(gone.ended)
+    assert all(record.status.is_result for record in simulation.run().values())
+    assert {"ZeroDivisionError", "OSError"} <= {
+        type(record.exc_info[1]).__name__ for record in caplog.records if record.exc_info
+    }
+
+
+def test_every_command_writes_through_the_console_that_knows_no_markup() -> None:
+    package = Path(commands.__file__).parents[1]
+    making = [path.name for path in package.rglob("*.py") if " Console(" in path.read_text(encoding="utf-8")]
+    assert making == ["screen.py"]
+    stream = io.StringIO()
+    screen(stream).print(Table(HARMLESS, title=HARMLESS))
+    assert stream.getvalue().count(":smile:") == 2
+
+
 def test_status_is_read_from_the_files_alone(tmp_path: Path, spec: ExperimentSpec) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
@@ -233,6 +306,37 @@ def test_status_is_read_from_the_files_alone(tmp_path: Path, spec: ExperimentSpe
     assert half.to_json()["cells"][0]["counts"] == half.cells[0].counts
     with pytest.raises(FolderError, match=r"is no run folder: it has no spec\.yaml"):
         read_status(tmp_path)
+
+
+def test_what_failed_is_to_go_for_whoever_starts_the_run_again(
+    tmp_path: Path, spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    claim_folder(spec, folder)
+    with monkeypatch.context() as broken:
+        records = all_fail(folder, spec, View(io.StringIO()), broken).run().values()
+    status = read_status(folder)
+    assert (status.ended, status.is_done) == (0, False)
+    assert sum(status.failures.values()) == len(records)
+    assert "nothing runs" in " ".join(rendered(table(status)))
+    stream = io.StringIO()
+    simulation = Simulation(folder, cell_plans(spec))
+    View(stream).opened(simulation.ledger, 1)
+    assert stream.getvalue().splitlines()[0] == f"{status.trials} of {status.trials} trials to go, 1 at a time"
+    assert all(record.status.is_result for record in simulation.run().values())
+    again = read_status(folder)
+    assert (again.ended, again.is_done) == (again.trials, True)
+
+
+def test_status_names_the_lines_that_it_could_not_count(tmp_path: Path, spec: ExperimentSpec) -> None:
+    folder = tmp_path / "run"
+    claim_folder(spec, folder)
+    Simulation(folder, cell_plans(spec)).run()
+    (path, *_) = sorted((folder / "cells").glob("*.jsonl"))
+    path.write_bytes(path.read_bytes() + b"garbage\nmore\ntorn")
+    assert {cell.cell: cell.garbled for cell in read_status(folder).cells} == {"bowl/adamw": 2, "bowl/sgd": 0}
+    (line,) = (line for line in rendered(table(read_status(folder))) if "bowl/adamw's journal" in line)
+    assert line.startswith("2 lines")
 
 
 @pytest.mark.usefixtures("spec")
@@ -249,7 +353,7 @@ def test_status_knows_whether_a_driver_is_at_work(tmp_path: Path) -> None:
     ledger.end(second, TrialStatus.failed, message="why")
     ledger.close()
     gone = read_status(folder)
-    assert (gone.is_running, gone.left_s, gone.counts.get("running", 0), gone.cells[1].ended) == (False, None, 0, 1)
+    assert (gone.is_running, gone.left_s, gone.counts.get("running", 0), gone.cells[1].ended) == (False, None, 0, 0)
     assert gone.failures == {"why": 1}
     with only_driver(folder):
         announce(folder, 2)

@@ -206,10 +206,10 @@ def test_writing_continues_a_file_and_cuts_its_torn_tail(tmp_path: Path) -> None
 
 def test_an_empty_file_left_by_a_crash_is_no_journal_yet(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
-    for number, content in enumerate([b"", b'{"event":"sch']):
-        (tmp_path / "cells" / f"{number}.jsonl").write_bytes(content)
+    for name, content in [("bowl__adamw", b""), (CELL.stem, b'{"event":"sch')]:
+        (tmp_path / "cells" / f"{name}.jsonl").write_bytes(content)
     assert read_run(tmp_path) == []
-    JournalWriter(tmp_path / "cells" / "1.jsonl", header(CELL, OBJECTIVE, {})).close()
+    JournalWriter(tmp_path / "cells" / f"{CELL.stem}.jsonl", header(CELL, OBJECTIVE, {})).close()
     assert [read.cell for read in read_run(tmp_path)] == [CELL]
 
 
@@ -218,7 +218,9 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path, value: float) -
     path = tmp_path / "journal.jsonl"
     writer = JournalWriter(path, header(CELL, OBJECTIVE, {}))
     curve = {"score": value, "per_class": [1.0, value]}
-    writer.append({"event": "measure", "trial": "a", "budget": 1, "metrics": curve, "elapsed_s": 1.0}, durable=False)
+    writer.append(
+        {"event": "measure", "trial": "a" * 16, "budget": 1, "metrics": curve, "elapsed_s": 1.0}, durable=False
+    )
     writer.close()
     (event,) = read_journal(path).events
     assert event["metrics"] == {"score": None, "per_class": [1.0, None]}
@@ -260,6 +262,7 @@ START, MEASURE, END = (json.loads(golden_lines()[number]) for number in (1, 2, 6
         (END | {"status": "paused"}, "event 'end' with status 'paused', which this release cannot read"),
         (END | {"status": ["failed"], "budget": "1"}, "event 'end' with status ['failed'], budget '1', which"),
         (MEASURE | {"metrics": 50.0}, "event 'measure' with metrics 50.0, which"),
+        (START | {"trial": "../../victim"}, "event 'start' with trial '../../victim', which"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_the_rest_is_kept(

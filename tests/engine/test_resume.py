@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bocb_tune.analysis.sources.load import load
 from bocb_tune.cli.time_left import work_of
-from bocb_tune.core.journal import JournalError, JournalWriter
-from bocb_tune.core.types import Phase, TrialStatus
+from bocb_tune.core.journal import JournalError, JournalWriter, fold, read_headers, read_run
+from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.policy import HOPELESS_TRIALS
 from tests.support import simulated
 from tests.support.processes import count_lines
-from tests.support.simulated import Simulation, essence, make_cells, make_plan
+from tests.support.simulated import Simulation, essence, make_cells, make_plan, records_of
 
 
 class Killed(BaseException):
@@ -134,6 +139,31 @@ def test_a_run_whose_trials_all_fail_stops_and_goes_on_when_the_cause_is_gone(
     assert not simulation.search.given_up
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize(("backbones", "begins"), [(2, 0), (2, 7), (2, 22), (2, 37), (2, 42), (1, 0), (1, 3), (1, 5)])
+def test_a_fault_of_the_machine_changes_no_proposal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backbones: int, begins: int, sampler: str
+) -> None:
+    cells = make_cells(make_plan(sampler=sampler), ("bowl", "cliff")[:backbones], ("sgd", "adamw")[:backbones])
+    expected = essence(Simulation(tmp_path / "undisturbed", cells).run())
+    sound, started = simulated._events, itertools.count()
+
+    def fail_from_then_on(trial: TrialSpec, seen: int) -> Iterator[dict[str, Any]]:
+        return sound(trial, seen) if next(started) < begins else iter([{"kind": "failed", "message": "disk full"}])
+
+    with monkeypatch.context() as broken:
+        broken.setattr(simulated, "_events", fail_from_then_on)
+        simulation = Simulation(tmp_path / "run", cells)
+        failed = [record for record in simulation.run().values() if record.status == TrialStatus.failed]
+        assert (simulation.search.given_up, len(failed)) == (True, HOPELESS_TRIALS)
+        Simulation(tmp_path / "run", cells).run()  # now nothing works from the start
+    simulation = Simulation(tmp_path / "run", cells)
+    assert essence(simulation.run()) == expected
+    assert not simulation.search.given_up
+    reread = {key: r for read in read_run(tmp_path / "run") for key, r in fold(read.cell, read.events).items()}
+    assert essence(reread) == expected  # nobody hears of what was proposed meanwhile
+
+
 def test_a_wider_range_owes_its_own_design_and_the_counts_say_so(tmp_path: Path) -> None:
     cells = make_cells(make_plan(), ("bowl",), ("sgd",))
     before = Simulation(tmp_path, cells).run()
@@ -148,6 +178,88 @@ def test_a_wider_range_owes_its_own_design_and_the_counts_say_so(tmp_path: Path)
     after = Simulation(tmp_path, wider).run()
     assert owed == len(after) == len(before) + wider[0].plan.design + 3
     assert sum(record.phase == Phase.search for record in after.values()) == 8
+
+
+def swap(folder: Path, one: str, other: str) -> None:
+    one_path, other_path = (folder / "cells" / f"{stem}.jsonl" for stem in (one, other))
+    kept = one_path.read_bytes()
+    one_path.write_bytes(other_path.read_bytes())
+    other_path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda folder: Simulation(folder, make_cells(make_plan())),
+        read_headers,
+        read_run,
+        lambda folder: load(str(folder)),
+    ],
+    ids=["engine", "headers", "records", "analysis"],
+)
+def test_swapped_journals_are_refused_by_all_who_read_them_and_nothing_is_written(
+    undisturbed: tuple[Path, dict[str, tuple[object, ...]]], tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed[0], folder)
+    read(folder)
+    swap(folder, "bowl__sgd", "cliff__adamw")
+    before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    with pytest.raises(JournalError, match=r"bowl__sgd\.jsonl.*of cliff/adamw\b.*\bbowl/sgd\b"):
+        read(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*.jsonl")} == before
+
+
+@pytest.mark.parametrize(("owner", "named"), [("cliff__adamw", "cliff/adamw"), (None, "another experiment")])
+def test_a_trial_of_another_cell_or_experiment_is_refused_whatever_became_of_it(
+    undisturbed: tuple[Path, dict[str, tuple[object, ...]]], tmp_path: Path, owner: str | None, named: str
+) -> None:
+    if owner is None:
+        Simulation(tmp_path / "other", make_cells(make_plan(seed=1, epochs=3))).run()
+    others = (tmp_path / "other" if owner is None else undisturbed[0]) / "cells" / f"{owner or 'bowl__sgd'}.jsonl"
+    first = json.loads(others.read_bytes().splitlines()[1])
+    lines = [line for line in others.read_text().splitlines() if f'"{first["trial"]}"' in line]
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed[0], folder)
+    with (folder / "cells" / "bowl__sgd.jsonl").open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    with pytest.raises(JournalError, match=rf"bowl__sgd\.jsonl: trial {first['trial']} .* of {named}.* bowl/sgd"):
+        Simulation(folder, make_cells(make_plan()))
+
+
+def put_another(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    shutil.copytree(folder.with_name("moved"), folder)
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        shutil.rmtree,
+        lambda folder: shutil.rmtree(folder / "cells"),
+        put_another,
+        lambda folder: [path.unlink() for path in (folder / "cells").iterdir()],
+    ],
+    ids=["folder", "cells", "replaced", "files"],
+)
+@pytest.mark.parametrize("ends", [1, 5])
+def test_a_run_folder_that_is_removed_is_noticed_by_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], object], ends: int
+) -> None:
+    folder = tmp_path / "run"
+    simulation = Simulation(folder, make_cells(make_plan(), ("bowl",), ("sgd",)))
+    left: list[Path] = []
+
+    def after_some(_: TrialRecord) -> None:
+        if sum(record.status.is_result for record in records_of(simulation.ledger).values()) == ends:
+            remove(folder)
+            left.extend(folder.rglob("*.jsonl"))
+            monkeypatch.setattr(JournalWriter, "append", lambda *_, **__: pytest.fail("it was written"))
+
+    simulation.ledger.on_end = after_some
+    with pytest.raises(JournalError, match=r"run/cells.*was removed, moved or replaced"):
+        simulation.run()
+    assert sorted(folder.rglob("*.jsonl")) == sorted(left)
 
 
 def test_a_garbled_line_is_refused_with_its_place_and_a_torn_last_line_is_not(tmp_path: Path) -> None:

@@ -126,13 +126,16 @@ def test_ctrl_c_finishes_the_epoch_and_the_same_command_goes_on(tmp_path: Path) 
     assert again[interrupted[0].id].attempt == 2
 
 
-def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+def test_signals_in_a_pair_are_one_and_a_later_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=30, warm="true"))
     run = Run(spec, tmp_path / "run")
     try:
         assert run.wait_until(lambda: count_lines(run.folder) >= 2)
-        os.kill(run.process.pid, signal.SIGINT)
-        time.sleep(1)
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            os.kill(run.process.pid, number)
+            time.sleep(0.05)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.process.wait(2.5)
         start = time.monotonic()
         os.kill(run.process.pid, signal.SIGINT)
         assert run.process.wait(10) == 130
@@ -236,6 +239,30 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refused(spec, tmp_path / "file" / "run")
+
+
+@pytest.mark.slow
+def test_a_run_folder_that_is_removed_ends_the_run(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0.5, warm="true"))
+    run = Run(spec, tmp_path / "run")
+    try:
+        assert run.wait_until(lambda: count_lines(run.folder) >= 4)
+        shutil.rmtree(run.folder)
+        assert run.wait(60) == 2, run.output
+        assert "was removed, moved or replaced" in run.output
+        assert "Traceback" not in run.output
+        assert not list(tmp_path.glob("run/cells"))
+    finally:
+        run.close()
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    spec = write_spec(tmp_path, SYNTHETIC.format(epoch_s=0, warm="true"))
+    assert f"HOME ({tmp_path / 'home'})" in refused(spec, tmp_path / "run")
 
 
 def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_source_that_is_none_is_told_what_one_is(tmp_path: Path) -> None:
 
 START = {
     "event": "start",
-    "trial": "a",
+    "trial": "a" * 16,
     "phase": "search",
     "index": 0,
     "hparams": {"lr": 0.1, "weight_decay": 0.0},
@@ -44,7 +44,7 @@ START = {
 }
 END = {
     "event": "end",
-    "trial": "a",
+    "trial": "a" * 16,
     "status": "failed",
     "score": None,
     "budget": 0,
@@ -55,7 +55,13 @@ CELL = Cell(task="fake", dataset="none", backbone="a", optimizer="b")
 
 
 def measure(budget: int, score: object) -> dict[str, object]:
-    return {"event": "measure", "trial": "a", "budget": budget, "metrics": {"score": score}, "elapsed_s": 1.0 * budget}
+    return {
+        "event": "measure",
+        "trial": "a" * 16,
+        "budget": budget,
+        "metrics": {"score": score},
+        "elapsed_s": 1.0 * budget,
+    }
 
 
 def write_journal(folder: Path, *events: dict[str, object]) -> str:
