@@ -106,7 +106,7 @@ def test_a_score_that_is_text_is_refused_with_its_file(tmp_path: Path) -> None:
 EVENTS = st.lists(
     st.one_of(
         st.builds(
-            lambda trial, attempt: START | {"trial": trial, "attempt": attempt},
+            lambda trial, attempt: START | {"trial": trial, "index": "ab".index(trial), "attempt": attempt},
             st.sampled_from("ab"),
             st.integers(1, 3),
         ),
