@@ -49,7 +49,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 CONTEXT_GIB = 0.6
-"""What a process takes of a GPU before its first tensor; 0.5 GiB were seen on an H100 with CUDA 13."""
+"""Allowance for what a process takes of a GPU before its first tensor; our own choice, not measured."""
 
 
 def limit_memory(device: torch.device, share: float) -> None:
