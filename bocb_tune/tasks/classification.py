@@ -186,7 +186,7 @@ class Pictures:
         per_rank = self.recipe.batch_size // ranks.world_size // self.recipe.accumulation
         own = torch.arange(ranks.rank, count, ranks.world_size)
         plan = torch.split(own, max(1, per_rank // self.context.micro_batch_divisor)) if len(own) else ()
-        sums = torch.zeros(3, dtype=torch.float64, device=ranks.device)
+        sums, seen = torch.zeros(2, dtype=torch.float64, device=ranks.device), 0
         model.eval()
         transform = None if self.dataset.in_memory else self._transform(train=False)
         batches = self.dataset.batches(split, plan, transform=transform, faults=self.faults)
@@ -194,9 +194,10 @@ class Pictures:
             with autocast(torch.device(ranks.device), self.recipe):
                 logits = self._logits(model, images, len(plan[0]))
             losses = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            sums += torch.stack([(logits.argmax(1) == labels).sum(), losses, losses.new_tensor(len(labels))])
-        correct, loss, seen = all_reduce(sums.tolist(), "sum", ranks)
-        return 100 * correct / seen, loss / seen
+            sums += torch.stack([(logits.argmax(1) == labels).sum(), losses])
+            seen += len(labels)
+        correct, loss, images_seen = all_reduce([*sums.tolist(), seen], "sum", ranks)
+        return 100 * correct / images_seen, loss / images_seen
 
     def _logits(self, model: nn.Module, images: Tensor, batch: int) -> Tensor:
         """Keep a compiled model from being compiled once more for the last, shorter batch: copies fill it up."""
