@@ -1,8 +1,8 @@
-"""From the findings to the answer."""
+"""Way from the findings to the answer."""
 
 from __future__ import annotations
 
-from bocb_tune.analysis.answer.contests import contests_of, overall_contest
+from bocb_tune.analysis.answer.contests import contests_of
 from bocb_tune.analysis.answer.coupling import coupling_sentences
 from bocb_tune.analysis.answer.order import order_of
 from bocb_tune.analysis.answer.reaches import reaches_of
@@ -17,8 +17,7 @@ def answer_of(findings: Findings, source: str) -> Answer:
     Args:
         source: as the user named it, for the commands to type next.
     """
-    contests = contests_of(findings)
-    overall, backbones = overall_contest(findings)
+    contests, overall, backbones = contests_of(findings)
     names, objective = (findings.table.backbones, findings.table.optimizers), findings.table.objective
     conclusions = tuple(
         Conclusion(

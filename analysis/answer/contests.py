@@ -27,13 +27,13 @@ MODEL = "model of the landscape at its best point"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What is known of the score of one cell or optimizer."""
+    """Knowledge of the score of one cell or optimizer."""
 
     optimizer: str
     score: float
     """Points, NaN if there is none."""
     variance: float
-    """Of `score`; NaN if not known."""
+    """Variance of `score`; NaN if not known."""
     df: float
     basis: Basis
     method: str
@@ -41,23 +41,21 @@ class Known:
     fails: bool = False
 
 
-def contests_of(findings: Findings) -> tuple[Contest, ...]:
-    """Compare the optimizers on each backbone."""
+def contests_of(findings: Findings) -> tuple[tuple[Contest, ...], Contest | None, tuple[str, ...]]:
+    """Compare the optimizers on each backbone, and their means over the backbones on which all of them have a score.
+
+    Returns:
+        A contest a backbone; that of the means, None with fewer than two such backbones or optimizers; and these.
+    """
     width, names = len(findings.table.optimizers), findings.table.backbones
     known = [_known(findings, place) for place in range(len(findings.cells))]
-    return tuple(_contest(findings, name, known[row * width : (row + 1) * width]) for row, name in enumerate(names))
-
-
-def overall_contest(findings: Findings) -> tuple[Contest | None, tuple[str, ...]]:
-    """Compare the optimizers' means over the backbones on which all of them have a score; beside it these."""
-    names, optimizers = findings.table.backbones, findings.table.optimizers
-    known = np.array([_known(findings, place) for place in range(len(findings.cells))], dtype=object)
-    table = known.reshape(len(names), len(optimizers))
-    complete = [row for row in range(len(names)) if all(math.isfinite(each.score) for each in table[row])]
-    if len(complete) < 2 or len(optimizers) < 2:
-        return None, ()
-    means = [_mean(name, list(table[complete, place])) for place, name in enumerate(optimizers)]
-    return _contest(findings, None, means), tuple(names[row] for row in complete)
+    rows = {name: known[row * width : (row + 1) * width] for row, name in enumerate(names)}
+    contests = tuple(_contest(findings, name, cells) for name, cells in rows.items())
+    complete = {name: cells for name, cells in rows.items() if all(math.isfinite(each.score) for each in cells)}
+    if len(complete) < 2 or width < 2:
+        return contests, None, ()
+    means = [_mean(cells) for cells in zip(*complete.values(), strict=True)]
+    return contests, _contest(findings, None, means), tuple(complete)
 
 
 def _known(findings: Findings, place: int) -> Known:
@@ -99,12 +97,12 @@ def _as_known(
     )
 
 
-def _mean(optimizer: str, cells: Sequence[Known]) -> Known:
-    """Of one optimizer over backbones; the cells are independent."""
+def _mean(cells: Sequence[Known]) -> Known:
+    """Average one optimizer over backbones; the cells are independent."""
     variances = np.array([each.variance for each in cells])
     worst = max((each.basis for each in cells), key=list(Basis).index)
     return Known(
-        optimizer=optimizer,
+        optimizer=cells[0].optimizer,
         score=float(np.mean([each.score for each in cells])),
         variance=float(variances.sum()) / len(cells) ** 2,
         df=satterthwaite(variances, np.array([each.df for each in cells])),
@@ -132,25 +130,23 @@ def _contest(findings: Findings, backbone: str | None, cells: Sequence[Known]) -
 
 def _contender(each: Known, best: Known, comparisons: int, objective: Objective, tolerance: float) -> Contender:
     score = _with_interval(each.score, each.variance, each.df, 1, each)
-    gap = best.score - each.score
-    variance = best.variance + each.variance
-    df = satterthwaite(np.array([best.variance, each.variance]), np.array([best.df, each.df]))
-    behind = _with_interval(gap, variance, df, comparisons, each)
     if each is best:
-        return Contender(
-            optimizer=each.optimizer,
-            score=metric_within_bounds(score, objective),
-            basis=each.basis,
-            behind=Estimate(value=0.0, unit="points"),
-            standing=Standing.best,
-        )
+        behind, standing = Estimate(value=0.0, unit="points"), Standing.best
+    else:
+        behind = _behind(each, best, comparisons)
+        standing = Standing.fails if each.fails else _standing(behind, tolerance)
     return Contender(
         optimizer=each.optimizer,
         score=metric_within_bounds(score, objective),
         basis=each.basis,
         behind=behind,
-        standing=Standing.fails if each.fails else _standing(behind, tolerance),
+        standing=standing,
     )
+
+
+def _behind(each: Known, best: Known, comparisons: int) -> Estimate:
+    df = satterthwaite(np.array([best.variance, each.variance]), np.array([best.df, each.df]))
+    return _with_interval(best.score - each.score, best.variance + each.variance, df, comparisons, each)
 
 
 def _standing(behind: Estimate, tolerance: float) -> Standing:

@@ -39,7 +39,7 @@ class Part:
 
 
 def parts_of(answer: Answer) -> tuple[Part, ...]:
-    """Everything the answer says, in order; parts without a line are left out."""
+    """Say everything the answer holds, in order; parts without a line are left out."""
     if all(contest.best is None for contest in answer.contests):
         none = ("No cell has a score yet: no trial has reached its full budget.",)
         return (*part("Best optimizer", none), *_next(answer))
@@ -73,15 +73,14 @@ def markdown(parts: Sequence[Part]) -> str:
 
 
 def _block(code: str) -> str:
-    """Code on lines of its own, fenced so that no backtick in it ends the fence."""
+    """Put code on lines of its own, fenced so that no backtick in it ends the fence."""
     return f"\n\n  ````\n  {' '.join(code.split())}\n  ````\n"
 
 
 def winners(answer: Answer) -> tuple[str, ...]:
-    """Who is best on each backbone and over the grid; the obvious first."""
+    """Say who is best on each backbone and over the grid; the obvious first."""
     told = tuple(_on_backbone(contest) for contest in answer.contests if contest.best is not None)
-    few = len(told) > MOST_BACKBONES
-    each = _counted(answer) if few else told
+    each = _counted(answer) if len(told) > MOST_BACKBONES else told
     unit = (f"{answer.unit}.",) if answer.unit else ()
     return (*_no_difference(answer), *_dominating(answer), *_overall(answer), *each, *answer.same_order, *unit)
 
@@ -97,13 +96,21 @@ def _no_difference(answer: Answer) -> tuple[str, ...]:
 
 
 def _counted(answer: Answer) -> tuple[str, ...]:
-    """How often each optimizer is best, where backbones are too many to be told one by one."""
+    """Count how often each optimizer is best, where backbones are too many to be told one by one."""
     best = [contest.best.optimizer for contest in answer.contests if contest.best is not None]
     counts = sorted({name: best.count(name) for name in best}.items(), key=lambda item: -item[1])
     each = ", ".join(f"{name} on {count}" for name, count in counts)
-    won = sum(contest.is_won and contest.is_tested for contest in answer.contests)
-    tested = f"significantly on {won}" if any(c.is_tested for c in answer.contests) else "differences are not tested"
+    tested = (
+        f"significantly on {_num_won(answer)}"
+        if any(c.is_tested for c in answer.contests)
+        else "differences are not tested"
+    )
     return (f"Best on single backbones, of {len(best)}: {each}; {tested}. The table says which.",)
+
+
+def _num_won(answer: Answer) -> int:
+    """Count the backbones on which the best is significantly better than all others."""
+    return sum(contest.is_won and contest.is_tested for contest in answer.contests)
 
 
 def _dominating(answer: Answer) -> tuple[str, ...]:
@@ -115,7 +122,7 @@ def _dominating(answer: Answer) -> tuple[str, ...]:
     values = [lead for lead in leads if lead is not None]
     where = "on both backbones" if count == 2 else f"on all {count} backbones"
     margin = f"by {min(values):.2f} to {max(values):.2f} points over the next best"
-    won = sum(contest.is_won and contest.is_tested for contest in answer.contests)
+    won = _num_won(answer)
     if won == count:
         return (f"{name} wins {where}, {margin}, significantly on each.",)
     if not all(contest.is_tested for contest in answer.contests):
@@ -152,7 +159,7 @@ def _how(contender: Contender) -> str:
 
 
 def _rivals(contest: Contest) -> list[str]:
-    """Who ties with the best, and who fails."""
+    """Say who ties with the best, and who fails."""
     tied, near = contest.of(Standing.tied), contest.of(Standing.near)
     failed, unknown = contest.of(Standing.fails), contest.of(Standing.unknown)
     told = []
@@ -181,7 +188,7 @@ def _with_gap(contenders: Sequence[Contender]) -> str:
 
 
 def sensitivity(answer: Answer) -> tuple[str, ...]:
-    """The cells that forgive most and least, measured from the best of their backbone."""
+    """Name the cells that forgive most and least, measured from the best of their backbone."""
     known = [each for each in answer.reaches if each.of_best.value is not None]
     if not known:
         return ()
@@ -206,7 +213,7 @@ def _width(reach: Reach) -> float:
 
 
 def _told(reach: Reach) -> str:
-    """Width from the backbone's best, and from its own where that differs."""
+    """Say the width from the backbone's best, and from its own where that differs."""
     text = f"{reach.key}, {decades(reach.of_best)}"
     own = reach.of_own.value
     differs = own is not None and abs(own - _width(reach)) > 0.05
@@ -218,7 +225,7 @@ def _own(reach: Reach) -> str:
 
 
 def decades(estimate: Estimate) -> str:
-    """A width with its interval."""
+    """Write a width with its interval."""
     at_least = "at least " * bool(estimate.reason)
     span = "" if estimate.lo is None or estimate.hi is None else f" (95 % CI {estimate.lo:.1f} to {estimate.hi:.1f})"
     return f"{at_least}{estimate.value or 0:.1f} decades{span}"
@@ -230,7 +237,7 @@ def limits(answer: Answer) -> tuple[str, ...]:
 
 
 def interval(estimate: Estimate) -> str:
-    """A score with its interval and unit."""
+    """Write a score with its interval and unit."""
     if estimate.value is None:
         return "no score"
     style = ".2f" if estimate.unit == "points" else ".4g"
@@ -246,12 +253,12 @@ def _next(answer: Answer) -> tuple[Part, ...]:
 
 
 def part(title: str, lines: Sequence[str]) -> tuple[Part, ...]:
-    """Lines under a heading; none without a line."""
+    """Put lines under a heading; none without a line."""
     return (Part(title=title, lines=tuple(Line(text=line) for line in lines)),) if lines else ()
 
 
 def _escaped(text: str) -> str:
-    """Names may hold what Markdown would take for markup."""
+    """Escape text: names may hold what Markdown would take for markup."""
     for sign in "\\`*_[]<>#|":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

@@ -75,9 +75,7 @@ class Divergence:
         """Probability of having diverged by a share of the budget [trials], for settings as in `fit_divergence`."""
         place, lean, delay = (each[:, None] for each in (self.place, self.lean, self.delay))
         late = np.log(1 / np.clip(share, 1e-6, 1.0))
-        return np.asarray(
-            self.weight @ expit((u - place - lean * d - delay * late) * np.exp(self.log_steepness)[:, None])
-        )
+        return np.asarray(self.weight @ probability(u, d, place + delay * late, self.log_steepness[:, None], lean))
 
     def later(self, u: Array, d: Array, share: Array) -> Array:
         """Probability that trials which had not diverged by a share of the budget would have by its end [trials]."""
@@ -86,7 +84,7 @@ class Divergence:
 
 
 def probability(u: Array, d: Array, place: Array, log_steepness: Array, lean: Array) -> Array:
-    """Probability of diverging within the full budget; arguments broadcast."""
+    """Probability of diverging, by the full budget where `place` is that of the full budget; arguments broadcast."""
     return expit((u - place - lean * d) * np.exp(log_steepness))
 
 
@@ -148,13 +146,12 @@ def _posterior(
     prior = _place_prior(c, box) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
     prior = prior + np.log(np.interp(s, DELAYS, _delay_weights())) - 0.5 * (w / LEAN_SD) ** 2
     delay = np.log(1 / np.clip(share, 1e-6, 1.0))
-    by_end = expit((u - c[:, None] - w[:, None] * d - s[:, None] * delay) * np.exp(g)[:, None])
+    by_end = probability(u, d, c[:, None] + s[:, None] * delay, g[:, None], w[:, None])
     chance = np.where(diverged, by_end, 1 - by_end)
     late = diverged & (survived > 0)
     if late.any():
         before = np.log(1 / np.clip(survived[late], 1e-6, 1.0))
-        earlier = expit((u[late] - c[:, None] - w[:, None] * d[late] - s[:, None] * before) * np.exp(g)[:, None])
-        chance[:, late] -= earlier
+        chance[:, late] -= probability(u[late], d[late], c[:, None] + s[:, None] * before, g[:, None], w[:, None])
     chance = np.maximum(chance, LEAST)
     log_weight = prior + TRUST * np.log(chance).sum(axis=1)
     weight = np.exp(log_weight - logsumexp(log_weight))
