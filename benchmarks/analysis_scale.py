@@ -40,8 +40,8 @@ from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.core.errors import Diverged
 from bocb_tune.core.journal import end_event, header, measure_event, start_event
+from bocb_tune.core.provenance import provenance
 from bocb_tune.core.types import Cell, Measurement, Objective, Phase, TrialSpec, derive_seed
-from bocb_tune.engine.run import provenance
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks import get_task
 from bocb_tune.tasks.synthetic import OPTIMA, SHAPES

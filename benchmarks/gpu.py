@@ -23,120 +23,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from gpu_networks import SWITCHES, Bench, Network, cpu_bench, gpu_bench
 from machine import machine, show, spread
 from torch import Tensor, distributed
 from torch.utils.flop_counter import FlopCounterMode
 
 from bocb_tune.optimizers import OPTIMIZERS, build_optimizer
-from bocb_tune.optimizers.needs import SecondOrder
-from bocb_tune.profiling.load import Load
+from bocb_tune.profiling.load import Load, step_alone
 from bocb_tune.profiling.packing import Packed, packed
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.device import autocast
 from bocb_tune.training.loop import Training, fit
-from bocb_tune.training.recipes import RECIPES, Recipe
+from bocb_tune.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 5
 Row = tuple[str, str, str, str]
 """What, its value, what stands beside it, and the ratio of the two."""
 COLUMNS = ("what", "measured", "beside", "ratio")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """One of the networks, its load, and how many steps make an epoch of half a second or more."""
-
-    name: str
-    load: Load
-    steps: int
-    compiled: bool = True
-    """Whether it is compiled too, which takes its time."""
-    ready: bool
-    """Whether its batches lie ready, as those of images from files do; otherwise they are augmented on the device."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """The device, and how large the work is made for it."""
-
-    device: str
-    networks: tuple[Network, ...]
-    side: int
-    """Of the square matrices whose product gives the device's rate."""
-    packed: Load
-    packed_steps: int
-    together: tuple[int, ...]
-    optimizers: Load
-
-    @property
-    def cifar(self) -> Network:
-        return self.networks[-1]
-
-
-def gpu_bench() -> Bench:
-    """The sizes that people train."""
-    plain = Recipe(batch_size=256, tf32=False)
-    small = replace(RECIPES["cifar_torch"], batch_size=512, precision="fp32", tf32=False, channels_last=False)
-    cifar = Load(
-        backbone="resnet50", optimizer="sgd", recipe=small, image_size=32, channels=3, num_classes=100, hparams=SGD
-    )
-    large = {"recipe": plain, "image_size": 224, "channels": 3, "num_classes": 1000}
-    deit = Load(backbone="deit_small", optimizer="adamw", **large)
-    return Bench(
-        device="cuda:0",
-        networks=(
-            Network(name="ResNet-50", load=Load(backbone="resnet50", optimizer="sgd", **large), steps=4, ready=True),
-            Network(name="DeiT-S", load=deit, steps=4, ready=True),
-            Network(name="CIFAR ResNet-50", load=cifar, steps=20, ready=False),
-        ),
-        side=8192,
-        packed=replace(cifar, recipe=replace(small, batch_size=100, precision="bf16", tf32=True, channels_last=True)),
-        packed_steps=100,
-        together=(1, 2, 4, 8),
-        optimizers=Load(
-            backbone="deit_small", optimizer="adamw", **large | {"recipe": replace(plain, precision="bf16")}
-        ),
-    )
-
-
-def cpu_bench() -> Bench:
-    """The same table, small."""
-    plain = Recipe(batch_size=8, tf32=False)
-    small = {"recipe": plain, "image_size": 32, "channels": 3, "num_classes": 10}
-    cifar = Load(
-        backbone="test_resnet", optimizer="sgd", **small | {"recipe": replace(plain, augment="flip_shift")}, hparams=SGD
-    )
-    resnet = Load(backbone="test_resnet", optimizer="sgd", **small)
-    return Bench(
-        device="cpu",
-        networks=(
-            Network(name="test_resnet", load=resnet, steps=2, ready=True, compiled=False),
-            Network(name="test_vit", load=Load(backbone="test_vit", optimizer="adamw", **small), steps=2, ready=True),
-            Network(name="test_resnet, augmented", load=cifar, steps=3, ready=False, compiled=False),
-        ),
-        side=256,
-        packed=cifar,
-        packed_steps=3,
-        together=(1, 2),
-        optimizers=Load(backbone="test_vit", optimizer="adamw", **small),
-    )
-
-
-SGD = {"lr": 0.01, "weight_decay": 5e-4}
-SWITCHES: tuple[tuple[str, dict[str, object]], ...] = (
-    ("fp32", {}),
-    ("TF32", {"tf32": True}),
-    ("bf16", {"tf32": True, "precision": "bf16"}),
-    ("bf16, channels last", {"tf32": True, "precision": "bf16", "channels_last": True}),
-    ("bf16, channels last, compiled", {"tf32": True, "precision": "bf16", "channels_last": True, "compile": True}),
-)
-"""Each adds to the one before."""
 
 
 def training_of(network: Network, load: Load, device: str) -> Training:
@@ -238,16 +148,9 @@ def products(bench: Bench, rates: dict[str, dict[str, list[float]]]) -> Iterator
 
 
 def matrix_rate(bench: Bench) -> float:
-    """FLOP/s, the median of ten products of random matrices."""
+    """FLOP/s of a product of random matrices."""
     a, b = (torch.randn(bench.side, bench.side, device=bench.device, dtype=torch.bfloat16) for _ in range(2))
-    times = []
-    for _ in range(13):
-        wait(bench.device)
-        started = time.perf_counter()
-        a @ b
-        wait(bench.device)
-        times.append(time.perf_counter() - started)
-    return float(2 * bench.side**3 / statistics.median(times[3:]))
+    return float(2 * bench.side**3 / statistics.median(_seconds(lambda: a @ b, bench.device)))
 
 
 def flops(load: Load) -> int:
@@ -318,7 +221,7 @@ def optimizers(bench: Bench) -> Iterator[Row]:
     weights = sum(p.numel() * p.element_size() for p in training.model.parameters())
     for name in OPTIMIZERS:
         optimizer = build_optimizer(training.model, name, lr=1e-6, weight_decay=0.01)
-        step = _seconds(lambda optimizer=optimizer: _step(optimizer), device)  # type: ignore[misc]
+        step = _seconds(partial(step_alone, optimizer), device)
         state = sum(_bytes(entry) for entry in optimizer.state.values())
         yield (
             f"step of {name}",
@@ -329,13 +232,6 @@ def optimizers(bench: Bench) -> Iterator[Row]:
         del optimizer
     passes_ms = spread([1e3 * value for value in passes], 2)
     yield f"forward and backward pass of {load.backbone}, batch of {load.recipe.batch_size}", f"{passes_ms} ms", "", ""
-
-
-def _step(optimizer: torch.optim.Optimizer) -> None:
-    if isinstance(optimizer, SecondOrder) and optimizer.curvature_due:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.observe([torch.ones_like(p) for p in parameters])
-    optimizer.step()
 
 
 def _bytes(entry: object) -> int:

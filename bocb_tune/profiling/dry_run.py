@@ -13,22 +13,21 @@ from bocb_tune.core.errors import OutOfMemory
 from bocb_tune.core.types import Measurement
 from bocb_tune.data import DATASETS, image_size, num_classes
 from bocb_tune.optimizers import build_optimizer
-from bocb_tune.optimizers.needs import SecondOrder
-from bocb_tune.profiling.load import Load
+from bocb_tune.profiling.load import Load, step_alone
 from bocb_tune.spec.grid import PlannedCell
 from bocb_tune.spec.model import ExperimentSpec
 from bocb_tune.training.loop import catch_out_of_memory
 from bocb_tune.training.recipes import DEFAULTS
 
 TIMED_EPOCHS = 3
-"""Of a few steps each; the spread of the times is between these."""
+"""Epochs of a few steps each; the spread of the times is between these."""
 DONE_BY_LOADERS = (
     *("augment", "rand_augment", "rand_augment_std", "rand_augment_layers", "erase"),
     *("crop_min_area", "color_jitter"),
 )
 """Fields of a recipe that loader processes heed, where images are decoded from files."""
 SIDE = 256
-"""Of the square matrix by which the state of an optimizer is compared to its weights."""
+"""Side of the square matrix by which the state of an optimizer is compared to its weights."""
 
 
 def load_of(spec: ExperimentSpec, planned: PlannedCell) -> Load:
@@ -61,7 +60,7 @@ def images_per_s(load: Load, device: str) -> tuple[tuple[float, ...], float] | N
 
 
 def fits(load: Load, device: str, batch: int) -> bool:
-    """Whether so many images at a time fit into the memory."""
+    """Tell whether so many images at a time fit into the memory."""
     return _run(replace(load, recipe=replace(load.recipe, batch_size=batch, accumulation=1)), device) is not None
 
 
@@ -86,7 +85,7 @@ def _run(load: Load, device: str, epochs: int = 2) -> list[Measurement] | None:
 
 
 def largest_batch(start: int, fits_start: bool, fits: Callable[[int], bool], limit: int) -> int:
-    """The largest batch that fits: by doubling `start`, up to `limit`, or by halving it, to even numbers; 0 if none."""
+    """Find the largest batch that fits: by doubling `start` up to `limit`, or halving it to even numbers; 0 if none."""
     batch = start
     if fits_start:
         while 2 * batch <= limit and fits(2 * batch):
@@ -99,14 +98,12 @@ def largest_batch(start: int, fits_start: bool, fits: Callable[[int], bool], lim
 
 
 def state_share(planned: PlannedCell) -> float:
-    """Bytes the optimizer of a cell keeps for each byte of weights, of a square matrix after two steps."""
+    """Measure the bytes the optimizer of a cell keeps for each byte of weights, of a square matrix after two steps."""
     layer = nn.Linear(SIDE, SIDE, bias=False)
     optimizer = build_optimizer(layer, planned.cell.optimizer, **planned.space.default, **planned.space.fixed)
     for _ in range(2):
         layer.weight.grad = torch.ones_like(layer.weight)
-        if isinstance(optimizer, SecondOrder) and optimizer.curvature_due:
-            optimizer.observe([torch.ones_like(layer.weight)])
-        optimizer.step()
+        step_alone(optimizer)
     kept = io.BytesIO()
     torch.save(optimizer.state_dict(), kept)
     return kept.tell() / (layer.weight.numel() * layer.weight.element_size())

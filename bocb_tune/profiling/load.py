@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from bocb_tune.backbones import build_backbone
 from bocb_tune.core.types import Cell, Measurement, Phase, TrialSpec
 from bocb_tune.data.arrays import Arrays, Rows
 from bocb_tune.data.base import Dataset
 from bocb_tune.optimizers import build_optimizer
+from bocb_tune.optimizers.needs import SecondOrder
 from bocb_tune.tasks.classification import Pictures, placed
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import Training, fit
@@ -24,9 +26,16 @@ NOISE_IMAGES = 256
 """Made-up images there are."""
 
 
+def step_alone(optimizer: Optimizer) -> None:
+    """Take a step with the gradients that are there and no loss: a second-order optimizer is told ones."""
+    if isinstance(optimizer, SecondOrder) and optimizer.curvature_due:
+        optimizer.observe([torch.ones_like(p) for group in optimizer.param_groups for p in group["params"]])
+    optimizer.step()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What decides how long a step takes and how much memory it needs."""
+    """Properties that decide how long a step takes and how much memory it needs."""
 
     backbone: str
     optimizer: str

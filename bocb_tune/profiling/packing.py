@@ -12,7 +12,7 @@ from typing import Any
 from bocb_tune.profiling.load import Load
 
 PATIENCE_S = 180.0
-"""How long processes may take to get ready, or to train: a device may be shared with others' work."""
+"""Seconds that processes may take to get ready, or to train: a device may be shared with others' work."""
 GAIN = 1.05
 """Least factor on the throughput for which more trials at a time are worth their memory."""
 
@@ -23,9 +23,9 @@ class Packed:
 
     trials: int
     images_per_s: float | None
-    """Of all trials together; None: they do not fit into the memory, or one of them died."""
+    """Rate of all trials together; None: they do not fit into the memory, or one of them died."""
     peak_memory_gib: float | None = None
-    """Of one of them."""
+    """Peak of one of them."""
 
 
 def packed(load: Load, device: str, trials: int, *, steps: int, epochs: int) -> Packed:
@@ -50,17 +50,16 @@ def packed(load: Load, device: str, trials: int, *, steps: int, epochs: int) -> 
 
 
 def best_packing(measured: Sequence[Packed]) -> Packed | None:
-    """The fewest trials at a time beyond which more bring less than GAIN; None if not even one fits."""
-    there = [found for found in measured if found.images_per_s is not None]
-    best = None
-    for found in there:
-        if best is None or (found.images_per_s or 0) > GAIN * (best.images_per_s or 0):
-            best = found
+    """Choose the fewest trials at a time beyond which more bring less than GAIN; None if not even one fits."""
+    best, rate = None, 0.0
+    for found in measured:
+        if found.images_per_s is not None and found.images_per_s > GAIN * rate:
+            best, rate = found, found.images_per_s
     return best
 
 
 def _collect(results: Any, processes: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """What each process found; fewer than there are processes if one died or the time is over."""
+    """Gather what each process found; fewer than there are processes if one died or the time is over."""
     found: list[tuple[Any, Any]] = []
     deadline = time.monotonic() + PATIENCE_S
     while len(found) < len(processes) and time.monotonic() < deadline:
