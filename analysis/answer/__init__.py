@@ -1,1 +1,1 @@
-"""What was found, as one value: the page's first screen, the terminal and `metrics.json` all say what stands here."""
+"""Findings in words, as one value, which the first screen, the terminal and `metrics.json` all say."""

@@ -10,7 +10,7 @@ from bocb_tune.analysis.answer.words import parts_of
 
 
 def to_json(answer: Answer) -> dict[str, Any]:
-    """Values, and the sentences made of them."""
+    """Give the values, and the sentences made of them."""
     return {
         "best": {str(contest.backbone): contest.to_json() for contest in answer.contests},
         "overall": answer.overall and answer.overall.to_json() | {"backbones": list(answer.overall_backbones)},

@@ -18,7 +18,7 @@ Names = tuple[str, ...]
 
 
 def coupling_sentences(verdict: Verdict, names: tuple[Names, Names]) -> tuple[str, ...]:
-    """Failures, interaction, carriers.
+    """Say which cells fail, what is interaction, and what carries it.
 
     Args:
         names: of backbones and of optimizers.
@@ -66,7 +66,7 @@ def _interaction(verdict: Verdict) -> str:
 
 
 def why_unknown(verdict: Verdict) -> str:
-    """Why nothing can be said of interaction, in words."""
+    """Say why nothing can be said of interaction, in words."""
     shape, least = verdict.viability.values.shape, MIN_CELLS_A_LINE
     if min(shape) < least:
         return f"the grid is {shape[0]} x {shape[1]}, and {least} x {least} are needed"
@@ -90,7 +90,7 @@ def _carried(verdict: Verdict, names: tuple[Names, Names]) -> tuple[str, ...]:
 
 
 def _largest(verdict: Verdict, names: tuple[Names, Names]) -> list[str]:
-    """Cells with the largest parts of the interaction among viable cells, and what part."""
+    """Name the cells with the largest parts of the interaction among viable cells, and what part."""
     kept = [[place for place, name in enumerate(line) if name not in verdict.left_out] for line in names]
     squares = np.nan_to_num(effects(verdict.viability.values[np.ix_(*kept)])[3]) ** 2
     order = np.argsort(-squares.ravel(), kind="stable")[:LARGEST]

@@ -27,7 +27,7 @@ def order_of(findings: Findings) -> tuple[str, ...]:
 
 
 def _first(findings: Findings) -> str:
-    """Who has the best mean rank, and than whom it is significantly better over backbones."""
+    """Say who has the best mean rank, and than whom it is significantly better over backbones."""
     assert findings.ranks is not None
     mean, names = findings.ranks.ranks.mean(axis=0), findings.table.optimizers
     first, gap = int(mean.argmin()), rank_gap(*findings.ranks.ranks.shape)

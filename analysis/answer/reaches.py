@@ -1,4 +1,4 @@
-"""How far the learning rate may be off before a cell leaves the neighbourhood of the best of its backbone.
+"""Widths: how far the learning rate may be off before a cell leaves the neighbourhood of the best of its backbone.
 
 Measured from a cell's own best, a cell that is flat far below the others looks safest; measured from the backbone's
 best it has no good learning rate at all.
@@ -22,7 +22,7 @@ METHOD = "model, from the best of the backbone"
 
 
 def reaches_of(findings: Findings) -> tuple[Reach, ...]:
-    """Widths of all cells that have a model, within the one tolerance of the report."""
+    """Give the widths of all cells that have a model, within the one tolerance of the report."""
     table, found = findings.table, []
     for row, backbone in enumerate(table.backbones):
         cells = {o: findings.landscapes[backbone, o] for o in table.optimizers}
@@ -39,7 +39,8 @@ def reaches_of(findings: Findings) -> tuple[Reach, ...]:
 
 
 def within(cell: Landscape, top: Array, tolerance: float, own: Estimate) -> Estimate:
-    """Decades of learning rate, at the best weight decay, that stay within a tolerance of the best of the backbone.
+    """Measure the decades of learning rate that stay within a tolerance of the best of the backbone, at the best weight
+    decay.
 
     Args:
         top: score of the best of the backbone [1 + draws], the estimate first.
@@ -61,7 +62,7 @@ def within(cell: Landscape, top: Array, tolerance: float, own: Estimate) -> Esti
 
 
 def _best(fitted: dict[str, Landscape], others: Array) -> Array:
-    """Score of the best cell of a backbone [1 + draws]: a model's at its best point, or a score without a model."""
+    """Give the best score of a backbone [1 + draws]: a model's at its best point, or a score without a model."""
     tops = {name: np.append(cell.mean[cell.best_node], cell.best_draws) for name, cell in fitted.items()}
     best = max(tops.values(), key=lambda top: float(top[0]))
     known = others[np.isfinite(others)]

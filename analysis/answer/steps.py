@@ -1,4 +1,4 @@
-"""What to do next, and what cannot be said with what it would take."""
+"""Steps to do next, and what cannot be said with what it would take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_NAMED = 6
 
 
 def steps_of(findings: Findings, contests: Sequence[Contest], source: str) -> tuple[Step, ...]:
-    """What would add most to what is known; the surest first."""
+    """Say what would add most to what is known; the surest first."""
     if findings.table.source.kind == "paper":
         return tuple(_recommend(findings, source))
     again = f"bocb-tune run {shlex.quote(f'{source}/spec.yaml')} --out {shlex.quote(source)}" * _is_run(findings)
@@ -42,7 +42,7 @@ def steps_of(findings: Findings, contests: Sequence[Contest], source: str) -> tu
 
 
 def limits_of(findings: Findings, contests: Sequence[Contest]) -> tuple[Limit, ...]:
-    """What cannot be said, why, and what it would take."""
+    """Say what cannot be said, why, and what it would take."""
     return (
         *_untested(findings, contests),
         *_landscapes(findings),
@@ -67,7 +67,7 @@ def _unfinished(findings: Findings, again: str) -> Iterator[Step]:
 
 
 def _wider(findings: Findings, again: str) -> Iterator[Step]:
-    """Ranges at whose end the optimum of a cell lies."""
+    """Find the ranges at whose end the optimum of a cell lies."""
     ends: dict[tuple[str, str, str], list[str]] = {}
     for cell in findings.cells:
         model, share = findings.model(cell).model, findings.model(cell).estimates["edge_probability"].value
@@ -86,7 +86,7 @@ def _wider(findings: Findings, again: str) -> Iterator[Step]:
 
 
 def _set(again: str, setting: str) -> str:
-    """The command that runs again with another setting; none where the source is no run."""
+    """Give the command that runs again with another setting; none where the source is no run."""
     return f"{again} --set {shlex.quote(setting)}" if again else ""
 
 
@@ -97,7 +97,7 @@ def yaml_number(value: float) -> str:
 
 
 def _seeds(findings: Findings, contests: Sequence[Contest], again: str) -> Iterator[Step]:
-    """Fresh seeds, where they would tell the best from the next or where there are few."""
+    """Ask for fresh seeds, where they would tell the best from the next or where there are few."""
     seeds = [cell.best.counts.n_seeds for cell in findings.cells if cell.best.value is not None]
     fresh = any(c.basis is Basis.seeds for contest in contests for c in contest.contenders)
     at_most = max(seeds, default=0) if fresh else 0
@@ -120,7 +120,7 @@ def _seeds(findings: Findings, contests: Sequence[Contest], again: str) -> Itera
 
 
 def seeds_to_tell(findings: Findings, contest: Contest) -> int | None:
-    """Fresh seeds a cell with which the difference seen between the best and the next would be significant.
+    """Count the fresh seeds a cell with which the difference seen between the best and the next would be significant.
 
     None where nothing is tied, noise is not known, or it would take more than `MOST_SEEDS`.
     """
@@ -138,7 +138,7 @@ def seeds_to_tell(findings: Findings, contest: Contest) -> int | None:
 
 
 def _trials(findings: Findings, again: str) -> Iterator[Step]:
-    """More trials, where cells lack a model for want of them."""
+    """Ask for more trials, where cells lack a model for want of them."""
     short = {key: shortfall(model) for key, model in findings.landscapes.items() if isinstance(model, NoLandscape)}
     lacking = {"/".join(key): count for key, count in short.items() if count}
     if not lacking:
@@ -152,7 +152,7 @@ def _trials(findings: Findings, again: str) -> Iterator[Step]:
 
 
 def shortfall(model: NoLandscape) -> int:
-    """Trials that a cell lacks for a model, 0 where it is not for want of them that it has none."""
+    """Count the trials that a cell lacks for a model, 0 where it is not for want of them that it has none."""
     counts = model.counts
     if model.reason is Reason.TOO_FEW_TRIALS:
         return max(MIN_TRIALS - counts.n_trials, 0)
@@ -188,7 +188,7 @@ def _untested(findings: Findings, contests: Sequence[Contest]) -> Iterator[Limit
 
 
 def _landscapes(findings: Findings) -> Iterator[Limit]:
-    """Of the cells without a model, one for each reason."""
+    """Give the limits of cells without a model, one for each reason."""
     by_reason: dict[Reason, list[str]] = {}
     lacking: dict[Reason, int] = {}
     for key, model in findings.landscapes.items():
@@ -206,7 +206,7 @@ def _landscapes(findings: Findings) -> Iterator[Limit]:
 
 
 def _widths(findings: Findings) -> Iterator[Limit]:
-    """Cells that have a model, but no width of the good region."""
+    """Name the cells that have a model, but no width of the good region."""
     key = at_tolerance("usable_decades_lr", findings.tolerance)
     refused = {
         "/".join(name): cell.estimates[key].reason
@@ -258,7 +258,7 @@ def _needed(findings: Findings) -> int:
 
 
 def _others(findings: Findings) -> Iterator[Limit]:
-    """What a grid of few backbones says of others."""
+    """Say what a grid of few backbones leaves open of others."""
     rows, columns = MIN_CONCORDANCE_SHAPE
     backbones, optimizers = findings.matrix.shape
     if optimizers < 2:

@@ -10,7 +10,7 @@ from bocb_tune.analysis.core.estimate import Estimate
 
 
 class Basis(StrEnum):
-    """What the score of a cell rests on."""
+    """Ground that the score of a cell rests on."""
 
     seeds = "seeds"
     model = "model"
@@ -20,11 +20,11 @@ class Basis(StrEnum):
 
 
 class Standing(StrEnum):
-    """Where a cell stands among those of its backbone, or an optimizer among all."""
+    """Place of a cell among those of its backbone, or an optimizer among all."""
 
     best = "best"
     tied = "tied"
-    """Not significantly worse than the best."""
+    """No significant distance from the best."""
     near = "near"
     """Within the tolerance of the best, where no difference can be tested."""
     behind = "behind"
@@ -48,7 +48,7 @@ class Contender:
     standing: Standing
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Give it as JSON holds it."""
         plain = {"basis": str(self.basis), "standing": str(self.standing)}
         return plain | {"score": self.score.to_json(), "behind": self.behind.to_json()}
 
@@ -70,7 +70,7 @@ class Contest:
         return next((each for each in self.contenders if each.standing is Standing.best), None)
 
     def of(self, *standings: Standing) -> tuple[Contender, ...]:
-        """Contenders that stand so, best first."""
+        """Give the contenders that stand so, best first."""
         return tuple(each for each in self.contenders if each.standing in standings)
 
     @property
@@ -86,7 +86,7 @@ class Contest:
         return bool(others) and all(each.standing in (Standing.worse, Standing.fails) for each in others)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Give it as JSON holds it."""
         return {
             "best": self.best and self.best.optimizer,
             "tied": [each.optimizer for each in self.of(Standing.tied, Standing.near)],
@@ -98,7 +98,7 @@ class Contest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How far the learning rate of a cell may be off, decades."""
+    """Decades that the learning rate of a cell may be off."""
 
     backbone: str
     optimizer: str
@@ -112,13 +112,13 @@ class Reach:
         return f"{self.backbone}/{self.optimizer}"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Give it as JSON holds it."""
         return {"of_own": self.of_own.to_json(), "of_best": self.of_best.to_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What to do next."""
+    """Something to do next."""
 
     why: str
     do: str
@@ -127,12 +127,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What cannot be said."""
+    """Something that cannot be said."""
 
     what: str
     why: str
     needs: str
-    """What it would take."""
+    """Data that it would take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,23 +148,23 @@ class Conclusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a grid says."""
+    """Everything that a grid says."""
 
     contests: tuple[Contest, ...]
     """One a backbone."""
     overall: Contest | None
-    """Over the backbones on which every optimizer has a score; None where there are fewer than two of them."""
+    """Contest over the backbones on which every optimizer has a score; None where there are fewer than two of them."""
     overall_backbones: tuple[str, ...]
     same_order: tuple[str, ...]
     """Sentences on whether backbones agree on the order, and what holds for others like them."""
     coupling: tuple[str, ...]
     """Failures, share among viable cells and its test, carriers: sentences."""
     unit: str
-    """What a point is, where the score is no share of 100; else empty."""
+    """Size of a point, where the score is no share of 100; else empty."""
     tolerance: float
     """Points within which settings count as equally good, here and everywhere on the page."""
     reaches: tuple[Reach, ...]
-    """Of the cells that have a model."""
+    """Widths of the cells that have a model."""
     steps: tuple[Step, ...]
     limits: tuple[Limit, ...]
     conclusions: tuple[Conclusion, ...]

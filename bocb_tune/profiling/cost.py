@@ -1,4 +1,4 @@
-"""What a grid costs in trials and epochs, from arithmetic alone, before anything has run."""
+"""Costs of a grid in trials and epochs, from arithmetic alone, before anything has run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bocb_tune.spec.model import ExperimentSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a grid takes, from arithmetic alone."""
+    """Work of a grid, from arithmetic alone."""
 
     cells: int
     trials: Mapping[Phase, int]
@@ -33,7 +33,7 @@ class Cost:
 
 
 def cost(spec: ExperimentSpec, grid: Grid) -> Cost:
-    """Trials and epochs of the grid, at worst and as early stopping is expected to leave them."""
+    """Count trials and epochs of the grid, at worst and as early stopping is expected to leave them."""
     asha, epochs, cells = spec.search.asha, spec.budget.epochs, len(grid.cells)
     rungs = rung_budgets(asha.grace, asha.reduction_factor, epochs) if asha else ()
     trials = {phase: count * cells for phase, count in _trials_of_a_cell(spec).items()}
@@ -61,7 +61,7 @@ def _trials_of_a_cell(spec: ExperimentSpec) -> dict[Phase, int]:
 
 
 def competing_share(rungs: tuple[int, ...], reduction_factor: int, epochs: int) -> float:
-    """Share of the full budget that a trial competing at the rungs spends on average.
+    """Estimate the share of the full budget that a trial competing at the rungs spends on average.
 
     One in `reduction_factor` of those that reach a rung goes on from it.
     """

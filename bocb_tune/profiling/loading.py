@@ -1,4 +1,4 @@
-"""How fast the images of an experiment are read, decoded and augmented: by the trials' own loader, without a model."""
+"""Speed at which an experiment's images are read, decoded and augmented by the trials' own loader, without a model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.recipes import Recipe
 
 PASSES = 3
-"""How often it is timed; the spread is between these."""
+"""Number of times it is timed; the spread is between these."""
 PASS_S = 2.0
 """Seconds of a pass, after which no further batch is waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """What one rank's loader takes."""
+    """Time that one rank's loader takes."""
 
     start_s: float
     """Seconds from the start of an epoch to its first batch: processes start and decode it."""
@@ -29,12 +29,12 @@ class Loading:
     """Images a second after that."""
 
     def epoch_s(self, images: int, batch: int) -> float:
-        """Seconds to load `images`, in batches of `batch`."""
+        """Estimate the seconds to load `images`, in batches of `batch`."""
         return self.start_s + max(0, images - batch) / self.images_per_s
 
 
 def time_loading(spec: ExperimentSpec, recipe: Recipe, device: str) -> tuple[Loading, ...]:
-    """Time the loader on the experiment's own images, `PASSES` times; nothing if they are in memory.
+    """Measure the loader on the experiment's own images, `PASSES` times; nothing if they are in memory.
 
     Args:
         recipe: `batch_size` is what a rank sees of a batch.

@@ -1,4 +1,4 @@
-"""What a grid will take on this machine: time, memory and disk, from a few optimizer steps of each backbone. No Ray.
+"""Needs of a grid on this machine: time, memory and disk, from a few optimizer steps of each backbone. No Ray.
 
 Timed is what one rank does alone: forward and backward pass, optimizer step, augmentation, and where images are
 decoded from files that are here, reading and decoding them. Not timed are exchange of gradients between ranks, and
@@ -35,7 +35,7 @@ PACKED_STEPS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one backbone takes."""
+    """Needs of one backbone."""
 
     backbone: str
     optimizer: str
@@ -43,25 +43,25 @@ class Measured:
     batch: int
     """Images a rank sees in one forward pass, by the recipe."""
     seconds_per_epoch: float | None
-    """Of training, with decoding where that is measured. None if a step ran out of memory."""
+    """Seconds of training, with decoding where that is measured. None if a step ran out of memory."""
     seconds_range: tuple[float, float] | None
-    """Of `seconds_per_epoch`: the fastest and the slowest of a few repetitions."""
+    """Ends of `seconds_per_epoch`: the fastest and the slowest of a few repetitions."""
     decoding_seconds: float | None
-    """Of one epoch, reading, decoding and augmenting alone. None where images are in memory, or not here."""
+    """Seconds of one epoch, reading, decoding and augmenting alone. None where images are in memory, or not here."""
     peak_memory_gib: float | None
-    """Of a rank. None where it was not measured: on the CPU, or out of memory."""
+    """Peak of a rank. None where it was not measured: on the CPU, or out of memory."""
     largest_batch: int | None
     """Images that fit into one forward pass: `batch` by a power of two; 0 if not even two. None on the CPU: not
     measured."""
     weights_gib: float
-    """Of the model: parameters and buffers."""
+    """Size of the model: parameters and buffers."""
     packing: tuple[Packed, ...] = ()
     """Trials at a time on one GPU; empty where nothing is to be packed: on CPUs, and for trials of several workers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What the grid takes, without the cells of backbones that do not fit."""
+    """Needs of the grid, without the cells of backbones that do not fit."""
 
     device: str
     images: int
@@ -83,7 +83,7 @@ class Totals:
 
 
 def device_for(spec: ExperimentSpec) -> str:
-    """What is measured on: a GPU where the experiment asks for one and there is one."""
+    """Choose what is measured on: a GPU where the experiment asks for one and there is one."""
     return "cuda:0" if spec.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
 
 
@@ -128,7 +128,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def state_shares(grid: Grid) -> dict[str, float]:
-    """`state_share` of each optimizer of the grid."""
+    """Measure `state_share` of each optimizer of the grid."""
     one_of_each = {planned.cell.optimizer: planned for planned in grid.cells}
     return {optimizer: state_share(planned) for optimizer, planned in one_of_each.items()}
 
@@ -183,7 +183,11 @@ def epoch_seconds(
 
 
 def train_images(spec: ExperimentSpec) -> tuple[int, bool]:
-    """Training images in an epoch, and whether they were counted: see `Totals`. ValueError: they are not known."""
+    """Count the training images in an epoch, and say whether they were counted: see `Totals`.
+
+    Raises:
+        ValueError: if they are not known.
+    """
     name, options = spec.dataset.name, spec.dataset.options
     missing, published = missing_data(spec), DATASETS[name].train_images
     if missing is None:
@@ -195,7 +199,7 @@ def train_images(spec: ExperimentSpec) -> tuple[int, bool]:
 
 
 def totals(spec: ExperimentSpec, grid: Grid, cost: Cost, measured: Sequence[Measured]) -> Totals:
-    """What the grid takes, by what was measured."""
+    """Sum up what the grid takes, by what was measured."""
     rows = {row.backbone: row for row in measured if row.seconds_per_epoch is not None}
     cells = [planned for planned in grid.cells if planned.cell.backbone in rows]
     of_cells = [rows[planned.cell.backbone] for planned in cells]
@@ -238,7 +242,7 @@ def slots_here(spec: ExperimentSpec) -> int:
 
 
 def warnings(grid: Grid, measured: Sequence[Measured], device: str) -> Iterator[str]:
-    """What to tell a user whose cells cannot run."""
+    """Say what to tell a user whose cells cannot run."""
     cells = Counter(planned.cell.backbone for planned in grid.cells)
     for row in measured:
         if row.seconds_per_epoch is None:

@@ -1,4 +1,4 @@
-"""Where an optimizer step goes: a trace of some steps of a trial, and a line for each part of them."""
+"""Parts of an optimizer step: a trace of some steps of a trial, and a line for each part of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PARTS = {
     "optimizer": "clipping, the optimizer's step, and what it needs besides gradients",
     "wait": "looks at the loss, which wait for the device",
 }
-"""What the training loop tells apart, by the names in the trace."""
+"""Parts that the training loop tells apart, by the names in the trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What a part of the steps took, in milliseconds a step."""
+    """Time that a part of the steps took, in milliseconds a step."""
 
     name: str
     host_ms: float
@@ -50,7 +50,7 @@ class StepTrace:
             self._profile.step()
 
     def close(self, path: Path) -> list[Part]:
-        """End the trace and write it, for chrome://tracing or Perfetto; give what the parts took.
+        """Write the trace, for chrome://tracing or Perfetto; give what the parts took.
 
         Raises:
             ValueError: if the trial had too few steps.

@@ -21,7 +21,7 @@ from bocb_tune.engine.worker.serve import serve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotSetup:
-    """What every slot of a run is made of."""
+    """Properties of every slot of a run."""
 
     workers: int
     cpus_per_worker: float

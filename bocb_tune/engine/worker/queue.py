@@ -15,15 +15,15 @@ from ray import tune
 from bocb_tune.engine.worker import MAX_ATTEMPTS
 
 BATCH_S = 0.5
-"""How long measurements may gather before the driver takes them, unless one calls for a decision."""
+"""Seconds that measurements may gather before the driver takes them, unless one calls for a decision."""
 
 
 Item = dict[str, Any]
-"""What a slot says of a trial: `kind` (measured, completed, diverged, oom, failed, left, restarted) and its details."""
+"""Message of a slot on a trial: `kind` (measured, completed, diverged, oom, failed, left, restarted) and details."""
 
 
 class Mailbox:
-    """Between the driver and one worker group. An async Ray actor: a waiting call blocks nobody else."""
+    """Mailbox between the driver and one worker group. An async Ray actor: a waiting call blocks nobody else."""
 
     def __init__(self) -> None:
         self._orders: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()

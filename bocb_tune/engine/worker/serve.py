@@ -1,4 +1,4 @@
-"""What every rank of a worker group does: serve trials from the mailbox. Rank 0 takes one and broadcasts it."""
+"""Work of every rank of a worker group: it serves trials from the mailbox. Rank 0 takes one and broadcasts it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Group:
         return cls(ranks, channel)
 
     def from_rank_0(self, make: Callable[[], Any]) -> Any:
-        """What rank 0 makes, on every rank."""
+        """Give what rank 0 makes, on every rank."""
         import torch.distributed as dist
 
         box = [make() if self.ranks.rank == 0 else None]
@@ -121,6 +121,6 @@ def _is_lost_peer(error: Exception) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    """The error and where it was raised: one line for the status table, short enough to keep in a journal."""
+    """Say the error and where it was raised: one line for the status table, short enough to keep in a journal."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"[:1000]
