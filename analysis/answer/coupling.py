@@ -7,7 +7,7 @@ import numpy as np
 
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.coupling.verdict import Verdict
-from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE, effects
+from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE
 from bocb_tune.core.names import listed
 
 MOST_NAMED = 5
@@ -91,14 +91,11 @@ def _carried(verdict: Verdict, names: tuple[Names, Names]) -> tuple[str, ...]:
 
 def _largest(verdict: Verdict, names: tuple[Names, Names]) -> list[str]:
     """Name the cells with the largest parts of the interaction among viable cells, and what part."""
-    kept = [[place for place, name in enumerate(line) if name not in verdict.left_out] for line in names]
-    squares = np.nan_to_num(effects(verdict.viability.values[np.ix_(*kept)])[3]) ** 2
+    assert verdict.interaction is not None
+    squares = np.nan_to_num(verdict.interaction) ** 2
     order = np.argsort(-squares.ravel(), kind="stable")[:LARGEST]
-    found = []
-    for row, column in zip(*np.unravel_index(order, squares.shape), strict=True):
-        cell = f"{names[0][kept[0][row]]}/{names[1][kept[1][column]]}"
-        found.append(f"{cell} {_percent(float(squares[row, column] / squares.sum()))}")
-    return found
+    places = zip(*np.unravel_index(order, squares.shape), strict=True)
+    return [f"{names[0][b]}/{names[1][o]} {_percent(float(squares[b, o] / squares.sum()))}" for b, o in places]
 
 
 def _part(share: Estimate) -> str:

@@ -44,6 +44,8 @@ class Verdict:
     """The same of all variation."""
     test: InteractionTest | None
     """Of the viable cells, its `p_cell` at their places in the matrix; None without repeated seeds."""
+    interaction: Matrix | None
+    """Points of viable cells beyond their lines [backbones, optimizers], NaN elsewhere; None where nothing is known."""
     draws: Matrix | None
     """Of the true values of viable cells [draws, backbones, optimizers], NaN elsewhere; None without repeated seeds."""
     lines: tuple[Carrier, ...]
@@ -93,12 +95,14 @@ def judge(
         draws = posterior_values(values, noise, rng, chains)
         share, total = shares_of_draws(values, draws, test)
         test, draws = test.placed(known.shape, inside), _spread(draws, known, inside)
+    is_known = test is not None or share.value is not None
     return Verdict(
         viability=viability,
         left_out=left_out,
         share=share,
         share_total=total,
         test=test,
+        interaction=_spread(effects(values)[3][None], known, inside)[0] if is_known else None,
         draws=draws,
         lines=_carriers(values, inside, names, draws) if share.value is not None and _may_carry(test) else (),
         cells=() if test is None else _beyond_noise(test, names),

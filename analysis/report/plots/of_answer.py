@@ -8,7 +8,6 @@ from bocb_tune.analysis.answer.values import Answer, Contest, Standing
 from bocb_tune.analysis.answer.words import decades, interval
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.matrix.twoway import effects
 from bocb_tune.analysis.report.plots.values import Heatmap, Plot, Ranges, ReachScatter, Winners
 
 MOST_TOLD = 12
@@ -121,16 +120,9 @@ def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
 
 def _shown(findings: Findings, answer: Answer) -> tuple[Array, bool]:
     """Interaction of the viable cells that can be divided, else distance from the best of the row."""
-    table, verdict = findings.table, findings.grid.verdict
-    values = verdict.viability.values
-    if verdict.share.value is None and verdict.test is None:
-        rows = [{c.optimizer: c.behind.value for c in contest.contenders} for contest in answer.contests]
-        behind = np.array([[row[name] for name in table.optimizers] for row in rows], dtype=float)
-        return np.where(np.isfinite(values), -behind, np.nan), False
-    kept = [
-        [place for place, name in enumerate(line) if name not in verdict.left_out]
-        for line in (table.backbones, table.optimizers)
-    ]
-    shown = np.full(values.shape, np.nan)
-    shown[np.ix_(*kept)] = effects(values[np.ix_(*kept)])[3]
-    return shown, True
+    verdict = findings.grid.verdict
+    if verdict.interaction is not None:
+        return verdict.interaction, True
+    rows = [{c.optimizer: c.behind.value for c in contest.contenders} for contest in answer.contests]
+    behind = np.array([[row[name] for name in findings.table.optimizers] for row in rows], dtype=float)
+    return np.where(np.isfinite(verdict.viability.values), -behind, np.nan), False
