@@ -45,7 +45,10 @@ def _interaction(verdict: Verdict) -> str:
     viable = int(np.isfinite(verdict.viability.values).sum())
     among = f"among the {viable} viable cells"
     if share.value is None and test is not None:
-        return f"No backbone-optimizer interaction can be shown {among}: nothing differs by more than noise."
+        return (
+            f"No backbone-optimizer interaction can be shown {among} (test against noise, p = {test.p:.2g}); its share "
+            f"is not estimated, as all differences between optimizers together are within noise (p = {test.p_any:.2g})."
+        )
     if share.value is None:
         return f"Whether there is a backbone-optimizer interaction {among} cannot be said: {why_unknown(verdict)}."
     kept = f" ({listed(verdict.left_out, MOST_NAMED)} left out: fewer than {MIN_CELLS_A_LINE} viable cells)"

@@ -16,6 +16,7 @@ from bocb_tune.analysis.matrix.best import half_width
 from bocb_tune.analysis.matrix.concordance import MIN_CONCORDANCE_SHAPE
 from bocb_tune.analysis.matrix.exact import backbones_needed
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE
+from bocb_tune.analysis.sources.table import IN_WORDS
 from bocb_tune.core.names import listed
 from bocb_tune.core.types import TrialStatus
 
@@ -79,8 +80,7 @@ def _wider(findings: Findings, again: str) -> Iterator[Step]:
         dim = findings.table.spaces[optimizer][name]
         key, value = ("low", dim.low / 10) if end == "lowest" else ("high", dim.high * 10)
         where = f"{optimizer} on {listed(backbones, MOST_NAMED)}"
-        words = {"lr": "learning rate", "weight_decay": "weight decay"}[name]
-        why = f"The best {words} of {where} lies at the {end[:-3]} end of its range: extend it and run again."
+        why = f"The best {IN_WORDS[name]} of {where} lies at the {end[:-3]} end of its range: extend it and run again."
         do = _set(again, f"search_spaces.{optimizer}.{name}.{key}={yaml_number(value)}")
         yield Step(why=f"{why} Finished trials are kept, new ones are added.", do=do)
 

@@ -181,6 +181,7 @@ CHECKS: tuple[Callable[[Findings], Iterator[Check]], ...] = (
     settings.edge_of_range,
     settings.best_in_outer_fifth,
     settings.no_landscape,
+    settings.model_against_seeds,
     many_diverged,
     all_diverged,
     too_few_seeds,

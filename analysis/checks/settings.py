@@ -13,8 +13,8 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
-from bocb_tune.analysis.matrix.cells import CellSummary
-from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS, Dims
+from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, CellSummary
+from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS, IN_WORDS, Dims
 from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Phase, TrialStatus
 
@@ -116,8 +116,8 @@ def unlike_ranges(findings: Findings) -> Iterator[Check]:
             continue
         each = ", ".join(f"{optimizer} {width:.1f}" for optimizer, width in widths.items())
         text = (
-            f"Ranges of {name} differ in width ({each} decades): shares of the search space, the cost of a random "
-            "setting and tuning curves do not compare between these optimizers; decades do."
+            f"Ranges of {IN_WORDS[name]} differ in width ({each} decades): shares of the search space, the cost of a "
+            "random setting and tuning curves do not compare between these optimizers; decades do."
         )
         yield Check(name="unlike_ranges", level="note", message=text)
 
@@ -132,6 +132,22 @@ def no_landscape(findings: Findings) -> Iterator[Check]:
     for reason, cells in reasons.items():
         text = f"No landscape in {len(cells)} cell(s), {listed(cells)}: {reason.sentence}."
         yield from about(cells, name="no_landscape", level="caution", message=text)
+
+
+def model_against_seeds(findings: Findings) -> Iterator[Check]:
+    """Cells whose model is further from the mean of their fresh seeds than the tolerance of the report."""
+    apart = {}
+    for cell in findings.cells:
+        model = findings.model(cell).model
+        if isinstance(model, Landscape) and FRESH_SEEDS in cell.best.method and cell.best.value is not None:
+            best = float(model.mean[model.best_node])
+            if abs(best - cell.value) > findings.tolerance:
+                apart[cell.key] = f"model {best:.2f}, seeds {cell.value:.2f}"
+    text = (
+        f"At its best the model is more than {findings.tolerance:g} points from the fresh seeds in {told(apart)}. The "
+        "seeds were measured; figures, curves and recommendations of these cells rest on the model too."
+    )
+    yield from about(apart, name="model_against_seeds", level="caution", message=text)
 
 
 def censored(findings: Findings) -> Iterator[Check]:

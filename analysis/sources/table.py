@@ -19,6 +19,7 @@ Dims = Mapping[str, Dim]
 
 CELL = ["backbone", "optimizer"]
 HYPERPARAMETERS = ("lr", "weight_decay")
+IN_WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
 TRIAL_COLUMNS = [
     *CELL,
     "trial",

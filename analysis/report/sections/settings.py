@@ -15,6 +15,7 @@ from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import drift as drift_plot
 from bocb_tune.analysis.report.plots.of_coupling import transfer as transfer_plot
 from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why_none
+from bocb_tune.analysis.sources.table import IN_WORDS
 from bocb_tune.analysis.tuning.drift import MIN_BACKBONES
 
 
@@ -54,7 +55,7 @@ def _tunability(findings: Findings, optimizer: str) -> dict[str, object]:
     return {
         "cost_of_a_common_setting": or_nan(cost.mean.value),
         "worst_cost": or_nan(cost.worst.value),
-        "worth_tuning": " and ".join(dimension.by_regret) or "nothing",
+        "worth_tuning": " and ".join(IN_WORDS[name] for name in dimension.by_regret) or "nothing",
     }
 
 
