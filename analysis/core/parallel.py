@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import forkserver, get_context
-from typing import TypeVar
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any, TypeVar
 
 from bocb_tune.core.progress import say
 
@@ -30,10 +32,32 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
+class _Process(ForkServerProcess):
+    """A process that does not run the caller's script again.
+
+    `multiprocessing` has each new process import the `__main__` of its parent. Nothing here is defined there, and a
+    script that calls the analysis without `if __name__ == "__main__":`, or is read from a pipe, would break it.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = vars(sys.modules["__main__"])
+        kept: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+        try:
+            main["__spec__"] = None
+            return ForkServerProcess._Popen(process_obj)
+        finally:
+            main.update(kept)
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
 def pool(size: int) -> ProcessPoolExecutor:
     """Processes that work can be handed to; it and what it takes and gives must be picklable."""
     warm_up()
-    return ProcessPoolExecutor(size, mp_context=get_context("forkserver"))
+    return ProcessPoolExecutor(size, mp_context=_Context())
 
 
 def spread(work: Callable[[Part], Result], parts: Sequence[Part], *, fewest: int) -> list[Result]:
