@@ -37,6 +37,7 @@ from bocb_tune.analysis.tuning.drift import (
     modal_setting,
 )
 from bocb_tune.analysis.tuning.searches import Search, searches_of
+from bocb_tune.core.types import Objective
 
 SCORES = ("expected_score",)
 """Keys of the metrics of a cell that are a score, not a difference of scores."""
@@ -121,16 +122,10 @@ class Findings:
         known = [cell for cell in self.cells if cell.best.value is not None]
         return max(known, key=lambda cell: cell.value, default=None)
 
-    @property
+    @cached_property
     def tolerance(self) -> float:
-        """Points within which settings count as equally good: the smallest from the objective's on that the noise of
-        most cells allows."""
-        fitted = [cell.estimates for cell in self.models.values() if cell.curve is not None]
-        for epsilon in (each for each in (EPSILON, *COARSER) if each >= self.table.objective.tolerance):
-            seen = [each[at_tolerance("usable_decades_lr", epsilon)].reason for each in fitted]
-            if 2 * seen.count(Reason.EPS_BELOW_NOISE) <= len(seen):
-                return epsilon
-        return COARSER[-1]
+        """Points within which settings count as equally good, everywhere in a report."""
+        return tolerance_of(self.models, self.table.objective)
 
     @cached_property
     def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
@@ -175,6 +170,16 @@ class Findings:
         return self.models[cell.backbone, cell.optimizer]
 
 
+def tolerance_of(models: Mapping[Key, CellModel], objective: Objective) -> float:
+    """Choose the smallest tolerance from the objective's on that the noise of most cells allows, in points."""
+    fitted = [cell.estimates for cell in models.values() if cell.curve is not None]
+    for epsilon in (each for each in (EPSILON, *COARSER) if each >= objective.tolerance):
+        seen = [each[at_tolerance("usable_decades_lr", epsilon)].reason for each in fitted]
+        if 2 * seen.count(Reason.EPS_BELOW_NOISE) <= len(seen):
+            return epsilon
+    return COARSER[-1]
+
+
 def at_tolerance(key: str, epsilon: float) -> str:
     """Key of a metric at a tolerance in points."""
     return key if epsilon == EPSILON else f"{key}_at_{epsilon:g}"
@@ -190,13 +195,15 @@ def find(table: TrialTable, cache: Path | None = None) -> Findings:
     models = model_cells(table, cache)
     landscapes = {key: cell.model for key, cell in models.items()}
     grid = examine(table, cells, values)
+    tolerance = tolerance_of(models, table.objective)
+    evidence = evidence_of(table, cells, values, models, landscapes, grid.noise, tolerance)
     return Findings(
         table=table,
         cells=cells,
         grid=grid,
         models=models,
         landscapes=landscapes,
-        tuning=compare_landscapes(evidence_of(table, cells, values, models, landscapes, grid.noise), models),
+        tuning=compare_landscapes(evidence, models),
     )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from bocb_tune.analysis.cell.modelling import CellModel, Key
+from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.bootstrap import Refused
@@ -75,6 +76,7 @@ def evidence_of(
     models: Mapping[Key, CellModel],
     landscapes: Mapping[Key, Landscape | NoLandscape],
     noise: Noise | None = None,
+    tolerance: float = EPSILON,
 ) -> Evidence:
     """What recommendations are made from."""
     fresh = np.array([FRESH_SEEDS in cell.best.method for cell in cells]).reshape(values.shape)
@@ -90,6 +92,7 @@ def evidence_of(
         landscapes=landscapes,
         curves={key: cell.curve for key, cell in models.items() if cell.curve is not None},
         counts=total_counts(cells),
+        tolerance=tolerance,
         costs=cost_per_trial(table),
     )
 
@@ -110,7 +113,7 @@ def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> T
         elif isinstance(cell.model, NoLandscape):
             curves[key] = cell.model
     tuned = _best_of_each_backbone(models)
-    parts = [(evidence.of_optimizer(name), tuned) for name in evidence.optimizers]
+    parts = [(evidence.of_optimizer(name), tuned, evidence.tolerance) for name in evidence.optimizers]
     return TuningFindings(
         evidence=evidence,
         ranks=budget_ranks(curves, np.random.default_rng(SEED)),
@@ -128,15 +131,15 @@ def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
     return best
 
 
-def _optimizer(part: tuple[dict[str, Landscape], Mapping[str, float]]) -> OptimizerFindings:
-    """Of one optimizer, whatever others there are; given the landscapes and the best score by backbone."""
-    cells, tuned = part
+def _optimizer(part: tuple[dict[str, Landscape], Mapping[str, float], float]) -> OptimizerFindings:
+    """Of one optimizer, whatever others there are; given the landscapes, the best score by backbone, the tolerance."""
+    cells, tuned, tolerance = part
     rng = np.random.default_rng(SEED)
-    carried = transfer(cells, rng)
+    carried = transfer(cells, rng, tolerance)
     gain = tunability(cells, held_out_defaults, rng)
     return OptimizerFindings(
         transfer=carried,
         tunability=gain,
-        dimension=gain if isinstance(gain, Refused) else effective_dimension(cells, tuned),
-        drift=gain if isinstance(gain, Refused) else landscape_drift(cells, common_default(cells)),
+        dimension=gain if isinstance(gain, Refused) else effective_dimension(cells, tuned, tolerance),
+        drift=gain if isinstance(gain, Refused) else landscape_drift(cells, common_default(cells), tolerance),
     )

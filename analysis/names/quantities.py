@@ -349,14 +349,16 @@ _SETTINGS = (
     Quantity(SETTINGS, "tunability_worst", "worst cost of a common setting", "Largest over backbones of the same.",
              "points", "lower", PROBST, SHARED),
     Quantity(SETTINGS, "worth_tuning", "worth tuning",
-             "Fewest hyper-parameters to tune for each backbone that bring the mean regret below 1 point.",
+             "Fewest hyper-parameters to tune for each backbone that bring the mean regret below the tolerance of the "
+             "report.",
              source=ADKINS, refused=SHARED),
     Quantity(SETTINGS, "drift", "drift",
              "log10 of a backbone's best setting over the optimizer's reference: the best common setting, or without "
              "landscapes the most frequent one; mean of absolute values, and share beyond half a decade.", "decades",
              "lower", refused=SHARED),
-    Quantity(SETTINGS, "within_1_point", "pairs within 1 point",
-             "Share of pairs of backbones whose setting costs at most 1 point on the other.", "", "higher"),
+    Quantity(SETTINGS, "within_tolerance_of_tuned", "pairs within the tolerance",
+             "Share of pairs of backbones whose setting costs at most the tolerance of the report on the other.", "",
+             "higher"),
 )
 _USE = (
     Quantity(USE, "expected", "expected score",
@@ -367,7 +369,7 @@ _USE = (
     Quantity(USE, "p_best", "P(best)", "Probability that the recommended optimizer is the best.", "", "higher"),
     Quantity(USE, "cost", "cost", "Epochs and hours that the trials take, as in the grid.", "epochs, hours", "lower"),
     Quantity(USE, "box", "range to search",
-             "Bounds of the settings within 1 point of the best, for the remaining trials.", "lr, weight decay"),
+             "Bounds of the settings within the tolerance of the best, for the remaining trials.", "lr, weight decay"),
     Quantity(USE, "p_least_regret", "P(least regret)",
              "Share of bootstrap replicates over backbones and draws with the least mean regret.", "", "higher"),
     Quantity(USE, "p_best_rank", "P(best rank)", "Share of the same replicates with the best mean rank.", "", "higher"),

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate, Reason
@@ -45,7 +44,8 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
     if not cells or len({*cells, *by_seeds}) < MIN_OPTIMIZERS:
         return _from_row(evidence, backbone, trials)
     offers = {
-        name: _with_seeds(make_offer(cell, trials, rng), cell, by_seeds.get(name), rng) for name, cell in cells.items()
+        name: _with_seeds(make_offer(cell, trials, rng, evidence.tolerance), cell, by_seeds.get(name), rng)
+        for name, cell in cells.items()
     }
     others = {name: known for name, known in by_seeds.items() if name not in cells}
     merits = {name: offer.merit for name, offer in offers.items()} | {
@@ -151,7 +151,9 @@ def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
         detail = f"{known.sum()} optimizers have a score on it, {MIN_OPTIMIZERS} are needed."
         return Recommendation.refused(backbone, trials, reasons[0] if reasons else Reason.INCOMPLETE_MATRIX, detail)
     best = int(np.nanargmax(scores))
-    others = [o for o in np.argsort(-scores) if known[o] and o != best and scores[best] - scores[o] <= EPSILON]
+    others = [
+        o for o in np.argsort(-scores) if known[o] and o != best and scores[best] - scores[o] <= evidence.tolerance
+    ]
     return Recommendation(
         backbone=backbone,
         trials=trials,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import LONGEST
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
@@ -166,7 +165,7 @@ def _common_setting(evidence: Evidence, tables: _Tables, optimizer: str) -> tupl
     if tables.method == FROM_LANDSCAPES:
         cells = _part(evidence, tables.backbones, optimizer)
         mean = np.mean([cell.mean for cell in cells.values()], axis=0)
-        return common_default(cells), box_of(mean >= mean.max() - EPSILON, next(iter(cells.values())).grid)
+        return common_default(cells), box_of(mean >= mean.max() - evidence.tolerance, next(iter(cells.values())).grid)
     column = evidence.optimizers.index(optimizer)
     lr, decay = evidence.lr[:, column], evidence.weight_decay[:, column]
     known = np.isfinite(lr) & np.isfinite(decay)

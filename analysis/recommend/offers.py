@@ -55,13 +55,13 @@ class Offer:
     counts: Counts
 
 
-def make_offer(cell: Landscape, trials: int, rng: np.random.Generator) -> Offer:
+def make_offer(cell: Landscape, trials: int, rng: np.random.Generator, tolerance: float = EPSILON) -> Offer:
     """The best use of a number of trials.
 
     One trial is placed where a low quantile of its score is best, noise and divergence included. Of several the first
     is the best setting, the others are random ones of the box around it; the best score of all is selected.
     """
-    near = np.asarray(cell.mean >= cell.mean.max() - EPSILON)
+    near = np.asarray(cell.mean >= cell.mean.max() - tolerance)
     inside = _bounding(near, cell.grid)
     if trials == 1:
         caution = cautious_score(cell)

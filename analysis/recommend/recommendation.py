@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known, of_metric
@@ -46,6 +47,8 @@ class Evidence:
     """Tuning curve of every cell that has a landscape."""
     counts: Counts
     """Of all cells together."""
+    tolerance: float = EPSILON
+    """Points within which settings count as equally good."""
     costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
     """Of one trial, by (backbone, optimizer)."""
 

@@ -65,7 +65,7 @@ class CellDrift:
     weight_decay: Estimate
     """dv, decades."""
     half_widths: float
-    """du in half widths of the stretch within 1 point of the best: below 1 in size it hardly matters."""
+    """du in half widths of the stretch within the tolerance of the best: below 1 in size it hardly matters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,16 +105,17 @@ def drift(lr: Array, weight_decay: Array, reference: Setting) -> Drift:
     )
 
 
-def landscape_drift(cells: Cells, reference: Setting) -> dict[str, CellDrift] | Refused:
+def landscape_drift(cells: Cells, reference: Setting, tolerance: float = EPSILON) -> dict[str, CellDrift] | Refused:
     """Of one optimizer from its landscapes, by backbone, with intervals from the best point of each draw.
 
     Args:
         cells: landscapes by backbone.
         reference: the best common setting, or the published one.
+        tolerance: points within which settings count as equally good; half widths are of that range.
     """
     if refused := without_common_ground(cells, MIN_BACKBONES):
         return refused
-    return {name: _cell_drift(cell, reference) for name, cell in cells.items()}
+    return {name: _cell_drift(cell, reference, tolerance) for name, cell in cells.items()}
 
 
 def drift_of_cells(cells: Mapping[str, CellDrift], backbones: Sequence[str]) -> Drift:
@@ -138,7 +139,7 @@ def lr_variance(lr: Array) -> LrVariance:
     )
 
 
-def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
+def _cell_drift(cell: Landscape, reference: Setting, tolerance: float) -> CellDrift:
     grid = cell.grid
     rows, columns = cell.peaks
     decays = np.append(10 ** grid.v[: grid.num_decay], 0.0)
@@ -150,7 +151,7 @@ def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
         drawn.estimate(x[0], x[1:], unit="decades", counts=cell.counts, method="best point of each draw")
         for x in (found.lr, found.weight_decay)
     )
-    width = float(surface.usable_decades(surface.lr_slice(cell.mean, cell.mean), grid.u, EPSILON)[0])
+    width = float(surface.usable_decades(surface.lr_slice(cell.mean, cell.mean), grid.u, tolerance)[0])
     return CellDrift(reference=reference, lr=lr, weight_decay=decay, half_widths=2 * float(found.lr[0]) / width)
 
 

@@ -36,14 +36,16 @@ class Transfer:
     receivers: tuple[Estimate, ...]
     """By backbone: its mean regret at the others' settings."""
     within: Estimate
-    """Share of pairs within `EPSILON` points."""
+    """Share of pairs within the tolerance."""
 
 
-def transfer(cells: Cells, rng: np.random.Generator) -> Transfer | Refused:
+def transfer(cells: Cells, rng: np.random.Generator, tolerance: float = EPSILON) -> Transfer | Refused:
     """Transfer regret between all pairs of backbones.
 
     Args:
         cells: landscapes of one optimizer by backbone.
+        rng: draws the replicates.
+        tolerance: points within which settings count as equally good.
     """
     if len(cells) < MIN_BACKBONES:
         detail = f"{len(cells)} backbones have a landscape, {MIN_BACKBONES} are needed"
@@ -70,7 +72,7 @@ def transfer(cells: Cells, rng: np.random.Generator) -> Transfer | Refused:
         mean=_overall(replicates, pairs, total, "points"),
         donors=_each(_weighted(replicates, by_receiver, 1), [total for _ in names]),
         receivers=_each(_weighted(replicates, by_donor, 2), counts),
-        within=_overall(replicates <= EPSILON, pairs, total, ""),
+        within=_overall(replicates <= tolerance, pairs, total, ""),
     )
 
 

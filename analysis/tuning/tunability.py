@@ -66,7 +66,7 @@ class Dimension:
     by_share: Tuned
     """That reach 95 % of the tuned score, counted from the floor."""
     by_regret: Tuned
-    """That bring the mean regret below `EPSILON` points, which is stricter."""
+    """That bring the mean regret below the tolerance, which is stricter."""
 
 
 def tunability(
@@ -116,12 +116,15 @@ def tunability(
     )
 
 
-def effective_dimension(cells: Cells, tuned_best: Mapping[str, float]) -> Dimension | Refused:
+def effective_dimension(
+    cells: Cells, tuned_best: Mapping[str, float], tolerance: float = EPSILON
+) -> Dimension | Refused:
     """Of one optimizer.
 
     Args:
         cells: landscapes by backbone.
         tuned_best: best tuned score of any optimizer by backbone: 1 on the scale whose 0 is the floor.
+        tolerance: points within which settings count as equally good.
     """
     if refused := without_common_ground(cells, MIN_BACKBONES):
         return refused
@@ -139,7 +142,7 @@ def effective_dimension(cells: Cells, tuned_best: Mapping[str, float]) -> Dimens
     enough = REACHED * np.mean((tuned - floor) / height)
     return Dimension(
         by_share=_fewest(choices, lambda score: bool(np.mean((score - floor) / height) >= enough)),
-        by_regret=_fewest(choices, lambda score: bool(np.mean(tuned - score) < EPSILON - 1e-9)),
+        by_regret=_fewest(choices, lambda score: bool(np.mean(tuned - score) < tolerance - 1e-9)),
     )
 
 

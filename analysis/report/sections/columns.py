@@ -45,7 +45,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "worst_rank": ("worst rank", "Worst rank within a backbone, 1 is best."),
     "among_best_4": ("among the best four", "top4"),
     "regret_of_another's_setting": ("regret of another's setting", "transfer_regret"),
-    "within_1_point": ("pairs within 1 point", "within_1_point"),
+    "within_tolerance_of_tuned": ("pairs within the tolerance", "within_tolerance_of_tuned"),
     "cost_of_a_common_setting": ("cost of a common setting", "tunability"),
     "worst_cost": ("worst cost", "tunability_worst"),
     "reference_lr": ("reference learning rate", "Learning rate that the others are compared with."),
@@ -56,7 +56,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "mean_drift_wd": ("mean drift of weight decay", "drift"),
     "as_good": (
         "not significantly worse",
-        "Optimizers that are as good with a chance of at least .025; from single scores, those within 1 point.",
+        "Optimizers that are as good with a chance of at least .025; from single scores, those within the tolerance.",
     ),
     "judged_by_seeds": ("judged by seeds", "Optimizers without a landscape here, judged by repeated seeds."),
     "functional_ANOVA": ("functional ANOVA", "lr_variance_share"),

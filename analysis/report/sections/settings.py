@@ -14,6 +14,7 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import drift as drift_plot
 from bocb_tune.analysis.report.plots.of_coupling import transfer as transfer_plot
+from bocb_tune.analysis.report.plots.of_landscapes import points
 from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why_none
 from bocb_tune.analysis.sources.table import IN_WORDS
 from bocb_tune.analysis.tuning.drift import MIN_BACKBONES
@@ -31,7 +32,7 @@ def carry_over(findings: Findings) -> Card | NotApplicable:
         {
             "optimizer": name,
             "regret_of_another's_setting": or_nan(f.mean.value),
-            "within_1_point": or_nan(f.within.value),
+            "within_tolerance_of_tuned": or_nan(f.within.value),
             **_tunability(findings, name),
         }
         for name, f in found.items()
@@ -41,7 +42,8 @@ def carry_over(findings: Findings) -> Card | NotApplicable:
     text = (
         "Points lost on a backbone by the best setting of another one. A common setting is the best for the other "
         "backbones together, so its cost is what tuning for each backbone is worth. Worth tuning: the fewest "
-        "hyper-parameters to tune for each backbone that bring the mean regret below 1 point."
+        "hyper-parameters to tune for each backbone that bring the mean regret below "
+        f"{points(findings.tolerance)}, the tolerance of this report."
     )
     table = DataTable(stem="transfer", frame=frame, formats=formats)
     return Card(title=title, text=(text,), tables=(table,), figures=(transfer_plot(backbones, regret),))
