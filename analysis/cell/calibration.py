@@ -18,9 +18,9 @@ from bocb_tune.analysis.cell.tuning_curves import SIZES, TuningCurve
 from bocb_tune.analysis.core.estimate import Estimate, known
 from bocb_tune.analysis.landscape.validation import Validation
 
-LEVEL = 0.01
+SUSPICIOUS = 0.01
 """Share of sound models that a check calls unsound."""
-MOST_Z = float(norm.isf(LEVEL / 2))
+MOST_Z = float(norm.isf(SUSPICIOUS / 2))
 NOMINAL = 0.9
 """Of the intervals of trials left out."""
 
@@ -56,7 +56,7 @@ def calibration(
 
 def _coverage(found: Validation) -> Calibration:
     inside = round(found.coverage90 * found.num_trials)
-    is_sound = bool(binom.cdf(inside, found.num_trials, NOMINAL) >= LEVEL)
+    is_sound = bool(binom.cdf(inside, found.num_trials, NOMINAL) >= SUSPICIOUS)
     words = f"Of {found.num_trials} trials left out, {inside} lie where the model expects 90 % of them"
     words += "." if is_sound else ": it is too sure of itself, and its intervals are too narrow."
     return Calibration(name="coverage", is_sound=is_sound, value=found.coverage90, words=words)

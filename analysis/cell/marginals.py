@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bocb_tune.analysis.core.arrays import Array
-from bocb_tune.analysis.core.bootstrap import LEVEL
+from bocb_tune.analysis.core.estimate import LEVEL
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.surface import Grid
 

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array, Index
-from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core.estimate import LEVEL, Counts, Estimate, Reason
 
-LEVEL = 0.95
 REPLICATES = 1000
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from bocb_tune.core.types import Direction, Objective
 
+LEVEL = 0.95
+"""Of every interval of a report."""
+
 
 class Reason(StrEnum):
     """Why a value, or its interval, is not given. Values are only ever added: reports on disk hold them."""
@@ -96,7 +99,7 @@ class Estimate:
     value: float | None
     lo: float | None = None
     hi: float | None = None
-    level: float = 0.95
+    level: float = LEVEL
     """Coverage of `lo` to `hi`."""
     unit: str = ""
     """`points` of score, or empty for a share between 0 and 1."""

@@ -8,8 +8,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from bocb_tune.analysis.core.arrays import Array
-
-LEVEL = 0.95
+from bocb_tune.analysis.core.estimate import LEVEL
 
 
 def mean_interval(values: Array) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from scipy.stats import norm as normal
 from scipy.stats import t as student
 
 from bocb_tune.analysis.core.arrays import Array, Flags
-from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.core.estimate import LEVEL, Estimate, Reason
 from bocb_tune.analysis.coupling.interaction_test import SIGNIFICANT, InteractionTest, interaction_test
 from bocb_tune.analysis.coupling.posterior import posterior_values
 from bocb_tune.analysis.matrix.noise import Noise
@@ -37,7 +37,6 @@ WITH_NOISE = "plug-in, includes noise"
 FROM_LANDSCAPES = (
     "expected scores at the optima of the landscapes; their uncertainty taken off; interval of their draws"
 )
-LEVEL = 0.95
 CLEAR = 1e6
 """Above this the root of a noncentral chi-square is Gaussian with sd 1 for all purposes, and its inverse overflows."""
 NOTHING = 1e-12

@@ -12,8 +12,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from bocb_tune.analysis.core.arrays import Array, Flags
-
-LEVEL = 0.95
+from bocb_tune.analysis.core.estimate import LEVEL
 
 
 def half_width(variance: float, df: float, comparisons: int = 1) -> float:

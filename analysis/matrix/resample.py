@@ -49,7 +49,7 @@ def corrected_squares(values: Matrix, variance: Matrix | float) -> Squares:
     return Squares(backbone=corrected[0], optimizer=corrected[1], interaction=corrected[2])
 
 
-def interval(draws: Matrix, level: float = 0.95) -> tuple[float, float]:
+def interval(draws: Matrix, level: float = LEVEL) -> tuple[float, float]:
     """Central interval of draws, NaN left out."""
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
