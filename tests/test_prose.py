@@ -12,7 +12,6 @@ import pytest
 from tests.test_imports import FILES, PACKAGE
 
 NOT_YET = (
-    *("training", "optimizers"),
     *(f"analysis/{name}" for name in ("core", "names", "landscape", "cell", "matrix", "coupling", "tuning")),
     *(f"analysis/{name}" for name in ("recommend", "findings", "checks", "report")),
 )
@@ -22,13 +21,16 @@ VERBS = frozenset(
     re.findall(
         r"\w+",
         """
-        act add ask attach attend augment average blend build change check choose collate combine compare compute count
-        decide decode describe divide draw drop erase escape estimate feed fetch fill find fingerprint fit flip
-        fold gather give hash have hear hold initialise invert join keep lay learn leave let list load look make map
-        measure merge
-        mix multiply name number open pack pair parse plan print put raise rank read rebuild record refuse replace
-        require resize resolve return run save say scale see seed send shorten show sort span split stretch strip
-        sum take tell train try tune turn understand warn write yield
+        act add ask attach attend augment average blend bound build change check choose classify collate combine
+        compare compute convert copy count cut decide decode describe divide draw drop encode erase escape
+        estimate evaluate feed fetch fill find fingerprint fit flip fold format gather give group hash have hear
+        hold initialise interpolate invert join judge keep lay learn leave let list load locate look make map
+        mark measure merge mix move multiply name number open order pack pair parse pass pick place plan predict
+        print project put raise rank read rebuild record refuse repeat replace report require resample resize
+        resolve restore return run save say scale score see seed select send set shape shift shorten show
+        simulate smooth sort span split square stack standardise store stretch strip subtract sum summarise
+        switch take tell test title trace train transform try tune turn understand update warn weigh widen write
+        yield
         """,
     )
 )

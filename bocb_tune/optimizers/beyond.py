@@ -1,4 +1,4 @@
-"""Optimizers younger than arXiv:2410.06373, or left out of it."""
+"""Optimizers that arXiv:2410.06373 does not cover, most of them younger."""
 
 from __future__ import annotations
 
