@@ -43,13 +43,13 @@ INTRODUCTIONS = {
     )
     + ".",
     CHECK: "The model predicts each trial from all the others; where it does so badly, the cell has no landscape.",
-    SEARCH: "What the trials of a cell found, beside what random search on its landscape would have.",
-    GRID: "Of the matrix of cell values [backbones, optimizers], fitted by y_bo = mean + a_b + c_o + g_bo.",
-    LINE: "Of a row or a column of the matrix; regret is the distance from the best optimizer of the same backbone.",
+    SEARCH: "Scores found by the trials of a cell, and by random search on its landscape.",
+    GRID: "Statistics of the matrix of cell values [backbones, optimizers], fitted by y_bo = mean + a_b + c_o + g_bo.",
+    LINE: "Statistics of a row or a column of the matrix; regret is the distance from a backbone's best optimizer.",
     SETTINGS: "x is a setting of learning rate and weight decay, x*_bo the best one of a cell.",
-    USE: "What to use on a backbone of the grid, and on one like those of the grid.",
-    WEIGHTS: "Of each weight matrix W (convolutions flattened) with eigenvalues of W'W; the report shows medians over "
-    "layers. No value is better by itself.",
+    USE: "The optimizer and settings to use on a backbone of the grid, and on a new one like those of the grid.",
+    WEIGHTS: "Statistics of each weight matrix W (convolutions flattened) with eigenvalues of W'W; the report shows "
+    "medians over layers. No value is better by itself.",
     COMPARISON: "Differences are second run minus first, in the unit of the score.",
 }
 
@@ -61,7 +61,7 @@ class Quantity:
     part: str
     """Part of the documentation it stands in."""
     key: str
-    """Name in `metrics.json`, or of a column of the report where it is not in there."""
+    """Name in `metrics.json`; for numbers that are not in there, of a column of the report."""
     name: str
     """Name in the report."""
     definition: str
@@ -83,7 +83,7 @@ class Quantity:
 
 
 def _width(epsilon: float) -> tuple[Quantity, Quantity]:
-    """Width of the good region at a coarser tolerance."""
+    """Give the two rows on the width of the good region at a coarser tolerance."""
     at, words = f"at_{epsilon:g}", f"{epsilon:g} points"
     return (
         Quantity(LANDSCAPE, f"near_optimal_volume_{at}", f"near-optimal volume, {words}",

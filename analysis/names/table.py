@@ -102,4 +102,4 @@ CLASS_OF_BEGINNING: dict[str, tuple[str, ...]] = {
     MODERN: ("deit", "vit", "mlpmixer", "mixer", "swin", "convnext", "moganet", "unireplknet", "transnext"),
     METAFORMER: ("identityformer", "poolformer", "convformer", "attentionformer", "randformer", "caformer"),
 }
-"""How names of other sizes of the same architectures begin, those of timm."""
+"""Beginnings of the names, timm's, of other sizes of the same architectures."""

@@ -26,10 +26,9 @@ class OptimizerRow:
     family: str
     """One of the four of arXiv:2410.06373, section 2, or `other`."""
     decay: Decay
-    """Form of weight decay. coupled_l2: `weight_decay * p` joins the gradient. decoupled_times_lr: p shrinks apart
-    from the gradient, by a share proportional to `lr * weight_decay`. decoupled_independent: by a share independent of
-    lr.
-    """
+    """Form of weight decay. coupled_l2: `weight_decay * p` joins the gradient. decoupled_times_lr: p shrinks apart from
+    the gradient, by a share proportional to `lr * weight_decay`. decoupled_independent: by a share independent of
+    lr."""
     takes: tuple[str, ...]
     """Fixed arguments it accepts besides lr and weight_decay."""
     source: str
@@ -43,9 +42,7 @@ class OptimizerRow:
     first_step: Literal["linear", "none"] = "linear"
     """Effect of lr on the first step. linear: weights move in proportion to it. none: nothing moves yet."""
     schedule: Literal["recipe", "own"] = "recipe"
-    """Learning rate after the warm-up. recipe: the recipe's schedule. own: constant at its peak, whatever the recipe
-    says.
-    """
+    """Learning rate after the warm-up. recipe: the recipe's schedule. own: constant at its peak."""
     fused: bool = False
     """Whether torch has a GPU kernel of the whole step, equivalent to its loop over parameters."""
     one_lr: bool = False

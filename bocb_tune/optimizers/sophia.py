@@ -13,8 +13,7 @@ from bocb_tune.optimizers.needs import SecondOrder
 
 class Sophia(SophiaH, SecondOrder):  # type: ignore[misc]
     """The update p <- p - lr * clip(m / max(gamma * h, eps), 1), with m the mean gradient and h the mean estimate of
-    the Hessian's diagonal, made anew at every `update_period`-th step (arXiv:2305.14342, algorithm 3).
-    """
+    the Hessian's diagonal, made anew at every `update_period`-th step (arXiv:2305.14342, algorithm 3)."""
 
     def __init__(
         self,

@@ -11,8 +11,7 @@ from bocb_tune.training.recipes import Loss
 
 LossFunction = Callable[[Tensor, Tensor, float], Tensor]
 """Mean loss of logits [batch, classes], targets and label smoothing. Targets are labels, int64 [batch], or the shares
-of the classes in mixed images, float [batch, classes].
-"""
+of the classes in mixed images, float [batch, classes]."""
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -58,12 +58,10 @@ class Recipe:
     """Make a GPU repeat a training bit for bit: deterministic kernels, chosen without timing them, and slower."""
     grad_checkpointing: bool = False
     """Keep only the activations of every few layers and compute the others again in the backward pass
-    (arXiv:1604.06174): less memory, about a third more time.
-    """
+    (arXiv:1604.06174): less memory, about a third more time."""
     loss: Loss = "ce"
-    """ce: cross-entropy. bce: one binary cross-entropy per class, every class in a mixed image being a full target
-    (arXiv:2110.00476).
-    """
+    """ce: cross-entropy. bce: one binary cross-entropy per class; every class in a mixed image is a full target
+    (arXiv:2110.00476)."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one before it (arXiv:2106.08254, appendix); 1 is off."""
     mixup: float = 0.0
@@ -74,8 +72,7 @@ class Recipe:
     """Share of batches that get CutMix where both are on."""
     repeated_augment: int = 1
     """Views of an image within a batch, each augmented anew (arXiv:1901.09335); an epoch then holds fewer images but
-    the same number of views.
-    """
+    the same number of views."""
     rand_augment: float = 0.0
     """Magnitude of RandAugment (arXiv:1909.13719) in 0..10, timm's increasing operations; 0 is off."""
     rand_augment_std: float = 0.5
@@ -262,8 +259,7 @@ DESCRIPTIONS: dict[str, str] = {
     "rsb_a3": "arXiv:2110.00476, table 2, procedure A3; give the dataset image_size: 160",
 }
 """Purpose of each recipe and the source of its values (all of them: docs/RECIPES.md). Kept apart from the recipes,
-because a recipe's fields enter the ids of its trials.
-"""
+because a recipe's fields enter the ids of its trials."""
 
 PUBLISHED_EPOCHS: dict[str, int] = {
     "cifar_torch": 200,
