@@ -1,6 +1,6 @@
-"""What to use on a backbone of the grid: optimizer, learning rate and weight decay, and how sure that is.
+"""Recommendation for a backbone of the grid: optimizer, learning rate and weight decay, with its uncertainty.
 
-The choice is made on the landscapes of the backbone's cells, else on its row of scores.
+The choice is made on the landscapes of the backbone's cells, or else on its row of scores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MIN_OPTIMIZERS = 2
 
 
 def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Generator) -> Recommendation:
-    """The best use of a number of trials on a backbone of the grid.
+    """Recommend the best use of a number of trials on a backbone of the grid.
 
     Raises:
         ValueError: if the grid has no such backbone, or trials is below 1.
@@ -62,7 +62,7 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seeds:
-    """What repeated seeds say of a cell."""
+    """Score of a cell by repeated seeds."""
 
     score: float
     sd: float
@@ -73,7 +73,7 @@ class _Seeds:
 
 
 def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
-    """Of the cells whose error is known."""
+    """Collect the cells whose standard error is known."""
     if evidence.sd is None:
         return {}
     row = evidence.backbones.index(backbone)
@@ -89,9 +89,10 @@ def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
 
 
 def _with_seeds(offer: Offer, cell: Landscape, seeds: _Seeds | None, rng: np.random.Generator) -> Offer:
-    """An offer moved by what fresh seeds at the best setting say, each with the weight of its precision.
+    """Combine an offer with fresh seeds at the best setting, weighted by precision.
 
-    Otherwise a recommendation could prefer what the seeds, which the headline rests on, have shown to be worse.
+    Otherwise a recommendation could prefer an optimizer that the seeds, on which the headline rests, have shown to be
+    worse.
     """
     if seeds is None:
         return offer
@@ -112,7 +113,7 @@ def _chosen(
     others: Mapping[str, _Seeds],
     draws: Mapping[str, Array],
 ) -> Recommendation:
-    """The recommendation of one optimizer, judged among all that are known."""
+    """Make the recommendation of one optimizer, compared with all others that are known."""
     scores = np.column_stack(list(draws.values()))
     place = list(draws).index(pick)
     regret = scores.max(axis=1, keepdims=True) - scores
@@ -142,7 +143,7 @@ def _chosen(
 
 
 def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
-    """From the scores of the backbone's cells, which say nothing of their own uncertainty."""
+    """Recommend from the scores of the backbone's cells, whose uncertainty is unknown."""
     row = evidence.backbones.index(backbone)
     scores = evidence.scores[row]
     known = np.isfinite(scores)
@@ -166,7 +167,7 @@ def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
 
 
 def _by_robustness(offers: Mapping[str, Offer], names: set[str]) -> tuple[str, ...]:
-    """Larger near-optimal volume first, then larger divergence margin; last those without a landscape."""
+    """Sort by near-optimal volume, then divergence margin, largest first; optimizers without a landscape come last."""
     none = (-1.0, 0.0)
     return tuple(sorted(names, key=lambda name: offers[name].robustness if name in offers else none, reverse=True))
 

@@ -1,7 +1,7 @@
 """One optimizer for any backbone like those of the grid.
 
-It is the one with the least mean regret over the backbones at hand, which stand for those one might use, and it is held
-to account by leaving each of them out.
+It is the one with the least mean regret over the backbones at hand, which represent those one might use. Leaving each
+of them out in turn tests the choice.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class _Tables:
     backbones: tuple[str, ...]
     optimizers: tuple[str, ...]
     fixed: Array
-    """With one setting per optimizer [1 + draws, backbones, optimizers]."""
+    """Scores with one setting per optimizer [1 + draws, backbones, optimizers]."""
     held_out: Array
-    """With the best setting of the other backbones, likewise."""
+    """Scores with the best setting of the other backbones, likewise."""
     others: Array
-    """[held out, backbones, optimizers]: with the setting found without one backbone, on all."""
+    """Scores on all backbones with the setting found without one of them [held out, backbones, optimizers]."""
     tuned: Array | None
-    """With the trials spent on each backbone, likewise; None for one trial."""
+    """Scores with the trials spent on each backbone, likewise; None for one trial."""
     method: str
 
 
@@ -111,7 +111,10 @@ def _general(evidence: Evidence, tables: _Tables, ranking: Ranking, trials: int)
 
 
 def _from_landscapes(evidence: Evidence, trials: int) -> _Tables | None:
-    """Tables at common settings; None if there is no landscape. Optimizers searched over several boxes are left out."""
+    """Build the tables at common settings; None if there is no landscape.
+
+    Optimizers whose search space differs between backbones are left out.
+    """
     known = np.array([[(b, o) in evidence.curves for o in evidence.optimizers] for b in evidence.backbones])
     boxes = [{curve.box for (_, name), curve in evidence.curves.items() if name == o} for o in evidence.optimizers]
     rows, columns = drawn.complete_part(known & [len(found) == 1 for found in boxes])
@@ -134,13 +137,18 @@ def _from_landscapes(evidence: Evidence, trials: int) -> _Tables | None:
 
 
 def _part(evidence: Evidence, backbones: tuple[str, ...], optimizer: str) -> dict[str, Landscape]:
-    """Landscapes of one optimizer on some backbones."""
+    """Select the landscapes of one optimizer on some backbones."""
     return {name: cell for name, cell in evidence.of_optimizer(optimizer).items() if name in backbones}
 
 
 def _at_common_settings(cells: Cells) -> tuple[Array, Array, Array]:
-    """One optimizer: scores at the best common setting and at that of the other backbones, each [1 + draws, backbones],
-    and the latter's scores on all [held out, backbones]."""
+    """Score one optimizer at common settings.
+
+    Returns:
+        Scores at the best common setting and at that of the other backbones, each [1 + draws, backbones], and the
+            scores of
+        the latter on all backbones [held out, backbones].
+    """
     common, held_out = common_default(cells), list(held_out_defaults(cells).values())
     at_all = np.stack([draws_at(cell, [common, *held_out]) for cell in cells.values()], axis=1)
     own = np.diagonal(at_all[:, :, 1:], axis1=1, axis2=2)
@@ -162,7 +170,7 @@ def _from_scores(evidence: Evidence) -> _Tables:
 
 
 def _common_setting(evidence: Evidence, tables: _Tables, optimizer: str) -> tuple[Setting | None, SearchBox | None]:
-    """The best common setting and the box around it; published settings have only a most frequent one."""
+    """Find the best common setting and the range around it; published settings have only a most frequent one."""
     if tables.method == FROM_LANDSCAPES:
         cells = _part(evidence, tables.backbones, optimizer)
         mean = np.mean([cell.mean for cell in cells.values()], axis=0)
