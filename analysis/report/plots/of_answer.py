@@ -11,17 +11,17 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots.values import Heatmap, Plot, Ranges, ReachScatter, Winners
 
 MOST_TOLD = 12
-"""Rows or cells that a text alternative lists."""
+"""Most rows or cells that a text alternative lists."""
 
 
 def answer_figures(findings: Findings, answer: Answer) -> tuple[Plot, ...]:
-    """Those for which there are values."""
+    """Make those figures for which there are values."""
     found: list[Plot | None] = [winners(findings, answer), reach_scatter(answer), failures_apart(findings, answer)]
     return tuple(plot for plot in found if plot is not None)
 
 
 def winners(findings: Findings, answer: Answer) -> Winners | None:
-    """Scores with their intervals, a row a backbone."""
+    """Show scores with their intervals, one row per backbone."""
     table = findings.table
     if all(contest.best is None for contest in answer.contests):
         return None
@@ -61,7 +61,7 @@ def _row(contest: Contest) -> str:
 
 
 def reach_scatter(answer: Answer) -> ReachScatter | None:
-    """Sensitivity against score, of the cells that have both."""
+    """Show sensitivity against score, for the cells that have both."""
     behind = {(c.backbone, each.optimizer): each.behind.value for c in answer.contests for each in c.contenders}
     known = [
         (reach, gap)
@@ -88,8 +88,10 @@ def reach_scatter(answer: Answer) -> ReachScatter | None:
 
 
 def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
-    """Interaction among viable cells, failures marked and not coloured; the distance from the best where there is
-    none."""
+    """Show the interaction among viable cells, failures marked but not coloured.
+
+    Without an interaction the distance from the best is shown.
+    """
     table, verdict = findings.table, findings.grid.verdict
     values, failed = verdict.viability.values, verdict.viability.is_failed
     if not np.isfinite(values).any() or len(table.optimizers) < 2:
@@ -99,9 +101,9 @@ def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
     marked = f" Cross: fails ({count} of {failed.size})." if count else " No cell fails."
     significant = None if verdict.test is None or not is_interaction else verdict.test.significant_cells
     what = (
-        "What a viable cell scores beyond what its backbone and its optimizer contribute, in points."
+        "Score of a viable cell beyond the contributions of its backbone and its optimizer, in points."
         if is_interaction
-        else "Points from the best of the backbone; too few cells are left to tell interaction apart."
+        else "Points from the best of the backbone; too few cells are left to estimate interaction."
     )
     return Heatmap(
         stem="failures-apart",
@@ -119,7 +121,7 @@ def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
 
 
 def _shown(findings: Findings, answer: Answer) -> tuple[Array, bool]:
-    """Interaction of the viable cells that can be divided, else distance from the best of the row."""
+    """Take the interaction of the viable cells if it could be estimated, else the distance from the best of the row."""
     verdict = findings.grid.verdict
     if verdict.interaction is not None:
         return verdict.interaction, True

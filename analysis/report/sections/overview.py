@@ -1,4 +1,4 @@
-"""Sections on the whole: checks, what became of the trials, methods."""
+"""Sections on the whole: checks, outcomes of the trials, methods."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def _count_row(backbone: str, optimizer: str, found: Mapping[TrialStatus, int]) 
 
 
 def _is_alike(by_status: pd.DataFrame) -> bool:
-    """Whether all cells have the same counts, which the total then says."""
+    """Tell whether all cells have the same counts, so that the total suffices."""
     return len(by_status) > 1 and not by_status.duplicated([*by_status.columns.drop(CELL)]).iloc[1:].eq(False).any()
 
 
 def _used(frame: pd.DataFrame) -> list[str]:
-    """Columns that are not zero all along."""
+    """List the columns that are not zero throughout."""
     return [str(name) for name in frame.columns if name in CELL or frame[name].any()]
