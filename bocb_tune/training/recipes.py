@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from pydantic import ConfigDict, with_config
+
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Augment = Literal["none", "shift", "flip_shift", "flip_crop"]
@@ -13,6 +15,7 @@ Loss = Literal["ce", "bce"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
+@with_config(ConfigDict(use_attribute_docstrings=True))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Settings of a training, apart from its optimizer.
