@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -75,8 +74,8 @@ def _recipe_file() -> type[RecipeShape]:
     hints, described = get_type_hints(Recipe), TypeAdapter(Recipe).json_schema()["properties"]
     # A field left out takes the value of the base recipe, so it has no default of its own: None is never read.
     entries: dict[str, Any] = {
-        entry.name: (hints[entry.name], Field(None, description=described[entry.name]["description"], json_schema_extra=_drop_default))
-        for entry in fields(Recipe)
+        name: (hints[name], Field(None, description=field["description"], json_schema_extra=_drop_default))
+        for name, field in described.items()
     }
     return create_model("RecipeFile", __base__=RecipeShape, __doc__=RecipeShape.__doc__, **entries)
 
