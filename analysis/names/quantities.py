@@ -211,7 +211,7 @@ _LANDSCAPE = (
              "correlation over completed trials; for trials exempt from stopping, their number and its root times "
              "their mean standardised residual."),
     Quantity(CHECK, "checks", "checks of the model",
-             "Each with a sentence: share of left-out trials within their 90 % interval, their bias, trials exempt from "
+             "One sentence each: share of left-out trials within their 90 % interval, their bias, trials exempt from "
              "stopping in standard errors, and the curve of the model less that of independent trials. Sound unless "
              "further off than in 1 % of sound models, or than both intervals reach."),
 )
