@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 
 from bocb_tune.analysis.checks import settings
-from bocb_tune.analysis.checks.remark import MOST_LISTED, Check, about, listed, told
+from bocb_tune.analysis.checks.check import MOST_LISTED, Check, about, details, listed
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, at_full_budget
 from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS
@@ -76,8 +76,8 @@ def unequal_noise(findings: Findings) -> Iterator[Check]:
     usual = median(sd.values()) if sd else 0.0
     unstable = {key: f"sd {each:.1f}" for key, each in sd.items() if each > MUCH_NOISIER * usual}
     text = (
-        f"Seeds at the best point differ far more than elsewhere (usual sd {usual:.1f}) in {told(unstable)}: what was "
-        "found there is unstable."
+        f"Seeds at the best point differ far more than elsewhere (usual sd {usual:.1f}) in {details(unstable)}: the "
+        "optimum found there is unstable."
     )
     yield from about(unstable, name="unequal_noise", level="caution", message=text)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from bocb_tune.analysis.cell.sensitivity import EDGE_PROBABILITY, EPSILON, edge_of
-from bocb_tune.analysis.checks.remark import Check, about, listed, told
+from bocb_tune.analysis.checks.check import Check, about, details, listed
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.findings.collect import Findings
@@ -30,7 +30,9 @@ def edge_of_range(findings: Findings) -> Iterator[Check]:
     """Find best points near an end of the range they were searched in."""
     for name in HYPERPARAMETERS:
         near = {cell.key: text for cell in findings.cells if (text := _near_edge(findings, cell, name))}
-        text = f"The best {name} lies near an end of the range searched, so the optimum may lie beyond: {told(near)}."
+        text = (
+            f"The best {name} lies near an end of the range searched, so the optimum may lie beyond: {details(near)}."
+        )
         yield from about(near, name="edge_of_range", level="caution", message=text)
 
 
@@ -52,7 +54,7 @@ def optimum_at_edge(findings: Findings) -> Iterator[Check]:
     unsure = [cell for cell in findings.cells if (shares[cell.key] or 0.0) > EDGE_PROBABILITY]
     edges = {cell.key: edge for cell in unsure if (edge := _edge(findings, cell))}
     text = (
-        f"The fitted optimum lies at an edge of the search space: {told(edges)}. To look a decade further, write "
+        f"The fitted optimum lies at an edge of the search space: {details(edges)}. To look a decade further, write "
         f"`{_wider(edges, findings.table.spaces)}` and more `budget.trials_per_cell` into the experiment and run it "
         "again: the design is repeated over the wider range, the further trials search it, and what is there is kept."
     )
@@ -60,7 +62,7 @@ def optimum_at_edge(findings: Findings) -> Iterator[Check]:
     vague = {cell.key: f"{shares[cell.key]:.2f}" for cell in unsure if cell.key not in edges}
     text = (
         "Too noisy, or too flat, to say where the optimum is; it may as well lie at an edge of the search space (with "
-        f"probability): {told(vague)}. More trials or seeds would settle it."
+        f"probability): {details(vague)}. More trials or seeds would settle it."
     )
     yield from about(vague, name="optimum_unclear", level="note", message=text)
 
@@ -94,7 +96,7 @@ def best_in_outer_fifth(findings: Findings) -> Iterator[Check]:
             for (backbone, optimizer), top in best.groupby(CELL)
             if (text := _outer_fifth(findings.table.spaces.get(str(optimizer)), top[name].to_numpy(float), name))
         }
-        text = f"Most of the {TOP_TRIALS} best trials have {name} in one outer fifth of its range: {told(found)}."
+        text = f"Most of the {TOP_TRIALS} best trials have {name} in one outer fifth of its range: {details(found)}."
         yield from about(found, name="best_in_outer_fifth", level="caution", message=text)
 
 
@@ -144,8 +146,8 @@ def model_against_seeds(findings: Findings) -> Iterator[Check]:
             if abs(best - cell.value) > findings.tolerance:
                 apart[cell.key] = f"model {best:.2f}, seeds {cell.value:.2f}"
     text = (
-        f"At its best the model is more than {findings.tolerance:g} points from the fresh seeds in {told(apart)}. The "
-        "seeds were measured; figures, curves and recommendations of these cells rest on the model too."
+        f"At its best the model is more than {findings.tolerance:g} points from the fresh seeds in {details(apart)}. "
+        "The seeds were measured; figures, curves and recommendations of these cells rest on the model too."
     )
     yield from about(apart, name="model_against_seeds", level="caution", message=text)
 

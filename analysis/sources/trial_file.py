@@ -234,10 +234,10 @@ class _Reader:
         else:
             self.refuse(clash, rows, "trial", "stands twice at the same budget with different values")
         unnamed = rows["trial"] == ""
-        self._remark_curves(rows[unnamed])
+        self._note_curves(rows[unnamed])
         return rows.assign(trial=rows["trial"].mask(unnamed, "row " + rows.index.astype(str).str.zfill(6)))
 
-    def _remark_curves(self, rows: pd.DataFrame) -> None:
+    def _note_curves(self, rows: pd.DataFrame) -> None:
         """Say that rows which rise in nothing but their budget look like epochs of one run."""
         rows = rows.dropna(subset=["budget"])
         budgets = rows.groupby([SETTING, "seed"], dropna=False)["budget"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
-
-from pydantic import ConfigDict, with_config
+from typing import Any, ClassVar, Literal, get_args
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -15,7 +13,6 @@ Loss = Literal["ce", "bce"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-@with_config(ConfigDict(use_attribute_docstrings=True))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Settings of a training, apart from its optimizer.
@@ -23,6 +20,9 @@ class Recipe:
     Raises:
         ValueError: naming the field, for a value outside its range or one that would have no effect.
     """
+
+    # Pydantic, which reads experiment files, describes each field by the string below it.
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}
 
     batch_size: int
     """Images per optimizer step, over all ranks and accumulation steps."""

@@ -10,7 +10,7 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots.values import Heatmap, Plot, Ranges, ReachScatter, Winners
 
-MOST_TOLD = 12
+MOST_DESCRIBED = 12
 """Most rows or cells that a text alternative lists."""
 
 
@@ -41,7 +41,7 @@ def winners(findings: Findings, answer: Answer) -> Winners | None:
         title="Best optimizer on each backbone",
         caption="Large: the best; filled: not significantly worse, or within the tolerance where nothing can be "
         "tested; hollow: worse. Bars: 95 %. An arrow: below the axis.",
-        told=" ".join(_row(contest) for contest in answer.contests[:MOST_TOLD]),
+        alt=" ".join(_row(contest) for contest in answer.contests[:MOST_DESCRIBED]),
         backbones=table.backbones,
         optimizers=table.optimizers,
         value=ends[..., 0],
@@ -56,7 +56,7 @@ def winners(findings: Findings, answer: Answer) -> Winners | None:
 
 
 def _row(contest: Contest) -> str:
-    each = [f"{c.optimizer} {interval(c.score)}" for c in contest.contenders[:MOST_TOLD]]
+    each = [f"{c.optimizer} {interval(c.score)}" for c in contest.contenders[:MOST_DESCRIBED]]
     return f"{contest.backbone}: {'; '.join(each)}."
 
 
@@ -78,7 +78,8 @@ def reach_scatter(answer: Answer) -> ReachScatter | None:
         title="Sensitivity and score",
         caption=f"Right: the learning rate may be further off (decades within {points} of the backbone's best, bars "
         f"95 %). Up: nearer to the backbone's best score.{without}",
-        told="; ".join(f"{r.key}: {decades(r.of_best)}, {gap:.2f} points behind" for r, gap in known[:MOST_TOLD]) + ".",
+        alt="; ".join(f"{r.key}: {decades(r.of_best)}, {gap:.2f} points behind" for r, gap in known[:MOST_DESCRIBED])
+        + ".",
         backbones=tuple(reach.backbone for reach, _ in known),
         optimizers=tuple(reach.optimizer for reach, _ in known),
         behind=np.array([gap for _, gap in known], float),
@@ -116,7 +117,7 @@ def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
         signed=is_interaction,
         faint=None if significant is None else ~significant,
         failed=failed,
-        numbered=len(table.optimizers) <= MOST_TOLD,
+        numbered=len(table.optimizers) <= MOST_DESCRIBED,
     )
 
 

@@ -78,7 +78,7 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
             caption="",
             panels=row,
             epsilon=findings.tolerance,
-            told=f"Trials and fitted score over learning rate and weight decay, a panel an optimizer: {_titles(row)}.",
+            alt=f"Trials and fitted score over learning rate and weight decay, a panel an optimizer: {_titles(row)}.",
             **named_by(findings),
         )
         for number, backbone, row in _by_backbone(findings, panels)
@@ -100,7 +100,7 @@ def learning_curves(findings: Findings) -> tuple[Curves, ...]:
             title=backbone,
             caption="",
             panels=row,
-            told=f"Score of each trial by epoch, a panel an optimizer: {_titles(row)}.",
+            alt=f"Score of each trial by epoch, a panel an optimizer: {_titles(row)}.",
             **named_by(findings),
         )
         for number, backbone, row in _by_backbone(findings, panels)

@@ -28,13 +28,13 @@ class Plot:
     title: str
     caption: str
     """Explanation of how to read it."""
-    told: str = ""
+    alt: str = ""
     """Its content in words, for those who do not see it."""
 
     @property
     def alternative(self) -> str:
         """Text alternative of the figure."""
-        return f"{self.title}. {self.told or self.caption}"
+        return f"{self.title}. {self.alt or self.caption}"
 
     @property
     def is_wide(self) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bocb_tune.analysis.answer.words import Part, part
-from bocb_tune.analysis.checks.remark import Check
+from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.comparison import Comparison, Difference, Key
 from bocb_tune.analysis.report.plots import Plot
@@ -97,16 +97,14 @@ def _figures(found: Comparison) -> tuple[Plot, ...]:
     for (backbone, optimizer), pair in found.cells.items():
         at = backbones.index(backbone), optimizers.index(optimizer)
         ends[(slice(None), *at)] = [or_nan(each) for each in (pair.change.value, pair.change.lo, pair.change.hi)]
-    told = "; ".join(
-        f"{'/'.join(key)} {shown(pair.change)}" for key, pair in list(found.cells.items())[:MOST_DIFFERING]
-    )
+    alt = "; ".join(f"{'/'.join(key)} {shown(pair.change)}" for key, pair in list(found.cells.items())[:MOST_DIFFERING])
     return (
         Strip(
             stem="change",
             title="Change of each cell",
             caption=f"From {found.names[0]} to {found.names[1]}: one marker a backbone, right of zero is better; thin "
             "bars: 95 %, from the seeds of both runs; thick bar: mean of the optimizer.",
-            told=told,
+            alt=alt,
             optimizers=optimizers,
             backbones=backbones,
             values=ends[0],

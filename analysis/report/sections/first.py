@@ -8,7 +8,7 @@ import pandas as pd
 
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
 from bocb_tune.analysis.answer.words import BASES, LIMITS, NEXT, Part, parts_of
-from bocb_tune.analysis.checks.remark import Check
+from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots import Plot

@@ -21,7 +21,7 @@ LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 
 def health(findings: Findings) -> Card | NotApplicable:
     checks = run_checks(findings)
-    return Card(title="Checks", text=() if checks else ("Nothing to remark.",), checks=checks)
+    return Card(title="Checks", text=() if checks else ("No check has a finding.",), checks=checks)
 
 
 def counts(findings: Findings) -> Card | NotApplicable:

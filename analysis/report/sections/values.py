@@ -9,7 +9,7 @@ from statistics import mode
 
 import pandas as pd
 
-from bocb_tune.analysis.checks.remark import Check
+from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots import Plot

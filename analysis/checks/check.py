@@ -36,7 +36,7 @@ def about(cells: Collection[str], *, name: str, level: str, message: str) -> Ite
         yield Check(name=name, level=level, message=message, cells=tuple(cells))
 
 
-def told(cells: Mapping[str, str]) -> str:
+def details(cells: Mapping[str, str]) -> str:
     """List cells, each with its details in brackets."""
     return listed([f"{key} ({text})" for key, text in cells.items()])
 
