@@ -15,7 +15,7 @@ from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.recommend.offers import Offer, make_offer
+from bocb_tune.analysis.recommend.candidates import Candidate, make_candidate
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
     FROM_SCORES,
@@ -44,20 +44,21 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
     by_seeds = _by_seeds(evidence, backbone)
     if not cells or len({*cells, *by_seeds}) < MIN_OPTIMIZERS:
         return _from_row(evidence, backbone, trials)
-    offers = {
-        name: _with_seeds(make_offer(cell, trials, rng), cell, by_seeds.get(name), rng) for name, cell in cells.items()
+    candidates = {
+        name: _with_seeds(make_candidate(cell, trials, rng), cell, by_seeds.get(name), rng)
+        for name, cell in cells.items()
     }
     others = {name: known for name, known in by_seeds.items() if name not in cells}
-    merits = {name: offer.merit for name, offer in offers.items()} | {
+    merits = {name: candidate.merit for name, candidate in candidates.items()} | {
         name: known.score for name, known in others.items()
     }
-    size = len(next(iter(offers.values())).draws)
-    draws = {name: rng.permutation(offer.draws) for name, offer in offers.items()}
+    size = len(next(iter(candidates.values())).draws)
+    draws = {name: rng.permutation(candidate.draws) for name, candidate in candidates.items()}
     draws |= {name: known.draws(size, rng) for name, known in others.items()}
     worse = evidence.worse_on(backbone)
     pick = max((name for name in merits if name not in worse), key=lambda name: merits[name], default="")
     pick = pick or max(merits, key=lambda name: merits[name])
-    return _chosen(evidence, backbone, trials, pick, offers, others, draws)
+    return _chosen(evidence, backbone, trials, pick, candidates, others, draws)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,20 +89,20 @@ def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
     }
 
 
-def _with_seeds(offer: Offer, cell: Landscape, seeds: _Seeds | None, rng: np.random.Generator) -> Offer:
-    """Combine an offer with fresh seeds at the best setting, weighted by precision.
+def _with_seeds(candidate: Candidate, cell: Landscape, seeds: _Seeds | None, rng: np.random.Generator) -> Candidate:
+    """Combine a candidate with fresh seeds at the best setting, weighted by precision.
 
     Otherwise a recommendation could prefer an optimizer that the seeds, on which the headline rests, have shown to be
     worse.
     """
     if seeds is None:
-        return offer
+        return candidate
     best = cell.best_draws
     variance = float(np.var(best))
     weight = variance / (variance + seeds.sd**2) if variance > 0 else 0.0
     moved = weight * (seeds.score - float(cell.mean[cell.best_node]))
-    draws = offer.draws + weight * (seeds.draws(len(best), rng) - best)
-    return replace(offer, merit=offer.merit + moved, expected=offer.expected + moved, draws=draws)
+    draws = candidate.draws + weight * (seeds.draws(len(best), rng) - best)
+    return replace(candidate, merit=candidate.merit + moved, expected=candidate.expected + moved, draws=draws)
 
 
 def _chosen(
@@ -109,7 +110,7 @@ def _chosen(
     backbone: str,
     trials: int,
     pick: str,
-    offers: Mapping[str, Offer],
+    candidates: Mapping[str, Candidate],
     others: Mapping[str, _Seeds],
     draws: Mapping[str, Array],
 ) -> Recommendation:
@@ -117,25 +118,25 @@ def _chosen(
     scores = np.column_stack(list(draws.values()))
     place = list(draws).index(pick)
     regret = scores.max(axis=1, keepdims=True) - scores
-    counts = drawn.add_counts([each.counts for each in offers.values()])
+    counts = drawn.add_counts([each.counts for each in candidates.values()])
     method = f"{FROM_LANDSCAPES}, quantiles of draws"
     as_good = np.mean(scores >= scores[:, [place]], axis=0)
     tied = {name for name, chance in zip(draws, as_good, strict=True) if chance >= WORSE} - evidence.worse_on(backbone)
-    offer = offers.get(pick)
-    expected = others[pick].score if offer is None else offer.expected
+    candidate = candidates.get(pick)
+    expected = others[pick].score if candidate is None else candidate.expected
     return Recommendation(
         backbone=backbone,
         trials=trials,
         optimizer=pick,
-        setting=others[pick].setting if offer is None else offer.setting,
-        box=None if offer is None else offer.box,
+        setting=others[pick].setting if candidate is None else candidate.setting,
+        search_range=None if candidate is None else candidate.search_range,
         expected=drawn.estimate(expected, draws[pick], unit="points", counts=counts, method=method),
         p_best=float(np.mean(regret[:, place] == 0)),
         regret=drawn.estimate(
             float(regret[:, place].mean()), regret[:, place], unit="points", counts=counts, method=method
         ),
         cost=evidence.cost([backbone], pick, trials),
-        tied=_by_robustness(offers, tied - {pick}),
+        tied=_by_robustness(candidates, tied - {pick}),
         by_seeds=tuple(others),
         not_judged=tuple(each for each in evidence.not_judged(backbone) if each[0] not in others),
         method=FROM_LANDSCAPES if not evidence.has_seeds else f"{FROM_LANDSCAPES} and {FROM_SEEDS}",
@@ -166,10 +167,12 @@ def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
     )
 
 
-def _by_robustness(offers: Mapping[str, Offer], names: set[str]) -> tuple[str, ...]:
+def _by_robustness(candidates: Mapping[str, Candidate], names: set[str]) -> tuple[str, ...]:
     """Sort by near-optimal volume, then divergence margin, largest first; optimizers without a landscape come last."""
     none = (-1.0, 0.0)
-    return tuple(sorted(names, key=lambda name: offers[name].robustness if name in offers else none, reverse=True))
+    return tuple(
+        sorted(names, key=lambda name: candidates[name].robustness if name in candidates else none, reverse=True)
+    )
 
 
 def _single(value: float) -> Estimate:

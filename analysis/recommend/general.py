@@ -16,7 +16,7 @@ from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.recommend.offers import SearchBox, box_of
+from bocb_tune.analysis.recommend.candidates import SearchRange, range_of
 from bocb_tune.analysis.recommend.ranking import MIN_BACKBONES, MIN_OPTIMIZERS, Ranking, leave_one_out, rank_optimizers
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
@@ -90,7 +90,7 @@ def _general(evidence: Evidence, tables: _Tables, ranking: Ranking, trials: int)
     column = tables.optimizers.index(ranking.pick)
     scores = (tables.fixed if tables.tuned is None else tables.tuned)[:, :, column].mean(axis=1)
     standing = ranking.standings[ranking.pick]
-    setting, box = _common_setting(evidence, tables, ranking.pick)
+    setting, search_range = _common_setting(evidence, tables, ranking.pick)
     left_out = [name for name in evidence.optimizers if name not in tables.optimizers]
     tied = [name for name, other in ranking.standings.items() if other.tied and name != ranking.pick]
     over = f"{tables.method}, over {len(tables.backbones)} backbones"
@@ -99,7 +99,7 @@ def _general(evidence: Evidence, tables: _Tables, ranking: Ranking, trials: int)
         trials=trials,
         optimizer=ranking.pick,
         setting=setting,
-        box=box,
+        search_range=search_range,
         expected=drawn.estimate(scores[0], scores[1:], unit="points", counts=evidence.counts, method=over),
         p_best=standing.p_least_regret,
         regret=standing.mean_regret,
@@ -169,12 +169,12 @@ def _from_scores(evidence: Evidence) -> _Tables:
     )
 
 
-def _common_setting(evidence: Evidence, tables: _Tables, optimizer: str) -> tuple[Setting | None, SearchBox | None]:
+def _common_setting(evidence: Evidence, tables: _Tables, optimizer: str) -> tuple[Setting | None, SearchRange | None]:
     """Find the best common setting and the range around it; published settings have only a most frequent one."""
     if tables.method == FROM_LANDSCAPES:
         cells = _part(evidence, tables.backbones, optimizer)
         mean = np.mean([cell.mean for cell in cells.values()], axis=0)
-        return common_default(cells), box_of(mean >= mean.max() - EPSILON, next(iter(cells.values())).grid)
+        return common_default(cells), range_of(mean >= mean.max() - EPSILON, next(iter(cells.values())).grid)
     column = evidence.optimizers.index(optimizer)
     lr, decay = evidence.lr[:, column], evidence.weight_decay[:, column]
     known = np.isfinite(lr) & np.isfinite(decay)

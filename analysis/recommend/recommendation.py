@@ -12,7 +12,7 @@ from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known, of_metric
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
-from bocb_tune.analysis.recommend.offers import SearchBox
+from bocb_tune.analysis.recommend.candidates import SearchRange
 from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
 from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost
 from bocb_tune.analysis.tuning.settings import Setting
@@ -99,7 +99,7 @@ class Recommendation:
     """Recommended optimizer; None where refused: `reason` and `detail` say why."""
     setting: Setting | None = None
     """Setting of the first trial; None where the source has no settings."""
-    box: SearchBox | None = None
+    search_range: SearchRange | None = None
     """Ranges to search with the other trials."""
     expected: Estimate
     """Expected score, points."""
@@ -143,7 +143,7 @@ class Recommendation:
         return plain | {
             "lr": self.setting and self.setting.lr,
             "weight_decay": self.setting and self.setting.weight_decay,
-            "box": self.box and asdict(self.box),
+            "box": self.search_range and asdict(self.search_range),
             "expected": self.expected.to_json(),
             "regret": self.regret.to_json(),
             "cost": {name: known(value) for name, value in asdict(self.cost).items()},
@@ -162,7 +162,8 @@ class Recommendation:
             assert self.reason is not None
             return (f"No recommendation for {target}: {self.reason.sentence}. {self.detail}".strip(),)
         first = f"For {target} and {budget}: {self.optimizer}{_in_words(self.setting)}."
-        search = f"Search the other {self.trials - 1} in {self.box}." if self.box and self.trials > 1 else ""
+        elsewhere = self.search_range is not None and self.trials > 1
+        search = f"Search the other {self.trials - 1} in {self.search_range}." if elsewhere else ""
         sure = "" if self.p_best is None else f"It is the best with probability {self.p_best:.2f}."
         is_single = self.backbone is not None and self.method == FROM_SCORES
         near = "Near it, not tested" if is_single else "Not significantly worse"

@@ -22,7 +22,7 @@ SEARCHES, MOST_TRIALS = 64, 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchBox:
+class SearchRange:
     """Ranges to search."""
 
     lr: tuple[float, float]
@@ -38,12 +38,12 @@ class SearchBox:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Candidate:
     """The best use of the trials with one optimizer."""
 
     setting: Setting
     """Setting of the first trial."""
-    box: SearchBox
+    search_range: SearchRange
     merit: float
     """Criterion of the choice, points: a low quantile of the score of one trial, or the expected score of several."""
     expected: float
@@ -55,7 +55,7 @@ class Offer:
     counts: Counts
 
 
-def make_offer(cell: Landscape, trials: int, rng: np.random.Generator) -> Offer:
+def make_candidate(cell: Landscape, trials: int, rng: np.random.Generator) -> Candidate:
     """Find the best use of a number of trials.
 
     A single trial is placed where a low quantile of its score is best, noise and divergence included. Of several the
@@ -73,9 +73,9 @@ def make_offer(cell: Landscape, trials: int, rng: np.random.Generator) -> Offer:
         merit, expected, draws = float(values[0]), float(values[0]), values[1:]
     volume = float(np.sum(near * cell.grid.weights))
     margin = float(np.mean(cell.divergence_lr)) - float(cell.grid.u[cell.best_node[0]])
-    return Offer(
+    return Candidate(
         setting=at_node(cell.grid, row, column),
-        box=box_of(near, cell.grid),
+        search_range=range_of(near, cell.grid),
         merit=merit,
         expected=expected,
         draws=draws.astype(float),
@@ -98,13 +98,13 @@ def cautious_score(cell: Landscape) -> Array:
     return np.where(stays, score + sd * ndtri((CAUTIOUS - safe) / (1 - safe)), cell.floor)
 
 
-def box_of(near: Flags, grid: Grid) -> SearchBox:
+def range_of(near: Flags, grid: Grid) -> SearchRange:
     """Find the ranges that bound some nodes [lr, decay]."""
     rows = np.flatnonzero(near.any(axis=1))
     columns = np.flatnonzero(near[:, : grid.num_decay].any(axis=0))
     low, high = (float(10 ** grid.u[row]) for row in (rows[0], rows[-1]))
     decays = [float(10 ** grid.v[column]) for column in (columns[0], columns[-1])] if len(columns) else None
-    return SearchBox(
+    return SearchRange(
         lr=(low, high),
         weight_decay=(decays[0], decays[1]) if decays else None,
         zero=bool(near[:, grid.num_decay :].any()),
