@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bocb_tune.core.names import unknown
-from bocb_tune.optimizers.beyond import BEYOND
+from bocb_tune.optimizers.additional import ADDITIONAL
 from bocb_tune.optimizers.published import PUBLISHED
 from bocb_tune.optimizers.row import Decay, OptimizerRow
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "Decay", "OptimizerRow", "build_optimizer", "param_groups"]
 
-OPTIMIZERS: dict[str, OptimizerRow] = {row.name: row for row in (*PUBLISHED, *BEYOND)}
+OPTIMIZERS: dict[str, OptimizerRow] = {row.name: row for row in (*PUBLISHED, *ADDITIONAL)}
 
 
 def build_optimizer(

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_optimizer import SophiaH
 from torch import Tensor
 
-from bocb_tune.optimizers.needs import SecondOrder
+from bocb_tune.optimizers.interfaces import SecondOrder
 
 
 class Sophia(SophiaH, SecondOrder):  # type: ignore[misc]

@@ -25,7 +25,7 @@ from bocb_tune.core.errors import Diverged, OutOfMemory
 from bocb_tune.core.types import Measurement, TrialSpec, derive_seed
 from bocb_tune.data.base import Batch
 from bocb_tune.optimizers import OPTIMIZERS
-from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.training.context import Context
 from bocb_tune.training.device import autocast, peak_memory_gib, prepare
 from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same

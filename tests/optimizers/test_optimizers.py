@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from bocb_tune.analysis.names.look import optimizer_family
 from bocb_tune.optimizers import OPTIMIZERS, build_optimizer, param_groups
-from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.training.context import Ranks
 from bocb_tune.training.distributed import average

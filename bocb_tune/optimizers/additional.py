@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bocb_tune.optimizers.row import OTHER, OptimizerRow
 
-BEYOND = (
+ADDITIONAL = (
     OptimizerRow(
         name="muon",
         target="timm.optim:Muon",
