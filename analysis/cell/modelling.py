@@ -19,11 +19,11 @@ from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.cache import Cache, code, fingerprint
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.parallel import spread
+from bocb_tune.analysis.landscape.draws import CoarseDraws, MixedDraws, ProcessDraws
 from bocb_tune.analysis.landscape.fit import MIN_TRIALS, Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.landscape.noise import Residuals
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Box, Grid
-from bocb_tune.analysis.landscape.surfaces import Drawn, Mixture, Steps
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.landscape.validation import Validation
 from bocb_tune.analysis.sources.table import CELL, TrialTable
@@ -53,7 +53,20 @@ class CellModel:
 
 
 KINDS = (
-    *(CellModel, CellTrials, Landscape, NoLandscape, Mixture, Drawn, Steps, Residuals, Grid, Box, Scale, Validation),
+    *(
+        CellModel,
+        CellTrials,
+        Landscape,
+        NoLandscape,
+        MixedDraws,
+        ProcessDraws,
+        CoarseDraws,
+        Residuals,
+        Grid,
+        Box,
+        Scale,
+        Validation,
+    ),
     *(Counts, Estimate, Reason, TuningCurve, Marginals),
 )
 """Types that a model consists of, for the cache."""

@@ -20,7 +20,7 @@ from scipy.special import expit, logsumexp
 from bocb_tune.analysis.core.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 13
-NOWHERE, BEYOND = 0.2, 0.75
+NOWHERE, MOST_ABOVE = 0.2, 0.75
 """Prior probability that nothing in the search space diverges; the boundary then lies above it, by at most this share
 of its width. Otherwise it lies anywhere within: the best trial's evidence is in the likelihood, and counts once."""
 STEEPNESS = (float(np.log(12.0)), 1.2)
@@ -126,7 +126,7 @@ def _place_prior(c: Array, box: tuple[float, float]) -> Array:
     """Compute the log prior of the boundary's place."""
     low, high = box
     inside = np.where((c >= low) & (c <= high), (1 - NOWHERE) / (high - low), 0.0)
-    beyond = np.where(c > high, NOWHERE / (BEYOND * (high - low)), 0.0)
+    beyond = np.where(c > high, NOWHERE / (MOST_ABOVE * (high - low)), 0.0)
     return np.asarray(np.log(inside + beyond))
 
 
@@ -141,7 +141,7 @@ def _posterior(
 ) -> tuple[Divergence, float]:
     """Compute the posterior on the grid, and its leave-one-out log score."""
     width = box[1] - box[0]
-    places = np.linspace(box[0], box[1] + BEYOND * width, NUM_PLACE)
+    places = np.linspace(box[0], box[1] + MOST_ABOVE * width, NUM_PLACE)
     steepness = STEEPNESS[0] + STEEPNESS[1] * np.linspace(-2.0, 2.0, NUM_STEEP)
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
     prior = _place_prior(c, box) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2

@@ -22,13 +22,13 @@ from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Reason
 from bocb_tune.analysis.landscape import gp
 from bocb_tune.analysis.landscape.divergence import Divergence, fit_divergence, probability
+from bocb_tune.analysis.landscape.draws import CoarseDraws, MixedDraws, ProcessDraws, SurfaceDraws, leaning, stepped
 from bocb_tune.analysis.landscape.noise import Residuals
 from bocb_tune.analysis.landscape.outcomes import Outcomes
 from bocb_tune.analysis.landscape.process import Process, Standardised
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.stack import Stack, stack_models
 from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
-from bocb_tune.analysis.landscape.surfaces import Drawn, Mixture, Steps, Surfaces, leaning, stepped
 from bocb_tune.analysis.landscape.trees import left_out, tree_draws
 from bocb_tune.analysis.landscape.trials import CellTrials, in_canonical_order
 from bocb_tune.analysis.landscape.validation import Validation, validate
@@ -46,7 +46,7 @@ class Landscape:
     grid: Grid
     mean: Array
     """Expected score e [lr, decay]."""
-    surfaces: Surfaces
+    surfaces: SurfaceDraws
     """Draws of e."""
     peaks: tuple[Index, Index]
     """Best node of each draw: its indices along lr and along decay, each [draws]."""
@@ -69,7 +69,7 @@ class Landscape:
     @classmethod
     def of(
         cls,
-        surfaces: Surfaces,
+        surfaces: SurfaceDraws,
         grid: Grid,
         *,
         divergence: Array,
@@ -221,18 +221,18 @@ def _mixed(
     smooth, stepwise, flat = stack.shares(NUM_DRAWS)
     place, log_steepness, lean = line.draws(NUM_DRAWS, rng)
     nodes, shape = stepped(box).nodes()[0], stepped(box).shape
-    parts: list[Drawn | Steps] = []
+    parts: list[ProcessDraws | CoarseDraws] = []
     if smooth:
         parts.append(process.drawn(smooth, place[:smooth], log_steepness[:smooth], lean[:smooth], rng))
     if stepwise:
         drawn = tree_draws(outcomes.x, outcomes.drawn(stepwise, rng), nodes, rng)
-        parts.append(Steps(box=box, values=drawn.reshape(-1, *shape).astype(np.float32)))
+        parts.append(CoarseDraws(box=box, values=drawn.reshape(-1, *shape).astype(np.float32)))
     if flat:
         levels = outcomes.levels(flat, rng)[:, None] + FLAT_TILT * rng.standard_normal((flat, len(nodes)))
-        parts.append(Steps(box=box, values=levels.reshape(-1, *shape).astype(np.float32)))
+        parts.append(CoarseDraws(box=box, values=levels.reshape(-1, *shape).astype(np.float32)))
     grid = Grid(box=box)
     p = probability(grid.u[:, None], leaning(grid), *(e[:, None, None] for e in (place, log_steepness, lean)))
-    surfaces = Mixture(parts=tuple(parts))
+    surfaces = MixedDraws(parts=tuple(parts))
     row, column = grid.nearest(outcomes.x[stack.trial], outcomes.is_zero[stack.trial])
     return Landscape.of(
         surfaces,

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.landscape import gp
+from bocb_tune.analysis.landscape.draws import ProcessDraws, coarse
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Box
-from bocb_tune.analysis.landscape.surfaces import Drawn, coarse
 from bocb_tune.analysis.landscape.trials import CellTrials
 
 DRAWS_EACH = 4
@@ -123,7 +123,9 @@ class Process:
             values.append(drawn + np.exp(log_theta[gp.NAMES.index("se")]) * rng.standard_normal(drawn.shape))
         return self.scale.backward(self.data.centre + self.data.unit * np.concatenate(values)[:count])
 
-    def drawn(self, count: int, place: Array, log_steepness: Array, lean: Array, rng: np.random.Generator) -> Drawn:
+    def drawn(
+        self, count: int, place: Array, log_steepness: Array, lean: Array, rng: np.random.Generator
+    ) -> ProcessDraws:
         """Draw `count` surfaces, in mirrored pairs so that their mean is that of the process."""
         grid = coarse(self.box)
         nodes, records = grid.nodes(), self.fit.likelihood.records
@@ -134,7 +136,7 @@ class Process:
             z = rng.standard_normal((DRAWS_EACH // 2, len(mean)))
             draws.append(gp.draw_normal(mean, covariance, np.concatenate([z, -z])))
         process = self.data.centre + self.data.unit * np.concatenate(draws)[:count].reshape(-1, *grid.shape)
-        return Drawn(
+        return ProcessDraws(
             box=self.box,
             scale=self.scale,
             process=process.astype(np.float32),

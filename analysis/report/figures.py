@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bocb_tune.analysis.core.cache import code, fingerprint
 from bocb_tune.analysis.core.parallel import pool, uncollected, workers
 from bocb_tune.analysis.names.look import shown_together
-from bocb_tune.analysis.report.drawing import answer, lines, matrices, rows, scatter, surfaces
+from bocb_tune.analysis.report.drawing import answer, landscapes, lines, matrices, rows, scatter
 from bocb_tune.analysis.report.drawing.page import DARK
 from bocb_tune.analysis.report.drawing.svg import inline, lean
 from bocb_tune.analysis.report.plots import values
@@ -56,7 +56,7 @@ DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
     values.ReachScatter: answer.reach_scatter,
     values.Heatmap: matrices.heatmap,
     values.Transfer: matrices.transfer,
-    values.Landscapes: surfaces.landscapes,
+    values.Landscapes: landscapes.landscapes,
     values.Curves: lines.curves,
     values.Profiles: lines.profiles,
     values.Isolation: lines.isolation,

@@ -14,7 +14,6 @@ from bocb_tune.analysis.cell.tuning_curves import tuning_curve
 from bocb_tune.analysis.core.estimate import Counts, Reason
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.landscape.surface import Box
-from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.recommend.backbone import recommend
 from bocb_tune.analysis.recommend.candidates import cautious_score, make_candidate, range_of
 from bocb_tune.analysis.recommend.general import recommend_general
@@ -23,7 +22,7 @@ from bocb_tune.analysis.recommend.recommendation import FROM_LANDSCAPES, FROM_SC
 from bocb_tune.analysis.sources.paper import published
 from bocb_tune.analysis.tuning.settings import Setting
 from tests.support.curves import landscape
-from tests.support.landscapes import BOX, Array, Surface, bowl, cliff
+from tests.support.landscapes import BOX, Array, StoredDraws, Surface, bowl, cliff
 
 COUNTS = Counts(n_trials=64, n_completed=12)
 BACKBONES = ("b0", "b1", "b2", "b3", "b4")
@@ -201,7 +200,7 @@ def test_more_trials_do_not_expect_less_where_the_first_is_not_certain() -> None
     cell = landscape(bowl, noise=0.05)
     shift = np.random.default_rng(0).normal(0, 3.0, (40, 1, 1))
     draws = cell.draws + shift * (cell.grid.u[:, None] + 2.5)
-    uncertain = replace(cell, surfaces=Known(values=draws.astype(np.float32)))
+    uncertain = replace(cell, surfaces=StoredDraws(values=draws.astype(np.float32)))
     few, many = (make_candidate(uncertain, n, rng()).draws.mean() for n in (2, 64))
     assert many > few + 0.2
     assert make_candidate(cell, 64, rng()).expected == pytest.approx(90, abs=0.05)

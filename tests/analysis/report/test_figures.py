@@ -20,11 +20,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bocb_tune.analysis.answer.words import Line, Part
+from bocb_tune.analysis.answer.sentences import Line, Part
 from bocb_tune.analysis.cell.marginals import marginals
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.names.table import BACKBONES, OPTIMIZERS
 from bocb_tune.analysis.report import figures
@@ -46,7 +45,7 @@ from bocb_tune.analysis.report.plots.values import (
 from bocb_tune.analysis.report.sections.first import FirstScreen
 from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.core.types import Objective
-from tests.support.landscapes import BOWL, BOX, CENTRE, bowl, exact, ridge, simulate
+from tests.support.landscapes import BOWL, BOX, CENTRE, StoredDraws, bowl, exact, ridge, simulate
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'q' ]]>\n../../e", "$x_2$ \\frac {{ 7*7 }}", "x" * 80, "名前")
 WITH_ZERO = replace(BOX, zero_mass=0.15)
@@ -394,7 +393,7 @@ def test_the_band_of_a_profile_holds_it_and_is_not_lifted_by_the_best_of_each_dr
     """Weight decay does nothing here and draws are noise about 50: the band stays about 50."""
     cell = exact(lambda u, v: 50 + 0 * u * v, nodes=41)
     noise = np.random.default_rng(0).normal(0, 1, (200, 41, 41))
-    noisy = replace(cell, surfaces=Known(values=cell.mean + noise))
+    noisy = replace(cell, surfaces=StoredDraws(values=cell.mean + noise))
     band = of_landscapes.lr_profiles(1, "b", {"o": (trials(), noisy)}, "points").panels[0].score
     assert (band.lo <= band.value).all()
     assert (band.value <= band.hi).all()

@@ -21,7 +21,7 @@ STEPS_LR, STEPS_DECAY = 41, 26
 """Nodes at which trees are evaluated: every other one of the full grid, interpolated linearly."""
 
 
-class Surfaces(Protocol):
+class SurfaceDraws(Protocol):
     """Draws of the expected score e over the nodes of a grid."""
 
     def whole(self) -> Array:
@@ -31,22 +31,8 @@ class Surfaces(Protocol):
         """Compute the draws at some nodes [draws, *nodes], given their indices along lr and along decay [*nodes]."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """Surfaces stored as they are."""
-
-    values: Array
-    """[draws, lr, decay]"""
-
-    def whole(self) -> Array:
-        return self.values
-
-    def at(self, row: Index, column: Index) -> Array:
-        return self.values[:, row, column]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
+class CoarseDraws:
     """Draws on a coarser grid, interpolated linearly."""
 
     box: Box
@@ -65,10 +51,10 @@ class Steps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mixture:
+class MixedDraws:
     """Draws of several models, one model after the other."""
 
-    parts: tuple[Drawn | Steps, ...]
+    parts: tuple[ProcessDraws | CoarseDraws, ...]
 
     def whole(self) -> Array:
         return np.concatenate([part.whole() for part in self.parts])
@@ -78,7 +64,7 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class ProcessDraws:
     """Draws of the process and the boundary, from which surfaces are computed: a twentieth of their size."""
 
     box: Box
