@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bocb_tune.analysis.answer.compose import answer_of
-from bocb_tune.analysis.answer.words import Part, part, parts_of
+from bocb_tune.analysis.answer.sentences import Part, part, parts_of
 from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.names.look import find_backbone

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from bocb_tune.analysis.answer.as_json import to_json as answer_json
 from bocb_tune.analysis.answer.compose import answer_of
-from bocb_tune.analysis.answer.words import Part, parts_of
+from bocb_tune.analysis.answer.sentences import Part, parts_of
 from bocb_tune.analysis.core.cache import FOLDER
 from bocb_tune.analysis.findings import comparison
 from bocb_tune.analysis.findings.collect import Findings, find

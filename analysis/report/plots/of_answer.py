@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bocb_tune.analysis.answer.sentences import decades, interval
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
-from bocb_tune.analysis.answer.words import decades, interval
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots.values import Heatmap, Plot, Ranges, ReachScatter, Winners

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from bocb_tune.analysis.answer.words import Part, part
+from bocb_tune.analysis.answer.sentences import Part, part
 from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.comparison import Comparison, Difference, Key

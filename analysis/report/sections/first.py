@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bocb_tune.analysis.answer.sentences import BASES, LIMITS, NEXT, Part, parts_of
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
-from bocb_tune.analysis.answer.words import BASES, LIMITS, NEXT, Part, parts_of
 from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings
