@@ -36,7 +36,7 @@ from bocb_tune.analysis.tuning.drift import (
     lr_variance,
     modal_setting,
 )
-from bocb_tune.analysis.tuning.searches import Search, searches_of
+from bocb_tune.analysis.tuning.searches import CellSearch, searches_of
 
 SCORES = ("expected_score",)
 """Keys of those metrics of a cell that are a score rather than a difference of scores."""
@@ -143,7 +143,7 @@ class Findings:
         return dict(zip(self.models, found, strict=True))
 
     @cached_property
-    def searches(self) -> Mapping[Key, Search]:
+    def searches(self) -> Mapping[Key, CellSearch]:
         """Results of the search of each cell."""
         return searches_of(self.table.trials, self.cells, self.models, scale_of(self.table).floor)
 

@@ -37,7 +37,7 @@ MIN_LINES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class PairedValue:
     """One number in both runs, and its change."""
 
     first: Estimate
@@ -52,7 +52,7 @@ class Comparison:
 
     names: tuple[str, str]
     unit: str
-    cells: Mapping[Key, Difference]
+    cells: Mapping[Key, PairedValue]
     """Value of each cell that has one in both runs, by (backbone, optimizer)."""
     only_first: tuple[str, ...]
     """Keys of the cells that only the first run's grid has."""
@@ -65,16 +65,16 @@ class Comparison:
     """Mean change over the optimizers, by backbone; interval over the optimizers."""
     optimizers: Mapping[str, Estimate]
     """Mean change over the backbones, by optimizer; interval over the backbones."""
-    interaction_share: Difference
+    interaction_share: PairedValue
     """Interaction share of the same cells."""
-    interaction_share_total: Difference
+    interaction_share_total: PairedValue
     from_seeds: Estimate
     """Mean change of all cells; interval from the noise of seeds, for exactly these cells."""
     from_landscapes: Estimate
     """The same of the expected scores at the best points of the cells that have a landscape in both."""
-    scores: Mapping[Key, Difference]
+    scores: Mapping[Key, PairedValue]
     """Expected score at the best point of the landscape, of the cells that have one in both runs."""
-    decades: Mapping[Key, Difference]
+    decades: Mapping[Key, PairedValue]
     """Usable decades of learning rate, likewise."""
     tolerance: float
     """Points within which learning rates count as usable: the larger of both runs."""
@@ -197,7 +197,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _pair_to_json(pair: Difference) -> dict[str, Any]:
+def _pair_to_json(pair: PairedValue) -> dict[str, Any]:
     return {"first": pair.first.to_json(), "second": pair.second.to_json(), "change": pair.change.to_json()}
 
 
@@ -230,7 +230,7 @@ def _with_interval(cell: CellSummary, half: float) -> CellSummary:
     return replace(cell, best=best)
 
 
-def _of_model(first: Findings, second: Findings, key: Key, name: str) -> Difference:
+def _of_model(first: Findings, second: Findings, key: Key, name: str) -> PairedValue:
     """Compare a metric of a cell's landscape between the runs, in the points of the first."""
     one, other = (each.models[key].estimates[name] for each in (first, second))
     scale = second.table.objective.point / first.table.objective.point
@@ -254,8 +254,8 @@ def _mean_of_independent(changes: Sequence[Estimate], of: str) -> Estimate:
     return replace(mean, lo=value - below, hi=value + above)
 
 
-def _differ(first: Estimate, second: Estimate) -> Difference:
-    return Difference(first=first, second=second, change=difference(first, second))
+def _differ(first: Estimate, second: Estimate) -> PairedValue:
+    return PairedValue(first=first, second=second, change=difference(first, second))
 
 
 def _both(first: Counts, second: Counts) -> Counts:

@@ -17,7 +17,7 @@ from bocb_tune.analysis.coupling.interaction_test import InteractionTest
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.contrasts import Contrast
-from bocb_tune.analysis.tuning.searches import Search
+from bocb_tune.analysis.tuning.searches import CellSearch
 from bocb_tune.core.types import Objective, TrialStatus
 
 SCHEMA = 1
@@ -281,7 +281,7 @@ def _cell(findings: Findings, index: int) -> dict[str, Any]:
     }
 
 
-def _search(findings: Findings, found: Search) -> dict[str, Any]:
+def _search(findings: Findings, found: CellSearch) -> dict[str, Any]:
     return {
         "trials": found.trials,
         "epochs": found.epochs,

@@ -27,7 +27,7 @@ from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
 from bocb_tune.analysis.tuning.drift import CellDrift, landscape_drift
 from bocb_tune.analysis.tuning.settings import common_default, held_out_defaults
-from bocb_tune.analysis.tuning.transfer import Transfer, transfer
+from bocb_tune.analysis.tuning.transfer import TransferRegret, transfer
 from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 
 FEWEST_PARALLEL = 10
@@ -40,7 +40,7 @@ TRIALS = 16
 class OptimizerFindings:
     """Findings on one optimizer over the backbones."""
 
-    transfer: Transfer | Refused
+    transfer: TransferRegret | Refused
     tunability: Tunability | Refused
     """Tunability against the best common setting of the other backbones."""
     dimension: Dimension | Refused

@@ -28,7 +28,7 @@ METHOD = "bootstrap over backbones"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class OverallStanding:
     """Standing of one optimizer over all backbones."""
 
     mean_regret: Estimate
@@ -58,7 +58,7 @@ class Ranking:
     backbones: tuple[str, ...]
     pick: str
     """Optimizer with the least mean regret; ties go to the least worst regret."""
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, OverallStanding]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able mapping; estimates as in `metrics.json`."""
@@ -132,7 +132,7 @@ def rank_optimizers(
     pick = _pick(regret[0])
     tied = (mean[1:] <= mean[1:, [pick]]).mean(axis=0) >= CLAIM
     standings = {
-        name: Standing(
+        name: OverallStanding(
             mean_regret=_estimate(mean[:, o], "points", counts),
             worst_regret=_estimate(worst[:, o], "points", counts),
             mean_rank=_estimate(rank[:, o], "rank", counts),

@@ -14,7 +14,7 @@ from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known, of
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.recommend.candidates import SearchRange
 from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
-from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost
+from bocb_tune.analysis.sources.costs import NO_COST, TrialCost, mean_cost
 from bocb_tune.analysis.tuning.settings import Setting
 from bocb_tune.core.types import Objective
 
@@ -46,7 +46,7 @@ class Evidence:
     """Tuning curve of every cell that has a landscape."""
     counts: Counts
     """Counts of all cells together."""
-    costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
+    costs: Mapping[tuple[str, str], TrialCost] = field(default_factory=dict)
     """Cost of one trial, by (backbone, optimizer)."""
 
     @property
@@ -61,7 +61,7 @@ class Evidence:
         row = self.worse[self.backbones.index(backbone)]
         return {name for name, is_worse in zip(self.optimizers, row, strict=True) if is_worse}
 
-    def cost(self, backbones: Sequence[str], optimizer: str, trials: int) -> Cost:
+    def cost(self, backbones: Sequence[str], optimizer: str, trials: int) -> TrialCost:
         """Compute the cost of so many trials, on average over some backbones."""
         return mean_cost(self.costs.get((name, optimizer), NO_COST) for name in backbones).times(trials)
 
@@ -107,7 +107,7 @@ class Recommendation:
     """Probability that no other optimizer is better; None if the source does not provide it."""
     regret: Estimate
     """Loss if another optimizer would have been better, points."""
-    cost: Cost = NO_COST
+    cost: TrialCost = NO_COST
     """Cost of the trials, at the costs of the grid."""
     tied: tuple[str, ...] = ()
     """Other optimizers that are not significantly worse, the more robust first; with single scores, those nearby."""

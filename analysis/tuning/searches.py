@@ -21,7 +21,7 @@ from bocb_tune.core.types import Phase, TrialStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class CellSearch:
     """The search of one cell, without the repeats at the best point."""
 
     trials: int
@@ -45,7 +45,7 @@ class Search:
 
 def searches_of(
     trials: pd.DataFrame, cells: Sequence[CellSummary], models: Mapping[Key, CellModel], floor: float
-) -> dict[Key, Search]:
+) -> dict[Key, CellSearch]:
     """Summarise the search of each cell.
 
     Args:
@@ -69,7 +69,7 @@ def searches_of(
     return {key: _search(cell, arrays.get(key, none), models[key]) for key, cell in zip(keys, cells, strict=True)}
 
 
-def _search(cell: CellSummary, arrays: Array, model: CellModel) -> Search:
+def _search(cell: CellSummary, arrays: Array, model: CellModel) -> CellSearch:
     """Summarise one cell, given budget, score, and whether its trials are space-filling and ended [4, trials]."""
     budget, score = arrays[:2]
     space_filling, ended = arrays[2:].astype(bool)
@@ -77,7 +77,7 @@ def _search(cell: CellSummary, arrays: Array, model: CellModel) -> Search:
     curve, none = model.curve, _none(model)
     known = _independent(score[space_filling], ended[space_filling])
     reported = with_trials(curve, known, np.random.default_rng(SEED)) if curve and len(known) else curve
-    return Search(
+    return CellSearch(
         trials=len(budget),
         epochs=float(np.nansum(budget)) if np.isfinite(budget).any() else math.nan,
         found=cell.best,

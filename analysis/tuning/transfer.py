@@ -23,7 +23,7 @@ METHOD = "settings from mean surfaces, scores from draws"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class TransferRegret:
     """Transfer of the settings of one optimizer between backbones."""
 
     backbones: tuple[str, ...]
@@ -40,7 +40,7 @@ class Transfer:
     """Share of pairs within `EPSILON` points."""
 
 
-def transfer(cells: Cells, rng: np.random.Generator) -> Transfer | Refused:
+def transfer(cells: Cells, rng: np.random.Generator) -> TransferRegret | Refused:
     """Compute the transfer regret between all pairs of backbones.
 
     Args:
@@ -60,7 +60,7 @@ def transfer(cells: Cells, rng: np.random.Generator) -> Transfer | Refused:
     by_receiver, by_donor = times[:, :, None] * known, times[:, None, :] * known
     pairs, total = by_receiver * by_donor, drawn.add_counts(counts)
     names = range(len(cells))
-    return Transfer(
+    return TransferRegret(
         backbones=tuple(cells),
         regret=tuple(
             tuple(

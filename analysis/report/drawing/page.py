@@ -45,7 +45,7 @@ LETTER = 0.062
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class PanelSlot:
     """The place of one panel in a figure."""
 
     figure: Figure
@@ -115,7 +115,7 @@ def slots(
     pad: float = PAD,
     columns: int = COLUMNS,
     wide: float = 0.0,
-) -> list[Slot]:
+) -> list[PanelSlot]:
     """Divide a new figure into panels, in rows of at most `columns`, under its title and legend; sizes in inches.
 
     Each has the names of its axes, so that the page may rearrange them, with `left` and `bottom` for these. The title
@@ -135,7 +135,7 @@ def slots(
     for place in range(count):
         row, column = divmod(place, columns)
         found.append(
-            Slot(
+            PanelSlot(
                 figure=figure,
                 x=left + column * (wide + gaps[0]),
                 y=height - top - row * (high + gaps[1]) - high,

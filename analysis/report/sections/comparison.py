@@ -10,7 +10,7 @@ import pandas as pd
 from bocb_tune.analysis.answer.sentences import Part, part
 from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.analysis.findings.comparison import Comparison, Difference, Key
+from bocb_tune.analysis.findings.comparison import Comparison, Key, PairedValue
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.values import Strip
 from bocb_tune.analysis.report.sections.first import FirstScreen
@@ -170,7 +170,7 @@ def _landscapes(found: Comparison) -> tuple[Card, ...]:
     return (Card(title="Change of each cell, by landscapes", text=(text,), tables=tuple(tables)),)
 
 
-def _table(stem: str, pairs: Mapping[Key, Difference]) -> DataTable:
+def _table(stem: str, pairs: Mapping[Key, PairedValue]) -> DataTable:
     rows = [
         {"backbone": key[0], "optimizer": key[1], **_sides(pair), **_numbers(pair.change)}
         for key, pair in pairs.items()
@@ -181,7 +181,7 @@ def _table(stem: str, pairs: Mapping[Key, Difference]) -> DataTable:
 _FORMATS = dict.fromkeys(("first", "second", "change", "from", "to"), ".2f")
 
 
-def _sides(pair: Difference) -> dict[str, float]:
+def _sides(pair: PairedValue) -> dict[str, float]:
     return {"first": or_nan(pair.first.value), "second": or_nan(pair.second.value)}
 
 
