@@ -153,14 +153,15 @@ def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
         detail = f"{known.sum()} optimizers have a score on it, {MIN_OPTIMIZERS} are needed."
         return Recommendation.refused(backbone, trials, reasons[0] if reasons else Reason.INCOMPLETE_MATRIX, detail)
     best = int(np.nanargmax(scores))
+    unknown_error = Estimate(value=None, unit="points", reason=Reason.TOO_FEW_REPLICATES)
     others = [o for o in np.argsort(-scores) if known[o] and o != best and scores[best] - scores[o] <= EPSILON]
     return Recommendation(
         backbone=backbone,
         trials=trials,
         optimizer=evidence.optimizers[best],
         setting=_setting(evidence.lr[row, best], evidence.weight_decay[row, best]),
-        expected=_single(float(scores[best])),
-        regret=_unknown(),
+        expected=replace(unknown_error, value=float(scores[best]), method=FROM_SCORES),
+        regret=unknown_error,
         tied=tuple(evidence.optimizers[o] for o in others),
         not_judged=tuple((evidence.optimizers[o], Reason.INCOMPLETE_MATRIX) for o in np.flatnonzero(~known)),
         method=FROM_SCORES,
@@ -173,14 +174,6 @@ def _by_robustness(candidates: Mapping[str, Candidate], names: set[str]) -> tupl
     return tuple(
         sorted(names, key=lambda name: candidates[name].robustness if name in candidates else none, reverse=True)
     )
-
-
-def _single(value: float) -> Estimate:
-    return Estimate(value=value, unit="points", method=FROM_SCORES, reason=Reason.TOO_FEW_REPLICATES)
-
-
-def _unknown() -> Estimate:
-    return Estimate(value=None, unit="points", reason=Reason.TOO_FEW_REPLICATES)
 
 
 def _setting(lr: float, weight_decay: float) -> Setting | None:

@@ -18,7 +18,6 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import NoLandscape
-from bocb_tune.analysis.landscape.surface import Box
 
 Curves = Mapping[tuple[str, str], TuningCurve | NoLandscape]
 """Tuning curves by (backbone, optimizer)."""
@@ -65,7 +64,8 @@ def budget_ranks(curves: Curves, rng: np.random.Generator) -> BudgetRanks | Refu
         detail = f"{len(backbones)} backbones x {len(optimizers)} optimizers have a tuning curve, 1 x 2 are needed"
         return Refused(reason=Reason.INCOMPLETE_MATRIX, detail=detail)
     table = [[_curve(curves, b, o) for o in optimizers] for b in backbones]
-    if differing := [o for o, column in zip(optimizers, zip(*table, strict=True), strict=True) if not _one_box(column)]:
+    boxes = [{curve.box for curve in column} for column in zip(*table, strict=True)]
+    if differing := [name for name, found in zip(optimizers, boxes, strict=True) if len(found) > 1]:
         detail = f"searched over a different range on some backbones: {', '.join(differing)}"
         return Refused(reason=Reason.PRIOR_MISMATCH, detail=detail)
     left_out = sorted({*names[0], *names[1]} - {*backbones, *optimizers})
@@ -76,10 +76,6 @@ def _curve(curves: Curves, backbone: str, optimizer: str) -> TuningCurve:
     curve = curves[backbone, optimizer]
     assert isinstance(curve, TuningCurve)
     return curve
-
-
-def _one_box(column: tuple[TuningCurve, ...]) -> bool:
-    return len({curve.box for curve in column}) == 1
 
 
 def _ranked(
@@ -110,7 +106,10 @@ def _ranked(
         },
         first={name: tuple(float(p) for p in first[o]) for o, name in enumerate(optimizers)},
         crossings=_crossings(ranks, optimizers),
-        decades={name: _decades(curve.box) for name, curve in zip(optimizers, table[0], strict=True)},
+        decades={
+            name: (float(np.ptp(curve.box.lr)), float(np.ptp(curve.box.decay_ends)))
+            for name, curve in zip(optimizers, table[0], strict=True)
+        },
     )
 
 
@@ -132,7 +131,3 @@ def _crossings(ranks: Array, optimizers: list[str]) -> tuple[Crossing, ...]:
         for a, b, where in found
         if len(where)
     )
-
-
-def _decades(box: Box) -> tuple[float, float]:
-    return box.lr[1] - box.lr[0], box.decay_ends[1] - box.decay_ends[0]

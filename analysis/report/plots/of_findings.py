@@ -56,7 +56,7 @@ def rank_dots(findings: Findings) -> Strip:
         title="Rank of each optimizer within each backbone",
         caption="One marker a backbone; the bar is the mean rank. Were the order the same everywhere (W = 1), the "
         "markers of a row would stand at one rank.",
-        optimizers=_pick(findings.table.optimizers, order),
+        optimizers=tuple(findings.table.optimizers[index] for index in order),
         backbones=findings.table.backbones,
         values=findings.ranks.ranks[:, order],
         summary=findings.ranks.ranks.mean(axis=0)[order],
@@ -187,7 +187,3 @@ def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame
 def _summary_of(findings: Findings, key: tuple[str, str]) -> CellSummary:
     row, column = findings.table.backbones.index(key[0]), findings.table.optimizers.index(key[1])
     return findings.cells[row * len(findings.table.optimizers) + column]
-
-
-def _pick(names: tuple[str, ...], order: NDArray[np.intp]) -> tuple[str, ...]:
-    return tuple(names[index] for index in order)

@@ -172,17 +172,19 @@ def _landscapes(found: Comparison) -> tuple[Card, ...]:
 
 def _table(stem: str, pairs: Mapping[Key, PairedValue]) -> DataTable:
     rows = [
-        {"backbone": key[0], "optimizer": key[1], **_sides(pair), **_numbers(pair.change)}
-        for key, pair in pairs.items()
+        {
+            "backbone": backbone,
+            "optimizer": optimizer,
+            "first": or_nan(pair.first.value),
+            "second": or_nan(pair.second.value),
+            **_numbers(pair.change),
+        }
+        for (backbone, optimizer), pair in pairs.items()
     ]
     return DataTable(stem=stem, frame=pd.DataFrame(rows), formats=_FORMATS)
 
 
 _FORMATS = dict.fromkeys(("first", "second", "change", "from", "to"), ".2f")
-
-
-def _sides(pair: PairedValue) -> dict[str, float]:
-    return {"first": or_nan(pair.first.value), "second": or_nan(pair.second.value)}
 
 
 def _numbers(change: Estimate) -> dict[str, float]:

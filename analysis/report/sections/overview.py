@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 
 import pandas as pd
@@ -26,7 +25,12 @@ def health(findings: Findings) -> Card | NotApplicable:
 
 def counts(findings: Findings) -> Card | NotApplicable:
     trials = findings.table.trials
-    by_status = pd.DataFrame([_count_row(cell.backbone, cell.optimizer, cell.counts) for cell in findings.cells])
+    rows = [
+        {"backbone": cell.backbone, "optimizer": cell.optimizer}
+        | {str(status): cell.counts.get(status, 0) for status in TrialStatus}
+        for cell in findings.cells
+    ]
+    by_status = pd.DataFrame(rows)
     tables = [DataTable(stem="counts_by_status", frame=by_status[_used(by_status)], only_file=_is_alike(by_status))]
     if (trials["phase"] != "").any():
         frame = pd.crosstab(trials["phase"], trials["status"]).reindex([p for p in Phase if p in set(trials["phase"])])
@@ -66,10 +70,6 @@ def methods(findings: Findings) -> Card | NotApplicable:
         f"Made with {versions}; Python {platform.python_version()}.",
     )
     return Card(title="Methods, exclusions, versions", text=text)
-
-
-def _count_row(backbone: str, optimizer: str, found: Mapping[TrialStatus, int]) -> dict[str, object]:
-    return {"backbone": backbone, "optimizer": optimizer, **{str(s): found.get(s, 0) for s in TrialStatus}}
 
 
 def _is_alike(by_status: pd.DataFrame) -> bool:

@@ -25,7 +25,7 @@ from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot
 from bocb_tune.analysis.report.plots.of_coupling import usable_decades as decades_plot
 from bocb_tune.analysis.report.plots.of_findings import score_label
-from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, variance_split
+from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, points, variance_split
 from bocb_tune.analysis.report.plots.values import Ranges
 from bocb_tune.analysis.report.sections.values import (
     Card,
@@ -82,12 +82,12 @@ def sensitivity(findings: Findings) -> Card | NotApplicable:
         return NotApplicable(title=title, reason=why_none(findings))
     found = _reach(findings)
     text = (
-        f"Near-optimal volume: share of the search space within {_points(findings)} of the best, the tolerance of this "
-        "report. Usable decades: how far the learning rate may be off, within that of the backbone's best or of the "
-        "cell's own best; the latter does not show how good the cell is. Margin: decades from best learning rate to "
-        "divergence. Sensitivity and cost of a random setting: points lost on average over the learning rates, over "
-        "all settings, of the search space. Every number with its interval is in the table's file and on the cell's "
-        "page."
+        f"Near-optimal volume: share of the search space within {points(findings.tolerance)} of the best, the "
+        "tolerance of this report. Usable decades: how far the learning rate may be off within that of the "
+        "backbone's best, or of the cell's own best, which does not show how good the cell is. Margin: decades from "
+        "the best learning rate to divergence. Sensitivity and cost of a random setting: points lost on average over "
+        "the learning rates, or over all settings, of the search space. Every number with its interval is in the "
+        "table's file and on the cell's page."
     )
     return Card(
         title=title,
@@ -164,10 +164,6 @@ def _left_out(findings: Findings) -> Iterator[str]:
         names = [name for name, estimate in refused if estimate.reason is reason]
         told = " and ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
         yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence}."
-
-
-def _points(findings: Findings) -> str:
-    return f"{findings.tolerance:g} point{'s' * (findings.tolerance != 1)}"
 
 
 def _refusals(findings: Findings) -> tuple[str, ...]:
