@@ -122,8 +122,8 @@ def _best(panel: LandscapePanel, x: Array, y: Array, zero: float) -> tuple[Any, 
     if panel.fit is None:
         at = panel.is_best & (np.array(panel.status) == TrialStatus.completed)
         return x[at], y[at]
-    lr, decay = panel.fit.best
-    return [np.log10(lr)], [np.log10(decay) if decay > 0 else zero]
+    best = panel.fit.best
+    return [np.log10(best.lr)], [np.log10(best.weight_decay) if best.weight_decay > 0 else zero]
 
 
 def _keys(fitted: bool, epsilon: float) -> list[Line2D]:

@@ -22,6 +22,7 @@ from bocb_tune.analysis.report.plots.values import (
     VariancePanel,
     VarianceSplit,
 )
+from bocb_tune.analysis.tuning.settings import best_setting
 
 Cells = Mapping[str, tuple[CellTrials, Landscape | None]]
 """The searched cells of one backbone, by optimizer, in the order of their panels; None where there is no model."""
@@ -30,14 +31,13 @@ Cells = Mapping[str, tuple[CellTrials, Landscape | None]]
 def fitted_surface(cell: Landscape, epsilon: float = EPSILON) -> FittedSurface:
     """Return the mean surface, its near-optimal region and its best point."""
     grid, (row, column) = cell.grid, cell.best_node
-    at_zero = column >= grid.num_decay
     return FittedSurface(
         u=grid.u,
         v=grid.v[: grid.num_decay],
         score=cell.mean[:, : grid.num_decay],
         zero=cell.mean[:, -1] if grid.has_zero else None,
         level=float(cell.mean[row, column]) - epsilon,
-        best=(float(10 ** grid.u[row]), 0.0 if at_zero else float(10 ** grid.v[column])),
+        best=best_setting(cell),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.tuning.settings import Setting
 from bocb_tune.core.types import Objective
 
 FEW_COLUMNS = 5
@@ -130,8 +131,8 @@ class FittedSurface:
     """[lr] at weight decay 0, where that is a choice."""
     level: float
     """Score from which a setting counts as good as the best."""
-    best: tuple[float, float]
-    """Learning rate and weight decay of the best point."""
+    best: Setting
+    """Setting of the best point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
