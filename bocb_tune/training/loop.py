@@ -1,7 +1,13 @@
-"""The training loop: yields one measurement an epoch. Knows ranks; knows no Ray, no YAML, and no task in particular.
+"""The training loop: yields one measurement per epoch. It knows ranks, but no Ray, no YAML and no particular task.
 
-Over several ranks the model is wrapped in DistributedDataParallel. BatchNorm stays plain: each rank normalises by its
-own micro-batch, and rank 0's running statistics are everybody's (sent to all before they are validated or saved).
+It is a generator, so that whoever runs it (a worker, a test, a profiler) decides after each epoch whether to continue;
+a trial that is stopped leaves nothing behind. The order of images and their augmentation depend on the trial's seed
+and the epoch alone, and checkpoints hold the state of all other generators, so that a resumed trial equals an
+undisturbed one. Ranks take each decision (divergence, the step of a checkpoint) from reduced values, since a rank that
+left the others would leave them waiting.
+
+Over several ranks the model is wrapped in DistributedDataParallel. BatchNorm is not synchronised: each rank normalises
+by its own micro-batch, and the running statistics of rank 0 are sent to all before validation and checkpoints.
 """
 
 from __future__ import annotations
