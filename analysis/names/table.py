@@ -1,4 +1,4 @@
-"""Every shipped optimizer and backbone, one row a name: its family or class, its colour and marker, its other names.
+"""Every shipped optimizer and backbone, one row per name: its family or class, its colour and marker, its other names.
 
 Families and classes are declared before looking at any result. Optimizers: the four groups of arXiv:2410.06373,
 section 2. Backbones: classical convolutional networks; MetaFormers (arXiv:2210.13452: one block layout, the token mixer

@@ -49,7 +49,7 @@ FEWEST_EPOCHS = 3
 
 
 def read_trial_file(path: Path, stated: Stated = NOTHING_STATED) -> TrialTable:
-    """Read one row a trial, or one row a measurement (rows that share `trial` within a cell are its curve).
+    """Read one row per trial, or one row per measurement (rows that share `trial` within a cell are its curve).
 
     Raises:
         SourceError: naming file, row and column of what cannot be read.
@@ -228,7 +228,7 @@ class _Reader:
         if source is not None and source.plain in SECOND and clash.any():
             self.cautions.append(
                 f"Column {source.name!r} names several runs alike (row {clash.idxmax()} is one): every row is read as "
-                "a trial of its own. Is it one row an epoch? Then add a column 'trial' with a name for each run."
+                "a trial of its own. Is it one row per epoch? Then add a column 'trial' with a name for each run."
             )
             rows = rows.assign(trial="")
         else:

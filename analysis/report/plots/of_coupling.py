@@ -230,7 +230,7 @@ def drift(
     return Strip(
         stem="drift",
         title="Drift of the best learning rate between backbones",
-        caption=f"One marker a backbone: decades from {reference} of the optimizer to the best learning rate there; "
+        caption=f"One marker per backbone: decades from {reference} of the optimizer to the best learning rate there; "
         "thin bars: 95 %; thick bar: median. Steadiest optimizers on top.",
         optimizers=_pick(optimizers, order),
         backbones=backbones,

@@ -54,7 +54,7 @@ def rank_dots(findings: Findings) -> Strip:
     return Strip(
         stem="ranks",
         title="Rank of each optimizer within each backbone",
-        caption="One marker a backbone; the bar is the mean rank. Were the order the same everywhere (W = 1), the "
+        caption="One marker per backbone; the bar is the mean rank. If the order were the same everywhere (W = 1), the "
         "markers of a row would stand at one rank.",
         optimizers=tuple(findings.table.optimizers[index] for index in order),
         backbones=findings.table.backbones,
@@ -78,7 +78,7 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
             caption="",
             panels=row,
             epsilon=findings.tolerance,
-            alt=f"Trials and fitted score over learning rate and weight decay, a panel an optimizer: {_titles(row)}.",
+            alt=f"Trials and fitted score over learning rate and weight decay, a panel per optimizer: {_titles(row)}.",
             **named_by(findings),
         )
         for number, backbone, row in _by_backbone(findings, panels)
@@ -100,7 +100,7 @@ def learning_curves(findings: Findings) -> tuple[Curves, ...]:
             title=backbone,
             caption="",
             panels=row,
-            alt=f"Score of each trial by epoch, a panel an optimizer: {_titles(row)}.",
+            alt=f"Score of each trial by epoch, one panel per optimizer: {_titles(row)}.",
             **named_by(findings),
         )
         for number, backbone, row in _by_backbone(findings, panels)

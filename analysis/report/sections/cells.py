@@ -105,7 +105,7 @@ def curves(findings: Findings) -> Card | NotApplicable:
     figures = plots.learning_curves(findings)
     if not figures:
         return NotApplicable(title=title, reason="the source has no measurements along the budget")
-    text = "One line a trial; stopped and diverged ones end early; black: trials at the cell's best setting."
+    text = "One line per trial; stopped and diverged ones end early; black: trials at the cell's best setting."
     return figure_card(title, text, figures)
 
 

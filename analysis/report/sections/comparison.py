@@ -102,7 +102,7 @@ def _figures(found: Comparison) -> tuple[Plot, ...]:
         Strip(
             stem="change",
             title="Change of each cell",
-            caption=f"From {found.names[0]} to {found.names[1]}: one marker a backbone, right of zero is better; thin "
+            caption=f"From {found.names[0]} to {found.names[1]}: one marker per backbone, right is better; thin "
             "bars: 95 %, from the seeds of both runs; thick bar: mean of the optimizer.",
             alt=alt,
             optimizers=optimizers,
