@@ -1,4 +1,4 @@
-"""What the landscapes of a grid say together: what trials buy, what carries over between backbones, what to use."""
+"""Findings from all landscapes together: value of trials, transfer between backbones, recommendations."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
 from bocb_tune.analysis.tuning.drift import CellDrift, landscape_drift
 from bocb_tune.analysis.tuning.settings import common_default, held_out_defaults
-from bocb_tune.analysis.tuning.transfer import Transfer, transfer
+from bocb_tune.analysis.tuning.transfer import TransferRegret, transfer
 from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 
 FEWEST_PARALLEL = 10
-"""Fewer optimizers than this are done before other processes have started."""
+"""Least number of optimizers for which other processes are started: fewer are done before those would be ready."""
 TRIALS = 16
-"""Trials a recommendation is made for unless asked otherwise."""
+"""Default number of trials of a recommendation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerFindings:
-    """One optimizer over the backbones."""
+    """Findings on one optimizer over the backbones."""
 
-    transfer: Transfer | Refused
+    transfer: TransferRegret | Refused
     tunability: Tunability | Refused
-    """Against the best common setting of the other backbones."""
+    """Tunability against the best common setting of the other backbones."""
     dimension: Dimension | Refused
     drift: Mapping[str, CellDrift] | Refused
-    """By backbone, from the best common setting."""
+    """Drift by backbone, from the best common setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningFindings:
-    """Of one grid."""
+    """Findings on the landscapes of one grid."""
 
     evidence: Evidence
     ranks: BudgetRanks | Refused
@@ -59,12 +59,12 @@ class TuningFindings:
 
     @cached_property
     def general(self) -> General:
-        """What to use on a backbone like those of the grid."""
+        """Recommendation for a backbone like those of the grid."""
         return recommend_general(self.evidence, TRIALS, np.random.default_rng(SEED))
 
     @cached_property
     def per_backbone(self) -> Mapping[str, Recommendation]:
-        """What to use on each backbone."""
+        """Recommendation for each backbone."""
         names = self.evidence.backbones
         return {name: recommend(self.evidence, name, TRIALS, np.random.default_rng(SEED)) for name in names}
 
@@ -78,7 +78,7 @@ def evidence_of(
     noise: Noise | None = None,
     tolerance: float = EPSILON,
 ) -> Evidence:
-    """What recommendations are made from."""
+    """Gather the evidence for recommendations."""
     fresh = np.array([FRESH_SEEDS in cell.best.method for cell in cells]).reshape(values.shape)
     lr, decay = (np.array([getattr(c, name) for c in cells]).reshape(values.shape) for name in ("lr", "weight_decay"))
     return Evidence(
@@ -98,14 +98,14 @@ def evidence_of(
 
 
 def _worse(values: Matrix, noise: Noise, fresh: Flags) -> Flags:
-    """Cells that fresh seeds show to be worse than the best of their backbone."""
+    """Find the cells that fresh seeds show to be worse than the best of their backbone."""
     variance = np.where(fresh, noise.cell_variance, np.nan)
     df = noise.expected_df + noise.cell_df
     return np.array([worse_than_best(*line) for line in zip(values, variance, df, strict=True)])
 
 
 def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> TuningFindings:
-    """Everything that is had from the landscapes together."""
+    """Compute all findings that need several landscapes."""
     curves: dict[Key, TuningCurve | NoLandscape] = {}
     for key, cell in models.items():
         if cell.curve is not None:
@@ -122,7 +122,7 @@ def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> T
 
 
 def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
-    """Expected score at the best point of the best optimizer."""
+    """Find the expected score at the best point of the best optimizer, by backbone."""
     best: dict[str, float] = {}
     for (backbone, _), cell in models.items():
         value = cell.estimates["expected_score"].value
@@ -132,7 +132,11 @@ def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
 
 
 def _optimizer(part: tuple[dict[str, Landscape], Mapping[str, float], float]) -> OptimizerFindings:
-    """Of one optimizer, whatever others there are; given the landscapes, the best score by backbone, the tolerance."""
+    """Compute the findings on one optimizer.
+
+    Args:
+        part: its landscapes, the best score of any optimizer, both by backbone, and the tolerance in points.
+    """
     cells, tuned, tolerance = part
     rng = np.random.default_rng(SEED)
     carried = transfer(cells, rng, tolerance)

@@ -1,4 +1,4 @@
-"""Headings of the report's tables in words, each with the definition of what stands below it."""
+"""Headings of the report's tables in words, each with the definition of the column."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "first": ("first run", "best"),
     "second": ("second run", "best"),
 }
-"""Heading, and a key of `QUANTITIES` or the definition itself, by column where the column is no such key."""
+"""Heading of a column, and a key of `QUANTITIES` or the definition itself; for columns that are not such a key."""
 PATTERNS = (
     (re.compile(r"within_(.+)_of_best"), "within {} of the best", "near_best"),
     (re.compile(r"rank_at_(.+)"), "rank at {} trials", "budget_ranks"),
     (re.compile(r"Optuna's_(.+)"), "Optuna's {}", "cross_checks"),
 )
-"""The same by how columns begin and end that come in several sizes."""
+"""The same for groups of columns that differ in a number: pattern, heading, key."""
 
 
 HINTS = {quantity.name: quantity.hint for quantity in QUANTITIES.values()}
@@ -78,7 +78,7 @@ HINTS = {quantity.name: quantity.hint for quantity in QUANTITIES.values()}
 
 
 def heading(column: str) -> tuple[str, str]:
-    """Return the heading of a column and its definition, empty for what speaks for itself."""
+    """Return the heading of a column and its definition, empty where none is needed."""
     if column in COLUMNS:
         words, defined = COLUMNS[column]
         return words, _hint(defined)

@@ -1,4 +1,4 @@
-"""Sections on settings: what those of one backbone cost on another, and how far they lie apart."""
+"""Sections on settings: the cost of those of one backbone on another, and the distances between them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bocb_tune.analysis.tuning.drift import MIN_BACKBONES
 
 
 def carry_over(findings: Findings) -> Card | NotApplicable:
-    """What settings of one backbone cost on another, and a common setting on all."""
+    """Show the cost of the settings of one backbone on another, and of a common setting on all."""
     title = "Do settings carry over between backbones?"
     found = {o: f.transfer for o, f in findings.tuning.optimizers.items() if not isinstance(f.transfer, Refused)}
     if not found:
@@ -40,7 +40,7 @@ def carry_over(findings: Findings) -> Card | NotApplicable:
     frame = pd.DataFrame(rows)
     formats = {str(column): ".2f" for column in frame if column not in ("optimizer", "worth_tuning")}
     text = (
-        "Points lost on a backbone by the best setting of another one. A common setting is the best for the other "
+        "Points lost on a backbone by using the best setting of another. A common setting is the best for the other "
         "backbones together, so its cost is what tuning for each backbone is worth. Worth tuning: the fewest "
         "hyper-parameters to tune for each backbone that bring the mean regret below "
         f"{points(findings.tolerance)}, the tolerance of this report."
@@ -62,7 +62,7 @@ def _tunability(findings: Findings, optimizer: str) -> dict[str, object]:
 
 
 def drift(findings: Findings) -> Card | NotApplicable:
-    """How far the best settings lie from the optimizer's reference."""
+    """Show the distances of the best settings from the optimizer's reference."""
     title = "How far apart are the best settings?"
     if not findings.drifts:
         reason = f"fewer than {MIN_BACKBONES} backbones have a best setting with the same optimizer"
@@ -116,7 +116,7 @@ def _figure(findings: Findings, reference: str) -> Plot:
 
 
 def _placed(regret: tuple[tuple[Estimate, ...], ...], known: tuple[str, ...], backbones: tuple[str, ...]) -> Array:
-    """[from, to] over all backbones, NaN where there is none."""
+    """Arrange the regrets [from, to] over all backbones, NaN where there is none."""
     whole = np.full((len(backbones), len(backbones)), np.nan)
     place = [backbones.index(name) for name in known]
     whole[np.ix_(place, place)] = [[or_nan(e.value) for e in row] for row in regret]
