@@ -28,6 +28,9 @@ share of the draws. It does lie at an edge if it is near one and the same in the
 WINDOW_DECADES = 3.0
 NOISE_SDS = 2.0
 """Standard deviations of a trial's score that a tolerance must exceed, since smaller differences cannot be resolved."""
+STOPPED_SPREAD = 1.3
+"""Factor of the spread of scores and losses in points over draws where trials were stopped early: what those would have
+come to is extrapolated by one model (compared on real landscapes in docs/LOG.md)."""
 MIN_NODES, MAX_INDEFINITE = 12, 0.25
 MIN_DIVERGED, MIN_NOT_DIVERGED = 3, 10
 ROUND_BELOW = 1.5
@@ -69,7 +72,8 @@ def zero_decay_probability(cell: Landscape) -> Estimate:
 def best_score(cell: Landscape) -> Estimate:
     """Compute the expected score at the best point, the same for all draws: each draw's own best is biased upwards."""
     row, column = cell.best_node
-    return _known(cell, float(cell.mean[row, column]), drawn.ends(cell.draws[:, row, column]), "points")
+    draws = np.clip(_spread(cell, cell.draws[:, row, column]), cell.floor, cell.top)
+    return _known(cell, float(cell.mean[row, column]), drawn.ends(draws), "points")
 
 
 def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
@@ -189,7 +193,7 @@ def lr_sensitivity(cell: Landscape) -> Estimate:
     Wortsman et al. 2023, arXiv:2309.14322, section 2.2, for a score: best minus mean of max(score, floor).
     """
     axis, line = cell.grid.u, _lr_slice(cell)
-    return _functional(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor), "points")
+    return _loss(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor))
 
 
 def lr_sensitivity_window(cell: Landscape) -> Estimate:
@@ -200,12 +204,12 @@ def lr_sensitivity_window(cell: Landscape) -> Estimate:
     if window[0] < axis[0] - 1e-9 or window[1] > axis[-1] + 1e-9:
         return _refused(cell, Reason.NO_SHARED_SUPPORT, "the window of 3 decades leaves the range searched")
     line = _lr_slice(cell)
-    return _functional(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor, window), "points")
+    return _loss(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor, window))
 
 
 def prior_mean_regret(cell: Landscape) -> Estimate:
     """Compute the loss of a random setting of the search space against the best one, in points; lower is easier."""
-    return _functional(cell, lambda e: surface.prior_mean_regret(e, cell.grid), "points")
+    return _loss(cell, lambda e: surface.prior_mean_regret(e, cell.grid))
 
 
 def lr_variance_share(cell: Landscape) -> Estimate:
@@ -250,7 +254,23 @@ def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str, 
     is off in opposite directions (compared on real landscapes in docs/LOG.md). Value and interval are limited to [0,
     most].
     """
-    of_mean, draws = float(function(cell.mean)), function(cell.draws)
+    return _halfway(cell, float(function(cell.mean)), function(cell.draws), unit, most)
+
+
+def _loss(cell: Landscape, function: Callable[[Array], Array]) -> Estimate:
+    """Estimate a functional in points, whose draws are spread where trials were stopped early."""
+    return _halfway(cell, float(function(cell.mean)), _spread(cell, function(cell.draws)), "points", math.inf)
+
+
+def _spread(cell: Landscape, draws: Array) -> Array:
+    """Move draws away from their mean where trials were stopped early."""
+    if not cell.counts.n_stopped:
+        return draws
+    middle = draws.mean()
+    return np.asarray(middle + STOPPED_SPREAD * (draws - middle))
+
+
+def _halfway(cell: Landscape, of_mean: float, draws: Array, unit: str, most: float) -> Estimate:
     shift = (of_mean - float(draws.mean())) / 2
     value, (lo, hi) = float(draws.mean()) + shift, drawn.ends(draws + shift)
     low, middle, high = (min(max(end, 0.0), most) for end in (min(lo, value), value, max(hi, value)))
