@@ -48,7 +48,8 @@ def heatmap(plot: Heatmap) -> Figure:
     colors, norm, extend = _scale(plot)
     axes.imshow(np.ma.masked_invalid(plot.values), cmap=colors, norm=norm, aspect="auto")
     _matrix_names(axes, plot)
-    _group_lines(axes, plot, width, left)
+    group_lines(axes, (plot.row_groups, plot.column_groups), (height / rows, width / columns), (width, left))
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     if plot.faint is not None:
         _rings(axes, plot.faint & np.isfinite(plot.values))
     if plot.failed is not None:
@@ -71,20 +72,32 @@ def _matrix_names(axes: Axes, plot: Heatmap) -> None:
     axes.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, color="white", lw=0.8)
 
 
-def _group_lines(axes: Axes, plot: Heatmap, width: float, left: float) -> None:
-    """Groups stand apart by a gap and are named at the top and at the far left; sizes in inches."""
-    rows, columns = plot.values.shape
+def group_lines(
+    axes: Axes,
+    groups: tuple[tuple[str, ...], tuple[str, ...]],
+    cell: tuple[float, float],
+    widths: tuple[float, float],
+) -> None:
+    """Groups of rows and columns stand apart by a gap and are named at the far left and the top.
+
+    Args:
+        groups: of each row and of each column.
+        cell: height and width of a cell, inches.
+        widths: of the axes and of the room at their left, inches.
+    """
+    width, left = widths
     across, down = axes.get_xaxis_transform(), axes.get_yaxis_transform()
-    for first, count, name in _runs(plot.column_groups):
+    for first, count, name in _runs(groups[1]):
         axes.axvline(first - 0.5, color="white", lw=3.5 if first else 0)
-        room = max(6, int(count * width / columns / 0.062))
+        room = max(6, int(count * cell[1] / 0.062))
         text = "\n".join(label(line, room) for line in wrap(label(name, 60), room)[:2])
         axes.text(first + (count - 1) / 2, 1.015, text, transform=across, ha="center", va="bottom", size=7, color=DARK)
-    for first, count, name in _runs(plot.row_groups):
+    for first, count, name in _runs(groups[0]):
         axes.axhline(first - 0.5, color="white", lw=3.5 if first else 0)
         where: Look = {"transform": down, "ha": "center", "va": "center", "rotation": 90, "size": 7, "color": DARK}
-        axes.text(-(left - 0.12) / width, first + (count - 1) / 2, label(name, max(6, int(count * 4.5))), **where)
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+        axes.text(
+            -(left - 0.12) / width, first + (count - 1) / 2, label(name, max(6, int(count * cell[0] / 0.07))), **where
+        )
 
 
 def _runs(groups: tuple[str, ...]) -> list[tuple[int, int, str]]:

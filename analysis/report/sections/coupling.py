@@ -108,26 +108,6 @@ def order(findings: Findings) -> Card | NotApplicable:
     )
 
 
-def conclusions(findings: Findings) -> Card | None:
-    """What the paper concludes from its table, checked on that table and on no other."""
-    title = "The paper's conclusions, checked on its own table"
-    if not findings.grid.claims:
-        return None
-    rows = [
-        {
-            "claim": claim.statement,
-            "verdict": str(claim.verdict),
-            "evidence": "; ".join(("+ " if check.holds else "- ") + check.statement for check in claim.checks),
-            "notes": " ".join(claim.notes),
-        }
-        for claim in findings.grid.claims
-    ]
-    text = tuple(f"{row['claim']}: {row['verdict']}. {row['evidence']}. {row['notes']}".strip() for row in rows)
-    return Card(
-        title=title, text=text, tables=(DataTable(stem="claims", frame=pd.DataFrame(rows)[["claim", "verdict"]]),)
-    )
-
-
 def _shares(findings: Findings) -> tuple[str, ...]:
     """Shares of all cells, failures included, beside what the answer says of the viable ones."""
     share, grid = findings.interaction_share, findings.grid
