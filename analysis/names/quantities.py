@@ -469,6 +469,19 @@ _COMPARISON = (
              "points"),
     Quantity(COMPARISON, "from_landscapes", "mean change, by landscapes",
              "The same of the expected scores at the best points of cells that have a landscape in both.", "points"),
+    Quantity(COMPARISON, "variance_shares", "shares of variation",
+             "Share of the variation of several runs that backbone, optimizer, the one factor they differ in, and "
+             "their interactions have; noise of seeds taken off, 90 % interval from draws of the true effects.",
+             refused=(Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS, Reason.TOO_FEW_REPLICATES)),
+    Quantity(COMPARISON, "share_that_moves", "coupling that moves",
+             "SS of backbone x optimizer x factor over that plus SS of backbone x optimizer: the part of the coupling "
+             "that is not the same in all runs.", refused=(Reason.TOO_FEW_REPLICATES,)),
+    Quantity(COMPARISON, "order_flips", "order that flips",
+             "Probability that two optimizers change order, in their means over backbones, from one run to another.",
+             refused=(Reason.TOO_FEW_REPLICATES,)),
+    Quantity(COMPARISON, "same_best", "same best optimizer",
+             "Probability that the optimizer with the best mean is the same in all runs.",
+             refused=(Reason.TOO_FEW_REPLICATES,)),
     Quantity(COMPARISON, "change", "change",
              "Second minus first; interval from those of both values.", "points", source="Zou & Donner 2008, eq. 3"),
 )

@@ -21,6 +21,7 @@ from bocb_tune.analysis.core.cache import FOLDER
 from bocb_tune.analysis.findings import comparison
 from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.findings.comparison import differing
+from bocb_tune.analysis.findings.factor import compare_several
 from bocb_tune.analysis.findings.metrics_file import to_json
 from bocb_tune.analysis.patterns.summary import RunPatterns
 from bocb_tune.analysis.report.figures import Drawing
@@ -29,6 +30,8 @@ from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.sections import SECTIONS, Card, NotApplicable, pages
 from bocb_tune.analysis.report.sections.comparison import first_screen as comparison_screen
 from bocb_tune.analysis.report.sections.comparison import sections as comparison_sections
+from bocb_tune.analysis.report.sections.factor import first_screen as several_screen
+from bocb_tune.analysis.report.sections.factor import sections as several_sections
 from bocb_tune.analysis.report.sections.first import FirstScreen, first_screen
 from bocb_tune.analysis.report.sections.values import CellPage
 from bocb_tune.analysis.sources.conditions import conditions
@@ -146,6 +149,26 @@ def analyze_pair(first: str, second: str, out: Path | None = None) -> Report:
     with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
         drawing.start([*screen.figures, *_figures(cards)])
         page = _write(folder, table, screen, cards, (), comparison.to_json(found), drawing)
+    return Report(page=page, parts=screen.parts)
+
+
+def analyze_several(sources: Sequence[str], out: Path | None = None) -> Report:
+    """Split the scores of three or more runs of a grid by what they differ in; `comparison` by default.
+
+    Raises:
+        ValueError: as `report`, and if they differ in several things or have nothing to compare.
+    """
+    tables = []
+    for source in sources:
+        say(f"reading {source}")
+        tables.append(load(source, (), kept_in(source)))
+    found = compare_several(tables, [conditions(source) for source in sources])
+    screen, cards = several_screen(found), several_sections(found)
+    table = replace(tables[0], source=replace(tables[0].source, name=" | ".join(found.names)))
+    folder = out or Path("comparison")
+    with Drawing(folder / "figures", (*found.names, *found.optimizers)) as drawing:
+        drawing.start([*screen.figures, *_figures(cards)])
+        page = _write(folder, table, screen, cards, (), found.to_json(), drawing)
     return Report(page=page, parts=screen.parts)
 
 
