@@ -20,6 +20,7 @@ from bocb_tune.analysis.report.drawing.page import (
     RED,
     WIDTH,
     Look,
+    as_pixels,
     bare,
     color_bar,
     fixed,
@@ -33,6 +34,8 @@ from bocb_tune.analysis.report.plots.values import FEW_COLUMNS, Heatmap, Transfe
 MOST_NUMBERED = 24
 """A heatmap with more columns than this has no room for its numbers."""
 NO_VALUE = "#e4e4e4"
+MOST_TEXTS = 200
+"""Numbers of a figure beyond which they are drawn as pixels, so that a page with several such figures stays small."""
 
 
 def heatmap(plot: Heatmap) -> Figure:
@@ -56,6 +59,8 @@ def heatmap(plot: Heatmap) -> Figure:
         _crosses(axes, plot.failed)
     if plot.numbered and columns <= MOST_NUMBERED:
         _number(axes, plot, colors, norm, size=min(8.0, 15.5 * cell))
+        if plot.values.size > MOST_TEXTS:
+            as_pixels(axes)
     color_bar(
         figure, (left + width + 0.15, bottom, 0.1, min(height, 2.6)), (norm, colors), plot.unit, extend, plot.metric
     )
@@ -89,15 +94,19 @@ def group_lines(
     across, down = axes.get_xaxis_transform(), axes.get_yaxis_transform()
     for first, count, name in _runs(groups[1]):
         axes.axvline(first - 0.5, color="white", lw=3.5 if first else 0)
-        room = max(6, int(count * cell[1] / 0.062))
-        text = "\n".join(label(line, room) for line in wrap(label(name, 60), room)[:2])
+        text = _in_lines(name, int(count * cell[1] / 0.062))
         axes.text(first + (count - 1) / 2, 1.015, text, transform=across, ha="center", va="bottom", size=7, color=DARK)
     for first, count, name in _runs(groups[0]):
         axes.axhline(first - 0.5, color="white", lw=3.5 if first else 0)
         where: Look = {"transform": down, "ha": "center", "va": "center", "rotation": 90, "size": 7, "color": DARK}
-        axes.text(
-            -(left - 0.12) / width, first + (count - 1) / 2, label(name, max(6, int(count * cell[0] / 0.07))), **where
-        )
+        text = _in_lines(name, int(count * cell[0] / 0.062))
+        axes.text(-(left - 0.14) / width, first + (count - 1) / 2, text, **where)
+
+
+def _in_lines(name: str, room: int) -> str:
+    """Write a name on two lines of so many letters at most."""
+    room = max(6, room)
+    return "\n".join(label(line, room) for line in wrap(label(name, 60), room)[:2])
 
 
 def _runs(groups: tuple[str, ...]) -> list[tuple[int, int, str]]:

@@ -9,12 +9,13 @@ from scipy.stats import gaussian_kde
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.names.look import backbone_look, label, optimizer_look
-from bocb_tune.analysis.report.drawing.matrices import group_lines
+from bocb_tune.analysis.report.drawing.matrices import MOST_TEXTS, group_lines
 from bocb_tune.analysis.report.drawing.page import (
     DARK,
     INK,
     PALE,
     WIDTH,
+    as_pixels,
     bare,
     fixed,
     metric_ticks,
@@ -29,6 +30,8 @@ FENCE = 1.5
 """Quartile ranges from the quartiles beyond which a number is an outlier."""
 WIDE, NAMES_SHARE = 0.36, 0.75
 """Half width of a violin or a box in places; room of slanted names, of what they take upright."""
+MOST_AS_LINES = 12
+"""Distributions beyond which they are drawn as pixels, so that the page stays small."""
 LOWEST = 0.05
 """Share of all numbers that may lie below the axis of violins."""
 
@@ -50,6 +53,8 @@ def marked_table(plot: MarkedTable) -> Figure:
     bare(axes)
     axes.hlines(rows - 0.5, -0.5, columns - 0.5, color=DARK, lw=0.8)
     _numbers(axes, plot, min(7.0, 15 * cell))
+    if plot.values.size > MOST_TEXTS:
+        as_pixels(axes)
     return figure
 
 
@@ -70,11 +75,9 @@ def _numbers(axes: Axes, plot: MarkedTable, size: float) -> None:
         if np.isfinite(value):
             color = "white" if plot.values[row, column] == best[column] else INK
             axes.text(column, row, f"{value:{style}}", ha="center", va="center", size=size, color=color)
-    for line, (name, values) in enumerate(plot.foot, start=len(plot.rows)):
-        as_metric = name == "mean" and plot.metric is not None
-        for column, value in enumerate(plot.metric.shown(values) if as_metric and plot.metric else values):
-            if np.isfinite(value):
-                axes.text(column, line, f"{value:{style}}", ha="center", va="center", size=size, color=INK)
+    for line, (_, texts) in enumerate(plot.foot, start=len(plot.rows)):
+        for column, text in enumerate(texts):
+            axes.text(column, line, text, ha="center", va="center", size=size, color=INK)
 
 
 def samples(plot: Samples) -> Figure:
@@ -97,6 +100,8 @@ def samples(plot: Samples) -> Figure:
     axes.set_ylabel(plot.axis if len(plot.axis) < 40 else plot.axis.split(",")[0], size=7)
     axes.grid(axis="y", color=PALE, lw=0.6)
     axes.set_axisbelow(True)
+    if count > MOST_AS_LINES:
+        as_pixels(axes)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.findings.bocb import RANKED
@@ -20,23 +21,41 @@ def marked_table(findings: Findings) -> MarkedTable:
     classes, families = [*map(backbone_class, table.backbones)], [*map(optimizer_family, table.optimizers)]
     rows, columns = by_group(families, found.values.T), by_group(classes, found.values)
     place = np.ix_(rows, columns)
-    sd, spread = findings.grid.spread_without_worst()
-    foot = (("mean", found.mean_without_worst), ("sd", sd), ("range", spread))
     return MarkedTable(
         stem="paper-table",
         title="Best four and failures of each backbone",
         caption=f"Blue: the best of its backbone; light blue: among the best {TOP}; grey: fails by the rule of the "
-        "paper's grey marks. Below: mean, standard deviation and range without the worst.",
+        "paper's grey marks. Below: mean, standard deviation and range without the worst, and how many fail by Eq. 1 "
+        "as printed and by that rule.",
         rows=tuple(table.optimizers[index] for index in rows),
         columns=tuple(table.backbones[index] for index in columns),
         values=found.values.T[place],
         top=top(np.where(np.isfinite(found.values), found.values, -np.inf)).T[place]
         & np.isfinite(found.values.T[place]),
         failed=found.by_median.T[place],
-        foot=tuple((name, values[columns]) for name, values in foot if np.isfinite(values).any()),
+        foot=_foot(findings, columns),
         row_groups=tuple(families[index] for index in rows) if len(set(families)) > 1 else (),
         column_groups=tuple(classes[index] for index in columns) if len(set(classes)) > 1 else (),
         metric=table.objective,
+    )
+
+
+def _foot(findings: Findings, columns: NDArray[np.intp]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Write the lines below the table: spread without the worst, and failures."""
+    found, objective = findings.bocb, findings.table.objective
+    sd, spread = findings.grid.spread_without_worst()
+    style = ".1f" if objective.is_bounded else ".3g"
+    lines = (
+        ("mean", objective.shown(found.mean_without_worst), style),
+        ("sd", sd, ".1f"),
+        ("range", spread, ".1f"),
+        ("fails, Eq. 1", found.by_equation.sum(axis=1), "d"),
+        ("fails, as marked", found.by_median.sum(axis=1), "d"),
+    )
+    return tuple(
+        (name, tuple(format(each, form) for each in values[columns]))
+        for name, values, form in lines
+        if np.isfinite(values).all()
     )
 
 

@@ -445,8 +445,8 @@ class MarkedTable(Plot):
     """[rows, columns], among the best four of the column."""
     failed: Flags
     """[rows, columns]"""
-    foot: tuple[tuple[str, Array], ...]
-    """Name of each line below the table, and its numbers [columns]."""
+    foot: tuple[tuple[str, tuple[str, ...]], ...]
+    """Name of each line below the table, and its texts [columns]."""
     row_groups: tuple[str, ...] = ()
     column_groups: tuple[str, ...] = ()
     metric: Objective | None = None

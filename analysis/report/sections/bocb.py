@@ -25,6 +25,8 @@ from bocb_tune.analysis.report.sections.values import (
 )
 from bocb_tune.analysis.sources import paper
 
+MOST_ROWS = 12
+"""Rows of a table that the page shows where its file, or a figure, has them all."""
 PARTS = {"performance": "score", "settings": "distance of settings", "coupling": "mark", "computation": "computation"}
 
 
@@ -47,7 +49,8 @@ def paper_table(findings: Findings) -> Card | NotApplicable:
         }
     )
     formats = dict.fromkeys(("mean_drop_worst", "std_drop_worst", "range_drop_worst"), ".2f")
-    lines = with_metric(findings, DataTable(stem="paper_table", frame=frame, formats=formats), ["mean_drop_worst"])
+    lines = DataTable(stem="paper_table", frame=frame, formats=formats, only_file=True)  # the figure shows it
+    lines = with_metric(findings, lines, ["mean_drop_worst"])
     count = int(np.isfinite(found.values).sum())
     text = (
         f"Eq. 1 as printed, with a gap of {found.gap:g} points, calls {int(found.by_equation.sum())} of {count} cells "
@@ -85,7 +88,12 @@ def settings_distance(findings: Findings) -> Card | NotApplicable:
         "it hardly matters."
     )
     tables = tuple(
-        DataTable(stem=f"settings_distance_of_{kind}s", frame=_known_columns(frame), formats=formats)
+        DataTable(
+            stem=f"settings_distance_of_{kind}s",
+            frame=_known_columns(frame),
+            formats=formats,
+            only_file=kind == "backbone" and len(frame) > MOST_ROWS,
+        )
         for kind, frame in (("optimizer", optimizers), ("backbone", backbones))
     )
     return Card(title=title, text=(text,), tables=tables, figures=plots.distance_boxes(findings))
@@ -111,7 +119,9 @@ def paper_ranking(findings: Findings) -> Card | NotApplicable:
     )
     formats = {"p_first": ".2f", "step_cost": ".2f", "state_cost": ".2f"}
     ordered = frame.sort_values(["overall_rank", "optimizer"], ignore_index=True)
-    lines = DataTable(stem="paper_ranking", frame=_known_columns(ordered), formats=formats)
+    whole = _known_columns(ordered)
+    shown_columns = [name for name in whole if not name.startswith("published_") or name == "published_overall"]
+    lines = DataTable(stem="paper_ranking", frame=whole, formats=formats, excerpt=whole[shown_columns].head(MOST_ROWS))
     front = plots.score_against_cost(findings)
     return Card(
         title=title, text=tuple(_ranked(findings, ranking)), tables=(lines,), figures=() if front is None else (front,)
