@@ -107,6 +107,10 @@ def analyze(
     tolerance: str | None = None,
     chance: float | None = None,
     where: Sequence[str] = (),
+    gap: float | None = None,
+    step: float | None = None,
+    weights: Sequence[float] | None = None,
+    components: int | None = None,
 ) -> Path:
     """Write the report of some trials: a page, and its numbers as `metrics.json` and tables beside it.
 
@@ -114,6 +118,10 @@ def analyze(
         source: as of `load`, and so are `spaces`, `metric`, `direction`, `tolerance`, `chance` and `where`.
         out: the report folder; `report` within a run folder, or here for another source.
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
+        gap: points of the paper's Eq. 1; 3 by default, and 1 for its ImageNet table.
+        step: decades of one step of a setting, where settings were searched continuously; 1/3 by default.
+        weights: of performance, settings, coupling and computation in the overall rank; .4, .2, .2, .2 by default.
+        components: principal components whose energy is drawn; 10 by default.
 
     Returns:
         Path of `report.html`.
@@ -124,9 +132,13 @@ def analyze(
     """
     from pathlib import Path
 
+    from bocb_tune.analysis.bocb.choices import choose
     from bocb_tune.analysis.report.write import analyze as write
     from bocb_tune.analysis.sources.stated import Stated
+    from bocb_tune.cli.launch import starting_weights
 
     stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where))
     folder = None if out is None else Path(out)
-    return write(os.fspath(source), folder, [Path(space) for space in spaces], patterns, stated)
+    choices = choose(gap, step, None if weights is None else ",".join(map(str, weights)), components)
+    start = starting_weights if patterns else None
+    return write(os.fspath(source), folder, [Path(space) for space in spaces], patterns, stated, choices, start)

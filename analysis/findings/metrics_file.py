@@ -14,6 +14,7 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, known, of_metric
 from bocb_tune.analysis.coupling.interaction_test import InteractionTest
+from bocb_tune.analysis.findings import bocb_file
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.contrasts import Contrast
@@ -141,6 +142,7 @@ def _grid(findings: Findings) -> dict[str, Any]:
             for c in grid.claims
         ],
         "budget_ranks": _budget_ranks(findings),
+        **bocb_file.of_grid(findings.bocb),
     }
 
 
@@ -187,6 +189,7 @@ def _backbone(findings: Findings, row: int) -> dict[str, Any]:
         "best_optimizer": best,
         "near_best": {f"{within:g}": _count(grid.near_best(within)[row], values) for within in NEAR_BEST},
         "polish_scale": None if grid.polish is None else float(grid.polish.row_scale[row]),
+        **bocb_file.of_backbone(findings.bocb, row),
     }
 
 
@@ -217,6 +220,7 @@ def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
         "tunability_worst": _part(found.tunability, "worst"),
         "worth_tuning": None if isinstance(found.dimension, Refused) else list(found.dimension.by_regret),
         "drift": _drift(findings, name),
+        **bocb_file.of_optimizer(findings.bocb, column),
     }
 
 

@@ -165,7 +165,7 @@ def _reduced(path: Path) -> _CellRows:
         torn=sum(problem.torn for problem in journal.problems),
         rungs=_rungs(journal),
         validated_on_test=journal.settings.get("dataset", {}).get("validate_on") == "test",
-        rows=[_trial_row(record) for record in records],
+        rows=[_trial_row(record, journal.settings.get("recipe", {}).get("batch_size")) for record in records],
         lengths=[len(record.measurements) for record in records],
         budget=np.array([measurement.budget for measurement in measured], dtype=float),
         score=scores,
@@ -190,7 +190,7 @@ _DTYPES: Any = {
 }
 
 
-def _trial_row(record: TrialRecord) -> tuple[Any, ...]:
+def _trial_row(record: TrialRecord, batch_size: int | None) -> tuple[Any, ...]:
     hparams = record.hparams
     return (
         record.cell.backbone,
@@ -207,6 +207,19 @@ def _trial_row(record: TrialRecord) -> tuple[Any, ...]:
         record.elapsed_s,
         record.audit,
         record.message.encode(errors="backslashreplace").decode(),  # it may name a file whose name is no Unicode
+        *_measured(record, batch_size),
+    )
+
+
+def _measured(record: TrialRecord, batch_size: int | None) -> tuple[float, float, float]:
+    """Return the numbers of `MEASURED`, NaN where a journal does not hold them."""
+    metrics = [measurement.metrics for measurement in record.measurements]
+    rates = [each["images_per_s"] for each in metrics if each.get("images_per_s")]
+    last = metrics[-1] if metrics else {}
+    return (
+        last.get("train_loss", math.nan),
+        batch_size / float(np.median(rates)) if rates and batch_size else math.nan,
+        last.get("optimizer_state_mib", math.nan),
     )
 
 

@@ -20,6 +20,9 @@ Dims = Mapping[str, Dim]
 CELL = ["backbone", "optimizer"]
 HYPERPARAMETERS = ("lr", "weight_decay")
 IN_WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
+MEASURED = ("train_loss", "step_s", "state_mib")
+"""Last mean training loss, median seconds of an optimizer step, and size of the optimizer's state, of which only the
+journals of a run know."""
 TRIAL_COLUMNS = [
     *CELL,
     "trial",
@@ -34,6 +37,7 @@ TRIAL_COLUMNS = [
     "elapsed_s",
     "audit",
     "message",
+    *MEASURED,
 ]
 CURVE_COLUMNS = [*CELL, "trial", "budget", "score"]
 
@@ -134,7 +138,8 @@ def make_table(
 ) -> TrialTable:
     """Sort the rows and name the axes; `cells` adds (backbone, optimizer) pairs that have no trial yet."""
     trials = trials.reindex(columns=TRIAL_COLUMNS)
-    trials = trials.assign(audit=trials["audit"].eq(True), elapsed_s=trials["elapsed_s"].astype(float))
+    numbers = {name: trials[name].astype(float) for name in ("elapsed_s", *MEASURED)}
+    trials = trials.assign(audit=trials["audit"].eq(True), **numbers)
     return TrialTable(
         trials=trials.sort_values([*CELL, "trial"], ignore_index=True),
         curves=curves[CURVE_COLUMNS].sort_values([*CELL, "trial", "budget"], ignore_index=True),

@@ -22,6 +22,9 @@ from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec, resolved
 from bocb_tune.tasks import get_task
 
+CLASSIFICATION = "classification"
+"""Task whose trials have a model."""
+
 SPEC_FILE = "spec.yaml"
 
 
@@ -185,3 +188,18 @@ def recorded_trial(folder: Path, trial_id: str) -> tuple[ExperimentSpec, TrialSp
     if plan is None:
         raise FolderError(f"--id {trial_id}: its cell {record.cell.key} is not in {folder / SPEC_FILE}")
     return spec, spec_of(plan, record), record
+
+
+def starting_weights(folder: Path, trial_id: str) -> dict[str, Any]:
+    """Build the tensors that a trial of a run began with, by name, as NumPy arrays.
+
+    Raises:
+        ValueError: if its model cannot be built here, such as for want of its data.
+    """
+    _, trial, _ = recorded_trial(folder, trial_id)
+    if trial.cell.task != CLASSIFICATION:
+        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r} has no model that can be built")
+    from bocb_tune.tasks.classification import initial_model
+
+    tensors = initial_model(trial).state_dict().items()
+    return {name: each.detach().float().numpy() for name, each in tensors if each.is_floating_point()}

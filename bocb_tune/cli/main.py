@@ -191,8 +191,8 @@ Where = Annotated[list[str] | None, typer.Option("--where", metavar="COLUMN=VALU
 @app.command()
 def analyze(
     source: Source,
-    second: Annotated[
-        str | None, typer.Argument(metavar="[SOURCE]", help="Another run of the same grid, to compare with the first.")
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]", help="Other runs of the same grid, to compare with it.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: RUN/report or ./report.")
@@ -206,11 +206,26 @@ def analyze(
     patterns: Annotated[
         bool, typer.Option("--patterns", help="Also read the kept checkpoints: spectra of the trained weights.")
     ] = False,
+    gap: Annotated[
+        float | None, typer.Option("--gap", metavar="POINTS", help="Gap of the paper's Eq. 1; default: 3, ImageNet 1.")
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option("--step", metavar="DECADES", help="Step of settings searched continuously: 1/3.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="P,S,C,T", help="Of performance, settings, coupling, computation."),
+    ] = None,
+    components: Annotated[
+        int | None, typer.Option("--components", metavar="K", help="Principal components whose energy is drawn: 10.")
+    ] = None,
     form: Form = "text",
 ) -> None:
-    """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
-    if second is not None and (space or patterns or where or {metric, direction, tolerance, chance} != {None}):
-        raise typer.BadParameter("options other than --out are for one source, and two are given")
+    """Write the report of a run, of a table of trials, or of the published tables; of several runs, what differs."""
+    measures = (gap, step, weights, components)
+    said = {metric, direction, tolerance, chance, *measures}
+    if others and (space or patterns or where or said != {None}):
+        raise typer.BadParameter("options other than --out are for one source, and several are given")
     with busy(f"analyzing {source}"):
         from bocb_tune.analysis.core.parallel import uncollected, warm_up
 
@@ -218,15 +233,19 @@ def analyze(
             warm_up()
         with uncollected():
             from bocb_tune.analysis.answer.sentences import markdown, terminal
-            from bocb_tune.analysis.report.write import analyze_pair, report
+            from bocb_tune.analysis.bocb.choices import choose
+            from bocb_tune.analysis.report.write import analyze_pair, analyze_several, report
             from bocb_tune.analysis.sources.stated import Stated
 
         kept = tuple(where or ())
         stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=kept)
-        if second is None:
-            written = report(source, out, space or (), patterns, stated)
+        if not others:
+            if patterns:
+                from bocb_tune.cli.launch import starting_weights as start
+            written = report(source, out, space or (), patterns, stated, choose(*measures), start if patterns else None)
         else:
-            written = analyze_pair(source, second, out)
+            together = [source, *others]
+            written = analyze_pair(source, others[0], out) if len(together) == 2 else analyze_several(together, out)
     if form == "md":
         print(markdown(written.parts), end="")
         print(written.page, file=sys.stderr)

@@ -68,6 +68,13 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     )
 
 
+def initial_model(trial: TrialSpec) -> nn.Module:
+    """Build the model of a trial as it is before its first step, on the CPU."""
+    name, options = _named({**trial.settings["dataset"], **trial.data_options})
+    dataset = load_dataset(name, options, "cpu")
+    return _build_model(trial, dataset, Recipe(**trial.settings["recipe"]), Ranks())
+
+
 def _require_suits(recipe: Recipe, dataset: str) -> None:
     augments = DATASETS[dataset].augments
     if recipe.augment not in augments:

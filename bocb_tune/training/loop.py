@@ -33,7 +33,7 @@ from bocb_tune.data.base import Batch
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.training.context import Context
-from bocb_tune.training.device import autocast, peak_memory_gib, prepare
+from bocb_tune.training.device import autocast, peak_memory_gib, prepare, state_mib
 from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.rng import rng_state, seed_all, set_rng_state
@@ -163,6 +163,7 @@ class _Loop:
             "images_per_s": images / trained_s,
             "seconds": seconds,
             "peak_memory_gib": memory,
+            "optimizer_state_mib": state_mib(self.training.optimizer),
             "world_size": self.ranks.world_size,
         }
         elapsed_s = seconds + (self.curve[-1]["elapsed_s"] if self.curve else 0.0)

@@ -31,6 +31,7 @@ from tests.support.processes import records_in
 from tests.support.simulated import Simulation
 
 EXPERIMENTS = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yaml"))
+MEASURES = ("--gap", "--step", "--weights", "--components")
 TABLE = ["--metric", "--direction", "--tolerance", "--chance", "--where"]
 """What the user says of a table."""
 FLAGS = {
@@ -39,7 +40,7 @@ FLAGS = {
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
     "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id", "--profile"],
     "status": ["RUN", "--json", "--watch"],
-    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns", "--format"],
+    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns", *MEASURES, "--format"],
     "recommend": ["SOURCE", "--backbone", "--trials", "--space", *TABLE, "--json", "--format"],
     "schema": [],
     "list": ["KIND", "[PATTERN]", "--json"],

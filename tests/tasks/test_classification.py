@@ -41,7 +41,8 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 def test_a_trial_measures_what_it_promises() -> None:
     first, last = run(digits_trial(budget=2))
-    promised = {"score", "train_loss", "val_loss", "lr", "images_per_s", "seconds", "peak_memory_gib", "world_size"}
+    promised = {"score", "train_loss", "val_loss", "lr", "images_per_s", "seconds", "world_size"}
+    promised |= {"peak_memory_gib", "optimizer_state_mib"}
     assert set(first.metrics) == promised
     assert set(last.metrics) == promised | {"test_score"}
     assert (first.budget, last.budget) == (1, 2)
