@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
 from bocb_tune.core.files import LOG_FILE
+from bocb_tune.core.kept import FOLDER
 from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
 from bocb_tune.spec.experiment_file import Resources
 from bocb_tune.spec.model import ExperimentSpec, load_spec
+from bocb_tune.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from bocb_tune.data.contents import Contents
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from bocb_tune.profiling.cost import Cost
     from bocb_tune.profiling.measure import Measured, Totals
     from bocb_tune.spec.grid import Grid
-    from bocb_tune.training.context import Context, Ranks
+    from bocb_tune.training.context import Context
 
 KILLED = (
     "the run was killed, or its Ray node died; nothing that had ended is lost. The same command goes on from there."
@@ -212,8 +214,9 @@ def run_trial(
     return _train(trial, spec.resources, profile)
 
 
-def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None) -> int:
-    """Train a trial that a run has recorded once more in this process; returns the exit code.
+def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
+    """Train a trial that a run has recorded once more in this process, and keep its checkpoint if asked to; returns the
+    exit code.
 
     Raises:
         ValueError: if the folder is no run folder, or the run has no such trial, or several.
@@ -225,13 +228,14 @@ def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None) -> in
         warn(
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
         )
-    code = _train(trial, spec.resources, profile)
+    kept = Checkpoints(folder / FOLDER / trial.id) if keep else None
+    code = _train(trial, spec.resources, profile, kept)
     score = "no score" if record.score is None else f"score {record.score:.4g}"
     print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)
     return code
 
 
-def _train(trial: TrialSpec, resources: Resources, profile: Path | None) -> int:
+def _train(trial: TrialSpec, resources: Resources, profile: Path | None, checkpoints: Checkpoints | None = None) -> int:
     """Train as a worker of a run does: on as many threads, or on a GPU if the experiment asks for one."""
     import torch
 
@@ -245,16 +249,17 @@ def _train(trial: TrialSpec, resources: Resources, profile: Path | None) -> int:
         file=sys.stderr,
     )
     if profile is None:
-        return _train_on(trial, Context(ranks=ranks))
-    return _profiled(trial, ranks, profile)
+        return _train_on(trial, Context(ranks=ranks, checkpoints=checkpoints))
+    return _profiled(trial, Context(ranks=ranks, checkpoints=checkpoints), profile)
 
 
-def _profiled(trial: TrialSpec, ranks: Ranks, path: Path) -> int:
+def _profiled(trial: TrialSpec, context: Context, path: Path) -> int:
+    from dataclasses import replace
+
     from bocb_tune.profiling.trace import StepTrace, part_lines
-    from bocb_tune.training.context import Context
 
-    trace = StepTrace(ranks.device)
-    code = _train_on(trial, Context(ranks=ranks, after_step=trace.after_step))
+    trace = StepTrace(context.ranks.device)
+    code = _train_on(trial, replace(context, after_step=trace.after_step))
     for line in part_lines(trace.close(path)):
         print(line)
     print(f"trace: {path}; open it in chrome://tracing or https://ui.perfetto.dev", file=sys.stderr)
