@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
@@ -39,6 +40,7 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
     """Print what an experiment will run; with `measured`, also what that takes on this machine."""
     from bocb_tune.cli.render import measured_json, plan_json, print_measured, print_plan
     from bocb_tune.cli.screen import screen
+    from bocb_tune.cli.weights import find_starts
     from bocb_tune.profiling.cost import cost
     from bocb_tune.spec.grid import plan_grid
 
@@ -51,6 +53,8 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
         print(json.dumps(plan_json(spec, grid, planned) | described | measurements, indent=2))
         return
     print_plan(screen(), spec, grid, planned, there)
+    for start in find_starts(spec, spec.run_dir, warn, planned=True):
+        print(plain(start.line))
     if found:
         print_measured(screen(), spec, *found)
 
@@ -92,17 +96,24 @@ def train(
     with busy("checking what is installed and what the data are"):
         from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, unknown_data
         from bocb_tune.cli.progress import View, last_words, output_to
+        from bocb_tune.cli.weights import find_starts, keep_weights
         from bocb_tune.engine import run as engine
         from bocb_tune.engine.cluster import Resources as GroupResources
+        from bocb_tune.spec.grid import plan_grid
 
         spec = load_spec(spec_path, overrides, LOCAL if address is None else REMOTE, CAUTIONS, warn)
         there = contents(spec) if address is None or is_visible(spec) else None
         say("the sizes of its files")
         fingerprint = there.fingerprint() if there else None
         folder = out or spec.run_dir
-        cells = cell_plans(spec, only, folder)
+        plan_grid(spec, only)  # its errors come before the folder is made
+        starts = find_starts(spec, folder, warn)
     claim_folder(spec, folder, fingerprint)
+    keep_weights(starts, folder)
+    cells = cell_plans(spec, only, folder)
     _say_of_data(there)
+    for start in starts:
+        print(plain(start.line), file=sys.stderr)
     if there and (unknown := unknown_data(folder)):
         warn(unknown)
     plan = engine.RunPlan(
@@ -201,17 +212,20 @@ def run_trial(
 
     with busy("checking what is installed and what the data are"):
         from bocb_tune.cli.launch import cell_plans
+        from bocb_tune.cli.weights import find_starts, keep_weights
 
         alone = [*overrides, "resources.workers=1"]
         spec = load_spec(spec_path, alone, (backbones, precision, data), CAUTIONS, warn)
     _say_of_data(contents(spec))
-    plans = {plan.cell.key: plan for plan in cell_plans(spec)}
-    if cell not in plans:
-        raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")
-    given = {"lr": lr, "weight_decay": weight_decay}
-    hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
-    trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
-    return _train(trial, spec.resources, profile)
+    with TemporaryDirectory() as folder:
+        keep_weights(find_starts(spec, Path(folder), warn), Path(folder))
+        plans = {plan.cell.key: plan for plan in cell_plans(spec, folder=Path(folder))}
+        if cell not in plans:
+            raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")
+        given = {"lr": lr, "weight_decay": weight_decay}
+        hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
+        trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
+        return _train(trial, spec.resources, profile)
 
 
 def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
