@@ -22,6 +22,7 @@ ORDER = (
     "training",
     "augment",
     "tasks",
+    "export",
     "spec",
     "engine.worker",
     "engine",
@@ -54,7 +55,7 @@ ANALYSIS_NEEDS = ("core", "spec.source", "spec.space_file", "analysis")
 READS_TENSORS = "bocb_tune.analysis.patterns.checkpoints"
 LIGHT = ("core", "spec", "engine.policy")
 """Import no framework."""
-TRAINING = ("data", "optimizers", "backbones", "training", "augment", "tasks")
+TRAINING = ("data", "optimizers", "backbones", "training", "augment", "tasks", "export")
 
 
 def _modules() -> dict[str, Path]:

@@ -17,6 +17,7 @@ from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, of_metric
+from bocb_tune.analysis.coupling.pretraining import Transfer, transfer
 from bocb_tune.analysis.coupling.shares import fitted_interaction_shares
 from bocb_tune.analysis.findings.bocb import BocbFindings
 from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
@@ -146,6 +147,12 @@ class Findings:
     def searches(self) -> Mapping[Key, CellSearch]:
         """Results of the search of each cell."""
         return searches_of(self.table.trials, self.cells, self.models, scale_of(self.table).floor)
+
+    @cached_property
+    def transfer(self) -> Transfer:
+        """What the optimizer of a pre-training has to do with that of the fine-tuning."""
+        table = self.table
+        return transfer(self.matrix, self.grid.noise, table.backbones, table.optimizers, table.pretrainings)
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:

@@ -14,6 +14,7 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, known, of_metric
 from bocb_tune.analysis.coupling.interaction_test import InteractionTest
+from bocb_tune.analysis.coupling.pretraining import Transfer
 from bocb_tune.analysis.findings import bocb_file
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.landscape.fit import NoLandscape
@@ -41,8 +42,25 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "cells": cells,
         "recommendation": _recommendation(findings),
     }
+    if table.pretrainings:
+        values["transfer"] = _transfer(findings.transfer)
     cleaned: dict[str, Any] = _without_nan(values)
     return cleaned
+
+
+def _transfer(found: Transfer) -> dict[str, Any]:
+    """Return fine-tuning by the optimizer of the pre-training against others, of grids that have a pre-training."""
+    return {
+        "mean_gap": found.mean_gap.to_json(),
+        "home_advantage": found.home_advantage.to_json(),
+        "gaps": {
+            gap.row: {"pretraining_optimizer": gap.own, "best_other": gap.other, "gap": gap.gap.to_json()}
+            for gap in found.gaps
+        },
+        "without_gap": list(found.without_gap),
+        "block": {"backbones": list(found.block[0]), "pretrainings": list(found.block[1])},
+        "shares": {" x ".join(term.factors): term.share.to_json() for term in found.terms},
+    }
 
 
 def refused_in_all(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bocb_tune.analysis.sources.table import (
     CELL,
     TRIAL_COLUMNS,
     Dims,
+    Pretraining,
     Source,
     SourceError,
     TrialTable,
@@ -39,6 +40,8 @@ from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective, TrialRecord
 from bocb_tune.spec.source import read_source
 
+SCRATCH = "scratch"
+"""Name and source of a start from random weights (as in `bocb_tune.spec.pretrained`)."""
 MOST_NAMED = 5
 """Images named of those that were skipped."""
 NAMED_IMAGE = re.compile(rf"\bimage (.+?) {CANNOT_BE_DECODED}")
@@ -103,7 +106,15 @@ def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
         cells=tuple(cell.key for cell in cells),
         num_images=granularity(curves["score"].to_numpy()) if objective.is_bounded else math.inf,
         validated_on_test=any(cell.validated_on_test for cell in cells),
+        pretrainings={row: start for row, _ in (cell.key for cell in cells) if (start := _start_of(row))},
     )
+
+
+def _start_of(row: str) -> Pretraining | None:
+    """Read what a row of a run starts from off its name, `backbone@pretraining` (see `bocb_tune.core.types.Cell`)."""
+    backbone, at, name = row.partition("@")
+    optimizer = "" if name == SCRATCH else name
+    return Pretraining(backbone=backbone, name=name, optimizer=optimizer) if at else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +169,7 @@ def _reduced(path: Path) -> _CellRows:
             f"{path}: a measurement's score is not a number ({error}); mend or delete its line"
         ) from error
     return _CellRows(
-        key=(journal.cell.backbone, journal.cell.optimizer),
+        key=(journal.cell.row, journal.cell.optimizer),
         objective=journal.objective,
         garbled=tuple(str(problem) for problem in journal.problems if not problem.torn),
         unreadable=int(max((m.metrics.get("unreadable_images") or 0 for m in measured), default=0)),
@@ -193,7 +204,7 @@ _DTYPES: Any = {
 def _trial_row(record: TrialRecord, batch_size: int | None) -> tuple[Any, ...]:
     hparams = record.hparams
     return (
-        record.cell.backbone,
+        record.cell.row,
         record.cell.optimizer,
         record.id,
         str(record.phase),

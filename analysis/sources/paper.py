@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from bocb_tune.analysis.sources.table import CURVE_COLUMNS, TRIAL_COLUMNS, Source, SourceError, TrialTable, make_table
+from bocb_tune.analysis.sources.table import (
+    CURVE_COLUMNS,
+    TRIAL_COLUMNS,
+    Pretraining,
+    Source,
+    SourceError,
+    TrialTable,
+    make_table,
+)
 from bocb_tune.core.types import Objective, TrialStatus
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -32,14 +40,22 @@ def published(name: str) -> TrialTable:
         hint = f"; did you mean paper:{near[0]}?" if near else ""
         raise SourceError(f"paper:{name}: no such published table (known: {', '.join(TABLES)}){hint}")
     scores, objective, files = TABLES[name]()
+    rows = scores[["backbone", "model", "pretraining"]].drop_duplicates() if "pretraining" in scores else pd.DataFrame()
     return make_table(
         _as_trials(scores),
         pd.DataFrame(columns=CURVE_COLUMNS),
         objective=objective,
         source=Source(kind="paper", name=f"paper:{name}", sha256=_hash_of(files), citation=CITATION),
+        pretrainings={
+            row: Pretraining(backbone=model, name=name, optimizer=RECIPES.get(name, name))
+            for row, model, name in rows.itertuples(index=False, name=None)
+        },
         notes=("One published number per cell: how many seeds and trials stand behind it is not known.",),
     )
 
+
+RECIPES = {"A1": "LAMB", "A2": "LAMB", "A3": "LAMB"}
+"""Optimizer of a pre-training that the table calls by its recipe (arXiv:2110.00476, table 2)."""
 
 Table = tuple[pd.DataFrame, Objective, tuple[str, ...]]
 
@@ -60,7 +76,8 @@ def _imagenet() -> Table:
 def _coco() -> Table:
     """Put a column of the published table (task, backbone, its pre-training) in the place of a backbone."""
     scores = pd.read_csv(PUBLISHED / "coco_transfer.csv").rename(columns={"ap": "score"})
-    scores["backbone"] = scores["task"] + " " + scores["backbone"] + " (" + scores["pretraining"] + ")"
+    scores["model"] = scores["task"] + " " + scores["backbone"]
+    scores["backbone"] = scores["model"] + " (" + scores["pretraining"] + ")"
     return scores, Objective(metric="ap", unit="points", floor=0.0), ("coco_transfer.csv",)
 
 

@@ -67,6 +67,18 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pretraining:
+    """Weights that the trainings of a row of the grid started from."""
+
+    backbone: str
+    """Name of the backbone without them."""
+    name: str
+    """Name of the pre-training."""
+    optimizer: str
+    """Name of the optimizer it was made by; empty for random weights, or where it is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialTable:
     """Trials of a grid, one row each, and their curves; sorted, so the order of the source's rows has no effect."""
 
@@ -94,6 +106,8 @@ class TrialTable:
     """Ranges of `lr` and `weight_decay`, by optimizer, where known."""
     num_images: float = math.inf
     """Images a score is the share of, where the scores show it: their binomial noise is known then."""
+    pretrainings: Mapping[str, Pretraining] = field(default_factory=dict)
+    """Start of each row that has one; empty where no row starts from other weights than random ones."""
     validated_on_test: bool = False
     """Whether the scores, by which settings are selected, are of test data."""
 
@@ -135,6 +149,7 @@ def make_table(
     cells: tuple[tuple[str, str], ...] = (),
     num_images: float = math.inf,
     validated_on_test: bool = False,
+    pretrainings: Mapping[str, Pretraining] | None = None,
 ) -> TrialTable:
     """Sort the rows and name the axes; `cells` adds (backbone, optimizer) pairs that have no trial yet."""
     trials = trials.reindex(columns=TRIAL_COLUMNS)
@@ -154,4 +169,5 @@ def make_table(
         spaces=spaces or {},
         num_images=num_images,
         validated_on_test=validated_on_test,
+        pretrainings=pretrainings or {},
     )

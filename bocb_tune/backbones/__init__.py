@@ -25,6 +25,7 @@ __all__ = [
     "build_backbone",
     "list_backbones",
     "require_batch",
+    "stages_of",
     "traits",
 ]
 
@@ -118,6 +119,8 @@ class Traits:
     drop_path: bool
     """Whether it has stochastic depth."""
     batch_norm: bool
+    stages: int
+    """Stages before its head, the stem among them: those that can be frozen."""
 
 
 def traits(name: str, image_size: int) -> Traits:
@@ -130,7 +133,18 @@ def traits(name: str, image_size: int) -> Traits:
         model, drop_path = _probe(name, image_size, 0.1), True
     except NoDropPath:
         model, drop_path = _probe(name, image_size, 0.0), False
-    return Traits(drop_path=drop_path, batch_norm=_has_batch_norm(model))
+    return Traits(drop_path=drop_path, batch_norm=_has_batch_norm(model), stages=max(stages_of(model).values()))
+
+
+def stages_of(model: nn.Module) -> dict[str, int]:
+    """Return the stage of each parameter, as timm groups them: 0 is the stem, the last holds the head."""
+    from timm.models import group_parameters
+    from timm.optim import auto_group_layers
+
+    matcher: Any = getattr(model, "group_matcher", None)
+    if matcher is None:
+        return dict(auto_group_layers(model))
+    return dict(group_parameters(model, matcher(coarse=True), reverse=True))
 
 
 def _probe(name: str, image_size: int, drop_path: float) -> nn.Module:

@@ -9,16 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
 from bocb_tune.core.files import LOG_FILE
+from bocb_tune.core.kept import FOLDER
 from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
 from bocb_tune.spec.experiment_file import Resources
 from bocb_tune.spec.model import ExperimentSpec, load_spec
+from bocb_tune.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from bocb_tune.data.contents import Contents
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from bocb_tune.profiling.cost import Cost
     from bocb_tune.profiling.measure import Measured, Totals
     from bocb_tune.spec.grid import Grid
-    from bocb_tune.training.context import Context, Ranks
+    from bocb_tune.training.context import Context
 
 KILLED = (
     "the run was killed, or its Ray node died; nothing that had ended is lost. The same command goes on from there."
@@ -37,6 +40,7 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
     """Print what an experiment will run; with `measured`, also what that takes on this machine."""
     from bocb_tune.cli.render import measured_json, plan_json, print_measured, print_plan
     from bocb_tune.cli.screen import screen
+    from bocb_tune.cli.weights import find_starts
     from bocb_tune.profiling.cost import cost
     from bocb_tune.spec.grid import plan_grid
 
@@ -49,6 +53,8 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
         print(json.dumps(plan_json(spec, grid, planned) | described | measurements, indent=2))
         return
     print_plan(screen(), spec, grid, planned, there)
+    for start in find_starts(spec, spec.run_dir, warn, planned=True):
+        print(plain(start.line))
     if found:
         print_measured(screen(), spec, *found)
 
@@ -90,17 +96,24 @@ def train(
     with busy("checking what is installed and what the data are"):
         from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, unknown_data
         from bocb_tune.cli.progress import View, last_words, output_to
+        from bocb_tune.cli.weights import find_starts, keep_weights
         from bocb_tune.engine import run as engine
         from bocb_tune.engine.cluster import Resources as GroupResources
+        from bocb_tune.spec.grid import plan_grid
 
         spec = load_spec(spec_path, overrides, LOCAL if address is None else REMOTE, CAUTIONS, warn)
         there = contents(spec) if address is None or is_visible(spec) else None
         say("the sizes of its files")
         fingerprint = there.fingerprint() if there else None
         folder = out or spec.run_dir
-        cells = cell_plans(spec, only, folder)
+        plan_grid(spec, only)  # its errors come before the folder is made
+        starts = find_starts(spec, folder, warn)
     claim_folder(spec, folder, fingerprint)
+    keep_weights(starts, folder)
+    cells = cell_plans(spec, only, folder)
     _say_of_data(there)
+    for start in starts:
+        print(plain(start.line), file=sys.stderr)
     if there and (unknown := unknown_data(folder)):
         warn(unknown)
     plan = engine.RunPlan(
@@ -199,21 +212,25 @@ def run_trial(
 
     with busy("checking what is installed and what the data are"):
         from bocb_tune.cli.launch import cell_plans
+        from bocb_tune.cli.weights import find_starts, keep_weights
 
         alone = [*overrides, "resources.workers=1"]
         spec = load_spec(spec_path, alone, (backbones, precision, data), CAUTIONS, warn)
     _say_of_data(contents(spec))
-    plans = {plan.cell.key: plan for plan in cell_plans(spec)}
-    if cell not in plans:
-        raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")
-    given = {"lr": lr, "weight_decay": weight_decay}
-    hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
-    trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
-    return _train(trial, spec.resources, profile)
+    with TemporaryDirectory() as folder:
+        keep_weights(find_starts(spec, Path(folder), warn), Path(folder))
+        plans = {plan.cell.key: plan for plan in cell_plans(spec, folder=Path(folder))}
+        if cell not in plans:
+            raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")
+        given = {"lr": lr, "weight_decay": weight_decay}
+        hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
+        trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
+        return _train(trial, spec.resources, profile)
 
 
-def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None) -> int:
-    """Train a trial that a run has recorded once more in this process; returns the exit code.
+def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
+    """Train a trial that a run has recorded once more in this process, and keep its checkpoint if asked to; returns the
+    exit code.
 
     Raises:
         ValueError: if the folder is no run folder, or the run has no such trial, or several.
@@ -225,13 +242,14 @@ def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None) -> in
         warn(
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
         )
-    code = _train(trial, spec.resources, profile)
+    kept = Checkpoints(folder / FOLDER / trial.id) if keep else None
+    code = _train(trial, spec.resources, profile, kept)
     score = "no score" if record.score is None else f"score {record.score:.4g}"
     print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)
     return code
 
 
-def _train(trial: TrialSpec, resources: Resources, profile: Path | None) -> int:
+def _train(trial: TrialSpec, resources: Resources, profile: Path | None, checkpoints: Checkpoints | None = None) -> int:
     """Train as a worker of a run does: on as many threads, or on a GPU if the experiment asks for one."""
     import torch
 
@@ -245,16 +263,17 @@ def _train(trial: TrialSpec, resources: Resources, profile: Path | None) -> int:
         file=sys.stderr,
     )
     if profile is None:
-        return _train_on(trial, Context(ranks=ranks))
-    return _profiled(trial, ranks, profile)
+        return _train_on(trial, Context(ranks=ranks, checkpoints=checkpoints))
+    return _profiled(trial, Context(ranks=ranks, checkpoints=checkpoints), profile)
 
 
-def _profiled(trial: TrialSpec, ranks: Ranks, path: Path) -> int:
+def _profiled(trial: TrialSpec, context: Context, path: Path) -> int:
+    from dataclasses import replace
+
     from bocb_tune.profiling.trace import StepTrace, part_lines
-    from bocb_tune.training.context import Context
 
-    trace = StepTrace(ranks.device)
-    code = _train_on(trial, Context(ranks=ranks, after_step=trace.after_step))
+    trace = StepTrace(context.ranks.device)
+    code = _train_on(trial, replace(context, after_step=trace.after_step))
     for line in part_lines(trace.close(path)):
         print(line)
     print(f"trace: {path}; open it in chrome://tracing or https://ui.perfetto.dev", file=sys.stderr)

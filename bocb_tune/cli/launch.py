@@ -8,6 +8,7 @@ from typing import Any
 
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status
 from bocb_tune.cli.time_left import seconds_left, work_of
+from bocb_tune.cli.weights import KeptWeights, kept_weights
 from bocb_tune.core import journal
 from bocb_tune.core.files import write_atomically
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
@@ -18,7 +19,7 @@ from bocb_tune.engine.driver import Driver, current_driver
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
 from bocb_tune.engine.store import spec_of
 from bocb_tune.spec.compare import compare, refusal
-from bocb_tune.spec.grid import plan_grid
+from bocb_tune.spec.grid import PlannedCell, plan_grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec, resolved
 from bocb_tune.tasks import get_task
 
@@ -105,21 +106,32 @@ def plan_of(spec: ExperimentSpec) -> Plan:
 def cell_plans(spec: ExperimentSpec, only: str = "*", folder: Path | None = None) -> tuple[CellPlan, ...]:
     """Plan the cells of the grid; those that a run folder has begun go on under the identity that they have there."""
     begun = {header.cell: header.settings for header in journal.read_headers(folder)} if folder else {}
+    kept = kept_weights(folder) if folder else {}
     return tuple(
         CellPlan(
             cell=planned.cell,
             space=planned.space,
-            settings=_as_begun(planned.settings, begun.get(planned.cell)),
+            settings=_as_begun(planned, begun.get(planned.cell), kept),
             plan=plan_of(spec),
             data_options=free_options(spec.dataset.name, spec.dataset.options),
+            weights=str(kept[planned.cell.row].path.resolve()) if planned.cell.row in kept else "",
         )
         for planned in plan_grid(spec, only).cells
     )
 
 
-def _as_begun(settings: Mapping[str, Any], begun: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Keep the path of the data where an old journal has it in the identity of its trials."""
-    root = (begun or {}).get("dataset", {}).get("root")
+def _as_begun(
+    planned: PlannedCell, begun: Mapping[str, Any] | None, kept: Mapping[str, KeptWeights]
+) -> Mapping[str, Any]:
+    """Add to the settings what only the run folder tells: the digest of the first weights, and the path of the data
+    where an old journal has it in the identity of its trials.
+    """
+    settings, begun = planned.settings, begun or {}
+    if planned.cell.row in kept:
+        settings = {**settings, "pretrained": kept[planned.cell.row].digest}
+    if "pretrained" in begun:
+        settings = {**settings, "pretrained": begun["pretrained"]}
+    root = begun.get("dataset", {}).get("root")
     return {**settings, "dataset": {**settings["dataset"], "root": root}} if root else settings
 
 

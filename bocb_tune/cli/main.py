@@ -121,6 +121,7 @@ def trial(
     profile: Annotated[
         Path | None, typer.Option("--profile", metavar="FILE", help="Trace some steps into FILE (.json).")
     ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="With --from: put its checkpoint into the run folder.")] = False,
 ) -> None:
     """Train one trial in this process, without Ray, and print each epoch: of SPEC, or one that a run has recorded."""
     if folder is not None:
@@ -132,9 +133,11 @@ def trial(
         with busy("loading what a trial needs"):
             from bocb_tune.cli.commands import repeat_trial
 
-        raise typer.Exit(repeat_trial(folder, trial_id, profile))
+        raise typer.Exit(repeat_trial(folder, trial_id, profile, keep=keep))
     if spec is None or cell is None or trial_id is not None:
         raise typer.BadParameter("give SPEC and --cell BACKBONE/OPTIMIZER, or --from RUN and --id ID")
+    if keep:
+        raise typer.BadParameter("--keep is for a trial of a run, by --from RUN and --id ID")
     require_hyperparameter("--lr", lr, above_zero=True)
     require_hyperparameter("--weight-decay", weight_decay, above_zero=False)
     with busy("loading what a trial needs"):
@@ -285,6 +288,23 @@ def recommend(
         print(markdown(found.parts), end="")
     else:
         print(plain("\n".join(terminal(found.parts))))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    to: Annotated[Literal["weights"], typer.Option("--to", help="weights: safetensors, timm's configuration, a card.")],
+    cells: Annotated[
+        list[str] | None, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cells; default: all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: RUN/models.")] = None,
+) -> None:
+    """Write the best kept model of each cell for others to load, a folder each."""
+    del to  # there is one form so far
+    with busy("loading what an export needs"):
+        from bocb_tune.cli.export import export_run
+
+    export_run(folder, cells or (), out)
 
 
 @app.command("schema")

@@ -54,19 +54,29 @@ class Cell:
     dataset: str
     backbone: str
     optimizer: str
+    pretrained: str = ""
+    """Name of the weights that the backbone starts from; empty in a grid where all start from random ones."""
+
+    @property
+    def row(self) -> str:
+        """Row of the grid: the backbone, with its pre-training as `backbone@pretraining` where it has one."""
+        return f"{self.backbone}@{self.pretrained}" if self.pretrained else self.backbone
 
     @property
     def key(self) -> str:
-        """`backbone/optimizer`, unique within a grid."""
-        return f"{self.backbone}/{self.optimizer}"
+        """`backbone/optimizer` or `backbone@pretraining/optimizer`, unique within a grid."""
+        return f"{self.row}/{self.optimizer}"
 
     @property
     def stem(self) -> str:
         """File name of the cell's journal, without the ending."""
-        return f"{self.backbone}__{self.optimizer}"
+        return f"{self.row}__{self.optimizer}"
 
     def to_json(self) -> dict[str, str]:
-        return {"task": self.task, "dataset": self.dataset, "backbone": self.backbone, "optimizer": self.optimizer}
+        """Return the fields; without pre-training as they were before there was any, as trial ids rest on them."""
+        begins = {"pretrained": self.pretrained} if self.pretrained else {}
+        cell = {"task": self.task, "dataset": self.dataset, "backbone": self.backbone, "optimizer": self.optimizer}
+        return cell | begins
 
 
 class Direction(StrEnum):
@@ -185,7 +195,8 @@ class TrialSpec:
     budget: int
     """Full budget in epochs; the schedule is as long as this whatever rung ends the trial."""
     settings: Mapping[str, Any]
-    """Resolved and JSON-able: `dataset`, `recipe`, `optimizer` (fixed arguments), `task` (options), `workers`."""
+    """Resolved and JSON-able: `dataset`, `recipe`, `optimizer` (fixed arguments), `task` (options), `workers`
+    and, where they are not the usual, `backbone` (changes to it) and `pretrained` (digest of its first weights)."""
     rungs: tuple[int, ...] = ()
     """Budgets at which the trial competes; empty when it is exempt from stopping."""
     audit: bool = False
@@ -193,6 +204,8 @@ class TrialSpec:
     data_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the dataset that change no result, such as where it is; no part of the identity. They go before those
     of the same name in `settings`, where old journals have them."""
+    weights: str = ""
+    """Path of the weights it starts from, whose digest is `settings["pretrained"]`; no part of the identity."""
 
     id: str = field(init=False)
     """Hash of the resolved values of all that changes the result, and of nothing else.
@@ -224,6 +237,7 @@ class TrialSpec:
             "rungs": list(self.rungs),
             "audit": self.audit,
             "data_options": dict(self.data_options),
+            "weights": self.weights,
         }
 
     @classmethod
@@ -239,6 +253,7 @@ class TrialSpec:
             rungs=tuple(value["rungs"]),
             audit=value["audit"],
             data_options=value["data_options"],
+            weights=value["weights"],
         )
 
 

@@ -72,6 +72,19 @@ def _cifar(name: str, classes: int, pickled: str, binary: str) -> DatasetRow:
     )
 
 
+def _half_of_digits(name: str, classes: str, counts: str) -> DatasetRow:
+    return DatasetRow(
+        name=name,
+        description=f"the digits {classes} of `digits`, to pre-train on one half and fine-tune on the other; {counts}",
+        source="as digits",
+        target=f"bocb_tune.data.digits:{name}",
+        channels=1,
+        num_classes=5,
+        options={"image_size": 32, "split_seed": 0},
+        augments=("none", "shift"),
+    )
+
+
 DATASETS: dict[str, DatasetRow] = {
     "digits": DatasetRow(
         name="digits",
@@ -83,6 +96,8 @@ DATASETS: dict[str, DatasetRow] = {
         options={"image_size": 32, "split_seed": 0},
         augments=("none", "shift"),
     ),
+    "digits_0to4": _half_of_digits("digits_0to4", "0 to 4", "901 images; split 601 / 150 / 150"),
+    "digits_5to9": _half_of_digits("digits_5to9", "5 to 9", "896 images; split 596 / 150 / 150"),
     "cifar10": _cifar("cifar10", 10, "cifar-10-batches-py", "cifar-10-batches-bin"),
     "cifar100": _cifar("cifar100", 100, "cifar-100-python", "cifar-100-binary"),
     "imagenet": DatasetRow(

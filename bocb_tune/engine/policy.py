@@ -56,6 +56,8 @@ class CellPlan:
     plan: Plan
     data_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the data that change no result, as those of a trial."""
+    weights: str = ""
+    """Path of the weights that its trials start from, as that of a trial."""
 
     def trial(self, phase: Phase, index: int, hparams: Mapping[str, float], *, seed: int | None = None) -> TrialSpec:
         """Make the trial of one place in the plan. Seeds are shared, so that cells are compared pairwise."""
@@ -72,6 +74,7 @@ class CellPlan:
             rungs=() if exempt else self.plan.rungs,
             audit=audit,
             data_options=self.data_options,
+            weights=self.weights,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -10,6 +11,7 @@ from bocb_tune.core.names import unknown
 from bocb_tune.data import DATASETS, DatasetRow, resolve_options
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import Choice, SpaceChange, SpecFile
+from bocb_tune.spec.pretrained import ANY, form_fault
 from bocb_tune.spec.shape import like
 from bocb_tune.spec.source import Finding, Location
 from bocb_tune.spec.space_file import SpaceFile, available_spaces, space_file
@@ -83,6 +85,36 @@ def names(file: SpecFile) -> Iterator[Finding]:
         elif name not in available_spaces():
             message = f"{name!r} has no search space, and none is guessed; write search_spaces/{name}.yaml"
             yield Finding(("optimizers", index), message)
+
+
+def pretrained(file: SpecFile) -> Iterator[Finding]:
+    """Check names and forms of the sources of weights, and that they are for backbones of the grid."""
+    if file.pretrained and TASKS.get(file.task.name, TASKS["classification"]).takes != "labelled images":
+        yield Finding(
+            ("pretrained",), f"task {file.task.name!r} has no weights to start from; remove this", (("task",),)
+        )
+    for name, sources in file.pretrained.items():
+        if not re.fullmatch(r"[A-Za-z0-9]+([._+-][A-Za-z0-9]+)*", name):
+            message = (
+                f"{name!r} names files: it must be letters and digits, with one dot, underscore, plus or hyphen between"
+            )
+            yield Finding(("pretrained", name), message)
+        for backbone, source in sources.items():
+            # one source for all stands in the file without the star
+            at: Location = ("pretrained", name) if backbone == ANY else ("pretrained", name, backbone)
+            if backbone != ANY and backbone not in file.backbones:
+                yield Finding(at, str(unknown("backbone of this grid", backbone, file.backbones)), (("backbones",),))
+            if fault := form_fault(source):
+                yield Finding(at, fault)
+
+
+def frozen(file: SpecFile) -> Iterator[Finding]:
+    """Check that nothing random is frozen."""
+    for at, choice in file.recipe.choices() if not file.pretrained else ():
+        chosen = sound_recipe(choice)[0] if choice.base in RECIPES else None
+        for name in ("frozen_stages", "linear_probe"):
+            if chosen and getattr(chosen, name):
+                yield Finding((*at, name), "would freeze random weights; say by `pretrained:` what they start from")
 
 
 def recipe(file: SpecFile) -> Iterator[Finding]:
@@ -200,4 +232,14 @@ def _space(name: str, space: SpaceFile) -> Iterator[Finding]:
             yield Finding(("fixed", argument), problem)
 
 
-CHECKS: tuple[Check, ...] = (task_and_dataset, dataset_options, names, recipe, recipe_fits, budget, spaces)
+CHECKS: tuple[Check, ...] = (
+    task_and_dataset,
+    dataset_options,
+    names,
+    pretrained,
+    recipe,
+    frozen,
+    recipe_fits,
+    budget,
+    spaces,
+)

@@ -50,6 +50,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("dataset.download", _is(Kind.free)),
     ("dataset.max_pixels", _is(Kind.free)),
     ("backbones", _is(Kind.extends)),
+    ("pretrained.*", _is(Kind.extends)),  # what the weights are is compared by their digest
     ("optimizers", _is(Kind.extends)),
     ("budget.trials_per_cell", _is(Kind.extends)),
     ("budget.checkpoint_every", _is(Kind.free)),

@@ -9,10 +9,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bocb_tune.backbones import LoneImage, NoDropPath, Traits, traits
+from bocb_tune.backbones import LoneImage, NoDropPath, Traits, list_backbones, traits
 from bocb_tune.core.names import unknown
 from bocb_tune.core.progress import say
 from bocb_tune.data import DATASETS, check_dataset, contents_of, image_size, resolve_options
@@ -20,6 +21,7 @@ from bocb_tune.data.contents import Contents
 from bocb_tune.spec.checks import Check, sound_recipe
 from bocb_tune.spec.experiment_file import SpecFile
 from bocb_tune.spec.model import ExperimentSpec
+from bocb_tune.spec.pretrained import fit_of, form_fault, is_awaited, source_for
 from bocb_tune.spec.source import Finding, Location
 from bocb_tune.tasks import TASKS, get_task
 from bocb_tune.training.recipes import RECIPES, Recipe
@@ -56,6 +58,41 @@ def models(file: SpecFile) -> Iterator[Finding]:
 _traits = cache(traits)
 
 
+def weights(file: SpecFile) -> Iterator[Finding]:
+    """Find weights that do not fit the backbone they are for, or cannot be read; but for those still to come."""
+    if file.dataset.name not in DATASETS:
+        return
+    try:
+        size = image_size(file.dataset.name, file.dataset.options)
+    except ValueError:
+        return  # found without looking at the disk
+    channels = DATASETS[file.dataset.name].channels
+    for at, backbone, source in _sources(file):
+        if is_awaited(source):
+            continue
+        say(f"weights of {backbone} from {source}")
+        try:
+            fit_of(source, backbone, channels, size)
+        except ValueError as error:
+            yield Finding(at, str(error), needs=(("task",), ("dataset",), ("backbones",)))
+
+
+def awaited_weights(file: SpecFile) -> Iterator[Finding]:
+    """Find weights that are still to be put on this machine, or whose run is still to be run."""
+    for at in dict.fromkeys(at for at, _, source in _sources(file) if is_awaited(source)):
+        yield Finding(at, "is not on this machine, and nothing can be run here before it is")
+
+
+def _sources(file: SpecFile) -> Iterator[tuple[Location, str, str]]:
+    """Yield the place of each source of the right form, a backbone it is for, and the source as it is for that one."""
+    known = set(list_backbones()) if file.pretrained else set()
+    for name, backbone in product(file.pretrained, (name for name in file.backbones if name in known)):
+        sources = file.pretrained[name]
+        source = source_for(sources, backbone)
+        if source is not None and not form_fault(source):
+            yield ("pretrained", name, backbone) if backbone in sources else ("pretrained", name), backbone, source
+
+
 def _under_recipe(file: SpecFile, index: int, found: Traits) -> Iterator[Finding]:
     name = file.backbones[index]
     at, choice = file.recipe.of(name)
@@ -65,6 +102,9 @@ def _under_recipe(file: SpecFile, index: int, found: Traits) -> Iterator[Finding
     needs: tuple[Location, ...] = (("task",), ("dataset",), ("backbones", index))
     if recipe.drop_path and not found.drop_path and "drop_path" not in faults:
         yield Finding((*at, "drop_path"), str(NoDropPath(name, recipe.drop_path)), needs)
+    if recipe.frozen_stages > found.stages:
+        message = f"backbone {name!r} has {found.stages} stages before its head; give fewer, or linear_probe: true"
+        yield Finding((*at, "frozen_stages"), message, needs)
     parts = file.resources.workers * recipe.accumulation
     if recipe.batch_size == parts and found.batch_norm and not faults.keys() & {"batch_size", "accumulation"}:
         parted = (("resources", "workers"), (*at, "accumulation"))
@@ -258,11 +298,11 @@ def local_resources(file: SpecFile) -> Iterator[Finding]:
     yield from check_resources(file, os.cpu_count() or 1)
 
 
-PLANNED: tuple[Check, ...] = (backbones, models, precision, gpu_shares, present_data, local_resources)
+PLANNED: tuple[Check, ...] = (backbones, models, weights, precision, gpu_shares, present_data, local_resources)
 """Checks to plan for this machine."""
 CAUTIONS: tuple[Check, ...] = (slow_precision, young_average, idle_gpus)
 """Checks that keep nothing from running, and whose findings a user should know of."""
-PLANNED_CAUTIONS: tuple[Check, ...] = (missing_gpus, awaited_data, *CAUTIONS)
+PLANNED_CAUTIONS: tuple[Check, ...] = (missing_gpus, awaited_data, awaited_weights, *CAUTIONS)
 """Cautions of a plan: also what this machine lacks to run it."""
 LOCAL: tuple[Check, ...] = (backbones, models, precision, gpu_shares, data, local_resources, missing_gpus)
 """Checks to run on this machine."""

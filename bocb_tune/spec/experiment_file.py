@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, create_model, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
+from bocb_tune.spec.pretrained import ANY
 from bocb_tune.spec.shape import Shape
 from bocb_tune.spec.source import Location
 from bocb_tune.spec.space_file import Positive, SpaceFile
@@ -207,6 +208,13 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return {**base, **change, **nested}
 
 
+def _for_any(value: Any) -> Any:
+    """Take one source as that of every backbone."""
+    if not isinstance(value, dict):
+        return value
+    return {name: {ANY: given} if isinstance(given, str) else given for name, given in value.items()}
+
+
 class SpecFile(Shape):
     """An experiment: a grid of backbones and optimizers, how it is searched, and with what budget."""
 
@@ -218,6 +226,10 @@ class SpecFile(Shape):
     """Data set to train on: a name, or a mapping of name and options."""
     backbones: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     """Names of backbones, listed by `bocb-tune list backbones`."""
+    pretrained: Annotated[dict[str, dict[str, str]], BeforeValidator(_for_any)] = Field(default_factory=dict)
+    """Weights that backbones start from, by name (that of the optimizer they were trained by, where there is one): each
+    makes a row `backbone@name` of the grid. timm:TAG, a file, RUN:BACKBONE/OPTIMIZER, or scratch; `*` stands for the
+    backbone. Or a mapping of these by backbone."""
     optimizers: Annotated[
         tuple[str, ...],
         Field(strict=False, min_length=1, json_schema_extra={"items": {"type": "string", **_names(OPTIMIZERS)}}),
@@ -253,6 +265,8 @@ def schema() -> dict[str, Any]:
     parts["GridRecipeFile"]["properties"]["by_backbone"]["additionalProperties"] = {
         "anyOf": [_names(RECIPES), {"$ref": "#/$defs/RecipeFile"}]
     }
+    by_backbone = keys["pretrained"]["additionalProperties"]
+    keys["pretrained"]["additionalProperties"] = {"anyOf": [{"type": "string"}, by_backbone]}
     keys["search_spaces"]["propertyNames"] = _names(OPTIMIZERS)
     del parts["Choice"], parts["GridRecipeFile"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import Any
 
 from bocb_tune.backbones import adapted
@@ -12,6 +13,7 @@ from bocb_tune.core.space import SearchSpace
 from bocb_tune.core.types import Cell
 from bocb_tune.data import image_size, settings_of
 from bocb_tune.spec.model import ExperimentSpec
+from bocb_tune.spec.pretrained import source_for
 from bocb_tune.training.recipes import recipe_settings
 
 
@@ -42,25 +44,38 @@ class Grid:
 
 
 def plan_grid(spec: ExperimentSpec, only: str = "*") -> Grid:
-    """Pair every backbone with every optimizer; `only` is a glob on `backbone/optimizer`.
+    """Pair every backbone, from each of its pre-trainings, with every optimizer; `only` is a glob on the cells' keys.
 
     Raises:
         ValueError: if `only` leaves nothing.
     """
-    pairs = [(backbone, optimizer) for backbone in spec.backbones for optimizer in spec.optimizers]
-    cells = [
-        Cell(task=spec.task.name, dataset=spec.dataset.name, backbone=backbone, optimizer=optimizer)
-        for backbone, optimizer in pairs
-    ]
-    chosen = [cell for cell in cells if fnmatchcase(cell.key, only)]
-    if not chosen:
+    cells = list(_cells(spec))
+    matched = [cell for cell in cells if fnmatchcase(cell.key, only)]
+    if not matched:
         raise ValueError(f"--only {only!r} matches no cell; there are {', '.join(cell.key for cell in cells)}")
+    chosen = [cell for cell in matched if _starts(spec, cell)]
+    reasons = {cell: f"not matched by --only {only}" for cell in cells if cell not in matched}
+    reasons |= {cell: f"no weights of {cell.pretrained!r} are named for it" for cell in matched if cell not in chosen}
     return Grid(
         cells=tuple(_planned(spec, cell) for cell in chosen),
-        skipped=tuple(
-            Skipped(cell=cell, reason=f"not matched by --only {only}") for cell in cells if cell not in chosen
-        ),
+        skipped=tuple(Skipped(cell=cell, reason=reasons[cell]) for cell in cells if cell in reasons),
     )
+
+
+def rows_of(spec: ExperimentSpec) -> dict[str, Cell]:
+    """Return a cell of each row that starts from weights of another training or from `scratch`."""
+    return {cell.row: cell for cell in _cells(spec) if cell.pretrained and _starts(spec, cell)}
+
+
+def _cells(spec: ExperimentSpec) -> Iterator[Cell]:
+    for backbone, pretrained, optimizer in product(spec.backbones, spec.pretrained or ("",), spec.optimizers):
+        names = {"backbone": backbone, "optimizer": optimizer, "pretrained": pretrained}
+        yield Cell(task=spec.task.name, dataset=spec.dataset.name, **names)
+
+
+def _starts(spec: ExperimentSpec, cell: Cell) -> bool:
+    """Tell whether the file says what a cell starts from."""
+    return not cell.pretrained or source_for(spec.pretrained[cell.pretrained], cell.backbone) is not None
 
 
 def _planned(spec: ExperimentSpec, cell: Cell) -> PlannedCell:

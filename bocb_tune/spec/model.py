@@ -15,6 +15,7 @@ from bocb_tune.core.space import Dim, SearchSpace
 from bocb_tune.data import DATASETS, resolve_options
 from bocb_tune.spec.checks import CHECKS, Check, merged_space, sound_recipe
 from bocb_tune.spec.experiment_file import Budget, Choice, Repeats, Resources, Search, SpecFile
+from bocb_tune.spec.pretrained import ANY
 from bocb_tune.spec.shape import explain, like, shape_errors
 from bocb_tune.spec.source import Finding, Location, SpecError, read_source
 from bocb_tune.tasks import TASKS
@@ -39,6 +40,8 @@ class ExperimentSpec:
     task: Selection
     dataset: Selection
     backbones: tuple[str, ...]
+    pretrained: Mapping[str, Mapping[str, str]]
+    """Sources of weights by name, and by backbone or `*` (see `bocb_tune.spec.pretrained`)."""
     optimizers: tuple[str, ...]
     base_recipe: str
     """Name the recipe was derived from."""
@@ -151,7 +154,7 @@ def _related(one: Location, other: Location) -> bool:
 
 def _resolve(file: SpecFile) -> ExperimentSpec:
     (_, (base, recipe)), *own = ((at[-1], _recipe(choice)) for at, choice in file.recipe.choices())
-    kept = {name: getattr(file, name) for name in ("name", "backbones", "optimizers", "seed", "storage")}
+    kept = {name: getattr(file, name) for name in ("name", "backbones", "pretrained", "optimizers", "seed", "storage")}
     parts = {name: getattr(file, name) for name in ("budget", "search", "repeats", "resources")}
     dataset = _selection(file.dataset, DATASETS[file.dataset.name].options)
     return ExperimentSpec(
@@ -187,6 +190,7 @@ def resolved(spec: ExperimentSpec) -> dict[str, Any]:
         "task": {"name": spec.task.name, **spec.task.options},
         "dataset": {"name": spec.dataset.name, **spec.dataset.options},
         "backbones": list(spec.backbones),
+        "pretrained": {name: _plain_sources(sources) for name, sources in spec.pretrained.items()},
         "optimizers": list(spec.optimizers),
         "recipe": {
             "base": spec.base_recipe,
@@ -201,6 +205,10 @@ def resolved(spec: ExperimentSpec) -> dict[str, Any]:
         "storage": spec.storage,
         "search_spaces": {name: _plain_space(space) for name, space in spec.search_spaces.items()},
     }
+
+
+def _plain_sources(sources: Mapping[str, str]) -> str | dict[str, str]:
+    return sources[ANY] if sources.keys() == {ANY} else dict(sources)
 
 
 def _plain_space(space: SearchSpace) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from bocb_tune.augment import augmented, image_transform, mixed, normalise
 from bocb_tune.backbones import build_backbone, list_backbones, require_batch
+from bocb_tune.backbones.pretrained import start_from, verified
 from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.data import DATASETS, load_dataset, num_classes
 from bocb_tune.data.base import Batch, Dataset, Transform
@@ -19,6 +20,7 @@ from bocb_tune.optimizers import build_optimizer
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.device import autocast, sent_ahead, set_memory_strides
 from bocb_tune.training.distributed import all_reduce
+from bocb_tune.training.freeze import freeze, require_own_statistics
 from bocb_tune.training.loop import Training, catch_out_of_memory, fit
 from bocb_tune.training.losses import LOSSES
 from bocb_tune.training.recipes import Recipe, unheeded
@@ -57,6 +59,7 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     model = _build_model(trial, pictures.dataset, recipe, context.ranks)
     fixed = {"layer_decay": recipe.layer_decay, **trial.settings["optimizer"]}
     optimizer = build_optimizer(model, trial.cell.optimizer, **trial.hparams, **fixed)
+    require_own_statistics(model, optimizer, trial.cell.optimizer)
     return Training(
         model=model,
         optimizer=optimizer,
@@ -97,8 +100,21 @@ def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Rank
         image_size=dataset.image_size,
         drop_path=recipe.drop_path,
     )
+    _start(model, trial)
+    freeze(model, recipe)
     require_batch(model, trial.cell.backbone, recipe.batch_size // ranks.world_size // recipe.accumulation)
     return placed(model, recipe, ranks.device)
+
+
+def _start(model: nn.Module, trial: TrialSpec) -> None:
+    """Put the weights of its pre-training into a fresh model.
+
+    Raises:
+        ValueError: if they are not there, are others, or do not fit.
+    """
+    digest = trial.settings.get("pretrained")
+    if digest is not None:
+        start_from(model, verified(trial.weights, digest))
 
 
 def placed(model: nn.Module, recipe: Recipe, device: str) -> nn.Module:

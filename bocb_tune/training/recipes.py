@@ -92,6 +92,10 @@ class Recipe:
     """Share of the short side that validation keeps, for images decoded from files."""
     interpolation: Interpolation = "bilinear"
     """Filter with which images decoded from files are resized."""
+    frozen_stages: int = 0
+    """Stages of a pre-trained backbone that stay as they are, with the statistics of their norms; 1 is the stem."""
+    linear_probe: bool = False
+    """Whether only the head of a pre-trained backbone is trained."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -112,6 +116,7 @@ class Recipe:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         for name in ("min_lr_ratio", "erase", "switch_prob", "color_jitter"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        _require(self.frozen_stages >= 0, "frozen_stages", self.frozen_stages, "0 (none) or more")
         for name in ("mixup", "cutmix", "rand_augment_std"):
             _require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or a positive number")
         self._require_heeded()
@@ -129,10 +134,17 @@ class Recipe:
             "color_jitter": (self.augment == "flip_crop", "augment is 'flip_crop'"),
             "ema_warmup": (self.ema_decay > 0, "ema_decay is on"),
             "compile_mode": (self.compile, "compile is on"),
+            "frozen_stages": (not self.linear_probe, "linear_probe is off"),
+            "layer_decay": (not self.linear_probe, "linear_probe is off"),
         }
         for name, (holds, condition) in heeded.items():
             value = getattr(self, name)
             _require(holds or value == DEFAULTS[name], name, value, f"{DEFAULTS[name]!r} unless {condition}")
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a part of the model is left as it is."""
+        return self.linear_probe or self.frozen_stages > 0
 
     @property
     def mixes(self) -> bool:

@@ -23,6 +23,7 @@ from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks import get_task
+from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context
 
 OBJECTIVE = Objective(metric="score", unit="points", floor=1.0)
@@ -69,15 +70,17 @@ def make_cells(
 class FakeSlot:
     """Trains the trial it is given step by step in this process, as a worker group and its mailbox would."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, checkpoints: Path | None = None) -> None:
         self.name = name
+        self.checkpoints = checkpoints
         self.fault = ""
         self.events: Iterator[dict[str, Any]] = iter(())
         self.submitted: list[tuple[str, int, int]] = []
 
     def submit(self, trial: TrialSpec, *, seen: int, divisor: int) -> None:
         self.submitted.append((trial.id, seen, divisor))
-        self.events = _events(trial, seen)
+        kept = Checkpoints(self.checkpoints / trial.id) if self.checkpoints else None
+        self.events = _events(trial, seen, Context(checkpoints=kept))
 
     def decide(self, trial_id: str, budget: int, *, stop: bool) -> None:
         """The simulation asks the scheduler for its answer itself."""
@@ -86,9 +89,9 @@ class FakeSlot:
         """The simulation is stopped from outside."""
 
 
-def _events(trial: TrialSpec, seen: int) -> Iterator[dict[str, Any]]:
+def _events(trial: TrialSpec, seen: int, context: Context) -> Iterator[dict[str, Any]]:
     try:
-        for measurement in get_task("synthetic").run(trial, Context()):
+        for measurement in get_task(trial.cell.task).run(trial, context):
             if measurement.budget > seen:
                 yield {"kind": "measured", "measurement": measurement.to_json()}
     except Diverged as error:
@@ -98,13 +101,26 @@ def _events(trial: TrialSpec, seen: int) -> Iterator[dict[str, Any]]:
 
 
 class Simulation:
-    """One driver over a run folder, with `slots` trials at a time whose events interleave at random."""
+    """One driver over a run folder, with `slots` trials at a time whose events interleave at random.
 
-    def __init__(self, folder: Path, cells: tuple[CellPlan, ...], *, slots: int = 1, seed: int = 0) -> None:
-        self.ledger = Ledger(folder, cells, OBJECTIVE, {}, clock=lambda: 0.0)
-        self.rungs = {key: CellRungs(book.plan.plan, OBJECTIVE.floor) for key, book in self.ledger.books.items()}
+    With `checkpoints` trials save theirs, as those of a real run do.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cells: tuple[CellPlan, ...],
+        *,
+        slots: int = 1,
+        seed: int = 0,
+        objective: Objective = OBJECTIVE,
+        checkpoints: bool = False,
+    ) -> None:
+        self.ledger = Ledger(folder, cells, objective, {}, clock=lambda: 0.0)
+        self.rungs = {key: CellRungs(book.plan.plan, objective.floor) for key, book in self.ledger.books.items()}
         resumed = settle(self.ledger, self.rungs)
-        self.slots = [FakeSlot(f"slot{index}") for index in range(slots)]
+        place = folder / "checkpoints" if checkpoints else None
+        self.slots = [FakeSlot(f"slot{index}", place) for index in range(slots)]
         self.search = GridSearch(self.ledger, self.slots, resumed)  # type: ignore[arg-type]
         self.scheduler = GridASHA(self.ledger, self.search, self.rungs, folder / "checkpoints", slots)
         self._random = random.Random(seed)

@@ -71,10 +71,12 @@ def test_every_field_is_told_apart() -> None:
     base = replace(RECIPES["rsb_a1"], crop_min_area=0.5, color_jitter=0.1, erase=0.1, layer_decay=0.9)
     base = replace(base, ema_decay=0.9, ema_warmup=True, compile=True)
     off = {"switch_prob": 0.25, "rand_augment_std": 1.0, "rand_augment_layers": 3, "compile_mode": "reduce-overhead"}
-    off |= {"tf32": False, "deterministic": True, "grad_checkpointing": True}
+    off |= {"tf32": False, "deterministic": True, "grad_checkpointing": True, "frozen_stages": 1}
+    off |= {"linear_probe": True}
     ids = {digest(recipe_settings(base))}
     for name in (entry.name for entry in fields(Recipe) if entry.name not in FIRST):
-        ids.add(digest(recipe_settings(replace(base, **{name: off.get(name, DEFAULTS[name])}))))
+        changes = {name: off.get(name, DEFAULTS[name])} | ({"layer_decay": 1.0} if name == "linear_probe" else {})
+        ids.add(digest(recipe_settings(replace(base, **changes))))
     assert len(ids) == 1 + len(fields(Recipe)) - len(FIRST)
 
 

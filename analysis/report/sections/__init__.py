@@ -19,6 +19,7 @@ from bocb_tune.analysis.report.sections.claims import conclusions
 from bocb_tune.analysis.report.sections.coupling import coupling, matrix, order
 from bocb_tune.analysis.report.sections.overview import counts, health, methods
 from bocb_tune.analysis.report.sections.patterns import weights
+from bocb_tune.analysis.report.sections.pretraining import pretraining
 from bocb_tune.analysis.report.sections.settings import carry_over, drift
 from bocb_tune.analysis.report.sections.tuning import (
     alone,
@@ -36,6 +37,7 @@ SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     coupling,
     order,
     conclusions,
+    pretraining,
     recommendation,
     sensitivity,
     landscape,
