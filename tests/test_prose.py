@@ -22,13 +22,13 @@ VERBS = frozenset(
     re.findall(
         r"\w+",
         """
-        act add ask attach attend augment average blend build change check choose collate combine compare compute count
-        decide decode describe divide draw drop erase escape estimate feed fetch fill find fingerprint fit flip
-        fold gather give hash have hear hold initialise invert join keep lay learn leave let list load look make map
-        measure merge
-        mix multiply name number open pack pair parse plan print put raise rank read rebuild record refuse replace
-        require resize resolve return run save say scale see seed send shorten show sort span split stretch strip
-        sum take tell train try tune turn understand warn write yield
+        act add ask attach attend augment average blend bring build carry change check choose collate combine compare
+        compute count decide decode describe divide draw drop end erase escape estimate feed fetch fill find
+        fingerprint fit flip fold gather give hash have hear hold initialise invert join keep lay learn leave let list
+        load look make map measure merge mix multiply name number open pack pair parse part place plan prepare print
+        put raise rank reach read rebuild record refuse replace require resize resolve return run save say scale see
+        seed send shorten show sort span split start stretch strip sum take tell train try tune turn understand warn
+        wait write yield
         """,
     )
 )

@@ -170,6 +170,8 @@ class Resources(Shape):
     """Trials at a time at most; null is as many as fit."""
     warm: bool = True
     """Whether worker processes are kept from one trial to the next."""
+    patience_min: Positive = 10.0
+    """Minutes without a step or a measurement, but at least ten usual epochs, after which workers are started again."""
 
 
 class RangeChange(Shape):
@@ -250,7 +252,7 @@ class SpecFile(Shape):
     resources: Resources = Resources()
     """Resources of one trial."""
     storage: Annotated[str, Field(min_length=1)] = "runs"
-    """Folder that holds the run folder; `~` is the home folder."""
+    """Folder that holds the run folder, or a URI such as `s3://bucket/runs`; `~` is the home folder."""
     search_spaces: dict[str, SpaceChange] = Field(default_factory=dict)
     """Changes to the shipped search spaces, by optimizer."""
 
