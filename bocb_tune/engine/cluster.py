@@ -32,6 +32,8 @@ class Resources:
     warm: bool
     patience_min: float
     """Minutes without a step or a measurement after which a group is taken to hang."""
+    share: float
+    """Share of the slots that the run keeps while another run waits for room."""
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.util import placement_group_table
+from ray.util import list_named_actors, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bocb_tune.core.types import TrialSpec
@@ -24,8 +24,11 @@ from bocb_tune.engine.worker.roll import Condition, GroupState
 
 logger = logging.getLogger(__name__)
 
+NAME = "bocb-tune"
+"""Beginning of the names of the processes that keep groups, of all runs."""
 LOOK_S = 1.0
-"""Seconds between two looks at the groups and the nodes."""
+LOOK_SHARE = 0.05
+"""Seconds between two looks at the groups and the nodes, and the share of the driver's time that looking may take."""
 CLOSE_S = 15.0
 """Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
 FULL = 0.95
@@ -97,6 +100,8 @@ class Cluster:
     """Worker groups of this run that wait for room."""
     free: Mapping[str, float]
     """Resources that nobody uses."""
+    is_shared: bool = False
+    """Whether another run on the cluster waits for room."""
 
 
 class Slots:
@@ -134,16 +139,18 @@ class Slots:
         Args:
             busy: names of the slots that have a trial.
         """
-        if time.monotonic() < self._next_look:
+        started = time.monotonic()
+        if started < self._next_look:
             return
-        self._next_look = time.monotonic() + LOOK_S
         for slot in self._slots:
             slot.listen()
-        cluster = _cluster(self._resources)
+        cluster = _cluster(self._resources, self._run_id)
         self._slots = [slot for slot in self._slots if not slot.is_lost]
         self._resize(_wanted(cluster, self._resources), cluster.nodes, busy)
         self._keep_count_of_nodes(cluster.nodes)
         self._tell(tuple(self._lines(cluster)))
+        now = time.monotonic()
+        self._next_look = now + max(LOOK_S, (now - started) / LOOK_SHARE)
 
     def free(self, busy: Collection[str]) -> Slot | None:
         """Return a slot whose group is ready and has no trial."""
@@ -173,7 +180,7 @@ class Slots:
         for slot in [slot for slot in self._slots if slot.is_leaving][: max(0, wanted - len(staying))]:
             slot.is_leaving = False
         for _ in range(wanted - sum(not slot.is_leaving for slot in self._slots)):
-            self._slots.append(Slot(self._setup, f"bocb-tune-{self._run_id}-{self._opened}"))
+            self._slots.append(Slot(self._setup, f"{NAME}-{self._run_id}-{self._opened}"))
             self._opened += 1
         for slot in [slot for slot in self._slots if slot.is_leaving]:
             if slot.name not in busy:
@@ -206,6 +213,9 @@ class Slots:
                 yield f"group {number} is being started again since {_clock(slot.state.since)}: {slot.state.why}"
             if slot.fault:
                 yield f"group {number} cannot be had: {slot.fault}"
+        if cluster.is_shared:
+            kept = _wanted(cluster, self._resources)
+            yield f"another run waits for room: this one keeps {kept} of {cluster.room} groups (resources.share)"
         if not self._slots:
             yield "no node of the cluster has room for a group; waiting for one"
         yield from _full_disk()
@@ -223,16 +233,24 @@ class Slots:
         self._news(lines, ready)
 
 
-def _cluster(resources: Resources) -> Cluster:
+def _cluster(resources: Resources, run_id: str) -> Cluster:
     alive = [node for node in ray.nodes() if node["Alive"]]
     own = ray.get_runtime_context().get_job_id()
     waiting = [group for group in placement_group_table().values() if _waits(group)]
+    ours = sum(group["placement_group_id"].endswith(own) for group in waiting)
     return Cluster(
         nodes={node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive},
         room=room_for_groups(alive, resources),
-        waiting=sum(group["placement_group_id"].endswith(own) for group in waiting),
+        waiting=ours,
         free=ray.available_resources() if waiting else {},
+        is_shared=len(waiting) > ours and _has_other_runs(run_id),
     )
+
+
+def _has_other_runs(run_id: str) -> bool:
+    """Tell whether the processes that keep groups, which have names, are also those of other runs."""
+    names = (actor["name"] for actor in list_named_actors(all_namespaces=True))
+    return any(name.startswith(f"{NAME}-") and not name.startswith(f"{NAME}-{run_id}-") for name in names)
 
 
 def _waits(group: Mapping[str, Any]) -> bool:
@@ -242,8 +260,9 @@ def _waits(group: Mapping[str, Any]) -> bool:
 
 
 def _wanted(cluster: Cluster, resources: Resources) -> int:
-    """Give the number of slots that there should be."""
-    return cluster.room if resources.max_slots is None else min(cluster.room, resources.max_slots)
+    """Give the number of slots that there should be: a share, but one at least, while another run waits for room."""
+    most = cluster.room if resources.max_slots is None else min(cluster.room, resources.max_slots)
+    return max(min(1, most), int(most * resources.share + 1e-9)) if cluster.is_shared else most
 
 
 def _worth(slot: Slot, nodes: Collection[str], busy: Collection[str]) -> tuple[bool, bool, bool, bool]:

@@ -172,6 +172,8 @@ class Resources(Shape):
     """Whether worker processes are kept from one trial to the next."""
     patience_min: Positive = 10.0
     """Minutes without a step or a measurement, but at least ten usual epochs, after which workers are started again."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the slots that a run keeps, one at least, while another run on the cluster waits for room."""
 
 
 class RangeChange(Shape):

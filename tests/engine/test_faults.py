@@ -159,3 +159,23 @@ def test_nodes_that_are_added_get_groups_and_those_that_leave_take_theirs_away(t
     records = records_in(run.folder)
     assert len(records) == 5
     assert all(record.status.is_result for record in records.values())
+
+
+@pytest.mark.slow
+def test_two_runs_on_one_cluster_both_make_progress(tmp_path: Path, one_cpu: Cluster) -> None:
+    spec = write_spec(tmp_path, epoch_s=1, slots=2)
+    first = Run(spec, tmp_path / "first", "--address", one_cpu.address)
+    second: Run | None = None
+    try:
+        assert first.wait_until(lambda: count_lines(first.folder) >= 4)
+        second = Run(spec, tmp_path / "second", "--address", one_cpu.address)
+        folder = second.folder
+        assert first.wait_until(lambda: count_lines(folder) >= 4)
+        assert first.process.poll() is None
+        assert "another run waits for room: this one keeps 1 of 2 groups" in first.output
+        assert (first.wait(), second.wait()) == (0, 0), second.output
+    finally:
+        first.close()
+        if second:
+            second.close()
+    assert len(records_in(first.folder)) == len(records_in(second.folder)) == 5

@@ -42,20 +42,22 @@ class World:
     """A cluster of nodes with room for one group each, and the slots of a run on it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *nodes: str, **resources: Any) -> None:
-        self.nodes, self.waiting, self.free = list(nodes), 0, {"CPU": 0.0}
+        self.nodes, self.waiting, self.free, self.is_shared = list(nodes), 0, {"CPU": 0.0}, False
         self.said: list[tuple[tuple[str, ...], int]] = []
         monkeypatch.setattr(module, "LOOK_S", 0.0)
+        monkeypatch.setattr(module, "LOOK_SHARE", 1e9)
         monkeypatch.setattr(module, "Slot", Group)
-        monkeypatch.setattr(module, "_cluster", lambda _: self.cluster())
+        monkeypatch.setattr(module, "_cluster", lambda *_: self.cluster())
         monkeypatch.setattr(module, "_full_disk", lambda: iter(()))
         one = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0, "max_slots": None, "warm": True}
-        asked = Resources(**one | {"patience_min": 10} | resources)
+        asked = Resources(**one | {"patience_min": 10, "share": 0.5} | resources)
         self.slots = Slots(None, asked, lambda lines, ready: self.said.append((tuple(lines), ready)))  # type: ignore[arg-type]
         self.look()
 
     def cluster(self) -> Cluster:
         names = {node: node.upper() for node in self.nodes}
-        return Cluster(nodes=names, room=len(self.nodes), waiting=self.waiting, free=self.free)
+        waiting, shared = self.waiting, self.is_shared
+        return Cluster(nodes=names, room=len(self.nodes), waiting=waiting, free=self.free, is_shared=shared)
 
     def look(self, *busy: Group) -> list[Group]:
         self.slots.look({group.name for group in busy})
@@ -138,6 +140,38 @@ def test_no_more_slots_than_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(World(monkeypatch, "a", "b", "c", max_slots=2).groups) == 2
 
 
+def test_a_run_gives_back_its_share_with_the_trials_in_flight_and_takes_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(monkeypatch, "a", "b", "c", "d")
+    for group, node in zip(world.groups, "abcd", strict=True):
+        group.joined(node)
+    idle, *busy = world.groups
+    world.is_shared = True
+    world.look(*busy)
+    assert (idle.closed, sum(group.is_leaving for group in busy)) == (1, 1)  # no trial is cut short
+    (leaving,) = (group for group in busy if group.is_leaving)
+    assert (leaving.given_back, leaving.closed) == (0, 0)
+    assert world.slots.free({group.name for group in busy if group is not leaving}) is None
+    left = [group for group in busy if group is not leaving]
+    assert world.look(*left) == left
+    assert leaving.closed == 1
+    assert "another run waits for room: this one keeps 2 of 4 groups (resources.share)" in world.said[-1][0]
+    world.is_shared = False
+    assert len(world.look(*left)) == 4
+
+
+@pytest.mark.parametrize(
+    ("share", "room", "kept"), [(0.5, 4, 2), (0.5, 1, 1), (0.1, 4, 1), (1.0, 4, 4), (0.5, 0, 0), (0.7, 10, 7)]
+)
+def test_a_share_is_at_least_one_slot_of_those_there_are(
+    monkeypatch: pytest.MonkeyPatch, share: float, room: int, kept: int
+) -> None:
+    world = World(monkeypatch, *map(str, range(room)), share=share)
+    world.is_shared = True
+    assert len(world.look()) == kept
+
+
 def test_a_cluster_without_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
     assert (world.groups, world.slots.fault) == ([], "")
@@ -154,7 +188,9 @@ def test_a_cluster_without_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_what_a_group_lacks(free: dict[str, float], words: str) -> None:
-    asked = Resources(workers=2, cpus_per_worker=1, gpus_per_worker=2, max_slots=None, warm=True, patience_min=10)
+    asked = Resources(
+        workers=2, cpus_per_worker=1, gpus_per_worker=2, max_slots=None, warm=True, patience_min=10, share=1
+    )
     assert missing_resources(asked, free) == words
 
 
