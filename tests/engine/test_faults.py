@@ -83,6 +83,9 @@ def test_a_local_run_listens_to_its_own_machine_and_outlives_its_mailbox_and_a_h
         stopped = send(run.process.pid, "ray::RayTrainWorker", signal.SIGSTOP)
         assert run.wait_until(lambda: not os.path.exists(f"/proc/{stopped}"))
         assert run.wait_until(lambda: "resources.patience_min" in run.output)
+        before = count_lines(run.folder)
+        assert run.wait_until(lambda: count_lines(run.folder) >= before + 2)
+        send(run.process.pid, "ray::TrainController", signal.SIGKILL)
         assert run.wait() == 0, run.output
     finally:
         run.close()

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 from ray.train import UserCallback
+from ray.train.backend import Backend, BackendConfig
 
 from bocb_tune.engine.worker import MAX_ATTEMPTS
 from bocb_tune.engine.worker.queue import WORKER_DIED, Mailbox
@@ -128,6 +129,20 @@ class _Herald(UserCallback):  # type: ignore[misc]
         self._mailbox.lose.remote(words)
 
 
+class _SharedDevices(Backend):  # type: ignore[misc]
+    """Ray Train's set-up of a group: none, but that ranks of one node reach each other's GPUs, as NCCL wants it."""
+
+    share_cuda_visible_devices = True
+
+
+class _Devices(BackendConfig):  # type: ignore[misc]
+    """Configuration that names this set-up."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _SharedDevices
+
+
 def _trainer(setup: SlotSetup, mailbox: Any) -> Any:
     """Make Ray Train's trainer of one group: a plain one, since the ranks join by themselves (see `serve.Group`).
 
@@ -150,6 +165,7 @@ def _trainer(setup: SlotSetup, mailbox: Any) -> Any:
             "checkpoint_every": setup.checkpoint_every,
             "warm": setup.warm,
         },
+        backend_config=_Devices(),
         scaling_config=ScalingConfig(
             num_workers=setup.workers, use_gpu=setup.gpus_per_worker > 0, resources_per_worker=resources
         ),
