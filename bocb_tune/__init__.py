@@ -34,13 +34,15 @@ def run(
 
     Args:
         experiment: the experiment file (YAML).
-        out: the run folder; `storage`/`name` of the experiment by default.
+        out: the run folder, a path or a URI such as `s3://bucket/runs/mine`; `storage`/`name` of the experiment by
+            default.
         address: a Ray cluster to attach to, such as `auto`; Ray is started on this machine by default.
         only: cells to train, by `BACKBONE/OPTIMIZER`, such as `*/sgd`.
         overrides: `PATH=VALUE` each, such as `budget.epochs=3`.
 
     Returns:
-        The run folder. Trials that failed are in it, with their messages, and are tried again by the next call.
+        The run folder; of a URI, the copy of it on this machine. Trials that failed are in it, with their messages, and
+        are tried again by the next call.
 
     Raises:
         ValueError: if the experiment, the data, the folder or the cluster are not as they must be; the message says
@@ -48,14 +50,12 @@ def run(
         OSError: if the run folder cannot be written.
         KeyboardInterrupt: if it was stopped by Ctrl-C, after the epochs in flight; nothing is lost.
     """
-    from pathlib import Path
-
     from bocb_tune.cli.commands import train
 
-    _, folder, outcome = train(Path(experiment), None if out is None else Path(out), address, only, overrides)
-    if outcome.interrupted:
+    trained = train(os.fspath(experiment), None if out is None else os.fspath(out), address, only, overrides)
+    if trained.outcome.interrupted:
         raise KeyboardInterrupt
-    return folder
+    return trained.folder
 
 
 def load(
@@ -71,8 +71,8 @@ def load(
     """Read trials, whoever made them.
 
     Args:
-        source: a run folder (finished or not), a CSV, TSV or Parquet table of trials, or a published table such as
-            `paper:cifar100`.
+        source: a run folder or its URI (finished or not), a CSV, TSV or Parquet table of trials, or a published table
+            such as `paper:cifar100`.
         spaces: search spaces that the trials of a table were drawn from, files or folders.
         metric: the column of a table that is the score.
         direction: `max` or `min`: which way the metric is better.

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ from bocb_tune.analysis.sources.trial_file import read_trial_file
 from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
 from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal, require_place
 from bocb_tune.core.names import listed
+from bocb_tune.core.remote_run import fetched
 from bocb_tune.core.space import Dim
+from bocb_tune.core.storage import is_uri, name_of
 from bocb_tune.core.types import Objective, TrialRecord
 from bocb_tune.spec.source import read_source
 
@@ -55,7 +57,7 @@ def load(
     """Read a source.
 
     Args:
-        source: a run folder, a CSV, TSV or Parquet trial table, or `paper:NAME`.
+        source: a run folder or its URI, a CSV, TSV or Parquet trial table, or `paper:NAME`.
         spaces: search spaces the trials were drawn from, files or folders, for sources that do not bring their own.
         cache: folder where the journals of a large run are kept as arrays from one reading to the next.
         stated: what the user says of the scores.
@@ -67,6 +69,10 @@ def load(
 
 
 def _read(source: str, cache: Path | None, stated: Stated) -> TrialTable:
+    if is_uri(source):
+        with fetched(source) as folder:
+            table = _read(str(folder), None, stated)
+        return replace(table, source=replace(table.source, name=name_of(source)))
     path = Path(source)
     if is_table(path) and path.is_file():
         return read_trial_file(path, stated)

@@ -10,7 +10,7 @@ from bocb_tune.cli.status import GridStatus, cell_status, grid_status
 from bocb_tune.cli.time_left import seconds_left, work_of
 from bocb_tune.cli.weights import KeptWeights, kept_weights
 from bocb_tune.core import journal
-from bocb_tune.core.files import write_atomically
+from bocb_tune.core.files import SPEC_FILE, write_atomically
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.data import free_options
 from bocb_tune.data.contents import Fingerprint, differences
@@ -25,8 +25,6 @@ from bocb_tune.tasks import get_task
 
 CLASSIFICATION = "classification"
 """Task whose trials have a model."""
-
-SPEC_FILE = "spec.yaml"
 
 
 class FolderError(ValueError):
@@ -163,8 +161,10 @@ def read_status(folder: Path) -> GridStatus:
         garbled = sum(not problem.torn for problem in read.problems) if read else 0
         rows.append(cell_status(cell.cell.key, owed, records.values(), again, garbled))
         work.append(work_of(plan, records.values(), again, earlier))
-    left_s = seconds_left(plan, work, driver.slots) if driver else None
-    return grid_status(rows, left_s, is_running=driver is not None)
+    if driver is None:
+        return grid_status(rows, None, is_running=False)
+    left_s = seconds_left(plan, work, driver.slots) if driver.slots else None
+    return grid_status(rows, left_s, news=driver.news)
 
 
 def _owed_again(

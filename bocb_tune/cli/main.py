@@ -95,8 +95,11 @@ def plan(
 
 @app.command()
 def run(
-    spec: SpecPath,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default: storage/name.")] = None,
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Experiment file (YAML), or the URI of a run to go on.")],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Run folder, or its URI; default: storage/name."),
+    ] = None,
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster to attach to, such as auto.")] = None,
     only: Only = "*",
     overrides: Overrides = None,
@@ -160,7 +163,7 @@ def require_hyperparameter(option: str, value: float | None, *, above_zero: bool
 
 @app.command()
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or its URI.")],
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run is done.")] = False,
 ) -> None:
@@ -171,7 +174,9 @@ def status(
     show_status(folder, as_json=as_json, watch=watch)
 
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV, TSV or Parquet table, or paper:NAME.")]
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Run folder or its URI, CSV, TSV, Parquet table, or paper:NAME.")
+]
 Space = Annotated[
     list[Path] | None,
     typer.Option("--space", metavar="FILE", help="Search spaces a table was drawn from: files or folders."),

@@ -37,7 +37,7 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
     """Return everything `bocb-tune plan` knows, JSON-able."""
     return {
         "spec": resolved(spec),
-        "run_dir": str(spec.run_dir),
+        "run_dir": spec.run_dir,
         "cells": [
             {**planned.cell.to_json(), "recipe": spec.recipe_of(planned.cell.backbone)[0]} for planned in grid.cells
         ],

@@ -7,6 +7,7 @@ run that was interrupted goes on exactly as it would have.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -189,6 +190,16 @@ def rung_after(rungs: Sequence[int], budget: int) -> int | None:
     next.
     """
     return next((rung for rung in rungs if rung >= budget), None)
+
+
+USUAL_EPOCHS = 10
+"""Epochs of the usual length that a group may be silent for."""
+
+
+def patience_s(records: Iterable[TrialRecord], patience_min: float) -> float:
+    """Return the seconds that a trial may take without a sign of life, after what those of its cell took an epoch."""
+    epochs = [record.elapsed_s / record.budget for record in records if record.budget]
+    return max(60 * patience_min, USUAL_EPOCHS * (statistics.median(epochs) if epochs else 0.0))
 
 
 HOPELESS_TRIALS = 8

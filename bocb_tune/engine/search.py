@@ -21,8 +21,8 @@ from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, deriv
 from bocb_tune.engine import policy
 from bocb_tune.engine.design import AXES, design_of, design_points
 from bocb_tune.engine.policy import CellPlan, Turn, told
+from bocb_tune.engine.slots import Slot, Slots
 from bocb_tune.engine.store import CellBook, Ledger
-from bocb_tune.engine.worker.group import Slot
 
 _DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
     axis: optuna.distributions.FloatDistribution(0.0, 1.0) for axis in AXES
@@ -111,7 +111,7 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 class GridSearch(Searcher):  # type: ignore[misc]
     """Hands out the trials of all cells, one a slot: first what earlier runs left, then the cell with the fewest."""
 
-    def __init__(self, ledger: Ledger, slots: Sequence[Slot], resumed: Sequence[TrialSpec]) -> None:
+    def __init__(self, ledger: Ledger, slots: Slots, resumed: Sequence[TrialSpec], patience_min: float = 10.0) -> None:
         super().__init__()
         self.leaving = False
         """Set when the user asks to stop: no new trials."""
@@ -119,6 +119,7 @@ class GridSearch(Searcher):  # type: ignore[misc]
         """Set while trials fail one after another: no new trials."""
         self._ledger = ledger
         self._slots = slots
+        self._patience_min = patience_min
         self._slot_of: dict[str, Slot] = {}
         self._owed = list(resumed)
         self._unheard: list[TrialSpec] = []
@@ -128,18 +129,32 @@ class GridSearch(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
         del trial_id
+        busy = {self._slot_of[trial].name for trial in self._ledger.in_flight}
+        self._slots.look(busy)
         if self._unheard:
             return self._config(self._unheard.pop(0))
-        slot = self._free_slot()
-        if slot is None:
-            return None if self._ledger.in_flight else Searcher.FINISHED
-        trial = None if self.leaving or self.given_up else self._next_trial()
+        over = None if self._ledger.in_flight else Searcher.FINISHED
+        if self.leaving or self.given_up or self._slots.fault:
+            return over
+        slot = self._slots.free(busy)
+        if slot is None and over is None:
+            return None
+        trial = self._next_trial()
         if trial is None:
-            return None if self._ledger.in_flight else Searcher.FINISHED
-        record = self._ledger.start(trial)
+            return over
+        if slot is None:  # nothing that could change the choice happens before a slot is ready
+            self._owed.insert(0, trial)
+            return None
         self._slot_of[trial.id] = slot
-        slot.submit(trial, seen=record.budget, divisor=1)
+        self.submit(trial)
         return self._config(trial)
+
+    def submit(self, trial: TrialSpec, divisor: int = 1) -> None:
+        """Start a trial, or start it again, on the slot that it has."""
+        record = self._ledger.start(trial)
+        records = self._ledger.books[trial.cell.key].records.values()
+        patience_s = policy.patience_s(records, self._patience_min)
+        self._slot_of[trial.id].submit(trial, seen=record.budget, divisor=divisor, patience_s=patience_s)
 
     def _config(self, trial: TrialSpec) -> dict[str, Any]:
         return {"trial": trial.id, "mailbox": self._slot_of[trial.id].name}
@@ -151,6 +166,11 @@ class GridSearch(Searcher):  # type: ignore[misc]
         """Have another Tune trial listen to a training that goes on."""
         self._unheard.append(trial)
 
+    def owe(self, trial: TrialSpec) -> None:
+        """Have a trial go on that no slot trains any more, before any other."""
+        self._ledger.leave(trial)
+        self._owed.insert(0, trial)
+
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Learn nothing from Tune: the ledger knows."""
 
@@ -160,10 +180,6 @@ class GridSearch(Searcher):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to be able to restore it. This one is never restored from anything but journals."""
         return {}
-
-    def _free_slot(self) -> Slot | None:
-        busy = {self._slot_of[trial].name for trial in self._ledger.in_flight}
-        return next((slot for slot in self._slots if slot.name not in busy and not slot.fault), None)
 
     def _next_trial(self) -> TrialSpec | None:
         if self._owed:

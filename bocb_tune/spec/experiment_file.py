@@ -157,6 +157,10 @@ class Resources(Shape):
     """Most trials at a time; null for as many as fit."""
     warm: bool = True
     """Whether worker processes are reused from one trial to the next."""
+    patience_min: Positive = 10.0
+    """Minutes without a step or a measurement, but at least ten usual epochs, after which workers are started again."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the slots that a run keeps, one at least, while another run on the cluster waits for room."""
 
 
 class RangeChange(Shape):
@@ -248,7 +252,7 @@ class SpecFile(Shape):
     resources: Resources = Resources()
     """Resources of one trial."""
     storage: Annotated[str, Field(min_length=1)] = "runs"
-    """Folder that holds the run folder; `~` is the home folder."""
+    """Folder that holds the run folder, or a URI such as `s3://bucket/runs`; `~` is the home folder."""
     search_spaces: dict[str, SpaceChange] = Field(default_factory=dict)
     """Changes to the shipped search spaces, by optimizer."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bocb_tune.core.space import Dim, SearchSpace
+from bocb_tune.core.storage import is_uri, join
 from bocb_tune.data import DATASETS, resolve_options
 from bocb_tune.spec.checks import CHECKS, Check, merged_space, sound_recipe
 from bocb_tune.spec.experiment_file import Budget, Choice, Repeats, Resources, Search, SpecFile
@@ -68,9 +69,10 @@ class ExperimentSpec:
         return self.budget.trials_per_cell - 1 - self.search.design
 
     @property
-    def run_dir(self) -> Path:
-        """The run folder, unless another is given."""
-        return Path(self.storage).expanduser() / self.name
+    def run_dir(self) -> str:
+        """The run folder, a path or a URI, unless another is given."""
+        storage = self.storage if is_uri(self.storage) else str(Path(self.storage).expanduser())
+        return join(storage, self.name)
 
 
 def load_spec(

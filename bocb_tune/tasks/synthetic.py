@@ -19,11 +19,9 @@ import random
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bocb_tune.core.errors import Diverged
-from bocb_tune.core.files import write_atomically
 from bocb_tune.core.names import unknown
 from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.training.checkpoint import Checkpoints
@@ -31,6 +29,8 @@ from bocb_tune.training.context import Context
 
 logger = logging.getLogger(__name__)
 
+EPOCHS_FILE = "synthetic.json"
+"""Name of the file of epochs done: the whole checkpoint of a trial."""
 FLOOR = 1.0
 """Points: chance level of 100 classes."""
 DEPTH = 2.5
@@ -224,24 +224,19 @@ def _generator(trial: TrialSpec, purpose: str) -> random.Random:
 
 def _load_epochs(checkpoints: Checkpoints | None) -> int:
     """Read the epochs already done. Scores are a pure function of the epoch, so that it is a whole checkpoint."""
-    if checkpoints is None or not (path := _epochs_file(checkpoints)).exists():
+    if checkpoints is None or (content := checkpoints.storage.read(EPOCHS_FILE)) is None:
         return 0
     try:
-        return int(json.loads(path.read_text())["epochs"])
+        return int(json.loads(content)["epochs"])
     except ValueError as error:
-        logger.warning("checkpoint %s cannot be read and is ignored: %s", path, error)
+        logger.warning("checkpoint %s in %s cannot be read and is ignored: %s", EPOCHS_FILE, checkpoints.storage, error)
         return 0
 
 
 def _save_epochs(context: Context, epoch: int, last: int) -> None:
     due = epoch == last or epoch % context.checkpoint_every == 0
     if context.checkpoints is not None and context.ranks.rank == 0 and due:
-        content = json.dumps({"epochs": epoch}).encode()
-        write_atomically(_epochs_file(context.checkpoints), lambda file: file.write(content))
-
-
-def _epochs_file(checkpoints: Checkpoints) -> Path:
-    return checkpoints.folder / "synthetic.json"
+        context.checkpoints.storage.write(EPOCHS_FILE, json.dumps({"epochs": epoch}).encode())
 
 
 def _sigmoid(x: float) -> float:

@@ -68,12 +68,16 @@ def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Mea
     """Train to `trial.budget`, from the checkpoint if there is one; yield the whole curve (see `Task.run`)."""
     loop = _Loop(training, trial, context)
     loop.restore()
-    yield from [Measurement.from_json(line) for line in loop.curve]
-    for epoch in range(len(loop.curve) + 1, trial.budget + 1):
-        measurement = loop.epoch(epoch)
-        if epoch % context.checkpoint_every == 0 or epoch == trial.budget:
-            loop.save()
-        yield measurement
+    try:
+        yield from [Measurement.from_json(line) for line in loop.curve]
+        for epoch in range(len(loop.curve) + 1, trial.budget + 1):
+            measurement = loop.epoch(epoch)
+            if epoch % context.checkpoint_every == 0 or epoch == trial.budget:
+                loop.save()
+            yield measurement
+    finally:
+        if context.checkpoints:
+            context.checkpoints.wait()
 
 
 def catch_out_of_memory(run: Iterator[Measurement]) -> Generator[Measurement, None, None]:

@@ -25,7 +25,7 @@ from bocb_tune.engine.search import GridSearch, build_study, lattice_point, sugg
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.space_file import available_spaces, load_space
 from tests.support.records import make_cell, points, record_of
-from tests.support.simulated import OBJECTIVE, FakeSlot, Simulation, make_cells, make_plan
+from tests.support.simulated import OBJECTIVE, FakeSlot, FakeSlots, Simulation, make_cells, make_plan
 
 State = optuna.trial.TrialState
 
@@ -204,7 +204,7 @@ def test_no_weight_decay_goes_into_a_study_and_comes_back(optimizer: str) -> Non
 def opened(tmp_path: Path, slots: int, **plan: object) -> tuple[GridSearch, Ledger, list[FakeSlot]]:
     ledger = Ledger(tmp_path, make_cells(make_plan(**plan)), OBJECTIVE, {}, clock=lambda: 0.0)
     fakes = [FakeSlot(f"slot{number}") for number in range(slots)]
-    return GridSearch(ledger, fakes, []), ledger, fakes  # type: ignore[arg-type]
+    return GridSearch(ledger, FakeSlots(fakes), []), ledger, fakes  # type: ignore[arg-type]
 
 
 def hand_out(search: GridSearch) -> str:
@@ -262,7 +262,7 @@ def test_what_an_earlier_run_left_comes_first_and_says_how_far_it_was(tmp_path: 
     ledger.close()
     again = Ledger(tmp_path, make_cells(make_plan()), OBJECTIVE, {}, clock=lambda: 0.0)
     slot = FakeSlot("slot")
-    search = GridSearch(again, [slot], again.unfinished())  # type: ignore[list-item]
+    search = GridSearch(again, FakeSlots([slot]), again.unfinished())  # type: ignore[arg-type]
     assert hand_out(search) == trial.id
     assert slot.submitted == [(trial.id, 1, 1)]
     assert again.record(trial).attempt == 2

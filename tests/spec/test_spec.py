@@ -377,8 +377,9 @@ class TestResolving:
     def test_num_search_and_run_dir(self) -> None:
         spec = load(GOOD)
         assert spec.num_search == 20 - 1 - 4
-        assert spec.run_dir == Path("runs/tiny")
-        assert load(with_lines("storage: ~/sweeps")).run_dir == Path.home() / "sweeps" / "tiny"
+        assert spec.run_dir == "runs/tiny"
+        assert load(with_lines("storage: ~/sweeps")).run_dir == str(Path.home() / "sweeps" / "tiny")
+        assert load(with_lines("storage: s3://bucket/a")).run_dir == "s3://bucket/a/tiny"
 
 
 def specs() -> st.SearchStrategy[dict[str, Any]]:
