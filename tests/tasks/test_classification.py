@@ -60,7 +60,8 @@ def test_the_initial_model_is_that_which_training_begins_with() -> None:
 
 def test_the_state_of_an_optimizer_is_measured() -> None:
     """Adam keeps two numbers a weight, SGD with momentum one, and a count of steps or two."""
-    trials = {name: digits_trial(optimizer=name, budget=1) for name in ("adamw", "sgd")}
+    fixed = {"adamw": {}, "sgd": {"momentum": 0.9}}
+    trials = {name: digits_trial(optimizer=name, budget=1, fixed=own) for name, own in fixed.items()}
     found = {name: run(trial)[-1].metrics["optimizer_state_mib"] for name, trial in trials.items()}
     count = weights(initial_model(trials["sgd"])).numel()
     assert found["sgd"] == pytest.approx(4 * count / 2**20, rel=0.01)
