@@ -21,8 +21,8 @@ CELL = ["backbone", "optimizer"]
 HYPERPARAMETERS = ("lr", "weight_decay")
 IN_WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
 MEASURED = ("train_loss", "step_s", "state_mib")
-"""Last mean training loss, median seconds of an optimizer step, and size of the optimizer's state, of which only the
-journals of a run know."""
+"""Last mean training loss, median seconds of an optimizer step, and MiB of the optimizer's state; of a run, or of a
+table that has such columns."""
 TRIAL_COLUMNS = [
     *CELL,
     "trial",

@@ -142,7 +142,7 @@ class _Reader:
         """Check every column of `TRIAL_COLUMNS`, numbers as numbers; refuses what has no meaning."""
         texts = {name: self._texts(rows, name) for name in (*CELL, *TEXTS)}
         numbers = {name: self._numbers(rows, name) for name in NUMBERS}
-        clean = pd.DataFrame({**texts, **numbers}, index=rows.index).reindex(columns=TRIAL_COLUMNS)
+        clean = pd.DataFrame({**texts, **numbers}, index=rows.index)[TRIAL_COLUMNS]
         for name in CELL:
             self.refuse(clean[name] == "", rows, name, "is empty")
         self.refuse(clean["lr"] <= 0, rows, "lr", "is not positive; if it is a logarithm, give the rate itself")

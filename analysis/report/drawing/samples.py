@@ -32,6 +32,8 @@ WIDE, NAMES_SHARE = 0.36, 0.75
 """Half width of a violin or a box in places; room of slanted names, of what they take upright."""
 MOST_AS_LINES = 12
 """Distributions beyond which they are drawn as pixels, so that the page stays small."""
+SAME = 1e-6
+"""Range of numbers below which they have no shape."""
 LOWEST = 0.05
 """Share of all numbers that may lie below the axis of violins."""
 
@@ -122,7 +124,7 @@ def _fences(values: Array) -> tuple[Array, Array, Array]:
 def _violin(axes: Axes, place: int, values: Array, color: str, low: float) -> None:
     """Draw a shape with its quartiles; `low` is where the axis ends."""
     quartiles, inside, outside = _fences(values)
-    if np.ptp(inside) > 0:
+    if np.ptp(inside) > SAME:
         heights = np.linspace(inside.min(), inside.max(), 40)
         shape = gaussian_kde(inside)(heights)
         half = WIDE * shape / shape.max()

@@ -69,7 +69,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "judged_by_seeds": ("judged by seeds", "Optimizers without a landscape here, judged by repeated seeds."),
     "functional_ANOVA": ("functional ANOVA", "lr_variance_share"),
     "PED-ANOVA": ("PED-ANOVA", "lr_importance"),
-    "no": ("", ""),
+    "no": ("number", "Number of the claim."),
     "tables": ("its tables", "Whether the published tables support the part, contradict it, or cannot tell."),
     "half_widths": ("drift in half widths", "drift"),
     "rank_of_performance": ("rank of score", "overall_rank"),
@@ -80,7 +80,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "contrast": ("contrast, points", "paper_contrasts"),
     "p": ("p", "Exact two-sided p-value, by exchanging which backbones belong to the class."),
     "p_holm": ("p, Holm", "The same, corrected for all contrasts together."),
-    "why_not": ("why not", ""),
+    "why_not": ("why not", "The reason why the contrast cannot be had."),
     "first": ("first run", "best"),
     "second": ("second run", "best"),
 }

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from bocb_tune.analysis.bocb.choices import Choices
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of, read_weights
 from bocb_tune.analysis.patterns.spectra import Layer, energy, fit_probability, fit_tail, layers_of
@@ -23,6 +25,7 @@ from bocb_tune.analysis.patterns.summary import PATTERNS, LayerPatterns, Pattern
 from bocb_tune.analysis.report.plots.values import Bars, Ridges
 from bocb_tune.analysis.report.sections.patterns import weights
 from bocb_tune.analysis.report.sections.values import Card
+from bocb_tune.analysis.report.write import analyze
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.training.checkpoint import Checkpoints
@@ -334,6 +337,44 @@ def test_of_several_checkpoints_of_a_cell_the_best_trials_is_read(run: tuple[Pat
     best = completed.loc[completed.groupby(["backbone", "optimizer"])["score"].idxmax()]
     assert len(completed) > len(best) == 2
     assert {kept.trial for kept in find_kept(folder, table)} == set(best["trial"])
+
+
+def keep_all(folder: Path, table: TrialTable) -> None:
+    """Give every completed trial a checkpoint of two layers."""
+    state = {"a.weight": torch.randn(60, 60), "b.weight": torch.randn(12, 12)}
+    for name in table.trials.loc[table.trials["status"] == "completed", "trial"]:
+        Checkpoints(folder / "checkpoints" / name).save({"model": state, "ema": None})
+
+
+def test_what_a_backbone_began_with_stands_beside_what_it_ended_with(run: tuple[Path, TrialTable]) -> None:
+    folder, table = run
+    keep_all(folder, table)
+    asked: list[str] = []
+
+    def start(path: Path, trial: str) -> dict[str, Array]:
+        assert path == folder
+        asked.append(trial)
+        return {"a.weight": gaussian(60, 60), "b.weight": np.ones((12, 12))}
+
+    page = analyze(str(folder), patterns=True, choices=Choices(components=3), start=start)
+    rows = pd.read_csv(page.parent / "tables" / "patterns.csv")
+    assert sorted(rows["optimizer"]) == ["at the start", "lamb", "sgd"]
+    completed = table.trials[table.trials["status"] == "completed"]
+    assert asked == [completed.loc[completed["score"].idxmax(), "trial"]]
+    layers = pd.read_csv(page.parent / "tables" / "patterns_by_layer.csv")
+    assert {"value_entropy", "pca_energy_top", "alpha"} <= set(layers)
+    assert "PCA energy of 3 components" in page.read_text(encoding="utf-8")
+
+
+def test_a_start_that_cannot_be_built_is_said(run: tuple[Path, TrialTable]) -> None:
+    folder, table = run
+    keep_all(folder, table)
+
+    def start(path: Path, trial: str) -> dict[str, Array]:  # noqa: ARG001
+        raise ValueError("the data are elsewhere")
+
+    text = analyze(str(folder), patterns=True, start=start).read_text(encoding="utf-8")
+    assert "vit_tiny: the weights it began with cannot be built here: the data are elsewhere" in text
 
 
 def test_weights_are_those_that_were_scored(tmp_path: Path) -> None:

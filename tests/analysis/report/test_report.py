@@ -59,6 +59,8 @@ def test_the_folder_holds_what_it_should(page: Path) -> None:
         "counts_by_status",
         "decomposition",
         "trials",
+        "paper_ranking",
+        "training_loss",
     }
     assert {path.stem for path in (folder / "tables").iterdir()} == tables
     assert len(pd.read_csv(folder / "tables" / "best_points.csv")) == 9
