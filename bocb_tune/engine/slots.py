@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._common.utils import get_system_memory
 from ray.exceptions import RayActorError
 from ray.util import list_named_actors, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -31,6 +32,9 @@ LOOK_SHARE = 0.05
 """Seconds between two looks at the groups and the nodes, and the share of the driver's time that looking may take."""
 CLOSE_S = 15.0
 """Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
+GROUP_BYTES = 1e9
+MEMORY_SHARE = 0.8
+"""Memory of the processes beside the driver that keep a group, and the share of its machine's that all may take."""
 FULL = 0.95
 """Share of a disk from which on Ray keeps no more in its temporary folder."""
 
@@ -127,6 +131,7 @@ class Slots:
         self._nodes: dict[str, str] = {}
         self._lost_nodes: dict[str, float] = {}
         self._said: tuple[tuple[str, ...], int] = ((), 0)
+        self._most = resources.max_slots or groups_beside_driver()
         self._run_id = uuid.uuid4().hex[:8]
         self._opened = 0
 
@@ -146,7 +151,7 @@ class Slots:
             slot.listen()
         cluster = _cluster(self._resources, self._run_id)
         self._slots = [slot for slot in self._slots if not slot.is_lost]
-        self._resize(_wanted(cluster, self._resources), cluster.nodes, busy)
+        self._resize(self._wanted(cluster), cluster.nodes, busy)
         self._keep_count_of_nodes(cluster.nodes)
         self._tell(tuple(self._lines(cluster)))
         now = time.monotonic()
@@ -171,6 +176,11 @@ class Slots:
         going = [*self._closing, *(slot.close() for slot in self._slots)]
         if going:
             ray.wait(going, num_returns=len(going), timeout=CLOSE_S)
+
+    def _wanted(self, cluster: Cluster) -> int:
+        """Give the number of slots that there should be: a share, one at least, while another run waits for room."""
+        most = min(cluster.room, self._most)
+        return max(min(1, most), int(most * self._resources.share + 1e-9)) if cluster.is_shared else most
 
     def _resize(self, wanted: int, nodes: Collection[str], busy: Collection[str]) -> None:
         """Open slots, or have those leave that have the least to lose: first those on nodes that are gone."""
@@ -214,8 +224,13 @@ class Slots:
             if slot.fault:
                 yield f"group {number} cannot be had: {slot.fault}"
         if cluster.is_shared:
-            kept = _wanted(cluster, self._resources)
-            yield f"another run waits for room: this one keeps {kept} of {cluster.room} groups (resources.share)"
+            kept, most = self._wanted(cluster), min(cluster.room, self._most)
+            yield f"another run waits for room: this one keeps {kept} of {most} groups (resources.share)"
+        if cluster.room > self._most and self._resources.max_slots is None:
+            yield (
+                f"room for {cluster.room} groups, but this machine's memory holds the processes that keep {self._most};"
+                " resources.max_slots sets another number"
+            )
         if not self._slots:
             yield "no node of the cluster has room for a group; waiting for one"
         yield from _full_disk()
@@ -259,10 +274,9 @@ def _waits(group: Mapping[str, Any]) -> bool:
     return group["state"] in ("PENDING", "RESCHEDULING") and not kinds.isdisjoint(("CPU", "GPU"))
 
 
-def _wanted(cluster: Cluster, resources: Resources) -> int:
-    """Give the number of slots that there should be: a share, but one at least, while another run waits for room."""
-    most = cluster.room if resources.max_slots is None else min(cluster.room, resources.max_slots)
-    return max(min(1, most), int(most * resources.share + 1e-9)) if cluster.is_shared else most
+def groups_beside_driver() -> int:
+    """Count the groups whose processes beside the driver its machine has memory for."""
+    return max(1, int(MEMORY_SHARE * get_system_memory() / GROUP_BYTES))
 
 
 def _worth(slot: Slot, nodes: Collection[str], busy: Collection[str]) -> tuple[bool, bool, bool, bool]:

@@ -172,6 +172,17 @@ def test_a_share_is_at_least_one_slot_of_those_there_are(
     assert len(world.look()) == kept
 
 
+def test_no_more_groups_are_kept_than_the_drivers_machine_has_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "get_system_memory", lambda: 4.1e9)
+    world = World(monkeypatch, *"abcde")
+    assert len(world.groups) == 3
+    assert any("room for 5 groups" in line and "resources.max_slots" in line for line in world.said[-1][0])
+    trusted = World(monkeypatch, *"abcde", max_slots=4)
+    assert (len(trusted.groups), trusted.said[-1:]) == (4, [])
+    monkeypatch.setattr(module, "get_system_memory", lambda: 1e6)
+    assert len(World(monkeypatch, "a").groups) == 1
+
+
 def test_a_cluster_without_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
     assert (world.groups, world.slots.fault) == ([], "")
