@@ -165,6 +165,26 @@ def test_nodes_that_are_added_get_groups_and_those_that_leave_take_theirs_away(t
 
 
 @pytest.mark.slow
+def test_workers_that_end_before_they_are_ready_are_given_up_with_what_they_said(tmp_path: Path) -> None:
+    """A node without torch, as far as its workers can tell."""
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch on this node')\n")
+    spec = write_spec(tmp_path)
+    sitecustomize = "import os, sys\nif 'default_worker' in ' '.join(sys.orig_argv): sys.path.insert(0, {!r})\n"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(sitecustomize.format(str(tmp_path)))
+    paths = f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", paths)
+        run = Run(spec, tmp_path / "run")
+    try:
+        assert run.wait() == 2, run.output
+        assert "its workers end before they are ready" in run.output
+        assert "no torch on this node" in run.output
+    finally:
+        run.close()
+
+
+@pytest.mark.slow
 def test_two_runs_on_one_cluster_both_make_progress(tmp_path: Path, one_cpu: Cluster) -> None:
     spec = write_spec(tmp_path, epoch_s=1, slots=2)
     first = Run(spec, tmp_path / "first", "--address", one_cpu.address)

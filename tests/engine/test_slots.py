@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 
+from bocb_tune.core.version import VERSION
 from bocb_tune.engine import slots as module
 from bocb_tune.engine.cluster import Resources
 from bocb_tune.engine.slots import Cluster, Slots, missing_resources
@@ -224,6 +225,13 @@ def test_a_node_that_does_not_see_the_drivers_folder_says_its_name(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [serve.TOKEN]
     (tmp_path / "file").write_text("")
     assert problem(tmp_path / "file").startswith("node far (10.0.0.7) cannot use ")
+
+
+@pytest.mark.usefixtures("_node")
+def test_another_version_of_the_package_is_named_with_the_drivers() -> None:
+    assert serve.wrong_version(VERSION) == ""
+    said = serve.wrong_version("0.0.0")
+    assert said.startswith(f"node far (10.0.0.7) has bocb-tune {VERSION}, the driver 0.0.0")
 
 
 def test_rank_0_waits_for_the_others_at_its_nodes_address_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError
 from ray.train import UserCallback
 from ray.train.backend import Backend, BackendConfig
 
+from bocb_tune.core.version import VERSION
 from bocb_tune.engine.worker import MAX_ATTEMPTS
 from bocb_tune.engine.worker.queue import WORKER_DIED, Mailbox
 from bocb_tune.engine.worker.roll import Arrival, GroupState, Roll
@@ -74,8 +75,10 @@ class Host(Mailbox):
         return address
 
     async def lose(self, why: str) -> None:
-        """Hear that the group has lost a rank."""
+        """Hear that the group has lost a rank; one that does so before it is ready, again and again, is given up."""
         self._roll.lose(why)
+        if self._roll.lost_starts > MAX_ATTEMPTS and not self._fault:
+            await self.broken(f"its workers end before they are ready: {why}")
 
     async def state(self) -> tuple[GroupState, str]:
         """Tell how the group is, and why it cannot be had any more, if it cannot."""
@@ -162,6 +165,7 @@ def _trainer(setup: SlotSetup, mailbox: Any) -> Any:
             "gpu_share": setup.gpus_per_worker,
             "checkpoints": setup.checkpoints,
             "token": setup.token,
+            "version": VERSION,
             "checkpoint_every": setup.checkpoint_every,
             "warm": setup.warm,
         },
