@@ -31,9 +31,9 @@ from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.slots import Slots, groups_beside_driver
 from bocb_tune.engine.store import Ledger
-from bocb_tune.engine.worker.group import SlotSetup
 from bocb_tune.engine.worker.queue import Client
 from bocb_tune.engine.worker.serve import TOKEN
+from bocb_tune.engine.worker.trainer import SlotSetup
 
 logger = logging.getLogger(__name__)
 

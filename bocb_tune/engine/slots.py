@@ -20,8 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.engine.cluster import Resources, room_for_groups
-from bocb_tune.engine.worker.group import Host, SlotSetup
+from bocb_tune.engine.worker.group import Host
 from bocb_tune.engine.worker.roll import Condition, GroupState
+from bocb_tune.engine.worker.trainer import SlotSetup
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,16 @@ class Slot:
     def give_back(self) -> None:
         self._host.give_back.remote()
 
-    def close(self) -> Any:
-        """Send the group home; the reference returned is ready when it is gone."""
-        return self._host.close.remote()
+    def close(self) -> list[Any]:
+        """Send the group home, or end it where it waits for room or is in pieces.
+
+        Returns:
+            A reference that is ready when it is gone, if that has to be waited for.
+        """
+        if self.state.condition == Condition.ready:
+            return [self._host.close.remote()]
+        ray.kill(self._host)  # all that keeps the group, and its placement, goes with this process
+        return []
 
     def listen(self, wait_s: float = 0.0) -> None:
         """Hear how the group is, as far as it has answered since it was last asked."""
@@ -173,7 +181,7 @@ class Slots:
 
     def close(self) -> None:
         """Send all groups home, and wait a while until they are gone."""
-        going = [*self._closing, *(slot.close() for slot in self._slots)]
+        going = [*self._closing, *(gone for slot in self._slots for gone in slot.close())]
         if going:
             ray.wait(going, num_returns=len(going), timeout=CLOSE_S)
 
@@ -194,7 +202,7 @@ class Slots:
             self._opened += 1
         for slot in [slot for slot in self._slots if slot.is_leaving]:
             if slot.name not in busy:
-                self._closing.append(slot.close())
+                self._closing += slot.close()
                 self._slots.remove(slot)
             elif slot.state.condition != Condition.ready or not slot.state.nodes <= set(nodes):
                 slot.give_back()

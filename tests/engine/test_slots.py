@@ -32,8 +32,9 @@ class Group(module.Slot):
     def listen(self, wait_s: float = 0.0) -> None:
         """Its state is set from outside."""
 
-    def close(self) -> None:
+    def close(self) -> list[Any]:
         self.closed += 1
+        return []
 
     def give_back(self) -> None:
         self.given_back += 1
