@@ -144,10 +144,12 @@ class Remote(Storage):
             with self._files.open_input_file(self._at(name)) as file:
                 content: bytes = file.read()
                 return content
+        except FileNotFoundError:
+            return None
         except OSError:
             if self._is_there(name):
                 raise
-            return None
+            return None  # removed in between: some stores then have other errors
 
     def write(self, name: str, content: bytes) -> None:
         path = self._at(name)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import threading
 import time
@@ -45,7 +46,8 @@ class Mirror:
             FolderInUseError: if a driver on another machine is at work on it.
             OSError: if the storage cannot be reached.
         """
-        if (said := driver_at_work(self._storage)) is not None and not (self.folder / DRIVER_FILE).exists():
+        said = driver_at_work(self._storage)
+        if said is not None and not self._is_own(said):
             raise FolderInUseError(
                 f"{self.uri}: another machine is at work on this run: {said.decode(errors='replace')}. If that machine"
                 " is gone, start the command again in a minute."
@@ -58,6 +60,10 @@ class Mirror:
             path = self.folder / name
             if not (path.exists() and path.read_bytes().startswith(content)):
                 write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+
+    def _is_own(self, said: bytes) -> bool:
+        """Tell whether a driver works, or worked, on the folder here, whose lock then tells whether it still does."""
+        return bool(json.loads(said).get("host") == platform.node()) and (self.folder / DRIVER_FILE).exists()
 
     @contextlib.contextmanager
     def carried(self) -> Iterator[None]:

@@ -29,11 +29,11 @@ from bocb_tune.engine.driver import announce, only_driver
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.slots import Slots
+from bocb_tune.engine.slots import Slots, groups_beside_driver
 from bocb_tune.engine.store import Ledger
-from bocb_tune.engine.worker.group import SlotSetup
 from bocb_tune.engine.worker.queue import Client
 from bocb_tune.engine.worker.serve import TOKEN
+from bocb_tune.engine.worker.trainer import SlotSetup
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _drive(
     """Run the Tuner to its end; the search knows how it ended."""
     scratch = plan.folder / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    number = slots_that_fit(ray.nodes(), plan.resources)
+    number = min(slots_that_fit(ray.nodes(), plan.resources), plan.resources.max_slots or groups_beside_driver())
     setup = _slot_setup(plan, scratch)
 
     def news(lines: Sequence[str], ready: int) -> None:

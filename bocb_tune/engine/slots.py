@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._common.utils import get_system_memory
 from ray.exceptions import RayActorError
 from ray.util import list_named_actors, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.engine.cluster import Resources, room_for_groups
-from bocb_tune.engine.worker.group import Host, SlotSetup
+from bocb_tune.engine.worker.group import Host
 from bocb_tune.engine.worker.roll import Condition, GroupState
+from bocb_tune.engine.worker.trainer import SlotSetup
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,9 @@ LOOK_SHARE = 0.05
 """Seconds between two looks at the groups and the nodes, and the share of the driver's time that looking may take."""
 CLOSE_S = 15.0
 """Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
+GROUP_BYTES = 1e9
+MEMORY_SHARE = 0.8
+"""Memory of the processes beside the driver that keep a group, and the share of its machine's that all may take."""
 FULL = 0.95
 """Share of a disk from which on Ray keeps no more in its temporary folder."""
 
@@ -71,9 +76,16 @@ class Slot:
     def give_back(self) -> None:
         self._host.give_back.remote()
 
-    def close(self) -> Any:
-        """Send the group home; the reference returned is ready when it is gone."""
-        return self._host.close.remote()
+    def close(self) -> list[Any]:
+        """Send the group home, or end it where it waits for room or is in pieces.
+
+        Returns:
+            A reference that is ready when it is gone, if that has to be waited for.
+        """
+        if self.state.condition == Condition.ready:
+            return [self._host.close.remote()]
+        ray.kill(self._host)  # all that keeps the group, and its placement, goes with this process
+        return []
 
     def listen(self, wait_s: float = 0.0) -> None:
         """Hear how the group is, as far as it has answered since it was last asked."""
@@ -127,6 +139,7 @@ class Slots:
         self._nodes: dict[str, str] = {}
         self._lost_nodes: dict[str, float] = {}
         self._said: tuple[tuple[str, ...], int] = ((), 0)
+        self._most = resources.max_slots or groups_beside_driver()
         self._run_id = uuid.uuid4().hex[:8]
         self._opened = 0
 
@@ -146,7 +159,7 @@ class Slots:
             slot.listen()
         cluster = _cluster(self._resources, self._run_id)
         self._slots = [slot for slot in self._slots if not slot.is_lost]
-        self._resize(_wanted(cluster, self._resources), cluster.nodes, busy)
+        self._resize(self._wanted(cluster), cluster.nodes, busy)
         self._keep_count_of_nodes(cluster.nodes)
         self._tell(tuple(self._lines(cluster)))
         now = time.monotonic()
@@ -168,9 +181,14 @@ class Slots:
 
     def close(self) -> None:
         """Send all groups home, and wait a while until they are gone."""
-        going = [*self._closing, *(slot.close() for slot in self._slots)]
+        going = [*self._closing, *(gone for slot in self._slots for gone in slot.close())]
         if going:
             ray.wait(going, num_returns=len(going), timeout=CLOSE_S)
+
+    def _wanted(self, cluster: Cluster) -> int:
+        """Give the number of slots that there should be: a share, one at least, while another run waits for room."""
+        most = min(cluster.room, self._most)
+        return max(min(1, most), int(most * self._resources.share + 1e-9)) if cluster.is_shared else most
 
     def _resize(self, wanted: int, nodes: Collection[str], busy: Collection[str]) -> None:
         """Open slots, or have those leave that have the least to lose: first those on nodes that are gone."""
@@ -184,7 +202,7 @@ class Slots:
             self._opened += 1
         for slot in [slot for slot in self._slots if slot.is_leaving]:
             if slot.name not in busy:
-                self._closing.append(slot.close())
+                self._closing += slot.close()
                 self._slots.remove(slot)
             elif slot.state.condition != Condition.ready or not slot.state.nodes <= set(nodes):
                 slot.give_back()
@@ -214,8 +232,13 @@ class Slots:
             if slot.fault:
                 yield f"group {number} cannot be had: {slot.fault}"
         if cluster.is_shared:
-            kept = _wanted(cluster, self._resources)
-            yield f"another run waits for room: this one keeps {kept} of {cluster.room} groups (resources.share)"
+            kept, most = self._wanted(cluster), min(cluster.room, self._most)
+            yield f"another run waits for room: this one keeps {kept} of {most} groups (resources.share)"
+        if cluster.room > self._most and self._resources.max_slots is None:
+            yield (
+                f"room for {cluster.room} groups, but this machine's memory holds the processes that keep {self._most};"
+                " resources.max_slots sets another number"
+            )
         if not self._slots:
             yield "no node of the cluster has room for a group; waiting for one"
         yield from _full_disk()
@@ -259,10 +282,9 @@ def _waits(group: Mapping[str, Any]) -> bool:
     return group["state"] in ("PENDING", "RESCHEDULING") and not kinds.isdisjoint(("CPU", "GPU"))
 
 
-def _wanted(cluster: Cluster, resources: Resources) -> int:
-    """Give the number of slots that there should be: a share, but one at least, while another run waits for room."""
-    most = cluster.room if resources.max_slots is None else min(cluster.room, resources.max_slots)
-    return max(min(1, most), int(most * resources.share + 1e-9)) if cluster.is_shared else most
+def groups_beside_driver() -> int:
+    """Count the groups whose processes beside the driver its machine has memory for."""
+    return max(1, int(MEMORY_SHARE * get_system_memory() / GROUP_BYTES))
 
 
 def _worth(slot: Slot, nodes: Collection[str], busy: Collection[str]) -> tuple[bool, bool, bool, bool]:

@@ -33,15 +33,8 @@ search: {{design: 2, asha: {{grace: 1, reduction_factor: 2}}}}
 repeats: {{best: 1, default: 0}}
 resources: {{max_slots: {slots}, patience_min: {patience}}}
 """
-BESIDE_WORKERS = (
-    b"ray::Host",
-    b"ray::TrainController",
-    b"ray::ResourceTrainable",
-    b"ray::SynchronizationActor",
-    b"ray::PlacementGroupCleaner",
-    b"ray::DatasetManager",
-    b"ray::PreemptionWatcher",
-)
+NOT_OF_A_SLOT = (b"ray::RayTrainWorker", b"ray::IDLE", b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
+"""Processes of Ray that are a slot's workers, or there without one; those of a slot are the rest."""
 
 
 def write_spec(tmp_path: Path, *, epoch_s: float = 0.5, slots: int = 1, patience: float = 10) -> Path:
@@ -75,8 +68,11 @@ def test_a_local_run_listens_to_its_own_machine_and_outlives_its_mailbox_and_a_h
     try:
         assert run.wait_until(lambda: count_lines(run.folder) >= 4)
         assert listening(run.process.pid) <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
-        pids = [pid for pid in session_pids(run.process.pid) if command_line(pid).startswith(BESIDE_WORKERS)]
-        assert 0 < sum(map(memory_mb, pids)) < 1024
+        commands = {pid: command_line(pid) for pid in session_pids(run.process.pid)}
+        beside = [
+            pid for pid, line in commands.items() if line.startswith(b"ray::") and not line.startswith(NOT_OF_A_SLOT)
+        ]
+        assert 0 < sum(map(memory_mb, beside)) < 800, {commands[pid][:40]: memory_mb(pid) for pid in beside}
         send(run.process.pid, "ray::Host", signal.SIGKILL)
         before = count_lines(run.folder)
         assert run.wait_until(lambda: count_lines(run.folder) >= before + 3)
@@ -162,6 +158,26 @@ def test_nodes_that_are_added_get_groups_and_those_that_leave_take_theirs_away(t
     records = records_in(run.folder)
     assert len(records) == 5
     assert all(record.status.is_result for record in records.values())
+
+
+@pytest.mark.slow
+def test_workers_that_end_before_they_are_ready_are_given_up_with_what_they_said(tmp_path: Path) -> None:
+    """A node without torch, as far as its workers can tell."""
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch on this node')\n")
+    spec = write_spec(tmp_path)
+    sitecustomize = "import os, sys\nif 'default_worker' in ' '.join(sys.orig_argv): sys.path.insert(0, {!r})\n"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(sitecustomize.format(str(tmp_path)))
+    paths = f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", paths)
+        run = Run(spec, tmp_path / "run")
+    try:
+        assert run.wait() == 2, run.output
+        assert "its workers end before they are ready" in run.output
+        assert "no torch on this node" in run.output
+    finally:
+        run.close()
 
 
 @pytest.mark.slow

@@ -109,8 +109,10 @@ def test_a_driver_on_another_machine_keeps_others_out_until_it_is_silent(uri: st
     mirror = begun(uri)
     said = json.dumps({"host": "elsewhere", "started": 0.0, "seen": time.time(), "slots": 1, "news": []}).encode()
     storage_of(uri).write(DRIVER_FILE, said)
-    with pytest.raises(FolderInUseError, match=r"another machine .*elsewhere"):
-        mirror.bring()
+    for _ in range(2):
+        with pytest.raises(FolderInUseError, match=r"another machine .*elsewhere"):
+            mirror.bring()
+        (mirror.folder / DRIVER_FILE).write_text("{}")  # of a driver that was killed here before
     silent = said.replace(b'"seen": 1', b'"seen": 0')  # for decades
     storage_of(uri).write(DRIVER_FILE, silent)
     mirror.bring()

@@ -70,6 +70,18 @@ def test_a_group_that_never_was_ready_is_not_said_to_start_again() -> None:
     play(scenario)
 
 
+def test_starts_that_are_lost_in_a_row_are_counted() -> None:
+    async def scenario(roll: Roll) -> None:
+        for lost in (1, 2):
+            roll.lose("no module")
+            assert roll.lost_starts == lost
+        await joins(roll, arrival(0), arrival(1))
+        roll.lose("killed")
+        assert roll.lost_starts == 1
+
+    play(scenario)
+
+
 def test_all_ranks_go_home_when_one_cannot_serve() -> None:
     async def scenario(roll: Roll) -> None:
         assert await joins(roll, arrival(0), arrival(1, problem="no such folder")) == [None, None]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 
+from bocb_tune.core.version import VERSION
 from bocb_tune.engine import slots as module
 from bocb_tune.engine.cluster import Resources
 from bocb_tune.engine.slots import Cluster, Slots, missing_resources
@@ -31,8 +32,9 @@ class Group(module.Slot):
     def listen(self, wait_s: float = 0.0) -> None:
         """Its state is set from outside."""
 
-    def close(self) -> None:
+    def close(self) -> list[Any]:
         self.closed += 1
+        return []
 
     def give_back(self) -> None:
         self.given_back += 1
@@ -172,6 +174,17 @@ def test_a_share_is_at_least_one_slot_of_those_there_are(
     assert len(world.look()) == kept
 
 
+def test_no_more_groups_are_kept_than_the_drivers_machine_has_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "get_system_memory", lambda: 4.1e9)
+    world = World(monkeypatch, *"abcde")
+    assert len(world.groups) == 3
+    assert any("room for 5 groups" in line and "resources.max_slots" in line for line in world.said[-1][0])
+    trusted = World(monkeypatch, *"abcde", max_slots=4)
+    assert (len(trusted.groups), trusted.said[-1:]) == (4, [])
+    monkeypatch.setattr(module, "get_system_memory", lambda: 1e6)
+    assert len(World(monkeypatch, "a").groups) == 1
+
+
 def test_a_cluster_without_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
     assert (world.groups, world.slots.fault) == ([], "")
@@ -213,6 +226,13 @@ def test_a_node_that_does_not_see_the_drivers_folder_says_its_name(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [serve.TOKEN]
     (tmp_path / "file").write_text("")
     assert problem(tmp_path / "file").startswith("node far (10.0.0.7) cannot use ")
+
+
+@pytest.mark.usefixtures("_node")
+def test_another_version_of_the_package_is_named_with_the_drivers() -> None:
+    assert serve.wrong_version(VERSION) == ""
+    said = serve.wrong_version("0.0.0")
+    assert said.startswith(f"node far (10.0.0.7) has bocb-tune {VERSION}, the driver 0.0.0")
 
 
 def test_rank_0_waits_for_the_others_at_its_nodes_address_only(monkeypatch: pytest.MonkeyPatch) -> None:

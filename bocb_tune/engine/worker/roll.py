@@ -58,6 +58,8 @@ class Roll:
         self.state = GroupState(condition=Condition.starting, since=clock())
         self.problem = ""
         """Reason why the group cannot serve, of whichever rank found it."""
+        self.lost_starts = 0
+        """Starts in a row that were lost; one is that of a group that had been ready."""
         self._size = size
         self._clock = clock
         self._ranks: dict[int, Arrival] = {}
@@ -93,8 +95,10 @@ class Roll:
         self.problem = next((arrival.problem for arrival in arrivals if arrival.problem), "")
         nodes = frozenset(arrival.node for arrival in arrivals)
         self.state = GroupState(condition=Condition.ready, since=self._clock(), nodes=nodes)
+        self.lost_starts = 0
 
     def lose(self, why: str) -> None:
         """Hear that the group has lost a rank, and is started again."""
+        self.lost_starts += 1
         if self.is_ready:
             self.state = GroupState(condition=Condition.restarting, since=self._clock(), why=why)

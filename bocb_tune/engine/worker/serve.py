@@ -19,6 +19,7 @@ import ray
 
 from bocb_tune.core.storage import Folder, Storage, storage_of
 from bocb_tune.core.types import TrialSpec
+from bocb_tune.core.version import VERSION
 from bocb_tune.engine.worker.queue import Item
 from bocb_tune.engine.worker.roll import Arrival
 
@@ -80,6 +81,7 @@ class Group:
         limit_memory(torch.device(ranks.device), config["gpu_share"])
         listener = _listener() if ranks.rank == 0 and ranks.world_size > 1 else None
         storage, problem = storage_for(config["checkpoints"], config["token"])
+        problem = wrong_version(config["version"]) or problem
         address = ray.get(config["mailbox"].join.remote(_arrival(ranks.rank, listener, problem)))
         if address is None:
             return None
@@ -149,9 +151,18 @@ def _connect(ranks: Any, address: str, listener: socket.socket | None) -> Any:
     return dist.new_group(backend="gloo", timeout=timedelta(days=30))
 
 
+def _here() -> str:
+    return f"node {platform.node()} ({ray.util.get_node_ip_address()})"
+
+
+def wrong_version(driver: str) -> str:
+    """Say which versions of the package differ, here and at the driver; empty if they are the same."""
+    return "" if driver == VERSION else f"{_here()} has bocb-tune {VERSION}, the driver {driver}: install the same"
+
+
 def storage_for(place: str, token: str) -> tuple[Storage, str]:
     """Give the storage of checkpoints as this node sees it, and why it cannot keep any there; empty if it can."""
-    here = f"node {platform.node()} ({ray.util.get_node_ip_address()})"
+    here = _here()
     storage: Storage = Folder(Path())
     try:
         storage = storage_of(place)
