@@ -60,7 +60,7 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
         print(json.dumps(plan_json(spec, grid, planned) | described | measurements, indent=2))
         return
     print_plan(screen(), spec, grid, planned, there)
-    for start in find_starts(spec, Path(spec.run_dir), warn, planned=True):
+    for start in find_starts(spec, Path(spec.run_dir), warn, file=spec.name, planned=True):
         print(plain(start.line))
     if found:
         print_measured(screen(), spec, *found)
@@ -125,7 +125,7 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         fingerprint = there.fingerprint() if there else None
         folder = mirror.folder if mirror else Path(place)
         plan_grid(spec, only)  # its errors come before the folder is made
-        starts = find_starts(spec, folder, warn)
+        starts = find_starts(spec, folder, warn, file=spec_path)
     claim_folder(spec, folder, fingerprint)
     keep_weights(starts, folder)
     cells = cell_plans(spec, only, folder)
@@ -268,7 +268,7 @@ def run_trial(
         spec = load_spec(spec_path, alone, (backbones, precision, data), CAUTIONS, warn)
     _say_of_data(contents(spec))
     with TemporaryDirectory() as folder:
-        keep_weights(find_starts(spec, Path(folder), warn), Path(folder))
+        keep_weights(find_starts(spec, Path(folder), warn, file=spec_path), Path(folder))
         plans = {plan.cell.key: plan for plan in cell_plans(spec, folder=Path(folder))}
         if cell not in plans:
             raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")

@@ -58,7 +58,7 @@ def kept_weights(folder: Path) -> Mapping[str, KeptWeights]:
 
 
 def find_starts(
-    spec: ExperimentSpec, folder: Path, warn: Callable[[str], None], *, planned: bool = False
+    spec: ExperimentSpec, folder: Path, warn: Callable[[str], None], *, file: Path | str, planned: bool = False
 ) -> list[StartOfRow]:
     """Find what each row starts from and try it, before a run folder is touched.
 
@@ -81,14 +81,14 @@ def find_starts(
             fit = fit_of(source, cell.backbone, channels, image_size(spec.dataset.name, spec.dataset.options))
         except ValueError as error:
             if row not in kept:
-                raise StartError(f"{spec.name}: {entry}: {error}") from error
-            warn(f"{entry}: {error}; the run goes on with the weights that it keeps, {kept[row].path}")
+                raise StartError(f"{file}: {entry}: {error}") from error
+            warn(f"{file}: {entry}: {error}; the run goes on with the weights that it keeps, {kept[row].path}")
             continue
         if fit is None:
             continue
         if row in kept and kept[row].digest != fit.digest:
             raise StartError(
-                f"{spec.name}: {entry}: {source} holds other weights now than those that this run started from, "
+                f"{file}: {entry}: {source} holds other weights now than those that this run started from, "
                 f"{kept[row].path}; give that file as the source, or begin anew with --out"
             )
         found.append(StartOfRow(row=row, backbone=cell.backbone, source=source, fit=fit))

@@ -114,7 +114,20 @@ def test_a_tag_that_timm_has_not_is_refused_with_those_it_has() -> None:
         timm_weights("resnet18", "a9")
 
 
-RECIPE = Recipe(batch_size=8)
+def test_a_tag_is_fetched_by_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, model = [], built(channels=3)
+
+    def create(name: str, *, pretrained: bool) -> nn.Module:
+        asked.append((name, pretrained))
+        if len(asked) == 2:
+            raise OSError("no network\nlong story")
+        return model
+
+    monkeypatch.setattr("timm.create_model", create)
+    assert timm_weights("test_resnet", "r160_in1k").keys() == model.state_dict().keys()
+    with pytest.raises(WeightsError, match=r"test_resnet\.r160_in1k cannot be fetched \(no network\)"):
+        timm_weights("test_resnet", "r160_in1k")
+    assert asked == [("test_resnet.r160_in1k", True)] * 2
 
 
 def trained(recipe: Recipe, name: str = "test_resnet") -> tuple[nn.Module, dict[str, torch.Tensor]]:

@@ -33,7 +33,7 @@ SMALL = (
 def simulated(name: str, folder: Path, *overrides: str) -> dict[str, TrialRecord]:
     """The records of a small run of a shipped experiment, trained in this process."""
     spec = load_spec(EXPERIMENTS / f"{name}.yaml", [*SMALL, *overrides], PLANNED)
-    starts = find_starts(spec, folder, pytest.fail)
+    starts = find_starts(spec, folder, pytest.fail, file=name)
     claim_folder(spec, folder)
     keep_weights(starts, folder)
     cells = cell_plans(spec, folder=folder)

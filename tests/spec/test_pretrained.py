@@ -16,6 +16,7 @@ from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, SpecError, dump_resolved, load_spec, resolved
 from tests.support.kept import keep_model, make_model
 
+FILE = "tuned.yaml"
 TEXT = """\
 name: tuned
 task: classification
@@ -56,7 +57,7 @@ def spec_of(tmp_path: Path, source: Path, text: str = TEXT, *, checked: bool = F
 def started(tmp_path: Path, source: Path) -> tuple[ExperimentSpec, Path]:
     """A fine-tuning run that was begun."""
     spec, folder = spec_of(tmp_path, source), tmp_path / "run"
-    starts = find_starts(spec, folder, pytest.fail)
+    starts = find_starts(spec, folder, pytest.fail, file=FILE)
     claim_folder(spec, folder)
     keep_weights(starts, folder)
     return spec, folder
@@ -113,7 +114,7 @@ def test_the_weights_are_part_of_the_identity_and_their_path_is_not(tmp_path: Pa
 
 def test_each_start_is_told_with_its_changes(tmp_path: Path, source: Path) -> None:
     spec = spec_of(tmp_path, source)
-    lines = {start.row: start.line for start in find_starts(spec, tmp_path / "run", pytest.fail)}
+    lines = {start.row: start.line for start in find_starts(spec, tmp_path / "run", pytest.fail, file=FILE)}
     assert lines.keys() == {"test_resnet@adamw", "test_resnet@given", "test_vit@adamw"}
     assert "80.00 points" in lines["test_vit@adamw"]
     assert "head.weight, head.bias" in lines["test_vit@adamw"]
@@ -126,12 +127,12 @@ def test_a_run_goes_on_when_its_source_is_gone(tmp_path: Path, source: Path) -> 
     source.rename(tmp_path / "gone")
     _forget()
     said: list[str] = []
-    keep_weights(find_starts(spec, folder, said.append), folder)
+    keep_weights(find_starts(spec, folder, said.append, file=FILE), folder)
     assert [plan.settings for plan in cell_plans(spec, folder=folder)] == before
     assert len(said) == 2
     assert all("pretrained.adamw" in line for line in said)
     with pytest.raises(StartError, match=r"pretrained\.adamw"):
-        find_starts(spec, tmp_path / "fresh", said.append)
+        find_starts(spec, tmp_path / "fresh", said.append, file=FILE)
 
 
 def test_a_source_that_changed_is_refused(tmp_path: Path, source: Path) -> None:
@@ -141,8 +142,8 @@ def test_a_source_that_changed_is_refused(tmp_path: Path, source: Path) -> None:
     assert kept_weights(folder).keys() == {"test_resnet@adamw", "test_resnet@given", "test_vit@adamw"}
     save_file(dict(make_model("test_resnet", seed=4).state_dict()), f"{source}.safetensors")
     _forget()
-    with pytest.raises(StartError, match=r"pretrained\.given: .*holds other weights now"):
-        find_starts(spec, folder, pytest.fail)
+    with pytest.raises(StartError, match=r"^tuned\.yaml: pretrained\.given: .*holds other weights now"):
+        find_starts(spec, folder, pytest.fail, file=FILE)
 
 
 def _forget() -> None:
@@ -188,9 +189,9 @@ def test_weights_still_to_come_are_a_caution_once(tmp_path: Path, source: Path) 
     spec = load_spec(path, (), PLANNED, PLANNED_CAUTIONS, said.append)
     assert len(said) == 2
     assert all("pretrained." in line and "is not on this machine" in line for line in said)
-    assert find_starts(spec, tmp_path / "run", pytest.fail, planned=True) == []
-    with pytest.raises(StartError, match=r"early|pretrained\.adamw"):
-        find_starts(spec, tmp_path / "run", pytest.fail)
+    assert find_starts(spec, tmp_path / "run", pytest.fail, file=FILE, planned=True) == []
+    with pytest.raises(StartError, match=r"^tuned\.yaml: pretrained\.adamw"):
+        find_starts(spec, tmp_path / "run", pytest.fail, file=FILE)
 
 
 def test_nothing_random_is_frozen(tmp_path: Path, source: Path) -> None:
