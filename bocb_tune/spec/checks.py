@@ -139,7 +139,7 @@ def _suits(chosen: Recipe, row: DatasetRow, at: Location) -> Iterator[Finding]:
         message = f"augment {chosen.augment!r} does not suit dataset {row.name!r}; it takes {', '.join(row.augments)}"
         yield Finding((*at, "augment"), message, needs=needs)
         return
-    for name, message in unheeded(chosen, row.augments):
+    for name, message in unheeded(chosen, row.is_decoded):
         yield Finding((*at, name), f"{message}; those of dataset {row.name!r} are in memory", needs=needs)
 
 

@@ -73,7 +73,7 @@ def _require_suits(recipe: Recipe, dataset: str) -> None:
     if recipe.augment not in augments:
         valid = " or ".join(repr(augment) for augment in augments)
         raise ValueError(f"recipe field 'augment' is {recipe.augment!r}; dataset {dataset!r} can take {valid}")
-    for name, message in unheeded(recipe, augments):
+    for name, message in unheeded(recipe, DATASETS[dataset].is_decoded):
         raise ValueError(f"recipe field {name!r} {message}; dataset {dataset!r} is in memory")
 
 
@@ -87,7 +87,8 @@ def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Rank
         trial.cell.backbone,
         num_classes=dataset.num_classes,
         in_chans=dataset.in_chans,
-        image_size=dataset.image_size,
+        image_size=dataset.image_size if dataset.in_memory else recipe.image_size or dataset.image_size,
+        resized_to=recipe.image_size,
         drop_path=recipe.drop_path,
     )
     require_batch(model, trial.cell.backbone, recipe.batch_size // ranks.world_size // recipe.accumulation)
@@ -146,7 +147,8 @@ class Pictures:
 
     def _transform(self, *, train: bool) -> Transform:
         mean, std = self.dataset.mean, self.dataset.std
-        return image_transform(self.recipe, self.dataset.image_size, train=train, mean=mean, std=std)
+        size = self.recipe.image_size or self.dataset.image_size
+        return image_transform(self.recipe, size, train=train, mean=mean, std=std)
 
     def _sent(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         if self.dataset.in_memory:
