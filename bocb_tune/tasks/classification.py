@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from bocb_tune.augment import augmented, image_transform, mixed, normalise
 from bocb_tune.backbones import build_backbone, list_backbones, require_batch
+from bocb_tune.core.space import arguments
 from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.data import DATASETS, load_dataset, num_classes
 from bocb_tune.data.base import Batch, Dataset, Transform
@@ -55,8 +56,8 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     _require_suits(recipe, name)
     pictures = Pictures(load_dataset(name, options, context.ranks.device), recipe, context)
     model = _build_model(trial, pictures.dataset, recipe, context.ranks)
-    fixed = {"layer_decay": recipe.layer_decay, **trial.settings["optimizer"]}
-    optimizer = build_optimizer(model, trial.cell.optimizer, **trial.hparams, **fixed)
+    given = arguments(trial.settings["optimizer"], trial.hparams)
+    optimizer = build_optimizer(model, trial.cell.optimizer, layer_decay=recipe.layer_decay, **given)
     return Training(
         model=model,
         optimizer=optimizer,
