@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from bocb_tune.analysis.sources.spaces import with_spaces
 from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 from bocb_tune.analysis.sources.table import (
     CELL,
+    REFINED_COLUMNS,
     TRIAL_COLUMNS,
     Dims,
     Pretraining,
@@ -37,7 +39,7 @@ from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
 from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal, require_place
 from bocb_tune.core.names import listed
 from bocb_tune.core.remote_run import fetched
-from bocb_tune.core.space import Dim
+from bocb_tune.core.space import Dim, own_part
 from bocb_tune.core.storage import is_uri, name_of
 from bocb_tune.core.types import Objective, TrialRecord
 from bocb_tune.spec.source import read_source
@@ -107,6 +109,7 @@ def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
         notes=_journal_notes(cells),
         cautions=_skipped_images(folder, max(cell.unreadable for cell in cells)),
         garbled=tuple(problem for cell in cells for problem in cell.garbled),
+        refined=pd.DataFrame((row for cell in cells for row in cell.refined), columns=REFINED_COLUMNS).astype(_DTYPES),
         rungs={cell.key: cell.rungs for cell in cells},
         spaces=_run_spaces(folder),
         cells=tuple(cell.key for cell in cells),
@@ -138,6 +141,8 @@ class _CellRows:
     validated_on_test: bool
     rows: list[tuple[Any, ...]]
     """[trials], as `TRIAL_COLUMNS`."""
+    refined: list[tuple[Any, ...]]
+    """[refined trials], as `REFINED_COLUMNS`."""
     lengths: list[int]
     """[trials], measurements of each."""
     budget: NDArray[np.float64]
@@ -166,7 +171,9 @@ def _read_cell(path: Path) -> _CellRows:
 def _reduced(path: Path) -> _CellRows:
     journal = read_journal(path)
     require_place(path, journal.cell)
-    records = fold(journal.cell, journal.events).values()
+    everything = fold(journal.cell, journal.events).values()
+    records = [record for record in everything if not own_part(record.hparams)]
+    refined = [record for record in everything if own_part(record.hparams)]
     measured = [measurement for record in records for measurement in record.measurements]
     try:
         scores = np.array([measurement.metrics.get("score") for measurement in measured], dtype=float)
@@ -174,6 +181,7 @@ def _reduced(path: Path) -> _CellRows:
         raise SourceError(
             f"{path}: a measurement's score is not a number ({error}); mend or delete its line"
         ) from error
+    batch_size = journal.settings.get("recipe", {}).get("batch_size")
     return _CellRows(
         key=(journal.cell.row, journal.cell.optimizer),
         objective=journal.objective,
@@ -182,7 +190,8 @@ def _reduced(path: Path) -> _CellRows:
         torn=sum(problem.torn for problem in journal.problems),
         rungs=_rungs(journal),
         validated_on_test=journal.settings.get("dataset", {}).get("validate_on") == "test",
-        rows=[_trial_row(record, journal.settings.get("recipe", {}).get("batch_size")) for record in records],
+        rows=[_trial_row(record, batch_size) for record in records],
+        refined=[(*_trial_row(record, batch_size), json.dumps(own_part(record.hparams))) for record in refined],
         lengths=[len(record.measurements) for record in records],
         budget=np.array([measurement.budget for measurement in measured], dtype=float),
         score=scores,

@@ -39,6 +39,7 @@ TRIAL_COLUMNS = [
     "message",
     *MEASURED,
 ]
+REFINED_COLUMNS = [*TRIAL_COLUMNS, "own"]
 CURVE_COLUMNS = [*CELL, "trial", "budget", "score"]
 
 # Fewer distinct scores than this are multiples of some common share by chance.
@@ -100,6 +101,9 @@ class TrialTable:
     """Remarks that a reader must know beside the answer: what was inferred, and what is not told apart."""
     garbled: tuple[str, ...] = ()
     """Journal lines that could not be read, as file:line: why."""
+    refined: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=REFINED_COLUMNS))
+    """Trials that moved what is the optimizer's own at a best point, and repeats of the refined best: no part of
+    `trials`, since landscapes are of learning rate and weight decay alone. `REFINED_COLUMNS`, `own` being JSON."""
     rungs: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     """Budgets at which the trials of a cell competed, by (backbone, optimizer)."""
     spaces: Mapping[str, Dims] = field(default_factory=dict)
@@ -144,6 +148,7 @@ def make_table(
     notes: tuple[str, ...] = (),
     cautions: tuple[str, ...] = (),
     garbled: tuple[str, ...] = (),
+    refined: pd.DataFrame | None = None,
     rungs: Mapping[tuple[str, str], tuple[int, ...]] | None = None,
     spaces: Mapping[str, Dims] | None = None,
     cells: tuple[tuple[str, str], ...] = (),
@@ -165,6 +170,7 @@ def make_table(
         notes=notes,
         cautions=cautions,
         garbled=garbled,
+        **({} if refined is None else {"refined": refined.sort_values([*CELL, "trial"], ignore_index=True)}),
         rungs=rungs or {},
         spaces=spaces or {},
         num_images=num_images,

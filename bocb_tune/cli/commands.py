@@ -20,6 +20,7 @@ from bocb_tune.core.kept import FOLDER
 from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say
 from bocb_tune.core.remote_run import fetched
+from bocb_tune.core.space import setting_text
 from bocb_tune.core.storage import is_uri, join
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
@@ -309,7 +310,7 @@ def _train(trial: TrialSpec, resources: Resources, profile: Path | None, checkpo
     ranks = Ranks(device="cuda:0" if resources.gpus_per_worker and torch.cuda.is_available() else "cpu")
 
     print(
-        f"trial {trial.id}: {trial.cell.key} lr {trial.hparams['lr']:g} wd {trial.hparams['weight_decay']:g}",
+        f"trial {trial.id}: {trial.cell.key} {setting_text(trial.hparams)}",
         file=sys.stderr,
     )
     if profile is None:

@@ -91,6 +91,7 @@ def plan_of(spec: ExperimentSpec) -> Plan:
         epochs=spec.budget.epochs,
         design=spec.search.design,
         search=spec.num_search,
+        refine=spec.search.refine,
         repeats_best=spec.repeats.best,
         repeats_default=spec.repeats.default,
         audit=spec.search.audit,

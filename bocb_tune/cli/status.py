@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bocb_tune.core.space import setting_text
 from bocb_tune.core.types import TrialRecord, TrialStatus, alike
 
 COLUMNS = (
@@ -214,8 +215,7 @@ def trial_line(record: TrialRecord, ended: int, trials: int) -> str:
     score = "-" if record.score is None else f"{record.score:.2f}"
     line = (
         f"[{ended}/{trials}] {record.cell.key} {record.phase} {record.index}: {record.status} {score}"
-        f" after {record.budget}/{record.max_budget} epochs,"
-        f" lr {record.hparams['lr']:.3g}, wd {record.hparams['weight_decay']:.3g}"
+        f" after {record.budget}/{record.max_budget} epochs, {setting_text(record.hparams)}"
     )
     return f"{line}: {record.message}" if record.message else line
 

@@ -142,15 +142,14 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         return True
 
     def _end(self, trial: TrialSpec, status: TrialStatus, *, budget: int | None = None, message: str = "") -> None:
-        """Keep the outcome, and of the checkpoints those still owed and that of the cell's best trial."""
+        """Keep the outcome, and of the checkpoints those still owed and those of the cell's best trials."""
         records = self._ledger.books[trial.cell.key].records
-        best_before = policy.best_record(records.values())
+        kept_before = policy.worth_keeping(records.values())
         ended = self._ledger.end(trial, status, budget=budget, message=message)
         self._look_for_hope(ended)
-        best = policy.best_record(records.values())
-        over = [record for record in (ended, best_before) if record is not None and record.status.is_result]
-        for record in over:
-            if best is None or record.id != best.id:
+        kept = {record.id for record in policy.worth_keeping(records.values())}
+        for record in (ended, *kept_before):
+            if record.status.is_result and record.id not in kept:
                 self._checkpoints.remove(record.id)
 
     def _look_for_hope(self, ended: TrialRecord) -> None:

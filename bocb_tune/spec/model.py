@@ -19,6 +19,7 @@ from bocb_tune.spec.experiment_file import Budget, Choice, Repeats, Resources, S
 from bocb_tune.spec.pretrained import ANY
 from bocb_tune.spec.shape import explain, like, shape_errors
 from bocb_tune.spec.source import Finding, Location, SpecError, read_source
+from bocb_tune.spec.space_file import space_file
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import Recipe, on_devices
 
@@ -96,7 +97,7 @@ def load_spec(
     """
     source = read_source(path).with_overrides(overrides)
     errors = shape_errors(SpecFile, source.value)
-    broken = [_whole_recipe(error["loc"]) for error in errors]
+    broken = [_whole(error["loc"]) for error in errors]
     file = SpecFile.model_validate(_mended(source.value, broken))
     findings = [Finding(error["loc"], explain(SpecFile, error)) for error in errors]
     findings += [found for check in (*CHECKS, *checks) for found in check(file) if not _void(found, broken)]
@@ -120,9 +121,11 @@ STAND_IN: dict[str, Any] = {
 """Takes the place of a required value that is broken, so that the rest of the file can still be checked."""
 
 
-def _whole_recipe(at: Location) -> Location:
-    """Take a backbone's own recipe out whole: it has a required key and no stand-in."""
-    return at[:3] if at[:2] == ("recipe", "by_backbone") else at
+def _whole(at: Location) -> Location:
+    """Take a backbone's own recipe, or an optimizer's own range, out whole: they have required keys and no stand-in."""
+    if at[:2] == ("recipe", "by_backbone"):
+        return at[:3]
+    return at[:4] if at[:1] == ("search_spaces",) and at[2:3] == ("own",) else at
 
 
 def _mended(value: dict[str, Any], broken: Sequence[Location]) -> dict[str, Any]:
@@ -214,12 +217,14 @@ def _plain_sources(sources: Mapping[str, str]) -> str | dict[str, str]:
 
 
 def _plain_space(space: SearchSpace) -> dict[str, Any]:
+    own = {name: {**_ends(dim), "scale": dim.scale} for name, dim in space.own.items()}
     return {
         "lr": _ends(space.lr),
         "weight_decay": {**_ends(space.weight_decay), "zero": space.weight_decay.zero_mass},
         "default": dict(space.default),
         "fixed": dict(space.fixed),
         "decay": space.decay,
+        "own": {**dict.fromkeys(space_file(space.optimizer).own), **own},
     }
 
 

@@ -156,7 +156,7 @@ def test_plan_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         "optimizer": "sgd",
         "reason": "not matched by --only bowl/*",
     }
-    assert plan["trials"] == {"default": 2, "design": 16, "search": 22, "repeat": 8, "total": 48}
+    assert plan["trials"] == {"default": 2, "design": 16, "search": 22, "refine": 0, "repeat": 8, "total": 48}
     assert (plan["rungs"], plan["epochs"]["worst"], plan["checkpoints"]) == ([1, 3, 9], 48 * 27, 2)
 
 

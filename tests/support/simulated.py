@@ -35,6 +35,7 @@ def make_plan(**changes: Any) -> Plan:
         "epochs": 9,
         "design": 4,
         "search": 5,
+        "refine": 0,
         "repeats_best": 2,
         "repeats_default": 1,
         "audit": 0.1,
@@ -49,7 +50,7 @@ def make_plan(**changes: Any) -> Plan:
 def make_cells(
     plan: Plan, backbones: tuple[str, ...] = ("bowl", "cliff"), optimizers: tuple[str, ...] = ("sgd", "adamw")
 ) -> tuple[CellPlan, ...]:
-    settings = {
+    settings: dict[str, Any] = {
         "task": {"noise": 0.5, "epoch_s": 0.0},
         "dataset": {"name": "synthetic"},
         "recipe": {},
