@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from bocb_tune.analysis.bocb.failures import by_equation, by_median
 from bocb_tune.analysis.bocb.planned import CLASSES, contrast_of, paper_class
 from bocb_tune.analysis.core import bootstrap as drawn
-from bocb_tune.analysis.core.arrays import Array, Flags
+from bocb_tune.analysis.core.arrays import Array, Flags, Index
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import Matrix
@@ -126,7 +126,7 @@ def over_lines(count: int) -> Array:
     return drawn.resampled_backbones(count, np.random.default_rng(SEED))
 
 
-def spread_without_worst(row: Array, picked: Array | None = None) -> Array:
+def spread_without_worst(row: Array, picked: Index | None = None) -> Array:
     """Compute the sd of results without the worst; in replicates of the optimizers [replicates] where they are picked.
 
     Args:
@@ -139,7 +139,7 @@ def spread_without_worst(row: Array, picked: Array | None = None) -> Array:
 def more_spread(statement: str, first: tuple[str, Array], second: tuple[str, Array]) -> Point:
     """Tell whether the results of one backbone spread more than those of another, optimizers resampled in pairs."""
     count = len(first[1])
-    picked = np.random.default_rng(SEED).integers(count, size=(drawn.REPLICATES, count))
+    picked: Index = np.random.default_rng(SEED).integers(count, size=(drawn.REPLICATES, count))
     share = float(np.mean(spread_without_worst(first[1], picked) > spread_without_worst(second[1], picked)))
     told = [f"{name} {float(spread_without_worst(row)):.2f}" for name, row in (first, second)]
     return resampled(statement, f"sd without the worst: {', '.join(told)}", share, "of the optimizers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -11,7 +12,7 @@ from bocb_tune.analysis.bocb import claims as c
 from bocb_tune.analysis.bocb.claims import PaperClaim, Point, published_grid
 from bocb_tune.analysis.bocb.distance import distances, resampled_mean, steps_of
 from bocb_tune.analysis.bocb.planned import CLASSES, contrast_of, paper_class
-from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import decompose
 from bocb_tune.analysis.names.look import backbone_class, optimizer_family
@@ -112,11 +113,21 @@ def _general() -> Iterator[Point]:
     mean = c.ranks_of(grid).mean(axis=0)
     for name in (*GENERAL, *SPECIAL):
         column, good = grid.place(name), name in GENERAL
-        share = c.mean_rank_share(grid, lambda ranks, place=column: ranks[:, place] < np.median(ranks, axis=1))
+        share = c.mean_rank_share(grid, partial(_in_better_half, column))
         place = int(np.sum(mean < mean[column])) + 1
         told = f"mean rank {mean[column]:.1f}, place {place} of {len(mean)}"
         half = "better" if good else "worse"
         yield c.resampled(f"{name} is in the {half} half", told, share if good else 1 - share, "of the backbones")
+
+
+def _in_better_half(column: int, ranks: Array) -> Array:
+    """Tell in which replicates an optimizer ranks above the median [replicates]."""
+    return np.asarray(ranks[:, column] < np.median(ranks, axis=1))
+
+
+def _among_first(column: int, ranks: Array) -> Array:
+    """Tell in which replicates an optimizer is among the first [replicates]."""
+    return np.asarray((ranks < ranks[:, [column]]).sum(axis=1) < FIRST)
 
 
 def _plain_gradient() -> Iterator[Point]:
@@ -177,7 +188,7 @@ def _coco() -> Iterator[Point]:
     told = f"Spearman {found.statistic:.2f} over 20 optimizers, p = {found.pvalue:.2g}"
     statement = "Its order of optimizers is like that of CIFAR-100"
     is_clear = found.pvalue < 1 - c.SURE
-    yield c.holds(statement, told, found.statistic > 0) if is_clear else c.unknown(statement, told)
+    yield c.holds(statement, told, bool(found.statistic > 0)) if is_clear else c.unknown(statement, told)
 
 
 def _pretraining() -> Iterator[Point]:
@@ -196,7 +207,7 @@ def _pretraining() -> Iterator[Point]:
     yield c.resampled("After SGD, category (a) is not needed", told, 1 - _share_of_gain(base, own), "of the optimizers")
 
 
-def _share_of_gain(change: Array, own: Array) -> float:
+def _share_of_gain(change: Array, own: Flags) -> float:
     """Return the share of replicates in which a category lies above the others, each resampled on its own."""
     groups = [change[own], change[~own]]
     means = [c.over_lines(len(group)) @ group / len(group) for group in groups]
@@ -209,7 +220,7 @@ def _to_use() -> Iterator[Point]:
         mean = c.ranks_of(grid).mean(axis=0)
         for name in TO_USE:
             column = grid.place(name)
-            share = c.mean_rank_share(grid, lambda ranks, own=column: (ranks < ranks[:, [own]]).sum(axis=1) < FIRST)
+            share = c.mean_rank_share(grid, partial(_among_first, column))
             told = f"mean rank {mean[column]:.1f}, place {int(np.sum(mean < mean[column])) + 1} of {len(mean)}"
             yield c.resampled(f"{name} is among the first {FIRST} on {table}", told, share, "of the backbones")
     grid = published_grid("imagenet")

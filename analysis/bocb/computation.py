@@ -57,10 +57,11 @@ def _medians(table: TrialTable, name: str) -> Matrix:
 def _relative(values: Matrix, column: int | None) -> tuple[Estimate, ...]:
     positive = np.where(values > 0, values, np.nan)
     if not np.isfinite(positive).any():
-        return (Estimate(value=None, reason=Reason.NOT_MEASURED),) * values.shape[1]
+        return (Estimate(value=None, reason=Reason.NOT_MEASURED),) * int(values.shape[1])
     least = np.min(positive, axis=1, where=np.isfinite(positive), initial=np.inf)
     own = np.where(np.isfinite(least), least, np.nan) if column is None else positive[:, column]
-    return tuple(_mean_ratio(each) for each in np.log(positive / own[:, None]).T)
+    logs: Array = np.log(positive / own[:, None])
+    return tuple(_mean_ratio(each) for each in logs.T)
 
 
 def _mean_ratio(logs: Array) -> Estimate:

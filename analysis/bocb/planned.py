@@ -22,6 +22,7 @@ from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.names.look import backbone_class, backbone_key, optimizer_family
 from bocb_tune.analysis.names.table import (
     ADAPTIVE_LR,
+    ATTENTION,
     CLASSICAL,
     ESTIMATED_LR,
     FIXED_LR,
@@ -38,7 +39,7 @@ MIN_A_SIDE = 2
 """Backbones on each side of a contrast: one has no spread."""
 CLASSES = ("primary CNN", "classical CNN", "modern")
 """Classes of backbones as the paper names them; MetaFormers are modern."""
-MACRO, MIXER = "isotropic, of the modern", "MetaFormer, of the modern"
+MACRO, BLOCK, MIXER = "isotropic, of the modern", "MetaFormer, of the modern", "attention, of the MetaFormers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,9 @@ def _sides(backbones: Sequence[str]) -> Iterator[tuple[str, Flags, Flags]]:
     isotropic = np.array([backbone_key(name) in ISOTROPIC for name in backbones])
     yield MACRO, modern & isotropic, modern & ~isotropic
     meta = np.array([backbone_class(name) == METAFORMER for name in backbones])
-    yield MIXER, modern & meta, modern & ~meta
+    yield BLOCK, modern & meta, modern & ~meta
+    attention = np.array([backbone_key(name) in ATTENTION for name in backbones])
+    yield MIXER, meta & attention, meta & ~attention
 
 
 def _contrast(

@@ -69,7 +69,7 @@ def rank_optimizers(
         computation: relative, or published ranks [optimizers]; NaN where not known.
         weights: in the order of `WEIGHTS`.
     """
-    whole = np.isfinite(values).all(axis=1)
+    whole = np.asarray(np.isfinite(values).all(axis=1))
     if values.shape[1] < MIN_SHAPE[1] or whole.sum() < MIN_SHAPE[0]:
         few = Reason.TOO_FEW_OPTIMIZERS if values.shape[1] < MIN_SHAPE[1] else Reason.TOO_FEW_BACKBONES
         detail = f"{int(whole.sum())} of {len(values)} backbones have a score with every optimizer; 3 are needed"
@@ -102,7 +102,7 @@ def rank_optimizers(
 
 def weighted_total(parts: Mapping[str, Array], weights: Mapping[str, float]) -> Array:
     """Add up ranks [optimizers], weighted."""
-    return np.round(np.sum([weights[name] * parts[name] for name in weights], axis=0), ROUNDING)
+    return np.asarray(np.round(np.sum([weights[name] * parts[name] for name in weights], axis=0), ROUNDING))
 
 
 def _shares(weights: Mapping[str, float], parts: Mapping[str, Array]) -> dict[str, float]:
@@ -118,11 +118,11 @@ def _dense(values: Array) -> Array:
 def _setting_ranks(steps: Steps, whole: Flags, weights: Array) -> Array | None:
     """Rank by the mean distance over backbones whose settings are known [replicates, optimizers]; None without."""
     lr, decay = steps.lr[whole], steps.weight_decay[whole]
-    known = np.isfinite(lr + decay).all(axis=1)
+    known = np.asarray(np.isfinite(lr + decay).all(axis=1))
     kept = weights[:, known]
     if known.sum() < MIN_SHAPE[0] or not kept[0].any():
         return None
-    kept = np.where(kept.any(axis=1)[:, None], kept, 1.0)
+    kept = np.where(kept.any(axis=1, keepdims=True), kept, 1.0)
     means = [resampled_mean([lr[known, o], decay[known, o]], kept) for o in range(lr.shape[1])]
     return _dense(np.column_stack(means))
 

@@ -192,7 +192,9 @@ def _patterns(
         say(f"weights of {each.backbone}/{each.optimizer}, checkpoint {number} of {len(kept)}")
         found.append(patterns_of(each, components))
     best = {each.backbone: each for each in sorted(kept, key=lambda each: each.score)}
-    for each in best.values() if start else ():
+    for each in best.values():
+        if start is None:
+            break
         say(f"weights that {each.backbone} began with")
         try:
             found.append(patterns_at_start(each, start(Path(source), each.trial), components))

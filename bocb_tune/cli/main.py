@@ -252,8 +252,8 @@ def analyze(
                 from bocb_tune.cli.launch import starting_weights as start
             written = report(source, out, space or (), patterns, stated, choose(*measures), start if patterns else None)
         else:
-            together = [source, *others]
-            written = analyze_pair(source, others[0], out) if len(together) == 2 else analyze_several(together, out)
+            pair = len(others) == 1
+            written = analyze_pair(source, others[0], out) if pair else analyze_several([source, *others], out)
     if form == "md":
         print(markdown(written.parts), end="")
         print(written.page, file=sys.stderr)

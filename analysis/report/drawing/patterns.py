@@ -11,15 +11,17 @@ from bocb_tune.analysis.names.look import label, optimizer_look
 from bocb_tune.analysis.report.drawing.page import DARK, GREY, INK, PALE, fixed, names_left, slots
 from bocb_tune.analysis.report.plots.values import BarPanel, Bars, Ridge, RidgePanel, Ridges
 
-STEP, HEIGHT = 0.2, 1.7
+STEP, HEIGHT = 0.24, 1.8
 """Inches between ridges, and height of the highest in such steps."""
+OVER = 1.15
+"""Height at which a single layer above the scale is cut."""
 HATCH = "////"
 
 
 def ridges(plot: Ridges) -> Figure:
     names = [ridge.name for panel in plot.panels for ridge in panel.ridges]
-    high = STEP * (max(len(panel.ridges) for panel in plot.panels) + HEIGHT - 1)
-    boxes = slots(len(plot.panels), title=plot.title, high=high, left=names_left(names), wide=1.45, pad=0.3)
+    high = STEP * (max(len(panel.ridges) for panel in plot.panels) + HEIGHT * OVER - 1)
+    boxes = slots(len(plot.panels), title=plot.title, high=high, left=names_left(names), wide=1.6)
     for slot, panel in zip(boxes, plot.panels, strict=True):
         axes = slot.axes()
         low, top = _reach(panel)
@@ -27,11 +29,12 @@ def ridges(plot: Ridges) -> Figure:
             _ridge(axes, ridge, -place, low, top)
         count = len(panel.ridges)
         fixed(axes, "y", range(0, -count, -1), [label(ridge.name, 14) for ridge in panel.ridges])
-        fixed(axes, "x", (0, 0.5, 1), ("first", "depth", "last"))
-        axes.set(xlim=(0, 1), ylim=(1 - count - 0.1, HEIGHT))
+        fixed(axes, "x", (0, 1), ("first", "last"))
+        axes.set(xlim=(0, 1), ylim=(1 - count - 0.1, HEIGHT * OVER))
+        axes.set_xlabel(f"layer; heights {low:.3g} to {top:.3g}", size=7)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        slot.name(panel.title, note=f"{low:.3g} to {top:.3g}")
+        slot.name(panel.title)
     return boxes[0].figure
 
 
@@ -44,7 +47,7 @@ def _reach(panel: RidgePanel) -> tuple[float, float]:
 
 def _ridge(axes: Axes, ridge: Ridge, foot: float, low: float, high: float) -> None:
     color = GREY if ridge.is_start else optimizer_look(ridge.name).color
-    heights: Array = foot + HEIGHT * np.clip((ridge.value - low) / (high - low), 0, 1.15)
+    heights: Array = foot + HEIGHT * np.clip((ridge.value - low) / (high - low), 0, OVER)
     axes.fill_between(ridge.depth, foot, heights, color=color, alpha=0.35, lw=0, zorder=2 - foot)
     axes.plot(ridge.depth, heights, color=color, lw=1.0, ls=(0, (3, 1.5)) if ridge.failed else "-", zorder=2.5 - foot)
 

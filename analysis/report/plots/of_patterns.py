@@ -12,10 +12,10 @@ from bocb_tune.analysis.patterns.summary import TOP_ENERGY, RunPatterns
 from bocb_tune.analysis.report.plots.values import BarPanel, Bars, Ridge, RidgePanel, Ridges
 
 RIDGED = (
-    ("value_entropy", "entropy of the values"),
+    ("value_entropy", "entropy of values"),
     ("frobenius_norm", "L2 norm"),
-    (TOP_ENERGY, "top PCA energy"),
-    ("alpha", "exponent of the tail"),
+    (TOP_ENERGY, "PCA energy"),
+    ("alpha", "exponent (alpha)"),
 )
 """Patterns that are drawn over layer depth."""
 FEWEST_LAYERS = 2
@@ -31,7 +31,7 @@ def ridges(findings: Findings) -> tuple[Ridges, ...]:
             title=backbone,
             caption="One ridge an optimizer over the layers from first to last, best score on top; grey: the weights "
             "before training. Dashed: the cell fails by the rule of the paper's grey marks. Each panel has one scale, "
-            f"written beside it. PCA energy of {components} components.",
+            f"written below it. PCA energy of {components} components.",
             alt=f"Patterns of the weights over the layers of {backbone}.",
             panels=tuple(panel for key, title in RIDGED if (panel := _panel(findings, backbone, key, title)).ridges),
         )

@@ -120,7 +120,7 @@ def paper_ranking(findings: Findings) -> Card | NotApplicable:
     formats = {"p_first": ".2f", "step_cost": ".2f", "state_cost": ".2f"}
     ordered = frame.sort_values(["overall_rank", "optimizer"], ignore_index=True)
     whole = _known_columns(ordered)
-    shown_columns = [name for name in whole if not name.startswith("published_") or name == "published_overall"]
+    shown_columns = [name for name in whole if not str(name).startswith("published_") or name == "published_overall"]
     lines = DataTable(stem="paper_ranking", frame=whole, formats=formats, excerpt=whole[shown_columns].head(MOST_ROWS))
     front = plots.score_against_cost(findings)
     return Card(

@@ -271,7 +271,7 @@ def test_the_start_stands_last_and_failures_are_marked() -> None:
     assert isinstance(bars, Bars)
     assert isinstance(ridges, Ridges)
     assert (bars.panels[0].value.tolist(), bars.panels[0].failed.tolist()) == ([1.5], [True])
-    assert [panel.title for panel in ridges.panels][-1] == "exponent of the tail"
+    assert [panel.title for panel in ridges.panels][-1] == "exponent (alpha)"
     assert [(ridge.name, ridge.is_start, ridge.failed) for ridge in ridges.panels[0].ridges] == [
         ("o", False, True),
         ("at the start", True, False),
