@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -262,15 +262,16 @@ def run_trial(
     return _train(trial, spec.resources, profile)
 
 
-def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None) -> int:
+def repeat_trial(place: str, trial_id: str, profile: Path | None = None) -> int:
     """Train a trial that a run has recorded once more in this process; returns the exit code.
 
     Raises:
-        ValueError: if the folder is no run folder, or the run has no such trial, or several.
+        ValueError: if the place is no run folder, or the run has no such trial, or several.
     """
     from bocb_tune.cli.launch import recorded_trial
 
-    spec, trial, record = recorded_trial(folder, trial_id)
+    with _read(place) as folder:
+        spec, trial, record = recorded_trial(folder, trial_id)
     if record.world_size > 1:
         warn(
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
@@ -360,5 +361,10 @@ def show_status(place: str, *, as_json: bool, watch: bool) -> None:
 def _status_at(place: str) -> GridStatus:
     from bocb_tune.cli.launch import read_status
 
-    with fetched(place) if is_uri(place) else nullcontext(Path(place)) as folder:
+    with _read(place) as folder:
         return read_status(folder)
+
+
+def _read(place: str) -> AbstractContextManager[Path]:
+    """Give the run folder at a place, to be read."""
+    return fetched(place) if is_uri(place) else nullcontext(Path(place))
