@@ -135,7 +135,7 @@ def _connect(ranks: Any, address: str, listener: socket.socket | None) -> Any:
     if host == "127.0.0.1":  # all ranks are on this machine: gloo and NCCL need not listen to others
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # torch lists it in its documentation only
         host,
         int(port),
         ranks.world_size,
