@@ -106,7 +106,8 @@ class Group:
 
 def _listener() -> socket.socket:
     """Open the door at which rank 0 meets the others: on the address that Ray knows this node by, and on no other."""
-    return socket.create_server((ray.util.get_node_ip_address(), 0))
+    host = ray.util.get_node_ip_address()
+    return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def _arrival(rank: int, listener: socket.socket | None, problem: str) -> Arrival:
