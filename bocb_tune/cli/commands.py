@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say
 from bocb_tune.core.remote_run import fetched
 from bocb_tune.core.space import setting_text
-from bocb_tune.core.storage import is_uri, join
+from bocb_tune.core.storage import is_uri, join, storage_of
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
 from bocb_tune.spec.experiment_file import Resources
@@ -279,21 +279,22 @@ def run_trial(
         return _train(trial, spec.resources, profile)
 
 
-def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
+def repeat_trial(place: str, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
     """Train a trial that a run has recorded once more in this process, and keep its checkpoint if asked to; returns the
     exit code.
 
     Raises:
-        ValueError: if the folder is no run folder, or the run has no such trial, or several.
+        ValueError: if the place is no run folder, or the run has no such trial, or several.
     """
     from bocb_tune.cli.launch import recorded_trial
 
-    spec, trial, record = recorded_trial(folder, trial_id)
+    with _read(place) as folder:
+        spec, trial, record = recorded_trial(folder, trial_id)
     if record.world_size > 1:
         warn(
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
         )
-    kept = Checkpoints(folder / FOLDER / trial.id) if keep else None
+    kept = Checkpoints(storage_of(place).within(FOLDER).within(trial.id)) if keep else None
     code = _train(trial, spec.resources, profile, kept)
     score = "no score" if record.score is None else f"score {record.score:.4g}"
     print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)
@@ -380,5 +381,10 @@ def show_status(place: str, *, as_json: bool, watch: bool) -> None:
 def _status_at(place: str) -> GridStatus:
     from bocb_tune.cli.launch import read_status
 
-    with fetched(place) if is_uri(place) else nullcontext(Path(place)) as folder:
+    with _read(place) as folder:
         return read_status(folder)
+
+
+def _read(place: str) -> AbstractContextManager[Path]:
+    """Give the run folder at a place, to be read."""
+    return fetched(place) if is_uri(place) else nullcontext(Path(place))

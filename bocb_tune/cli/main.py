@@ -119,7 +119,7 @@ def trial(
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Default: the published one.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of initialisation, order, augmentation; 0.")] = None,
     overrides: Overrides = None,
-    folder: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
+    folder: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
     trial_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Which trial of the run.")] = None,
     profile: Annotated[
         Path | None, typer.Option("--profile", metavar="FILE", help="Trace some steps into FILE (.json).")

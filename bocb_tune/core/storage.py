@@ -42,7 +42,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         """Make or replace a file, and the folder that it is in.
 
         Raises:
@@ -91,7 +91,7 @@ class Folder(Storage):
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         write_atomically(self._path / name, lambda file: file.write(content))
 
     def move(self, name: str, to: str) -> None:
@@ -151,7 +151,7 @@ class Remote(Storage):
                 raise
             return None  # removed in between: some stores then have other errors
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         path = self._at(name)
         if self._files.type_name not in ("s3", "gcs"):  # which know no folders
             self._files.create_dir(path.rpartition("/")[0], recursive=True)

@@ -227,7 +227,7 @@ class Slots:
             yield f"{ready} of {len(self._slots)} groups ready, waiting for {missing} since {_clock(since)}"
         for slot in self._slots:
             number = slot.name.rpartition("-")[2]
-            if slot.state.condition == Condition.restarting:
+            if slot.state.condition != Condition.ready and slot.state.why:
                 yield f"group {number} is being started again since {_clock(slot.state.since)}: {slot.state.why}"
             if slot.fault:
                 yield f"group {number} cannot be had: {slot.fault}"

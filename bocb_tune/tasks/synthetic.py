@@ -270,7 +270,8 @@ def _generator(trial: TrialSpec, purpose: str) -> random.Random:
 
 def _load_epochs(checkpoints: Checkpoints | None) -> int:
     """Read the epochs already done. Scores are a pure function of the epoch, so that it is a whole checkpoint."""
-    if checkpoints is None or (content := checkpoints.storage.read(EPOCHS_FILE)) is None:
+    content = checkpoints.storage.read(EPOCHS_FILE) if checkpoints else None
+    if checkpoints is None or content is None:
         return 0
     try:
         return int(json.loads(content)["epochs"])

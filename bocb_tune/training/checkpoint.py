@@ -51,9 +51,9 @@ class Checkpoints:
         copy = io.BytesIO()
         torch.save(dict(state), copy)
         self.wait()
-        self._writing = self._writer.submit(self._write, copy.getvalue())
+        self._writing = self._writer.submit(self._write, copy.getbuffer())
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: memoryview) -> None:
         self.storage.move(LATEST, BEFORE)
         self.storage.write(LATEST, content)
 

@@ -65,7 +65,7 @@ def test_a_group_that_lost_a_rank_is_ready_again_when_all_ranks_of_its_next_star
 def test_a_group_that_never_was_ready_is_not_said_to_start_again() -> None:
     async def scenario(roll: Roll) -> None:
         roll.lose("killed")
-        assert roll.state.condition == Condition.starting
+        assert (roll.state.condition, roll.state.why) == (Condition.starting, "killed")
 
     play(scenario)
 

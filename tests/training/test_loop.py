@@ -212,7 +212,7 @@ class SlowFolder(Folder):
 
     go = threading.Event()
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         assert self.go.wait(10)
         super().write(name, content)
 

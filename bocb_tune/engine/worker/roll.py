@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -102,3 +102,5 @@ class Roll:
         self.lost_starts += 1
         if self.is_ready:
             self.state = GroupState(condition=Condition.restarting, since=self._clock(), why=why)
+        else:
+            self.state = replace(self.state, why=why)

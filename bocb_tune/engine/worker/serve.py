@@ -106,7 +106,8 @@ class Group:
 
 def _listener() -> socket.socket:
     """Open the door at which rank 0 meets the others: on the address that Ray knows this node by, and on no other."""
-    return socket.create_server((ray.util.get_node_ip_address(), 0))
+    host = ray.util.get_node_ip_address()
+    return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def _arrival(rank: int, listener: socket.socket | None, problem: str) -> Arrival:
@@ -135,7 +136,7 @@ def _connect(ranks: Any, address: str, listener: socket.socket | None) -> Any:
     if host == "127.0.0.1":  # all ranks are on this machine: gloo and NCCL need not listen to others
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # torch lists it in its documentation only
         host,
         int(port),
         ranks.world_size,
