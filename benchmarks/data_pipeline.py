@@ -38,7 +38,7 @@ from bocb_tune.data.cifar import VARIANTS
 from bocb_tune.data.files import load_files
 from bocb_tune.data.layout import scan
 from bocb_tune.data.pack import pack
-from bocb_tune.data.parts import Source
+from bocb_tune.data.parts import ImageSource
 from bocb_tune.tasks.classification import Pictures
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.recipes import RECIPES
@@ -170,7 +170,7 @@ def make_jpegs(root: Path, count: int) -> Path:
     return root
 
 
-def read_only(source: Source) -> Side:
+def read_only(source: ImageSource) -> Side:
     order = np.random.default_rng(0).permutation(len(source.labels)).tolist()
 
     def run(number: int) -> int:

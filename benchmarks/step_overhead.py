@@ -69,7 +69,7 @@ class Seconds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class TimedRun:
     """One pair of processes, trial by trial."""
 
     engine: list[Seconds]
@@ -129,14 +129,14 @@ def train(ranks: Ranks, trial: TrialSpec) -> tuple[float, Seconds]:
     return metrics["score"], Seconds(epoch=end - first_step, whole=end - start)
 
 
-def run_both(workers: int, trials: int) -> Run:
+def run_both(workers: int, trials: int) -> TimedRun:
     """The same trials on both sides, the first left out."""
     experiment = EXPERIMENT.format(workers=workers, trials=trials)
     bare = BareRanks(workers)
     watcher = Alternate(only_cell(experiment), bare)
     run_engine(experiment, watcher)
     bare.close()
-    return Run(engine=watcher.engine[1:], bare=watcher.bare[1:])
+    return TimedRun(engine=watcher.engine[1:], bare=watcher.bare[1:])
 
 
 def compare(workers: int, runs: int, trials: int) -> list[str]:

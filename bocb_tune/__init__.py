@@ -81,8 +81,8 @@ def load(
         where: `COLUMN=VALUE` each: the rows of a table to keep.
 
     Returns:
-        `trials`, a pandas DataFrame with a row a trial (its score larger where it is better, see `objective`);
-        `curves`, with a row a measurement; `notes` and `cautions`, what was inferred, converted or left out.
+        `trials`, a pandas DataFrame with one row per trial (its score larger where it is better, see `objective`);
+        `curves`, with one row per measurement; `notes` and `cautions`, what was inferred, converted or left out.
 
     Raises:
         ValueError: if the source or a search space cannot be read; the message says where and what to do.

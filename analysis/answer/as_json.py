@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from bocb_tune.analysis.answer.sentences import parts_of
 from bocb_tune.analysis.answer.values import Answer
-from bocb_tune.analysis.answer.words import parts_of
 
 
 def to_json(answer: Answer) -> dict[str, Any]:

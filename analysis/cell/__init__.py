@@ -1,1 +1,1 @@
-"""One cell: the model of its landscape, and every number read off it."""
+"""One cell: the model of its landscape, and every number derived from it."""

@@ -1,8 +1,7 @@
-"""Whether the model of a cell says what its trials say: checks in words, for the page of the cell.
+"""Calibration of the model of a cell: checks, in sentences, of its predictions against its trials.
 
-Each compares what is predicted with what was seen. Of trials left out it is sound unless they differ by more than in
-1 % of sound models, of curves if the intervals overlap; the model is refused only when they are far apart
-(`Validation.is_poor`).
+Predictions of left-out trials are sound unless they differ from the trials by more than in 1 % of sound models; curves
+are sound if their intervals overlap. The model is refused only when they are far apart (`Validation.is_poor`).
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from bocb_tune.analysis.cell.tuning_curves import SIZES, TuningCurve
 from bocb_tune.analysis.core.estimate import Estimate, known
 from bocb_tune.analysis.landscape.validation import Validation
 
-LEVEL = 0.01
-"""Share of sound models that a check calls unsound."""
-MOST_Z = float(norm.isf(LEVEL / 2))
+SUSPICIOUS = 0.01
+"""Share of sound models that a check wrongly calls unsound."""
+MOST_Z = float(norm.isf(SUSPICIOUS / 2))
 NOMINAL = 0.9
-"""Of the intervals of trials left out."""
+"""Nominal coverage of the predictive intervals of left-out trials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +31,9 @@ class Calibration:
     name: str
     is_sound: bool
     value: float | None
-    """What `words` say in a number: a share, points or standard errors; None where there was nothing to compare."""
+    """The quantity in `words`: a share, points or standard errors; None where there was nothing to compare."""
     words: str
-    """A whole sentence; differences are in points."""
+    """Result of the check in a whole sentence; differences are in points."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "value": known(self.value)}
@@ -48,7 +47,8 @@ def calibration(
     Args:
         validation: of the trials left out.
         curve: of the model; None where it was refused.
-        observed: curve of the trials themselves, one a size of `SIZES`; refused where they are no independent draws.
+        observed: curve of the trials themselves, one per size of `SIZES`; refused where they are not independent
+            draws.
     """
     left_out = (_coverage(validation), _bias(validation), _audit(validation))
     return left_out if curve is None else (*left_out, *_curves(curve, observed))
@@ -56,7 +56,7 @@ def calibration(
 
 def _coverage(found: Validation) -> Calibration:
     inside = round(found.coverage90 * found.num_trials)
-    is_sound = bool(binom.cdf(inside, found.num_trials, NOMINAL) >= LEVEL)
+    is_sound = bool(binom.cdf(inside, found.num_trials, NOMINAL) >= SUSPICIOUS)
     words = f"Of {found.num_trials} trials left out, {inside} lie where the model expects 90 % of them"
     words += "." if is_sound else ": it is too sure of itself, and its intervals are too narrow."
     return Calibration(name="coverage", is_sound=is_sound, value=found.coverage90, words=words)
@@ -84,7 +84,7 @@ def _audit(found: Validation) -> Calibration:
 
 
 def _curves(curve: TuningCurve, observed: Sequence[Estimate]) -> Iterator[Calibration]:
-    """The mean of random trials, and the best of as many as the trials themselves can speak of."""
+    """Compare curves at one trial and at the largest number for which the trials themselves give a value."""
     sizes = [n for n, each in zip(SIZES, observed, strict=True) if each.value is not None and each.lo is not None]
     for n in dict.fromkeys((sizes[0], sizes[-1]) if sizes else ()):
         seen, modelled = observed[SIZES.index(n)], curve.reported_at(n)

@@ -1,9 +1,9 @@
-"""Importances by other people's methods: cross-checks of the functional ANOVA, never a headline.
+"""Importances by other methods: cross-checks of the functional ANOVA, never a headline.
 
 PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) asks how much the marginal of the best settings differs from that of
 all of them: main effects only. Optuna's evaluators work on completed trials, a selection under early stopping; its
-fANOVA cuts the range of the learning rate into equal parts of lr and not of its logarithm. They may therefore differ
-from the functional ANOVA.
+fANOVA divides the range of the learning rate into equal parts of lr rather than of its logarithm. They may therefore
+differ from the functional ANOVA.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ TOP = 0.1
 MIN_COMPLETED = 50
 PED_ANOVA, FANOVA = EVALUATORS = ("ped-anova", "fanova")
 MOST_FANOVA = 24
-"""Cells that Optuna's fANOVA is had for: it takes half a second each, its PED-ANOVA a fiftieth of that."""
+"""Most cells to compute Optuna's fANOVA for: it takes half a second per cell, its PED-ANOVA a fiftieth of that."""
 
 Importance = dict[str, Estimate]
-"""By hyper-parameter; the values sum to 1."""
+"""Importance by hyper-parameter; the values sum to 1."""
 
 
 def lr_importance(cell: Landscape) -> Estimate:
-    """The learning rate's part of `landscape_importance`."""
+    """Take the learning rate's part of `landscape_importance`."""
     return landscape_importance(cell)["lr"]
 
 
 def wd_importance(cell: Landscape) -> Estimate:
-    """The weight decay's part of `landscape_importance`."""
+    """Take the weight decay's part of `landscape_importance`."""
     return landscape_importance(cell)["weight_decay"]
 
 
 def landscape_importance(cell: Landscape) -> Importance:
-    """PED-ANOVA on the mean surface, exact marginals, normalised to sum to 1."""
+    """Compute PED-ANOVA on the mean surface, from exact marginals, normalised to sum to 1."""
     top = _top(cell.mean, cell.grid.weights)
     divergences = [_pearson(top.sum(axis=axis), cell.grid.weights.sum(axis=axis)) for axis in (1, 0)]
     total = sum(divergences)
@@ -57,7 +57,7 @@ def landscape_importance(cell: Landscape) -> Importance:
 
 
 def optuna_importances(cells: Iterable[tuple[CellTrials, Box | None]]) -> list[dict[str, Importance]]:
-    """Optuna's importances of each cell by evaluator; fANOVA for the first `MOST_FANOVA` cells that carry it."""
+    """Compute Optuna's importances of each cell by evaluator; fANOVA for the first `MOST_FANOVA` cells only."""
     found: list[dict[str, Importance]] = []
     slow = 0
     for trials, box in cells:
@@ -71,11 +71,12 @@ def optuna_importances(cells: Iterable[tuple[CellTrials, Box | None]]) -> list[d
 
 
 def optuna_importance(trials: CellTrials, box: Box | None, evaluator: str, seed: int = 0) -> Importance:
-    """Optuna's importances of the completed trials, by hyper-parameter.
+    """Compute Optuna's importances of the completed trials, by hyper-parameter.
 
     Args:
         trials: of one cell.
-        box: what they were drawn from, None if not known; weight decay 0 is told to Optuna as one decade below it.
+        box: search space they were drawn from, None if not known; Optuna is given one decade below it for weight decay
+            0.
         evaluator: one of `EVALUATORS`.
     """
     if refused := _refusal(trials, box, evaluator):
@@ -112,7 +113,7 @@ def _method(evaluator: str) -> str:
 
 
 def _top(values: Array, weights: Array) -> Array:
-    """Weights of the best `TOP` of the distribution, summing to 1; nodes that tie at its end share what is left."""
+    """Restrict the weights to the best `TOP` of the distribution, summing to 1; ties at its end share the rest."""
     order = np.argsort(-values, axis=None)
     mass = np.cumsum(weights.ravel()[order])
     last = values.ravel()[order[np.searchsorted(mass, TOP)]]
@@ -122,7 +123,7 @@ def _top(values: Array, weights: Array) -> Array:
 
 
 def _pearson(top: Array, reference: Array) -> float:
-    """Integral of (top/reference - 1)^2 under the reference."""
+    """Integrate (top/reference - 1)^2 under the reference."""
     return float(np.sum((top / reference - 1) ** 2 * reference))
 
 
@@ -145,7 +146,7 @@ def _optuna(lr: Array, decay: Array, score: Array, evaluator: str, seed: int) ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna announces every study, and that an evaluator is experimental."""
+    """Let Optuna work without its messages about every study and about experimental evaluators."""
     import optuna
 
     was = optuna.logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""Expected score of a cell over one hyper-parameter alone, the other as trials are drawn."""
+"""Expected score of a cell over one hyper-parameter, averaged over the distribution of the other."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from bocb_tune.analysis.core.arrays import Array
-from bocb_tune.analysis.core.bootstrap import LEVEL
+from bocb_tune.analysis.core.estimate import LEVEL
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.surface import Grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marginals:
-    """Curves are [3, nodes]: of the mean surface, and the ends of the interval over the draws."""
+    """Both marginals. Curves are [3, nodes]: of the mean surface, and the ends of the interval over the draws."""
 
     grid: Grid
     lr: Array
     decay: Array
-    """Weight decay 0 last, where it is a choice."""
+    """Curve over weight decay, 0 last where it is a choice."""
 
 
 def marginals(cell: Landscape) -> Marginals:
-    """Both marginals of a landscape."""
+    """Compute both marginals of a landscape."""
     weights = cell.grid.weights.sum(axis=1)
     return Marginals(
         grid=cell.grid,
@@ -33,6 +33,6 @@ def marginals(cell: Landscape) -> Marginals:
 
 
 def with_interval(value: Array, draws: Array) -> Array:
-    """A curve [nodes] and its interval from draws [draws, nodes], which always holds it [3, nodes]."""
+    """Combine a curve [nodes] with its interval from draws [draws, nodes], which always contains it [3, nodes]."""
     lo, hi = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return np.array([value, np.minimum(lo, value), np.maximum(hi, value)])

@@ -1,5 +1,7 @@
-"""Every metric of a cell: one row each, in the order of the report. To add one: one function, one row here, and what it
-means in `names/quantities.py`."""
+"""Every metric of a cell: one row each, in the order of the report.
+
+To add one, write one function, one row here, and its definition in `names/quantities.py`.
+"""
 
 from __future__ import annotations
 

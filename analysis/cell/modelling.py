@@ -1,4 +1,4 @@
-"""Trials of a grid -> a model and the metrics of each cell; cells are independent, so they share the cores."""
+"""Models and metrics of all cells, from the trials of a grid; cells are independent, so they share the cores."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.cache import Cache, code, fingerprint
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.parallel import spread
+from bocb_tune.analysis.landscape.draws import CoarseDraws, MixedDraws, ProcessDraws
 from bocb_tune.analysis.landscape.fit import MIN_TRIALS, Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.landscape.noise import Residuals
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Box, Grid
-from bocb_tune.analysis.landscape.surfaces import Drawn, Mixture, Steps
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.landscape.validation import Validation
 from bocb_tune.analysis.sources.table import CELL, TrialTable
@@ -34,29 +34,42 @@ Key = tuple[str, str]
 
 ENDED = (TrialStatus.completed, TrialStatus.stopped, TrialStatus.diverged)
 FEWEST_PARALLEL = 6
-"""Fewer cells than this are modelled before other processes have started."""
+"""Least number of cells for which other processes are started: fewer are done before those would be ready."""
 MOST_RUNGS = 12
-"""Records kept of a trial that was never subject to rungs: more say nothing new about the same curve."""
+"""Most records kept of a trial that had no rungs: more add nothing new about the same curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellModel:
-    """What the trials of one cell carry."""
+    """The model and the metrics of one cell."""
 
     model: Landscape | NoLandscape
     estimates: Mapping[str, Estimate]
-    """By key of `METRICS`; each refused, with the reason of the cell, where there is no landscape."""
+    """Metrics by key of `METRICS`; all refused, with the reason of the cell, where there is no landscape."""
     trials: CellTrials
     curve: TuningCurve | None = None
-    """None where there is no landscape."""
+    """Tuning curve; None where there is no landscape."""
     marginals: Marginals | None = None
 
 
 KINDS = (
-    *(CellModel, CellTrials, Landscape, NoLandscape, Mixture, Drawn, Steps, Residuals, Grid, Box, Scale, Validation),
+    *(
+        CellModel,
+        CellTrials,
+        Landscape,
+        NoLandscape,
+        MixedDraws,
+        ProcessDraws,
+        CoarseDraws,
+        Residuals,
+        Grid,
+        Box,
+        Scale,
+        Validation,
+    ),
     *(Counts, Estimate, Reason, TuningCurve, Marginals),
 )
-"""What a model is made of."""
+"""Types that a model consists of, for the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +125,7 @@ def _fit(job: _Job) -> CellModel:
 
 
 def _seed(trials: CellTrials) -> int:
-    """The same for the same trials in any order."""
+    """Derive a seed from the trials, the same for the same trials in any order."""
     whole = np.sort(np.concatenate([trials.lr, trials.record_score]))
     return int.from_bytes(hashlib.sha256(whole.tobytes()).digest()[:4], "big")
 
@@ -148,20 +161,22 @@ def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
 
 
 def _numbered(trials: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both with a number for the name of each trial, which is faster to look up."""
+    """Replace the names of trials by numbers in both tables, which are faster to look up."""
     numbers, _ = pd.factorize(pd.concat([trials["trial"], curves["trial"]]))
     return trials.assign(trial=numbers[: len(trials)]), curves.assign(trial=numbers[len(trials) :])
 
 
 def _box(table: TrialTable, optimizer: str) -> Box | None:
-    """None where the range is not known; a line over the learning rate where weight decay was not varied."""
+    """Build the search space of an optimizer: None where it is not known, a line where weight decay was not varied."""
     dims = table.spaces.get(optimizer)
     return None if dims is None else Box.of(dims["lr"], dims.get("weight_decay"))
 
 
 def scale_of(table: TrialTable) -> Scale:
-    """Points of 0..100 are modelled as logits, positive losses as logarithms; a floor that is not known is the lowest
-    score seen."""
+    """Choose how scores are modelled: points of 0..100 as logits, positive losses as logarithms.
+
+    A floor that is not known is the lowest score seen.
+    """
     objective, scores = table.objective, table.trials["score"]
     floor = float(scores.min()) if math.isnan(objective.floor) else objective.floor
     is_loss = objective.direction is Direction.min and not objective.is_bounded and objective.origin == 0
@@ -174,7 +189,7 @@ def scale_of(table: TrialTable) -> Scale:
 
 
 def cell_trials(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> CellTrials:
-    """The arrays of one cell; of each curve, the records at rungs and the last one."""
+    """Gather the arrays of one cell; of each curve, the records at rungs and the last one."""
     full = trials["max_budget"].to_numpy(float)
     status = trials["status"].to_numpy(str)
     place, budget, score = _records(trials, curves, rungs)
@@ -192,13 +207,13 @@ def cell_trials(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ..
 
 
 def _share(budget: Array, full: Array) -> Array:
-    """Of the full budget, in (0, 1]; all of it where not known."""
+    """Compute the share of the full budget, in (0, 1]; 1 where it is not known."""
     share = budget / full
     return np.where(np.isfinite(share) & (share > 0), np.minimum(share, 1.0), 1.0)
 
 
 def _records(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...]) -> tuple[Index, Array, Array]:
-    """(place of the trial, budget, score), sorted; a trial without a curve has its final score."""
+    """Gather (index of the trial, budget, score), sorted; a trial without a curve has its final score."""
     place = _places(curves["trial"].to_numpy(), trials["trial"].to_numpy())
     ours = place >= 0
     place, budget, score = place[ours], curves["budget"].to_numpy(float)[ours], curves["score"].to_numpy(float)[ours]
@@ -219,7 +234,7 @@ def _records(trials: pd.DataFrame, curves: pd.DataFrame, rungs: tuple[int, ...])
 
 
 def _places(numbers: Index, known: Index) -> Index:
-    """Place of each number among the known ones, the last of equal ones; -1 where it is not among them."""
+    """Find the index of each number among the known ones, the last of equal ones; -1 where it is not among them."""
     if not len(known):
         return np.full(len(numbers), -1)
     order = np.argsort(known, kind="stable")

@@ -1,7 +1,7 @@
-"""How sensitive one cell is to its hyper-parameters: every number read off its landscape, with interval or refusal.
+"""Sensitivity of one cell to its hyper-parameters: every number derived from its landscape, with interval or refusal.
 
-The point is the functional of the mean surface, the interval the quantiles
-of the functional over the draws. Notation: u = log10 lr, v = log10 weight decay, e = expected score.
+The value is the functional of the mean surface, the interval the quantiles of the functional over the draws. Notation:
+u = log10 lr, v = log10 weight decay, e = expected score.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import Landscape
 
 EPSILON = 1.0
-"""Points within which a setting is as good as the best."""
+"""Points within which a setting counts as good as the best."""
 EDGE_SHARE, EDGE_PROBABILITY, LIKELY_EDGE = 0.05, 0.25, 0.5
-"""A best point within this share of the range of an end, in this share of the draws, may lie at the edge; in the last
-share of the draws at one and the same edge, it does."""
+"""The optimum may lie at an edge if the best point is within the first share of the range of an end, in the second
+share of the draws. It does lie at an edge if it is near one and the same in the third share of the draws."""
 WINDOW_DECADES = 3.0
 NOISE_SDS = 2.0
-"""Standard deviations of a trial's score that a tolerance must have, or what is near the best cannot be told."""
+"""Standard deviations of a trial's score that a tolerance must exceed, since smaller differences cannot be resolved."""
+STOPPED_SPREAD = 1.3
+"""Factor of the spread of scores and losses in points over draws where trials were stopped early: what those would have
+come to is extrapolated by one model (compared on real landscapes in docs/LOG.md)."""
 MIN_NODES, MAX_INDEFINITE = 12, 0.25
 MIN_DIVERGED, MIN_NOT_DIVERGED = 3, 10
 ROUND_BELOW = 1.5
-"""Ratio of curvatures that counts as no direction."""
+"""Ratio of curvatures below which the optimum has no direction."""
 METHOD = "joint model of all rungs, quantiles of draws"
 
 
 def lr_star(cell: Landscape) -> Estimate:
-    """The best learning rate."""
+    """Find the best learning rate."""
     row, _ = cell.best_node
     axis = cell.grid.u
     peak = _refined_peak(surface.lr_profile(cell.mean), axis, row)
@@ -48,7 +51,7 @@ def lr_star(cell: Landscape) -> Estimate:
 
 
 def wd_star(cell: Landscape) -> Estimate:
-    """The best weight decay, 0 where that is best."""
+    """Find the best weight decay, 0 where that is best."""
     if cell.grid.box.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     grid, (_, column) = cell.grid, cell.best_node
@@ -59,7 +62,7 @@ def wd_star(cell: Landscape) -> Estimate:
 
 
 def zero_decay_probability(cell: Landscape) -> Estimate:
-    """Probability that weight decay 0 is best."""
+    """Compute the probability that weight decay 0 is best."""
     if not cell.grid.has_zero:
         return _refused(cell, Reason.PRIOR_MISMATCH, "weight decay 0 was not a choice")
     share = float(np.mean(cell.peaks[1] == cell.grid.num_decay))
@@ -67,20 +70,21 @@ def zero_decay_probability(cell: Landscape) -> Estimate:
 
 
 def best_score(cell: Landscape) -> Estimate:
-    """Expected score at the best point, taken at that fixed point: the best of a draw is biased upwards."""
+    """Compute the expected score at the best point, the same for all draws: each draw's own best is biased upwards."""
     row, column = cell.best_node
-    return _known(cell, float(cell.mean[row, column]), drawn.ends(cell.draws[:, row, column]), "points")
+    draws = np.clip(_spread(cell, cell.draws[:, row, column]), cell.floor, cell.top)
+    return _known(cell, float(cell.mean[row, column]), drawn.ends(draws), "points")
 
 
 def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """Share of the search space within epsilon of the best, in [0, 1], higher is more robust."""
+    """Compute the share of the search space within epsilon of the best, in [0, 1]; higher is more robust."""
     if _below_noise(cell, epsilon):
         return _refused(cell, Reason.EPS_BELOW_NOISE)
     return _functional(cell, lambda e: surface.near_optimal_volume(e, cell.grid, epsilon, cell.mean), "", 1.0)
 
 
 def random_trials_needed(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """Trials of random search that land within epsilon of the best with 90 % chance."""
+    """Compute the trials of random search that land within epsilon of the best with a probability of 90 %."""
     volume = near_optimal_volume(cell, epsilon)
     if volume.value is None or volume.lo is None or volume.hi is None:
         return replace(volume, unit="trials")
@@ -88,24 +92,24 @@ def random_trials_needed(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
 
 
 def n90(volume: float) -> float:
-    """Smallest n with 1 - (1 - volume)^n >= 0.9."""
+    """Compute the smallest n with 1 - (1 - volume)^n >= 0.9."""
     if volume <= 0:
         return float("inf")
     return 1.0 if volume >= 0.9 else float(np.ceil(np.log(0.1) / np.log1p(-volume)))
 
 
 def usable_decades_lr(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """Decades of learning rate within epsilon of the best, at the best weight decay."""
+    """Measure the decades of learning rate within epsilon of the best, at the best weight decay."""
     return _decades(cell, _lr_slice(cell), cell.grid.u, epsilon)
 
 
 def usable_decades_lr_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """The same with weight decay tuned anew for each learning rate."""
+    """Measure the same with weight decay tuned anew for each learning rate."""
     return _decades(cell, surface.lr_profile, cell.grid.u, epsilon)
 
 
 def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """Decades of weight decay within epsilon of the best positive one, at the best learning rate."""
+    """Measure the decades of weight decay within epsilon of the best positive one, at the best learning rate."""
     grid = cell.grid
     if grid.box.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
@@ -114,7 +118,7 @@ def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
 
 
 def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
-    """The same with the learning rate tuned anew for each weight decay."""
+    """Measure the same with the learning rate tuned anew for each weight decay."""
     grid = cell.grid
     if grid.box.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
@@ -122,27 +126,30 @@ def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Esti
 
 
 def curvature_lr(cell: Landscape) -> Estimate:
-    """H_uu, points per decade squared, low is flat."""
+    """Compute H_uu, in points per decade squared; low is flat."""
     return _curvature(cell, lambda h: h[:, 0, 0], "points/decade^2")
 
 
 def curvature_wd(cell: Landscape) -> Estimate:
-    """H_vv, points per decade squared, low is flat."""
+    """Compute H_vv, in points per decade squared; low is flat."""
     return _curvature(cell, lambda h: h[:, 1, 1], "points/decade^2")
 
 
 def curvature_correlation(cell: Landscape) -> Estimate:
-    """H_uv / sqrt(H_uu H_vv) in (-1, 1): positive where lr and weight decay trade off as a product."""
+    """Compute H_uv / sqrt(H_uu H_vv) in (-1, 1): positive where lr and weight decay trade off as a product."""
     return _curvature(cell, lambda h: h[:, 0, 1] / np.sqrt(np.maximum(h[:, 0, 0] * h[:, 1, 1], 1e-300)), "")
 
 
 def anisotropy(cell: Landscape) -> Estimate:
-    """Ratio of the largest to the smallest curvature, at least 1."""
+    """Compute the ratio of the largest to the smallest curvature, at least 1."""
     return _curvature(cell, _ratio, "")
 
 
 def orientation(cell: Landscape) -> Estimate:
-    """Direction of the flat axis in degrees from the lr axis, modulo 180: 135 is lr * wd = const, 45 lr / wd."""
+    """Compute the direction of the flat axis in degrees from the lr axis, modulo 180.
+
+    135 means that lr * wd is constant along it, 45 that lr / wd is.
+    """
     ratio = anisotropy(cell)
     if ratio.value is None:
         return replace(ratio, unit="degrees")
@@ -153,75 +160,75 @@ def orientation(cell: Landscape) -> Estimate:
 
 
 def flat_direction(hessian: Array) -> Array:
-    """Angle [...] of the eigenvector of the smallest curvature of [..., 2, 2], degrees in [0, 180)."""
+    """Compute the angle [...] of the eigenvector of the smallest curvature of [..., 2, 2], in degrees in [0, 180)."""
     _, vectors = np.linalg.eigh(hessian)
     flat = vectors[..., :, 0]
     return np.asarray(np.degrees(np.arctan2(flat[..., 1], flat[..., 0])) % 180)
 
 
 def edge_probability(cell: Landscape) -> Estimate:
-    """Probability that the best point lies within 5 % of an edge of the search space."""
+    """Compute the probability that the best point lies within 5 % of an edge of the search space."""
     return replace(_known(cell, _edge_share(cell), (None, None), ""), method="share of draws")
 
 
 def divergence_margin(cell: Landscape) -> Estimate:
-    """Decades from the best learning rate to the one at which half of the trials diverge."""
+    """Measure the decades from the best learning rate to the one at which half of the trials diverge."""
     return _margin(cell, 0.0)
 
 
 def divergence_margin_10(cell: Landscape) -> Estimate:
-    """Decades from the best learning rate to the one at which a tenth of the trials diverge."""
+    """Measure the decades from the best learning rate to the one at which a tenth of the trials diverge."""
     return _margin(cell, float(logit(0.1)))
 
 
 def diverging_share(cell: Landscape) -> Estimate:
-    """Share of the search space that diverges, in [0, 1]."""
+    """Compute the share of the search space that diverges, in [0, 1]."""
     value = float(surface.mean(cell.divergence, cell.grid))
     return replace(_known(cell, value, (None, None), ""), method="posterior mean of the line of divergence")
 
 
 def lr_sensitivity(cell: Landscape) -> Estimate:
-    """Mean loss in points over log-uniform learning rates of the box, at the best weight decay.
+    """Compute the mean loss in points over log-uniform learning rates of the search space, at the best weight decay.
 
     Wortsman et al. 2023, arXiv:2309.14322, section 2.2, for a score: best minus mean of max(score, floor).
     """
     axis, line = cell.grid.u, _lr_slice(cell)
-    return _functional(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor), "points")
+    return _loss(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor))
 
 
 def lr_sensitivity_window(cell: Landscape) -> Estimate:
-    """The same over three decades centred on the best learning rate, so that optimizers with other boxes compare."""
+    """Compute the same over three decades centred on the best learning rate, so that unlike ranges compare."""
     axis = cell.grid.u
     centre = axis[cell.best_node[0]]
     window = (centre - WINDOW_DECADES / 2, centre + WINDOW_DECADES / 2)
     if window[0] < axis[0] - 1e-9 or window[1] > axis[-1] + 1e-9:
         return _refused(cell, Reason.NO_SHARED_SUPPORT, "the window of 3 decades leaves the range searched")
     line = _lr_slice(cell)
-    return _functional(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor, window), "points")
+    return _loss(cell, lambda e: surface.line_sensitivity(line(e), axis, cell.floor, window))
 
 
 def prior_mean_regret(cell: Landscape) -> Estimate:
-    """What a random setting of the search space costs against the best, points, lower is easier."""
-    return _functional(cell, lambda e: surface.prior_mean_regret(e, cell.grid), "points")
+    """Compute the loss of a random setting of the search space against the best one, in points; lower is easier."""
+    return _loss(cell, lambda e: surface.prior_mean_regret(e, cell.grid))
 
 
 def lr_variance_share(cell: Landscape) -> Estimate:
-    """Share of the variance of the score over the search space that is due to lr alone (functional ANOVA)."""
+    """Compute the share of the score's variance over the search space that is due to lr alone (functional ANOVA)."""
     return _variance_share(cell, 1, None)
 
 
 def wd_variance_share(cell: Landscape) -> Estimate:
-    """Share due to weight decay alone, its jump at 0 included."""
+    """Compute the share due to weight decay alone, its jump at 0 included."""
     return _variance_share(cell, 2, None)
 
 
 def lr_variance_share_top(cell: Landscape) -> Estimate:
-    """Share due to lr over the better half of the search space only, since a cliff swamps everything."""
+    """Compute the share due to lr within the better half of the search space: a cliff swamps everything else."""
     return _variance_share(cell, 1, _better_half(cell))
 
 
 def wd_variance_share_top(cell: Landscape) -> Estimate:
-    """Share due to weight decay over the better half of the search space only."""
+    """Compute the share due to weight decay within the better half of the search space."""
     return _variance_share(cell, 2, _better_half(cell))
 
 
@@ -235,20 +242,35 @@ def _refused(cell: Landscape, reason: Reason, method: str = METHOD) -> Estimate:
 
 
 def _nearest(draws: Array) -> tuple[float, float]:
-    """Ends that are among the draws, for values of which what lies between means nothing."""
+    """Find the ends of the interval among the draws themselves, for values between which there is nothing."""
     lo, hi = np.quantile(draws, [(1 - drawn.LEVEL) / 2, (1 + drawn.LEVEL) / 2], method="nearest")
     return float(lo), float(hi)
 
 
 def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str, most: float = math.inf) -> Estimate:
-    """Halfway between the functional of the mean surface and its mean over the draws, the interval moved with it.
-
-    No functional is below 0 or above `most`, nor is an end of its interval.
+    """Average the functional of the mean surface and its mean over the draws; the interval is moved accordingly.
 
     Draws are rougher than the truth and their mean is smoother, so that what depends on roughness (a maximum, a width)
-    is off in opposite directions (compared on real landscapes in docs/LOG.md).
+    is off in opposite directions (compared on real landscapes in docs/LOG.md). Value and interval are limited to [0,
+    most].
     """
-    of_mean, draws = float(function(cell.mean)), function(cell.draws)
+    return _halfway(cell, float(function(cell.mean)), function(cell.draws), unit, most)
+
+
+def _loss(cell: Landscape, function: Callable[[Array], Array]) -> Estimate:
+    """Estimate a functional in points, whose draws are spread where trials were stopped early."""
+    return _halfway(cell, float(function(cell.mean)), _spread(cell, function(cell.draws)), "points", math.inf)
+
+
+def _spread(cell: Landscape, draws: Array) -> Array:
+    """Move draws away from their mean where trials were stopped early."""
+    if not cell.counts.n_stopped:
+        return draws
+    middle = draws.mean()
+    return np.asarray(middle + STOPPED_SPREAD * (draws - middle))
+
+
+def _halfway(cell: Landscape, of_mean: float, draws: Array, unit: str, most: float) -> Estimate:
     shift = (of_mean - float(draws.mean())) / 2
     value, (lo, hi) = float(draws.mean()) + shift, drawn.ends(draws + shift)
     low, middle, high = (min(max(end, 0.0), most) for end in (min(lo, value), value, max(hi, value)))
@@ -256,8 +278,11 @@ def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str, 
 
 
 def _lr_slice(cell: Landscape) -> Callable[[Array], Array]:
-    """Lines over lr at the weight decay found, the same for all draws: each at its own would cost more than through the
-    true one wherever lr and weight decay trade off, and the interval would lie above the truth."""
+    """Take lines over lr at one weight decay for all draws, the best of the mean surface.
+
+    Slicing each draw at its own best weight decay overstates the loss where lr and weight decay trade off, and the
+    interval would lie above the truth.
+    """
     return partial(surface.lr_slice, best_on=cell.mean)
 
 
@@ -279,7 +304,7 @@ def _decades(cell: Landscape, line: Callable[[Array], Array], axis: Array, epsil
 
 
 def edge_of(cell: Landscape) -> str | None:
-    """The one edge at which the best point most probably lies; None where no edge has the better half."""
+    """Find the edge at which the best point lies in more than half of the draws; None if there is none."""
     shares = {name: float(np.mean(near)) for name, near in _near_edges(cell).items()}
     likeliest = max(shares, key=lambda name: shares[name])
     return likeliest if shares[likeliest] > LIKELY_EDGE else None
@@ -290,7 +315,7 @@ def _edge_share(cell: Landscape) -> float:
 
 
 def _near_edges(cell: Landscape) -> dict[str, Flags]:
-    """Whether the best point of each draw lies near an edge [draws]; weight decay 0 lies at none."""
+    """Say whether the best point of each draw lies near an edge [draws]; weight decay 0 lies at none."""
     rows, columns = cell.peaks
     lr = rows / (cell.grid.num_lr - 1)
     inside = (columns < cell.grid.num_decay) & (cell.grid.num_decay > 1)
@@ -303,7 +328,7 @@ def _near_edges(cell: Landscape) -> dict[str, Flags]:
 
 
 def is_at_edge(cell: Landscape) -> bool:
-    """Whether the optimum may lie beyond the search space."""
+    """Say whether the optimum may lie beyond the search space."""
     return _edge_share(cell) > EDGE_PROBABILITY
 
 
@@ -314,8 +339,10 @@ def _no_interior_optimum(cell: Landscape) -> Reason | None:
 
 
 def hessians(cell: Landscape) -> Array | None:
-    """Minus the Hessian of the score at the best point by least squares near it [1 + draws, 2, 2], the mean surface
-    first; None if too few nodes are near."""
+    """Estimate minus the Hessian of the score at the best point, by least squares near it [1 + draws, 2, 2].
+
+    The mean surface comes first. Returns None if too few nodes are near.
+    """
     grid = cell.grid
     inside = cell.mean[:, : grid.num_decay]
     top = float(inside.max())
@@ -331,7 +358,7 @@ def hessians(cell: Landscape) -> Array | None:
 
 
 def _half_logit(top: float, values: Array) -> float:
-    """Half a logit below the best, in points; a tenth of the range for a score that is not a share."""
+    """Compute half a logit below the best, in points; a tenth of the range for a score that is not a share."""
     if 0 < top < 100:
         return top - 100 * float(expit(logit(top / 100) - 0.5))
     return 0.1 * float(top - values.min())
@@ -361,7 +388,7 @@ def _ratio(hessian: Array) -> Array:
 
 
 def _margin(cell: Landscape, log_odds: float) -> Estimate:
-    """Decades from the best lr to where the log odds of diverging are `log_odds`."""
+    """Measure the decades from the best lr to where the log odds of diverging are `log_odds`."""
     diverged, others = cell.counts.n_diverged, cell.counts.n_trials - cell.counts.n_diverged
     if others < MIN_NOT_DIVERGED:
         return replace(_refused(cell, Reason.TOO_FEW_COMPLETED), unit="decades")
@@ -381,7 +408,7 @@ def _margin(cell: Landscape, log_odds: float) -> Estimate:
 
 
 def _better_half(cell: Landscape) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Nodes whose expected score is at least the median under pi."""
+    """Select the nodes whose expected score is at least the median under pi."""
     order = np.argsort(-cell.mean, axis=None)
     mass = np.cumsum(cell.grid.weights.ravel()[order])
     keep = np.zeros(cell.mean.size, dtype=bool)
@@ -399,7 +426,7 @@ def _variance_share(
 
 
 def _refined_peak(line: Array, axis: Array, top: int) -> float:
-    """Place of the maximum of a parabola through the best node and its neighbours."""
+    """Locate the maximum of a parabola through the best node and its neighbours."""
     if top in (0, len(axis) - 1):
         return float(axis[top])
     left, middle, right = line[top - 1 : top + 2]

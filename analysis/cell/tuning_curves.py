@@ -1,16 +1,16 @@
-"""What a number of trials buys: the expected score of the best of n random trials, its summaries, and ranks by budget.
+"""Tuning curves: the expected score of the best of n random trials, and summaries of the curve.
 
-Two roads lead to the curve:
+The curve is computed in two ways:
 
 From the scores of trials that are independent draws from the search distribution: the unbiased U-statistic of Tang et
 al. 2020 (arXiv:2004.13705); the plug-in of Dodge et al. 2019 (arXiv:1909.03004) is biased low. A sampler that learns,
-or a scheduler that stops, breaks their assumption.
+or a scheduler that stops trials, breaks their assumption.
 
-From a landscape, whatever search it was fitted on: n settings drawn from pi, each scored with the noise of one run, the
-best of these scores selected. With G the distribution of a noisy score the winner's lies below y with probability
+From a landscape, whatever search it was fitted on: n settings drawn from pi, each scored with the noise of one run,
+the best of these scores selected. With G the distribution of a noisy score, the winner's lies below y with probability
 G(y)^n, so the curve is a quadrature over y and nothing is simulated. "deployed" is the true score of the selected
-setting, "reported" the noisy score it was selected by, which is biased upwards. Independent trials say the latter too,
-and then the interval holds what both say.
+setting, "reported" the noisy score it was selected by, which is biased upwards. Where independent trials estimate the
+latter too, the interval contains both estimates.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 LONGEST = SIZES[-1]
 CPE_TRIALS = 32
 TRIALS_PER_SIZE = 3
-"""A curve of observed trials ends at this part of their number: beyond, its intervals do not cover."""
+"""A curve of observed trials ends at this fraction of their number: beyond it, its intervals lose their coverage."""
 METHOD = "random search on the landscape, quantiles of draws"
 WITH_TRIALS = "random search on the landscape and bootstrap over independent trials, both intervals"
 NOISE_SEEN, NOISE_UNSEEN = 1.1, 1.6
-"""Factor of the draws' spread for what they leave out: that the noise itself is an estimate from few trials, and, where
+"""Factors that widen the draws' spread by what they leave out: the noise itself is estimated from few trials and, where
 trials were stopped early, from records before the full budget."""
 NUM_STEPS = 400
 """Steps of the distribution of a noisy score."""
@@ -45,7 +45,7 @@ NUM_STEPS = 400
 
 
 def unbiased_weights(num_trials: int, n: int) -> Array:
-    """Weights C(i-1, n-1) / C(B, n) of the sorted scores, lowest first [trials].
+    """Compute the weights C(i-1, n-1) / C(B, n) of the sorted scores, lowest first [trials].
 
     Tang et al. 2020, arXiv:2004.13705: the mean over all subsets of n trials; needs n <= B.
     """
@@ -57,7 +57,7 @@ def unbiased_weights(num_trials: int, n: int) -> Array:
 
 
 def expected_best(scores: Array, n: int) -> Array:
-    """Expected best of n of the scores [..., trials], for each row [...]."""
+    """Compute the expected best of n of the scores [..., trials], for each row [...]."""
     best: Array = np.sort(scores, axis=-1) @ unbiased_weights(scores.shape[-1], n)
     return best
 
@@ -65,14 +65,14 @@ def expected_best(scores: Array, n: int) -> Array:
 def observed_curve(
     scores: Array, independent: bool, counts: Counts, rng: np.random.Generator, sizes: Sequence[int] = SIZES
 ) -> tuple[Estimate, ...]:
-    """Unbiased expected best for each size, with a percentile bootstrap over trials.
+    """Estimate the expected best without bias for each size, with a percentile bootstrap over trials.
 
     Args:
         scores: final scores [trials], diverged ones at the floor.
         independent: whether the trials are independent draws from the search distribution and none was stopped.
 
     Returns:
-        One a size; NOT_IID if not independent, BUDGET_EXCEEDS_DATA beyond a third of the trials.
+        One estimate per size; NOT_IID if not independent, BUDGET_EXCEEDS_DATA beyond a third of the trials.
     """
     refused = Estimate(value=None, unit="points", counts=counts, reason=Reason.NOT_IID)
     if not independent:
@@ -99,30 +99,30 @@ def _log_choose(n: Array | int, k: int) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningCurve:
-    """A cell under random search of 1 to `LONGEST` trials."""
+    """Results of random search of 1 to `LONGEST` trials in one cell."""
 
     deployed: Array
-    """Expected true score of the setting selected [1 + draws, trials], the mean of the draws first."""
+    """Expected true score of the selected setting [1 + draws, trials], the mean of the draws first."""
     smooth: Array
     """The same on the mean surface [trials]."""
     reported: Array
     """Expected score it was selected by [1 + draws, trials]."""
     seen: Array | None = None
-    """The same by independent trials, where there are any [1 + draws, trials]."""
+    """The same estimated from independent trials, where there are any [1 + draws, trials]."""
     top: float
-    """No score is above it."""
+    """Upper limit of the score."""
     box: Box
     counts: Counts
 
     def at(self, n: int) -> Estimate:
-        """Deployed score after n trials."""
+        """Estimate the deployed score after n trials."""
         return self._deployed(np.eye(self.deployed.shape[1])[n - 1], METHOD)
 
     def reported_at(self, n: int) -> Estimate:
-        """Score selected by after n trials: what a search reports of itself.
+        """Estimate the score by which a setting is selected after n trials: what a search reports of itself.
 
-        Where independent trials say it too, the middle of both, with an interval that holds those of both: either may
-        be wrong, the landscape by its shape and the trials by their luck.
+        Where independent trials estimate it too, the middle of both, with an interval that contains those of both:
+        either may be wrong, the landscape by its form and the trials by their luck.
         """
         modelled = self._estimate(self.reported[:, n - 1], f"{METHOD}; the score selected by, biased upwards")
         if self.seen is None:
@@ -132,7 +132,7 @@ class TuningCurve:
         return replace(observed, value=float(np.mean(values)), lo=min(lows), hi=max(highs))
 
     def summary(self, emphasis: str, trials: int = CPE_TRIALS) -> Estimate:
-        """The curve weighted over 1 to `trials` trials, points, higher is better.
+        """Average the curve with weights over 1 to `trials` trials, in points; higher is better.
 
         Sivaprasad et al. 2020, arXiv:1910.11758: `early` (their CPE), `late`, `uniform`, `one-shot` or `peak`.
         """
@@ -141,7 +141,8 @@ class TuningCurve:
         return self._deployed(weights, f"{METHOD}, {emphasis} of {trials} trials")
 
     def _deployed(self, weights: Array, method: str) -> Estimate:
-        """A mean of the curve [trials], its interval that of draws about their own mean and about the mean surface.
+        """Average the curve by `weights` [trials]; the interval covers draws about both their mean and the mean
+        surface.
 
         Draws are rougher than the truth and the mean surface is smoother, the more so the better the settings.
         """
@@ -166,7 +167,7 @@ EMPHASES: dict[str, Callable[[int], Array]] = {
 
 
 def tuning_curve(cell: Landscape) -> TuningCurve:
-    """The curve of one cell; a setting is selected by the score of one trial, with the noise of trials nearby."""
+    """Compute the curve of a cell; one trial selects a setting, with the noise of trials nearby."""
     grid = cell.grid
     few = Grid(box=grid.box, num_lr=(grid.num_lr + 1) // 2, num_decay=(grid.num_decay + 1) // 2)
     rows, columns = (chosen.ravel() for chosen in np.meshgrid(*_thinned(grid), indexing="ij"))
@@ -193,9 +194,10 @@ def tuning_curve(cell: Landscape) -> TuningCurve:
 
 
 def with_trials(curve: TuningCurve, scores: Array, rng: np.random.Generator) -> TuningCurve:
-    """A curve that knows what independent trials say of reported scores.
+    """Add to a curve the estimate of reported scores from independent trials.
 
-    That is the unbiased curve of the trials resampled, and beyond a third of them the rise of the landscape's.
+    That is the unbiased curve of the trials, resampled; beyond a third of their number it rises as the landscape's
+    does.
 
     Args:
         curve: of the landscape.
@@ -213,23 +215,23 @@ def with_trials(curve: TuningCurve, scores: Array, rng: np.random.Generator) -> 
 
 
 def _about(curves: Array, middle: Array, spread: float) -> Array:
-    """The middle [trials], and the draws among the curves [1 + draws, trials] about it, `spread` times as far."""
+    """Centre the draws among curves [1 + draws, trials] on `middle` [trials], scaled by `spread`; `middle` first."""
     draws = curves[1:]
     return np.concatenate([middle[None], middle + spread * (draws - draws.mean(axis=0))])
 
 
 def _thinned(grid: Grid) -> tuple[Index, Index]:
-    """Every other node along each axis, and weight decay 0."""
+    """Select every other node along each axis, and weight decay 0."""
     decay = np.arange(0, grid.num_decay, 2)
     return np.arange(0, grid.num_lr, 2), np.append(decay, grid.num_decay) if grid.has_zero else decay
 
 
 def best_by_noisy_score(true: Array, noisy: Array, mass: Array, longest: int = LONGEST) -> tuple[Array, Array]:
-    """Expected deployed and reported score of the best of n random trials, each [longest].
+    """Compute the expected deployed and reported score of the best of n random trials, each [longest].
 
     Args:
         true: expected score of each setting [settings].
-        noisy: scores a trial there may have, each as probable [settings, outcomes].
+        noisy: scores a trial there may have, all equally probable [settings, outcomes].
         mass: probability of each setting [settings].
     """
     outcomes = noisy.shape[1]

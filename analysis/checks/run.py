@@ -1,4 +1,4 @@
-"""What a reader should know before believing a number: health checks, first on the page."""
+"""Health checks: what a reader should know before believing a number. They stand first on the page."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Callable, Iterator
 from statistics import median
 
 from bocb_tune.analysis.checks import settings
-from bocb_tune.analysis.checks.remark import MOST_LISTED, Check, about, listed, told
+from bocb_tune.analysis.checks.check import MOST_LISTED, Check, about, details, listed
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, at_full_budget
 from bocb_tune.analysis.sources.table import CELL, HYPERPARAMETERS
 from bocb_tune.core.types import TrialStatus, alike
 
-# With fewer fresh seeds than this a cell's value is one draw, not a mean.
+# With fewer fresh seeds than this a cell's value is hardly a mean.
 FEWEST_SEEDS = 3
 MANY_DIVERGED = 0.3
-# Times the median sd of seeds.
+# Factor on the median sd of seeds.
 MUCH_NOISIER = 5
-# Completed trials that ended early, and the band of points they ended in.
+# Number of completed trials that ended early, and the width in points of the band they ended in.
 FEWEST_EARLY, EARLY_BAND = 5, 1.0
 
 
 def run_checks(findings: Findings) -> tuple[Check, ...]:
-    """All remarks, the gravest first."""
+    """Run all checks; return their findings, the gravest first."""
     order = ("problem", "caution", "note")
     found = [check for look in CHECKS for check in look(findings)]
     return tuple(sorted(found, key=lambda check: order.index(check.level)))
@@ -35,7 +35,7 @@ def incomplete_matrix(findings: Findings) -> Iterator[Check]:
 
 
 def failed_trials(findings: Findings) -> Iterator[Check]:
-    """One remark per kind of message, with the cells it struck; in the words of the first."""
+    """Yield one check per kind of error message, quoting the first, with the cells it occurred in."""
     trials = findings.table.trials
     failed = trials[trials["status"].isin([TrialStatus.failed, TrialStatus.oom])]
     kinds = failed.groupby(["status", failed["message"].fillna("").astype(str).map(alike)])
@@ -71,19 +71,19 @@ def too_few_seeds(findings: Findings) -> Iterator[Check]:
 
 
 def unequal_noise(findings: Findings) -> Iterator[Check]:
-    """Cells whose seeds lie much further apart than those of the others."""
+    """Find cells whose seeds differ much more than those of the other cells."""
     sd = {cell.key: cell.sd for cell in findings.cells if cell.sd > 0}
     usual = median(sd.values()) if sd else 0.0
     unstable = {key: f"sd {each:.1f}" for key, each in sd.items() if each > MUCH_NOISIER * usual}
     text = (
-        f"Seeds at the best point differ far more than elsewhere (usual sd {usual:.1f}) in {told(unstable)}: what was "
-        "found there is unstable."
+        f"Seeds at the best point differ far more than elsewhere (usual sd {usual:.1f}) in {details(unstable)}: the "
+        "optimum found there is unstable."
     )
     yield from about(unstable, name="unequal_noise", level="caution", message=text)
 
 
 def same_seed(findings: Findings) -> Iterator[Check]:
-    """Trials that can only be another one under another name."""
+    """Find trials that must be copies of another under a different name."""
     trials = findings.table.trials.dropna(subset=["seed", "score"])
     repeated = trials[trials.duplicated([*CELL, *HYPERPARAMETERS, "seed", "budget", "score"])]
     cells = sorted(set(repeated["backbone"] + "/" + repeated["optimizer"]))
@@ -95,7 +95,7 @@ def same_seed(findings: Findings) -> Iterator[Check]:
 
 
 def unequal_trials(findings: Findings) -> Iterator[Check]:
-    """Best-of-n grows with n, so unequal numbers of trials fake an effect."""
+    """Warn of unequal numbers of trials: the best of n grows with n, which fakes an effect."""
     counts = [cell.n_trials for cell in findings.cells if cell.n_trials]
     if counts and min(counts) < max(counts):
         text = f"Trials per cell range from {min(counts)} to {max(counts)}: the best of more is higher by chance."
@@ -135,7 +135,7 @@ def many_diverged(findings: Findings) -> Iterator[Check]:
 
 
 def ended_on_success(findings: Findings) -> Iterator[Check]:
-    """Runs that ended early right above one value: their scores are cut off there."""
+    """Find runs that stopped early just above one common value: their scores are cut off there."""
     trials = findings.table.trials
     early = trials[(trials["status"] == TrialStatus.completed) & (trials["budget"] < trials["max_budget"])]
     whole = trials[(trials["status"] == TrialStatus.completed) & ~(trials["budget"] < trials["max_budget"])]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from bocb_tune.analysis.cell.sensitivity import EDGE_PROBABILITY, EPSILON, edge_of
-from bocb_tune.analysis.checks.remark import Check, about, listed, told
+from bocb_tune.analysis.checks.check import Check, about, details, listed
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.findings.collect import Findings
@@ -20,22 +20,24 @@ from bocb_tune.core.types import Phase, TrialStatus
 
 # A best point nearer than this to an end of its range may well have its optimum beyond it.
 EDGE_DECADES = 0.2
-# Of the ten best trials this many in one outer fifth of a range say that the range is off.
+# If this many of the best trials lie in one outer fifth of a range, the range is misplaced.
 TOP_TRIALS, MOST_OF_TOP = 10, 8
-# Pooled over the cells, in standard errors.
+# Deviation of the audited trials from the model, pooled over cells, in standard errors.
 AUDIT_Z = 2.5
 
 
 def edge_of_range(findings: Findings) -> Iterator[Check]:
-    """Best points that lie near an end of the range they were searched in."""
+    """Find best points near an end of the range they were searched in."""
     for name in HYPERPARAMETERS:
         near = {cell.key: text for cell in findings.cells if (text := _near_edge(findings, cell, name))}
-        text = f"The best {name} lies near an end of the range searched, so the optimum may lie beyond: {told(near)}."
+        text = (
+            f"The best {name} lies near an end of the range searched, so the optimum may lie beyond: {details(near)}."
+        )
         yield from about(near, name="edge_of_range", level="caution", message=text)
 
 
 def _near_edge(findings: Findings, cell: CellSummary, name: str) -> str:
-    """Where the best value lies, if it is near an end of its range or outside; else empty."""
+    """Describe where the best value lies if it is near an end of its range or outside; else return an empty text."""
     value, dims = float(getattr(cell, name)), findings.table.spaces.get(cell.optimizer)
     if dims is None or name not in dims or math.isnan(value):
         return ""
@@ -47,12 +49,12 @@ def _near_edge(findings: Findings, cell: CellSummary, name: str) -> str:
 
 
 def optimum_at_edge(findings: Findings) -> Iterator[Check]:
-    """Cells whose fitted optimum lies at one edge of the search space, and those in which it may lie anywhere."""
+    """Find cells whose fitted optimum lies at an edge of the search space, and cells where it may lie anywhere."""
     shares = {cell.key: findings.model(cell).estimates["edge_probability"].value for cell in findings.cells}
     unsure = [cell for cell in findings.cells if (shares[cell.key] or 0.0) > EDGE_PROBABILITY]
     edges = {cell.key: edge for cell in unsure if (edge := _edge(findings, cell))}
     text = (
-        f"The fitted optimum lies at an edge of the search space: {told(edges)}. To look a decade further, write "
+        f"The fitted optimum lies at an edge of the search space: {details(edges)}. To look a decade further, write "
         f"`{_wider(edges, findings.table.spaces)}` and more `budget.trials_per_cell` into the experiment and run it "
         "again: the design is repeated over the wider range, the further trials search it, and what is there is kept."
     )
@@ -60,13 +62,13 @@ def optimum_at_edge(findings: Findings) -> Iterator[Check]:
     vague = {cell.key: f"{shares[cell.key]:.2f}" for cell in unsure if cell.key not in edges}
     text = (
         "Too noisy, or too flat, to say where the optimum is; it may as well lie at an edge of the search space (with "
-        f"probability): {told(vague)}. More trials or seeds would tell."
+        f"probability): {details(vague)}. More trials or seeds would settle it."
     )
     yield from about(vague, name="optimum_unclear", level="note", message=text)
 
 
 def _wider(edges: Mapping[str, str], spaces: Mapping[str, Mapping[str, Dim]]) -> str:
-    """The line of an experiment that moves the ends of ranges at which optima lie by a decade."""
+    """Write the line of an experiment that extends by a decade each range at whose end an optimum lies."""
     changes: dict[str, dict[str, dict[str, str]]] = {}
     for key, edge in edges.items():
         optimizer, (end, axis) = key.split("/")[-1], edge.split(" ", maxsplit=1)
@@ -83,7 +85,7 @@ def _edge(findings: Findings, cell: CellSummary) -> str | None:
 
 
 def best_in_outer_fifth(findings: Findings) -> Iterator[Check]:
-    """Cells most of whose ten best trials lie in the lowest or the highest fifth of a range."""
+    """Find cells most of whose ten best trials lie in the lowest or the highest fifth of a range."""
     trials = findings.table.trials
     completed = trials[trials["status"] == TrialStatus.completed].dropna(subset=["lr", "weight_decay", "score"])
     searched = completed[completed["phase"] != Phase.repeat]
@@ -94,12 +96,12 @@ def best_in_outer_fifth(findings: Findings) -> Iterator[Check]:
             for (backbone, optimizer), top in best.groupby(CELL)
             if (text := _outer_fifth(findings.table.spaces.get(str(optimizer)), top[name].to_numpy(float), name))
         }
-        text = f"Most of the {TOP_TRIALS} best trials have {name} in one outer fifth of its range: {told(found)}."
+        text = f"Most of the {TOP_TRIALS} best trials have {name} in one outer fifth of its range: {details(found)}."
         yield from about(found, name="best_in_outer_fifth", level="caution", message=text)
 
 
 def _outer_fifth(dims: Dims | None, top: Array, name: str) -> str:
-    """The fifth in which most of the best trials of a cell lie, given their values; empty if there is none."""
+    """Describe the outer fifth that holds most of a cell's best values; return an empty text if none does."""
     if dims is None or name not in dims or len(top) < TOP_TRIALS:
         return ""
     place = np.log10(top[top > 0] / dims[name].low) / dims[name].decades
@@ -108,7 +110,7 @@ def _outer_fifth(dims: Dims | None, top: Array, name: str) -> str:
 
 
 def unlike_ranges(findings: Findings) -> Iterator[Check]:
-    """Optimizers searched over ranges of other widths: what is a share of the range does not compare."""
+    """Warn of optimizers searched over ranges of different widths: shares of a range do not compare between them."""
     spaces = findings.table.spaces
     for name in HYPERPARAMETERS:
         widths = {optimizer: dims[name].decades for optimizer, dims in spaces.items() if name in dims}
@@ -123,7 +125,7 @@ def unlike_ranges(findings: Findings) -> Iterator[Check]:
 
 
 def no_landscape(findings: Findings) -> Iterator[Check]:
-    """Cells that were searched and have no landscape, by reason."""
+    """List cells that were searched but have no landscape, by reason."""
     reasons: dict[Reason, list[str]] = {}
     for cell in findings.cells:
         model = findings.model(cell).model
@@ -135,7 +137,7 @@ def no_landscape(findings: Findings) -> Iterator[Check]:
 
 
 def model_against_seeds(findings: Findings) -> Iterator[Check]:
-    """Cells whose model is further from the mean of their fresh seeds than the tolerance of the report."""
+    """Find cells whose model differs from the mean of their fresh seeds by more than the report's tolerance."""
     apart = {}
     for cell in findings.cells:
         model = findings.model(cell).model
@@ -144,14 +146,14 @@ def model_against_seeds(findings: Findings) -> Iterator[Check]:
             if abs(best - cell.value) > findings.tolerance:
                 apart[cell.key] = f"model {best:.2f}, seeds {cell.value:.2f}"
     text = (
-        f"At its best the model is more than {findings.tolerance:g} points from the fresh seeds in {told(apart)}. The "
-        "seeds were measured; figures, curves and recommendations of these cells rest on the model too."
+        f"At its best the model is more than {findings.tolerance:g} points from the fresh seeds in {details(apart)}. "
+        "The seeds were measured; figures, curves and recommendations of these cells rest on the model too."
     )
     yield from about(apart, name="model_against_seeds", level="caution", message=text)
 
 
 def censored(findings: Findings) -> Iterator[Check]:
-    """How much was stopped, and whether the audit contradicts the model."""
+    """Count the trials that were stopped early, and say whether the audited ones contradict the model."""
     trials = findings.table.trials
     stopped = int((trials["status"] == TrialStatus.stopped).sum())
     if not stopped:

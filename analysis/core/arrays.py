@@ -1,4 +1,4 @@
-"""What arrays are called in signatures; their axes stand in the docstrings, as in `[trials, 2]`."""
+"""Array types of signatures; docstrings give their axes, as in `[trials, 2]`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""From draws to statements: intervals, the bootstrap over backbones and draws, and refusals of whole tables.
+"""The bootstrap over backbones and draws: intervals from draws, and refusals of whole tables.
 
 Draws of different cells are independent, and the backbones at hand are a sample of those one might use. A replicate of
-a table therefore takes backbones with replacement and, for every cell, a draw of its own.
+a table therefore resamples backbones with replacement and takes a separate draw for every cell.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array, Index
+from bocb_tune.analysis.core.estimate import LEVEL as LEVEL
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 
-LEVEL = 0.95
 REPLICATES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A table that the data do not carry."""
+    """A table that the data cannot support."""
 
     reason: Reason
     detail: str
 
 
 def estimate(point: float, draws: Array, *, unit: str, counts: Counts, method: str) -> Estimate:
-    """A point with the quantiles of its draws [draws]; the interval always holds the point.
+    """Make an estimate of a value and its draws [draws]; the interval always contains the value.
 
-    Without a spread to speak of (one draw, or a point that is NaN) there is no interval, or no value.
+    With fewer than two finite draws there is no interval; a value of NaN is refused.
     """
     if np.isnan(point):
         return Estimate(value=None, unit=unit, counts=counts, method=method, reason=Reason.NO_SHARED_SUPPORT)
@@ -49,7 +49,10 @@ def estimate(point: float, draws: Array, *, unit: str, counts: Counts, method: s
 
 
 def ends(draws: Array) -> tuple[float, float]:
-    """Quantiles of draws [draws] that hold `LEVEL` of them: as numpy's, in a tenth of its time, thousands of times."""
+    """Compute the quantiles of draws [draws] that hold `LEVEL` of them.
+
+    The same as numpy's, in a tenth of its time: this is called thousands of times.
+    """
     last = len(draws) - 1
     places = (1 - LEVEL) / 2 * last, (1 + LEVEL) / 2 * last
     lo, hi = np.interp(places, np.arange(len(draws)), np.sort(draws))
@@ -57,7 +60,7 @@ def ends(draws: Array) -> tuple[float, float]:
 
 
 def add_counts(parts: list[Counts]) -> Counts:
-    """What a number rests on that is made of several cells."""
+    """Add the counts of several cells, for a number that rests on all of them."""
     return Counts(
         n_trials=sum(part.n_trials for part in parts),
         n_completed=sum(part.n_completed for part in parts),
@@ -68,15 +71,15 @@ def add_counts(parts: list[Counts]) -> Counts:
 
 
 def resampled_backbones(count: int, rng: np.random.Generator, replicates: int = REPLICATES) -> Array:
-    """How often each backbone is in each replicate [replicates, backbones]."""
+    """Draw how often each backbone occurs in each replicate [replicates, backbones]."""
     return rng.multinomial(count, np.full(count, 1 / count), size=replicates).astype(float)
 
 
 def pick_draws(draws: Array, rng: np.random.Generator, replicates: int = REPLICATES) -> Array:
-    """A draw of its own for every cell of every replicate [replicates, *cells, rest].
+    """Pick a draw for every cell of every replicate, independently [replicates, *cells, rest].
 
     Args:
-        draws: [draws, *cells, rest], `rest` staying together within a cell.
+        draws: [draws, *cells, rest]; the entries of `rest` stay together within a cell.
     """
     cells = draws.shape[1:-1]
     picked = rng.integers(len(draws), size=(replicates, *cells))
@@ -85,9 +88,9 @@ def pick_draws(draws: Array, rng: np.random.Generator, replicates: int = REPLICA
 
 
 def complete_part(known: NDArray[np.bool_]) -> tuple[Index, Index]:
-    """Rows and columns of a table that has no gaps [rows], [columns].
+    """Find a part of a table that has no gaps: its rows [rows] and columns [columns].
 
-    The line with the largest share of gaps is left out, until none is left.
+    The row or column with the largest share of gaps is left out, again and again, until there are no gaps.
     """
     rows, columns = (np.arange(size) for size in known.shape)
     while not (part := known[np.ix_(rows, columns)]).all():

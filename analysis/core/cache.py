@@ -1,7 +1,7 @@
-"""Results kept on disk under the fingerprint of all they depend on, so that what has not changed is not done again.
+"""Results kept on disk under the fingerprint of everything they depend on, so that unchanged work is not repeated.
 
-An entry is a `.npz` of one text of JSON and the bytes of all its arrays, one after another; nothing is ever unpickled.
-Everything here may be deleted at any time, and whatever cannot be read is made anew.
+An entry is a `.npz` of one JSON text and the bytes of all its arrays, one after another; nothing is ever unpickled.
+Everything here may be deleted at any time, and whatever cannot be read is computed again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from bocb_tune.analysis.core.parallel import uncollected
 
 FOLDER = "cache"
-"""Within the report folder."""
+"""Folder of the entries, within the report folder."""
 PLAIN = frozenset({str, int, float, bool, type(None)})
 PACKAGES = ("numpy", "scipy", "matplotlib", "scikit-learn")
 
 
 def fingerprint(*values: Any) -> str:
-    """Names values made of dataclasses, mappings, sequences, arrays and plain values: 64 hex digits."""
+    """Hash values made of dataclasses, mappings, sequences, arrays and plain values: 64 hex digits."""
     whole = hashlib.sha256()
     for value in values:
         _feed(whole, value)
@@ -51,7 +51,7 @@ def _feed(whole: hashlib._Hash, value: Any) -> None:
 
 
 def _parts(value: Any) -> list[Any] | None:
-    """What a value consists of; None if it is plain."""
+    """List the parts of a value; None if it is plain."""
     kind: Any = type(value)
     names = _names(kind)
     if names is not None:
@@ -63,28 +63,28 @@ def _parts(value: Any) -> list[Any] | None:
 
 @cache
 def _names(kind: type) -> tuple[str, ...] | None:
-    """Of the fields of a dataclass; None for anything else."""
+    """List the fields of a dataclass; None for any other type."""
     return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else None
 
 
 @cache
 def code() -> str:
-    """Names the release that results were made by: any change of the analysis makes them anew."""
+    """Hash the analysis and the libraries it rests on: a change of either invalidates all results."""
     folder = Path(__file__).parents[1]
     sources = [path.read_bytes() for path in sorted(folder.rglob("*.py"))]
     return fingerprint(sources, [importlib.metadata.version(name) for name in PACKAGES])
 
 
 class Cache:
-    """A folder of entries by fingerprint; only what is asked for or written between two prunings stays."""
+    """A folder of entries by fingerprint; pruning deletes those that were not read or written since the last time."""
 
     def __init__(self, folder: Path, kinds: Iterable[type]) -> None:
-        """`kinds` are the dataclasses and text enums that entries are made of."""
+        """Take the folder, and the dataclasses and text enums that entries are made of."""
         self.folder = folder
         self._kinds = {kind.__name__: kind for kind in kinds}
 
     def get(self, name: str) -> Any:
-        """The value under a fingerprint; None if there is none that can be read."""
+        """Read the value under a fingerprint; None if there is none, or none that can be read."""
         try:
             with self._path(name).open("rb") as file, np.load(file, allow_pickle=False) as parts:
                 return self._unpacked(json.loads(parts["json"].tobytes()), parts["arrays"])
@@ -101,7 +101,10 @@ class Cache:
         part.replace(self._path(name))
 
     def all(self, names: Sequence[str], make: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
-        """The value under each fingerprint. Those that are missing are made, given their places; others are deleted."""
+        """Read the value under each fingerprint; `make` computes the missing ones, given their places.
+
+        All other entries are deleted.
+        """
         with uncollected():
             found = [self.get(name) for name in names]
         missing = [place for place, value in enumerate(found) if value is None]
@@ -122,7 +125,7 @@ class Cache:
         return self.folder / f"{name}.npz"
 
     def _packed(self, value: Any, arrays: bytearray) -> Any:
-        """As JSON: a list as a list, what is not plain as an object of one key, which says what it is."""
+        """Convert a value to JSON: lists to lists, other compounds to objects of one key, which names the type."""
         kind = type(value)
         if kind is np.ndarray:
             start = len(arrays) + -len(arrays) % max(value.itemsize, 1)

@@ -1,4 +1,4 @@
-"""The result type of every number stated: a value with its uncertainty, its data and its method, or a refusal."""
+"""The type of every number stated: a value with its uncertainty, its data and its method, or a refusal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 
 from bocb_tune.core.types import Direction, Objective
 
+LEVEL = 0.95
+"""Level of every interval of a report."""
+
 
 class Reason(StrEnum):
-    """Why a value, or its interval, is not given. Values are only ever added: reports on disk hold them."""
+    """Why a value, or its interval, is missing. Members are only ever added: reports on disk hold them."""
 
     TOO_FEW_TRIALS = "TOO_FEW_TRIALS"
     TOO_FEW_COMPLETED = "TOO_FEW_COMPLETED"
@@ -40,7 +43,7 @@ class Reason(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """What the code means, for the reader of a report."""
+        """Meaning of the code, for the reader of a report."""
         return _SENTENCES[self]
 
 
@@ -52,7 +55,7 @@ _SENTENCES = {
     Reason.OPTIMUM_AT_EDGE: "the best point lies at an edge of the search space, so the optimum may be beyond it",
     Reason.OPTIMUM_AT_WD0: "the best weight decay is 0, which has no place on a log axis",
     Reason.ISOTROPIC: "the optimum is nearly round, so that it has no direction",
-    Reason.EPS_BELOW_NOISE: "the tolerance is smaller than what the noise lets one see",
+    Reason.EPS_BELOW_NOISE: "the tolerance is too small to be resolved above the noise",
     Reason.ALL_DIVERGED: "every trial diverged",
     Reason.NO_DIVERGENCE: "too few trials diverged: only a bound is known",
     Reason.NOT_IID: "the trials are not independent draws from one distribution",
@@ -73,7 +76,7 @@ _SENTENCES = {
 
 
 def known(value: float | None) -> float | None:
-    """JSON has no NaN: what is not known is null."""
+    """Return the value if it is finite, else None: JSON has no NaN."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
@@ -96,7 +99,7 @@ class Estimate:
     value: float | None
     lo: float | None = None
     hi: float | None = None
-    level: float = 0.95
+    level: float = LEVEL
     """Coverage of `lo` to `hi`."""
     unit: str = ""
     """`points` of score, or empty for a share between 0 and 1."""
@@ -110,14 +113,14 @@ class Estimate:
         return "refused" if self.value is None else "ok"
 
     def to_json(self) -> dict[str, Any]:
-        """As in `metrics.json`: the counts beside the other fields."""
+        """Return the fields as `metrics.json` holds them, with the counts beside the others."""
         own, counts = (_by_name(each) for each in (self, self.counts))
         del own["counts"]
         return {**own, **counts, "status": self.status}
 
 
 def of_metric(estimate: Estimate, objective: Objective) -> Estimate:
-    """A score as the metric it is made of; its interval turned over where less is better."""
+    """Convert a score to the metric it is made of; where less is better the ends of the interval change places."""
     if objective.is_score:
         return estimate
     ends = [None if end is None else float(objective.shown(end)) for end in (estimate.lo, estimate.hi)]
@@ -127,5 +130,5 @@ def of_metric(estimate: Estimate, objective: Objective) -> Estimate:
 
 
 def _by_name(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass as they are: `asdict` copies them deeply, for a large grid many seconds of it."""
+    """Return the fields of a dataclass without copying; `asdict` copies deeply, which takes seconds on a large grid."""
     return {field.name: getattr(value, field.name) for field in fields(value)}

@@ -1,45 +1,69 @@
-"""Work that falls into independent parts, spread over the cores."""
+"""Work that consists of independent parts, spread over the cores."""
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import forkserver, get_context
-from typing import TypeVar
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any, TypeVar
 
 from bocb_tune.core.progress import say
 
 CHUNKS = 8
-"""Portions a worker is given its parts in: the last ones end at nearly the same time."""
+"""Portions in which a worker receives its parts: several, so that all workers finish at nearly the same time."""
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
 def workers() -> int:
-    """Processes that work is spread over."""
+    """Return the number of processes that work is spread over."""
     return os.cpu_count() or 1
 
 
 def warm_up() -> None:
-    """Begin to import what other processes will need, beside what this one goes on with."""
+    """Start to import, in the background, what other processes will need."""
     if workers() > 1:
         forkserver.set_forkserver_preload(["bocb_tune.analysis.report.preload"])
         forkserver.ensure_running()
 
 
+class _Process(ForkServerProcess):
+    """A process that does not run the caller's script again.
+
+    `multiprocessing` has each new process import the `__main__` of its parent. Nothing here is defined there, and a
+    script that calls the analysis without `if __name__ == "__main__":`, or is read from a pipe, would break it.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = vars(sys.modules["__main__"])
+        kept: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+        try:
+            main["__spec__"] = None
+            return ForkServerProcess._Popen(process_obj)
+        finally:
+            main.update(kept)
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
 def pool(size: int) -> ProcessPoolExecutor:
-    """Processes that work can be handed to; it and what it takes and gives must be picklable."""
+    """Start processes to hand work to; functions, arguments and results must be picklable."""
     warm_up()
-    return ProcessPoolExecutor(size, mp_context=get_context("forkserver"))
+    return ProcessPoolExecutor(size, mp_context=_Context())
 
 
 def spread(work: Callable[[Part], Result], parts: Sequence[Part], *, fewest: int) -> list[Result]:
-    """`work` of each part, in their order; it and what it takes and gives must be picklable.
+    """Run `work` on each part and return the results in order; function, parts and results must be picklable.
 
-    Fewer parts than `fewest` are done here, before other processes would have started.
+    Fewer parts than `fewest` are done in this process, before others would have started.
     """
     size = min(workers(), len(parts))
     if len(parts) < fewest or size < 2:
@@ -50,7 +74,7 @@ def spread(work: Callable[[Part], Result], parts: Sequence[Part], *, fewest: int
 
 
 def _counted(results: Iterator[Result], total: int) -> Iterator[Result]:
-    """Pass results on, and say how many there are yet."""
+    """Pass results on and report how many there are so far."""
     for done, result in enumerate(results, start=1):
         say(f"cell {done} of {total}")
         yield result
@@ -58,8 +82,10 @@ def _counted(results: Iterator[Result], total: int) -> Iterator[Result]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """For work that makes very many objects and keeps them to its end: the collector, looking for some to free, takes
-    a tenth (figures) to a third (journals, imports) of its time."""
+    """Pause garbage collection while very many objects are made and kept.
+
+    Looking for some to free would take a tenth (figures) to a third (journals, imports) of the time.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,1 +1,1 @@
-"""Coupling of backbone and optimizer: which cells fail, and what interaction there is among the others."""
+"""Coupling of backbone and optimizer: cells that fail, and the interaction among the others."""

@@ -1,6 +1,7 @@
 """The conclusions of arXiv:2410.06373, each checked against the published table by several measures.
 
-A verdict is counted, never written: `yes` if every check holds, `mostly` if more than half do, `partly`, `no`.
+A verdict is counted, never written: `yes` if every check holds, `mostly` if more than half do, `partly` if some do,
+`no` if none does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WEAKLY_COUPLED = ("TNX-T", "CNXV2-T", "CAF-12")
 ROBUST = ("Adan", "LAMB", "AdamW")
 TRIVIAL = ("AdaGrad", "RMSProp", "AdaDelta")
 AMONG = 3
-"""An optimizer is robust, or trivial, by a measure if among so many best, or worst, of all."""
+"""Number of best, or worst, optimizers by a measure that count as robust, or trivial."""
 SIGNIFICANT = 0.05
 
 Names = Sequence[str]
@@ -41,21 +42,21 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One measure that speaks for or against a claim."""
+    """One measure that supports or contradicts a claim."""
 
     statement: str
-    """With the numbers."""
+    """Sentence with the numbers."""
     holds: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What the paper concludes, and what its table says about it."""
+    """A conclusion of the paper, and the checks on its table."""
 
     statement: str
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
-    """What a reader of the verdict should know besides."""
+    """Further facts for a reader of the verdict."""
 
     @property
     def verdict(self) -> Verdict:
@@ -66,7 +67,7 @@ class Claim:
 
 
 def claims(values: Matrix, backbones: Names, optimizers: Names, rng: np.random.Generator) -> tuple[Claim, ...]:
-    """All conclusions checked.
+    """Check all conclusions.
 
     Args:
         values: complete [backbones, optimizers], points, with the paper's names.
@@ -109,7 +110,7 @@ def _exceptions(found: Contrast, backbones: Names) -> str:
 
 
 def _best_elsewhere(values: Matrix, backbones: Names, optimizers: Names) -> str:
-    """Classical networks whose best optimizer is of another family."""
+    """List the classical networks whose best optimizer is of another family."""
     best = [optimizers[i] for i in values.argmax(axis=1)]
     other = [
         f"{backbone} ({optimizer})"
@@ -120,7 +121,7 @@ def _best_elsewhere(values: Matrix, backbones: Names, optimizers: Names) -> str:
 
 
 def _coupling_measures(values: Matrix, optimizers: Names) -> dict[str, Matrix]:
-    """Ways of saying how coupled each backbone is, larger is more [backbones]."""
+    """Measure in several ways how strongly each backbone is coupled; larger is more [backbones]."""
     worst = int(np.argmax(line_shares(decompose(values))[1]))
     failed = failures(values)
     return {

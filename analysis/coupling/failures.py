@@ -1,4 +1,4 @@
-"""Which cells fail, which seeds of the others collapsed, and what is left: values and noise of the viable cells."""
+"""Cells that fail, seeds of the others that collapsed, and the values and noise of the viable cells."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from bocb_tune.analysis.matrix.noise import Noise, seed_noise
 from bocb_tune.analysis.matrix.twoway import Matrix
 
 SURE = 2.0
-"""Standard errors taken off the best of a backbone before others are compared with it."""
+"""Standard errors subtracted from the best of a backbone before others are compared with it."""
 GROSS = 15.0
-"""Usual standard deviations below the best of its cell at which a seed has collapsed, where chance is not known."""
+"""Typical standard deviations below the best seed of its cell at which a seed counts as collapsed, if chance is
+unknown."""
 
 Scores = Sequence[Sequence[Sequence[float]]]
-"""Of the seeds of each cell [backbones][optimizers][seeds]; none where its value is no mean of seeds."""
+"""Scores of the seeds of each cell [backbones][optimizers][seeds]; empty where its value is not a mean of seeds."""
 Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedCell:
-    """A cell that counts as a failure and not as coupling."""
+    """A cell that counts as a failure rather than as coupling."""
 
     backbone: str
     optimizer: str
@@ -37,16 +38,16 @@ class FailedCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viability:
-    """A matrix [backbones, optimizers] with its failures apart."""
+    """A matrix [backbones, optimizers] with its failures set apart."""
 
     values: Matrix
     """Means of the seeds that trained, points; NaN where a cell failed or has no value."""
     noise: Noise | None
-    """Of `values`; None where too few cells were repeated to know it."""
+    """Noise of `values`; None where too few cells were repeated."""
     failed: tuple[FailedCell, ...]
     is_failed: Flags
     collapsed: tuple[tuple[str, int, int], ...]
-    """Viable cells some of whose seeds collapsed: key, how many, of how many."""
+    """Viable cells some of whose seeds collapsed: key, number collapsed, number in all."""
 
 
 def part_failures(
@@ -64,11 +65,12 @@ def part_failures(
     chance, or if it lies more than `delta` points below the best of its backbone.
 
     Args:
+        scores: of the seeds of each cell.
         values: of the cells [backbones, optimizers], points, NaN where missing.
         diverged: cells all of whose trials diverged.
         names: of backbones and of optimizers.
-        floor: chance level, NaN if not known.
-        delta: infinite where scores are no points.
+        floor: chance level, NaN if unknown.
+        delta: infinite where scores are not points.
     """
     kept = trained(scores, floor, delta)
     count, left = (np.array([[len(each) for each in row] for row in runs]) for runs in (scores, kept))
@@ -110,9 +112,9 @@ def part_failures(
 
 
 def _far_below_best(means: Matrix, noise: Noise | None, delta: float) -> Flags:
-    """Cells more than `delta` points below the best of their backbone.
+    """Find cells more than `delta` points below the best of their backbone.
 
-    The best counts for no more than it surely has, or one lucky seed of a noisy cell would fail all others.
+    The best counts only for its lower confidence limit, since one lucky seed of a noisy cell would fail all others.
     """
     if noise is None:
         return failures(means, delta=delta)
@@ -122,10 +124,10 @@ def _far_below_best(means: Matrix, noise: Noise | None, delta: float) -> Flags:
 
 
 def trained(scores: Scores, floor: float, delta: float) -> list[list[list[float]]]:
-    """Seeds of each cell that did train [backbones][optimizers][seeds]: those that collapsed are left out.
+    """Select the seeds of each cell that did train [backbones][optimizers][seeds], without those that collapsed.
 
-    A seed has collapsed if it is nearer to chance than to the best cell of its backbone; where chance is not known, if
-    it lies more than `delta` points, and 15 usual standard deviations, below the best seed of its cell.
+    A seed has collapsed if it is nearer to chance than to the best cell of its backbone. Where chance is unknown, it
+    has if it lies more than `delta` points, and 15 typical standard deviations, below the best seed of its cell.
     """
     sds = [np.std(runs, ddof=1) for row in scores for runs in row if len(runs) > 1]
     gap = max(delta, GROSS * float(np.median(sds))) if sds else np.inf

@@ -1,9 +1,10 @@
-"""Whether cells deviate from additivity by more than seeds do, where noise differs by cell.
+"""Test of additivity: do cells deviate from it by more than seeds do, where noise differs by cell?
 
-Each residual of the additive fit, weighted by the moderated variances, is a Student t of its own degrees of freedom and
-is taken to the normal deviate of the same tail. Their sum of squares tests the matrix, the largest tests the cells.
-What both would be by chance is drawn: variances from the hierarchy, seeds from them, all estimated again (parametric
-bootstrap); cells against the largest of all (Westfall & Young, "Resampling-Based Multiple Testing", 1993).
+Each residual of the additive fit, weighted by the moderated variances, is a Student t with its own degrees of freedom
+and is converted to the normal deviate of the same tail. Their sum of squares tests the matrix, the largest tests the
+cells. Both null distributions are simulated (parametric bootstrap): variances are drawn from the hierarchy, seeds from
+the variances, and everything is estimated again. Cells are compared with the largest of all (Westfall & Young,
+"Resampling-Based Multiple Testing", 1993).
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InteractionTest:
-    """Interaction against the noise of each cell."""
+    """Result of the test of the interaction against the noise of each cell."""
 
     f: float
     """Mean square of the deviates; about 1 by chance."""
     df: int
     df_noise: int
-    """Of all seeds."""
+    """Degrees of freedom of all seeds."""
     p: float
-    """Chance of an `f` as large from noise alone."""
+    """Probability of an `f` as large from noise alone."""
     p_any: float
-    """The same of optimizers and interaction together: whether there is anything to divide."""
+    """The same for optimizers and interaction together: is there any effect of the optimizer to divide?"""
     p_cell: Matrix
-    """Chance that noise alone makes any cell deviate as much [backbones, optimizers]; NaN without a value."""
+    """Probability that noise alone makes any cell deviate as much [backbones, optimizers]; NaN without a value."""
 
     @property
     def is_significant(self) -> bool:
@@ -47,7 +48,7 @@ class InteractionTest:
         return np.nan_to_num(self.p_cell, nan=1.0) <= SIGNIFICANT
 
     def placed(self, shape: tuple[int, ...], inside: tuple[Index, Index]) -> InteractionTest:
-        """The test of a part, its cells at their places in the whole matrix."""
+        """Move the cells of a part to their places in the whole matrix."""
         p_cell = np.full(shape, np.nan)
         p_cell[inside] = self.p_cell
         return replace(self, p_cell=p_cell)
@@ -70,7 +71,7 @@ def interaction_test(
 def interaction_tests(
     values: Matrix, noise: Noise, rng: np.random.Generator, num_null: int
 ) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-    """Sum of squares [...], `p` [...], `p_any` [...] and `p_cell` of matrices [..., backbones, optimizers]."""
+    """Test many matrices: sum of squares, `p`, `p_any` (each [...]) and `p_cell` [..., backbones, optimizers]."""
     known = np.isfinite(values)
     squares, total, any_ = _statistics(np.where(known, values, 0.0), noise)
     null_squares, null_total, null_any = _statistics(*_redrawn(noise, rng, num_null))
@@ -80,7 +81,7 @@ def interaction_tests(
 
 
 def _statistics(values: Matrix, noise: Noise) -> tuple[Matrix, Matrix, Matrix]:
-    """Squared deviate of each cell [..., backbones, optimizers], their sum, and the sum without optimizers [...]."""
+    """Compute the squared deviates [..., backbones, optimizers], their sum, and the sum without optimizers [...]."""
     weight = noise.precision
     left, room = residuals_and_spare(values, weight)
     squares = weight * left**2 / room
@@ -90,7 +91,7 @@ def _statistics(values: Matrix, noise: Noise) -> tuple[Matrix, Matrix, Matrix]:
 
 
 def _redrawn(noise: Noise, rng: np.random.Generator, count: int) -> tuple[Matrix, Noise]:
-    """Matrices of nothing but noise [count, backbones, optimizers], their noise estimated from their own seeds."""
+    """Draw matrices of pure noise [count, backbones, optimizers], their noise estimated from their own seeds."""
     shape = (count, *noise.seeds.shape)
     df0, df = np.broadcast_to(noise.expected_df, shape), np.broadcast_to(noise.cell_df, shape)
     variance = noise.expected * df0 / rng.chisquare(df0)
@@ -101,5 +102,5 @@ def _redrawn(noise: Noise, rng: np.random.Generator, count: int) -> tuple[Matrix
 
 
 def _p(seen: Matrix, by_chance: Matrix) -> Matrix:
-    """Of each value, among those by chance [count, ...]; the one seen is one of them."""
+    """Compute the p-value of each value among those by chance [count, ...]; the observed one counts as one of them."""
     return np.asarray((1 + np.sum(by_chance >= seen, axis=0)) / (1 + len(by_chance)))

@@ -1,9 +1,10 @@
-"""What the true value of each cell may be, given its seeds: draws, from which shares, ranks and W are had.
+"""Posterior of the true cell values, given their seeds; shares, ranks and W are computed from its draws.
 
     value = backbone + optimizer + interaction + noise, noise as in `noise.py`;
+
 optimizers are normal and interactions Student t, both of unknown variance (Gelman, Bayesian Analysis 2006: flat in the
-standard deviation), backbones free. Gibbs sampling, the interactions integrated out where it would mix slowly. A noisy
-cell has little say. How often the intervals hold the truth is simulated in docs/STATISTICS.md.
+standard deviation), backbones free. Gibbs sampling, with the interactions integrated out where it would mix slowly. A
+noisy cell gets little weight. The coverage of the intervals is simulated in docs/STATISTICS.md.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.matrix.weighted import reduced_system, weighted_residuals
 
 TAILS = 8.0
-"""Degrees of freedom of the interactions: one that sits in a single cell is not taken for noise."""
+"""Degrees of freedom of the interactions; few, so that an interaction in a single cell is not mistaken for noise."""
 CHAINS, STEPS, WARM_UP = 24, 100, 30
 MAX_DF = 30.0
-"""Of the hierarchy of variances: with more, its scale and the cells' variances move together too slowly."""
+"""Upper limit of the hierarchy's degrees of freedom: above it, its scale and the cells' variances mix too slowly."""
 NODES, REACH = 24, 4.0
-"""Standard deviations of the interaction looked at, up to so many times that of the residuals."""
+"""Size of the grid of standard deviations of the interaction, and its largest one in units of that of the residuals."""
 
 
 def posterior_values(values: Matrix, noise: Noise, rng: np.random.Generator, chains: int = CHAINS) -> Matrix:
-    """Draws of the true values [draws, ..., backbones, optimizers]; meaningless where a cell has no value.
+    """Draw the true values [draws, ..., backbones, optimizers]; meaningless where a cell has no value.
 
     Args:
         values: [..., backbones, optimizers], points, NaN where missing; `fit_refusal` is None.
@@ -44,7 +45,7 @@ def posterior_values(values: Matrix, noise: Noise, rng: np.random.Generator, cha
 
 @dataclass(slots=True)
 class _State:
-    """Of all chains [chains, ..., backbones, optimizers]."""
+    """State of all chains [chains, ..., backbones, optimizers]."""
 
     values: Matrix
     noise: Noise
@@ -52,18 +53,18 @@ class _State:
     """[..., 1, 1]"""
     expected: Matrix
     variance: Matrix
-    """Of a single run."""
+    """Variance of a single run."""
     sds: Matrix
-    """Standard deviations of the interaction looked at [..., nodes]."""
+    """Grid of standard deviations of the interaction [..., nodes]."""
     log_steps: Matrix
     interaction: Matrix
     optimizer: Matrix
-    """Standard deviations [chains, ..., 1, 1]."""
+    """Standard deviation of the optimizers [chains, ..., 1, 1]."""
     tails: Matrix
-    """Factor of each cell's variance of interaction, which makes it a Student t."""
+    """Factor on each cell's variance of interaction, which makes it a Student t."""
 
     def advance(self, rng: np.random.Generator) -> Matrix:
-        """One step; returns the true values."""
+        """Take one step and return the true values."""
         seeds = np.maximum(self.noise.seeds, 1)
         known = self.noise.seeds > 0
         of_mean = self.variance / seeds
@@ -82,7 +83,7 @@ class _State:
         return additive + specific
 
     def _additive(self, weight: Matrix, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
-        """Sum of the main effects, and the optimizers' [chains, ..., 1, optimizers]."""
+        """Draw the sum of the main effects, and the optimizers' [chains, ..., 1, optimizers]."""
         size = weight.shape[-1]
         system = reduced_system(weight) + np.eye(size) / self.optimizer**2
         total = weight.sum(axis=-1, keepdims=True)
@@ -95,7 +96,7 @@ class _State:
         return mean + rng.standard_normal(mean.shape) / np.sqrt(total) + optimizer, optimizer
 
     def _interaction_sd(self, left: Matrix, of_mean: Matrix, known: Flags, rng: np.random.Generator) -> Matrix:
-        """Drawn on a grid, the interactions themselves integrated out."""
+        """Draw the standard deviation of the interaction on a grid, with the interactions integrated out."""
         whole = self.sds[..., None, None] ** 2 * self.tails[..., None, :, :] + of_mean[..., None, :, :]
         terms = np.log(whole) + left[..., None, :, :] ** 2 / whole
         fit = -0.5 * np.where(known[..., None, :, :], terms, 0.0).sum(axis=CELLS)
@@ -103,10 +104,11 @@ class _State:
         return np.take_along_axis(np.broadcast_to(self.sds, fit.shape), best, axis=-1)[..., None]
 
     def _variances(self, error: Matrix, known: Flags, rng: np.random.Generator) -> None:
-        """Those of single runs, and the scale that all share.
+        """Draw the variances of single runs, and the scale that all share.
 
-        A cell's noise is judged by its seeds and what its interaction leaves over, which counts as one more. By seeds
-        alone the error of cells whose seeds lie close would pass for interaction.
+        A cell's noise is estimated from its seeds and from its residual beyond the interaction, which counts as one
+        more seed. From seeds alone, the error of cells whose seeds happen to be close would be mistaken for
+        interaction.
         """
         df = self.noise.cell_df
         sums = self.df * self.expected + df * self.noise.own + self.noise.seeds * error**2

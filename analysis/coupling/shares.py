@@ -1,11 +1,13 @@
-"""Coupling of backbone and optimizer: how much of the matrix of cell values is interaction, and whose it is.
+"""Coupling of backbone and optimizer: the share of interaction in the matrix of cell values, by row and column too.
 
-Notation as in `twoway.py`; v is the variance that noise gives a line's interactions, h the leverage of a cell
-in the additive fit.
-    share of the optimizer's effect   SS_interaction / (SS_optimizer + SS_interaction)
-    coupling of a line, squared       sum of interaction^2 over the line / sum of (1 - h)  -  v
-of the true values where seeds were repeated (`posterior.py`; for a line, its expected noise v taken off), of the
-values as they are otherwise.
+Notation as in `twoway.py`; v is the variance that noise gives the interactions of a row or column, h the leverage of a
+cell in the additive fit.
+
+    share of the optimizer's effect          SS_interaction / (SS_optimizer + SS_interaction)
+    coupling of a row or column, squared     sum of interaction^2 over its cells / sum of (1 - h)  -  v
+
+Computed from the true values where seeds were repeated (`posterior.py`; for a row or column, its expected noise v is
+subtracted), from the values as they are otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from scipy.stats import norm as normal
 from scipy.stats import t as student
 
 from bocb_tune.analysis.core.arrays import Array, Flags
-from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.core.estimate import LEVEL, Estimate, Reason
 from bocb_tune.analysis.coupling.interaction_test import SIGNIFICANT, InteractionTest, interaction_test
 from bocb_tune.analysis.coupling.posterior import posterior_values
 from bocb_tune.analysis.matrix.noise import Noise
@@ -37,20 +39,20 @@ WITH_NOISE = "plug-in, includes noise"
 FROM_LANDSCAPES = (
     "expected scores at the optima of the landscapes; their uncertainty taken off; interval of their draws"
 )
-LEVEL = 0.95
 CLEAR = 1e6
-"""Above this the root of a noncentral chi-square is Gaussian with sd 1 for all purposes, and its inverse overflows."""
+"""Value above which the root of a noncentral chi-square is practically Gaussian with sd 1, and its inverse
+overflows."""
 NOTHING = 1e-12
-"""Noncentralities below this are 0 to the solver."""
+"""Noncentrality below which the solver means 0."""
 
 Shares = tuple[Estimate, Estimate]
-"""Of the optimizer's effect, of all variation."""
+"""Share of the optimizer's effect, and share of all variation."""
 Lines = tuple[tuple[Estimate, ...], tuple[Estimate, ...]]
 """One estimate per backbone, one per optimizer."""
 
 
 def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Generator) -> Shares:
-    """Interaction as a share of the optimizer's effect and of all variation.
+    """Estimate interaction as a share of the optimizer's effect and of all variation.
 
     With repeated seeds from draws of the true values; without, plug-in and labelled so.
 
@@ -66,7 +68,7 @@ def interaction_shares(values: Matrix, noise: Noise | None, rng: np.random.Gener
 
 
 def plug_in_shares(values: Matrix) -> Shares:
-    """Both shares with the noise in them, of a matrix that `fit_refusal` passes."""
+    """Compute both shares, noise included, of a matrix that `fit_refusal` accepts."""
     parts = decompose(values)
     found = parts.share_of_optimizer_effect, parts.share_of_total
     if np.isnan(found[0]):
@@ -77,7 +79,7 @@ def plug_in_shares(values: Matrix) -> Shares:
 
 
 def shares_of_draws(values: Matrix, draws: Matrix, test: InteractionTest) -> Shares:
-    """Both shares, with the interval of their draws; from 0 where the test does not exclude it.
+    """Estimate both shares, with the interval of their draws; it begins at 0 where the test does not exclude it.
 
     Args:
         values: [backbones, optimizers], points, NaN where missing.
@@ -96,12 +98,12 @@ def shares_of_draws(values: Matrix, draws: Matrix, test: InteractionTest) -> Sha
 
 
 def fitted_interaction_shares(draws: Array) -> tuple[Estimate, Estimate]:
-    """The same shares for what each cell would score at its optimum, from draws of that [draws, backbones, optimizers].
+    """Estimate the same shares for the scores at the optima, from draws of these [draws, backbones, optimizers].
 
-    A value over a few seeds at the point found is off by the seeds, by a rare divergence none of them met (or one did),
-    and by how far the search was from the optimum; a landscape knows of all three (compared in docs/STATISTICS.md).
-    The variance of the draws is taken off as the noise of seeds is, and the interval is that of the draws about the fit
-    without it.
+    A value over a few seeds at the point found is off by the seeds, by a rare divergence that none of them met (or one
+    did), and by the distance of the search from the optimum; a landscape accounts for all three (compared in
+    docs/STATISTICS.md). The variance of the draws is subtracted as the noise of seeds is, and the interval is that of
+    the draws about the corrected fit.
     """
     values, variance = draws.mean(axis=0), float(draws.var(axis=0).mean())
     if reason := fit_refusal(values):
@@ -115,9 +117,9 @@ def fitted_interaction_shares(draws: Array) -> tuple[Estimate, Estimate]:
 
 
 def coupling_indices(values: Matrix, noise: Noise | None) -> Lines:
-    """Root mean square deviation from additivity of each backbone and each optimizer, points.
+    """Compute the root mean square deviation from additivity of each backbone and each optimizer, points.
 
-    Double centring leaks: one bad cell shows in all other cells of its row and column. `viable.py` has the remedy.
+    Double centring leaks: one bad cell affects all other cells of its row and column. `viable.py` has the remedy.
     """
     reason = fit_refusal(values, MIN_INDEX_SHAPE)
     if reason:
@@ -127,7 +129,7 @@ def coupling_indices(values: Matrix, noise: Noise | None) -> Lines:
 
 
 def line_coupling(values: Matrix, noise: Noise | None) -> Lines:
-    """Coupling of each line of a matrix that `fit_refusal` passes."""
+    """Compute the coupling of each row and column of a matrix that `fit_refusal` accepts."""
     parts, known = decompose(values), np.isfinite(values)
     squares, room = np.nan_to_num(parts.interaction) ** 2, spare(known)
     if noise is None:
@@ -152,7 +154,7 @@ def line_coupling(values: Matrix, noise: Noise | None) -> Lines:
 
 
 def line_shares(parts: Decomposition) -> tuple[Matrix, Matrix]:
-    """Each backbone's and each optimizer's share of the interaction sum of squares (Wricke's ecovalence, 1962).
+    """Compute the share of each backbone and optimizer in the interaction sum of squares (Wricke's ecovalence, 1962).
 
     NaN without interaction.
     """
@@ -161,7 +163,7 @@ def line_shares(parts: Decomposition) -> tuple[Matrix, Matrix]:
 
 
 def interaction_half_width(known: Flags, noise: Noise) -> Matrix:
-    """Half width of the 95 % t interval of each interaction of an additive fit [backbones, optimizers], points.
+    """Compute the half width of the 95 % t interval of each interaction [backbones, optimizers], points.
 
     The variances differ by cell (Satterthwaite, Biometrics Bulletin 1946). NaN where a cell has no value.
     """
@@ -173,7 +175,7 @@ def interaction_half_width(known: Flags, noise: Noise) -> Matrix:
 
 
 def interaction_covariance(known: Flags, noise: Noise) -> Matrix:
-    """Covariance that noise gives the interactions of an additive fit [known cells, known cells]."""
+    """Compute the covariance that noise gives the interactions of an additive fit [known cells, known cells]."""
     maker = residual_maker(known)
     return np.asarray(maker * noise.cell_variance[known] @ maker)
 
@@ -183,7 +185,7 @@ def _twice(estimate: Estimate) -> Shares:
 
 
 def _with_intervals(point: Squares, again: Squares, values: Matrix, method: str) -> tuple[Estimate, Estimate]:
-    """Both shares at the point, with the interval of those had again; without one where too many cells are missing."""
+    """Combine both shares with intervals from their replicates; without intervals where too many cells are missing."""
     reason = Reason.INCOMPLETE_MATRIX if np.isnan(values).mean() > 1 - COMPLETE_ENOUGH else None
     pairs = (
         (point.share_of_optimizer_effect, again.share_of_optimizer_effect),
@@ -213,9 +215,9 @@ def _with_noise(index: float) -> Estimate:
 
 
 def _index(squares: float, room: float, covariance: Matrix) -> Estimate:
-    """Coupling of one line from its interaction sum of squares, its sum of 1 - leverage, and what noise gives it.
+    """Compute the coupling of a row or column from its sum of squares, its sum of 1 - leverage, and its noise.
 
-    The noise is that of a chi-square with as many degrees of freedom as its first two moments have.
+    The noise is approximated by the chi-square with the same first two moments.
     """
     trace = float(np.trace(covariance))
     v, df = trace / room, trace**2 / float(np.sum(covariance**2))
@@ -225,11 +227,11 @@ def _index(squares: float, room: float, covariance: Matrix) -> Estimate:
 
 
 def _noncentral_interval(mean_square: float, v: float, df: float) -> tuple[float, float]:
-    """Interval of the square root of the mean square that is left without noise.
+    """Compute the interval of the square root of the mean square that remains without noise.
 
-    A line's sum of squares over its noise is noncentral chi-square; the interval holds the noncentralities under which
-    the one seen is not among the extreme 5 %. Exact for a complete matrix with v known. The bootstrap that serves the
-    shares is not used: it shrinks all lines alike, and so covers a line without interaction nearly always.
+    A row's sum of squares over its noise is noncentral chi-square; the interval contains the noncentralities under
+    which the observed one is not among the extreme 5 %. Exact for a complete matrix with v known. The bootstrap of the
+    shares is not used here: it shrinks all rows alike, and so covers a row without interaction nearly always.
     """
     seen = df * mean_square / v
     if seen > CLEAR:

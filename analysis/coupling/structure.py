@@ -1,7 +1,7 @@
-"""Whether what an additive fit leaves over has a shape, without repeated seeds; and whether conclusions hold elsewhere.
+"""Structure of the interaction without repeated seeds, and whether conclusions hold elsewhere.
 
-A matrix without replicates mixes interaction with noise. What noise does not do is concentrate in one direction, follow
-the product of the main effects, or stay when the scale is changed.
+A matrix without replicates mixes interaction with noise. But noise does not concentrate in one direction, follow the
+product of the main effects, or persist when the scale is changed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ NUM_NULL = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tukey:
-    """One degree of freedom for a product of main effects (Tukey, Biometrics 1949)."""
+    """Test with one degree of freedom for a product of main effects (Tukey, Biometrics 1949)."""
 
     slope: float
-    """interaction = slope * backbone * optimizer, per point; NaN without interaction or without both main effects."""
+    """Coefficient in interaction = slope * backbone * optimizer, per point; NaN without interaction or main effects."""
     ss: float
-    """Its sum of squares."""
+    """Sum of squares of that product."""
     f: float
     df: int
-    """Of what is left over."""
+    """Degrees of freedom of the remainder."""
 
     @property
     def p(self) -> float:
@@ -50,7 +50,7 @@ class Version:
 
 
 def tukey_test(parts: Decomposition) -> Tukey:
-    """Whether the interaction follows the product of the main effects; powerless against any other shape."""
+    """Test whether the interaction follows the product of the main effects; without power against any other form."""
     df = parts.df_interaction - 1
     product = np.outer(parts.backbone, parts.optimizer)
     size = float(np.sum(product**2))
@@ -59,13 +59,13 @@ def tukey_test(parts: Decomposition) -> Tukey:
     slope = float(np.sum(product * parts.interaction)) / size
     ss = slope**2 * size
     left = parts.ss_interaction - ss
-    # A remainder at rounding level is none: the interaction is the product and nothing else.
+    # A remainder of rounding errors means that the interaction is exactly the product.
     f = ss * df / left if left > 1e-12 * parts.ss_interaction else np.inf
     return Tukey(slope=slope, ss=ss, f=float(f), df=df)
 
 
 def first_singular_share(interaction: Matrix) -> Matrix:
-    """Share of the sum of squares in the first singular direction [...] of [..., rows, columns], in [0, 1].
+    """Compute the share of the first singular direction in the sum of squares of [..., rows, columns], in [0, 1].
 
     Source: Johnson & Graybill, JASA 1972.
     """
@@ -74,20 +74,20 @@ def first_singular_share(interaction: Matrix) -> Matrix:
 
 
 def null_singular_share(shape: tuple[int, int], rng: np.random.Generator, level: float = 0.95) -> float:
-    """What the first singular share of pure Gaussian noise stays below with probability `level`.
+    """Compute the bound that the first singular share of pure Gaussian noise stays below with probability `level`.
 
-    Double centring only takes one row and one column off: a smaller matrix of noise has the same singular values.
+    Double centring removes one row and one column only: a smaller matrix of noise has the same singular values.
     """
     noise = rng.standard_normal((NUM_NULL, shape[0] - 1, shape[1] - 1))
     return float(np.quantile(first_singular_share(noise), level))
 
 
 def versions(values: Matrix, bounded: bool) -> tuple[Version, ...]:
-    """The complete matrix on the scales a conclusion should survive.
+    """Analyse the complete matrix on the scales that a conclusion should survive.
 
     Args:
         values: [backbones, optimizers], finite, points.
-        bounded: scores are points of 0..100, so that a logit exists.
+        bounded: whether scores are points of 0..100, so that a logit exists.
     """
     scales = {"points": values, "floored": floored(values), "ranks": -rankdata(-values, axis=1)}
     if bounded and values.min() > 0 and values.max() < 100:
@@ -96,17 +96,17 @@ def versions(values: Matrix, bounded: bool) -> tuple[Version, ...]:
 
 
 def version(name: str, values: Matrix) -> Version:
-    """One complete matrix described."""
+    """Analyse one complete matrix."""
     parts = decompose(values)
     singular = np.nan if parts.is_additive else float(first_singular_share(parts.interaction))
     return Version(name=name, parts=parts, singular=singular, tukey=tukey_test(parts))
 
 
 def generalisation(values: Matrix, rng: np.random.Generator) -> Estimate:
-    """Plug-in share of the optimizer's effect, and how it varies if backbones and optimizers are drawn again.
+    """Estimate the plug-in share of the optimizer's effect, and its variation under resampling of both factors.
 
-    The pigeonhole bootstrap (Owen, Annals of Applied Statistics 2007): it speaks of other backbones and optimizers
-    like these; about the share of this very matrix it says nothing.
+    The pigeonhole bootstrap (Owen, Annals of Applied Statistics 2007): it is about other backbones and optimizers like
+    these, not about the share of this very matrix.
     """
     if reason := refusal(values, MIN_SHARE_SHAPE):
         return Estimate(value=None, reason=reason)
@@ -120,7 +120,7 @@ def generalisation(values: Matrix, rng: np.random.Generator) -> Estimate:
 
 
 def leave_one_out(values: Matrix) -> tuple[Matrix, Matrix]:
-    """Plug-in share of the optimizer's effect without each backbone [backbones] and without each optimizer."""
+    """Compute the plug-in share of the optimizer's effect without each backbone, and without each optimizer."""
     rows, columns = (
         np.array([decompose(np.delete(values, i, axis)).share_of_optimizer_effect for i in range(values.shape[axis])])
         for axis in (0, 1)

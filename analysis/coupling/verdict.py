@@ -1,5 +1,6 @@
-"""What is known of coupling: which cells fail, how much of the rest is interaction, whether that is beyond noise, and
-what carries it. `answer/` says it in words.
+"""Findings on coupling: cells that fail, the share of interaction among the rest, its significance, and its carriers.
+
+`answer/` puts them into sentences.
 """
 
 from __future__ import annotations
@@ -19,39 +20,40 @@ from bocb_tune.analysis.matrix.resample import interval
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Matrix, effects, fit_refusal
 
 Places = tuple[Index, Index]
-"""Of some rows and columns [rows, 1], [1, columns]."""
+"""Indices of some rows and columns [rows, 1], [1, columns]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carrier:
-    """A line and its part in the interaction of the viable cells."""
+    """A backbone or optimizer with its part in the interaction of the viable cells."""
 
     name: str
     share: Estimate
-    """Of the interaction's sum of squares."""
+    """Share of the interaction's sum of squares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """On one matrix [backbones, optimizers]."""
+    """Findings on one matrix [backbones, optimizers]."""
 
     viability: Viability
     left_out: tuple[str, ...]
-    """Lines with fewer than three viable cells, which take no part in the rest."""
+    """Backbones and optimizers with fewer than three viable cells, which take no part in the rest."""
     share: Estimate
     """Interaction as a share of the optimizer's effect, among viable cells."""
     share_total: Estimate
-    """The same of all variation."""
+    """Interaction as a share of all variation."""
     test: InteractionTest | None
-    """Of the viable cells, its `p_cell` at their places in the matrix; None without repeated seeds."""
+    """Test on the viable cells, its `p_cell` at their places in the matrix; None without repeated seeds."""
     interaction: Matrix | None
-    """Points of viable cells beyond their lines [backbones, optimizers], NaN elsewhere; None where nothing is known."""
+    """Interaction of viable cells in points [backbones, optimizers], NaN elsewhere; None where nothing is known."""
     draws: Matrix | None
-    """Of the true values of viable cells [draws, backbones, optimizers], NaN elsewhere; None without repeated seeds."""
+    """Draws of the true values of viable cells [draws, backbones, optimizers], NaN elsewhere; None without repeated
+    seeds."""
     lines: tuple[Carrier, ...]
-    """The backbone and the optimizer with the largest parts; none where no interaction is shown."""
+    """The backbone and the optimizer with the largest parts; empty where no interaction is shown."""
     cells: tuple[str, ...]
-    """Keys of the cells that deviate beyond noise by themselves, the surest first."""
+    """Keys of the cells that deviate beyond noise by themselves, the most certain first."""
 
     @property
     def failed(self) -> tuple[FailedCell, ...]:
@@ -71,11 +73,13 @@ def judge(
     num_null: int = NUM_NULL,
     chains: int = CHAINS,
 ) -> Verdict:
-    """Say of a matrix what fails, what is interaction, and what carries it.
+    """Judge a matrix: which cells fail, how much of the rest is interaction, and which row and column carry it.
 
     Args:
+        viability: the matrix with its failures set apart.
         names: of backbones and of optimizers.
-        num_null: matrices of nothing but noise that the test draws.
+        rng: of the test and the draws.
+        num_null: matrices of pure noise that the test draws.
         chains: of the draws of the true values.
     """
     known = np.isfinite(viability.values)
@@ -114,7 +118,7 @@ def _may_carry(test: InteractionTest | None) -> bool:
 
 
 def _carriers(values: Matrix, inside: Places, names: tuple[Names, Names], draws: Matrix | None) -> tuple[Carrier, ...]:
-    """The backbone and the optimizer with the largest part of the interaction, with intervals of the draws."""
+    """Find the backbone and the optimizer with the largest part of the interaction, with intervals of the draws."""
     if draws is None:
         stack = values[None]
     else:
@@ -140,7 +144,7 @@ def _beyond_noise(test: InteractionTest, names: tuple[Names, Names]) -> tuple[st
 
 
 def _spread(draws: Matrix, known: Flags, inside: Places) -> Matrix:
-    """Draws of a part [draws, some backbones, some optimizers] at their places in the matrix."""
+    """Place the draws of a part [draws, some backbones, some optimizers] in the matrix."""
     whole = np.full((len(draws), *known.shape), np.nan)
     whole[:, inside[0], inside[1]] = draws
     return np.where(known, whole, np.nan)

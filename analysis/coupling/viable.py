@@ -1,8 +1,8 @@
-"""Failures told apart from coupling.
+"""Failures, as distinct from coupling.
 
-A plain coupling index is led by the few cells where training failed, and double centring spreads each over its row and
-column: a backbone that escapes a general failure even looks coupled. So failures are counted, and coupling is measured
-among the cells that remain. Never one number for both.
+A plain coupling index is dominated by the few cells where training failed, and double centring spreads each over its
+row and column: a backbone that escapes a general failure even looks coupled. So failures are counted, and coupling is
+measured among the cells that remain. There is never one number for both.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from bocb_tune.analysis.matrix.noise import Noise
 from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE, Matrix, fit_refusal
 
 DELTA = 10.0
-"""Points below the best of its backbone at which a cell counts as failed; 5 and 15 are looked at beside it."""
+"""Points below the best of its backbone at which a cell counts as failed; the report shows 5 and 15 beside it."""
 FLOOR_DEPTH = 5.0
 """Points below the median of its backbone at which a cell is floored."""
 CHANCE_PART = 0.1
-"""Of the way from chance to the best cell of the grid: a cell below it trained no better than chance."""
+"""Fraction of the way from chance to the best cell of the grid below which a cell trained no better than chance."""
 AGREE = 0.7
-"""Rank correlation below which two indices are said to disagree."""
+"""Rank correlation below which two indices count as disagreeing."""
 SETTLED, MAX_SWEEPS = 1e-9, 1000
 TO_SD = 1.4826
-"""Median absolute deviation to sd, for Gaussian noise."""
+"""Factor from median absolute deviation to sd, for Gaussian noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Polish:
 
 
 def failures(values: Matrix, diverged: Flags | None = None, delta: float = DELTA) -> Flags:
-    """Cells [backbones, optimizers] that failed: more than delta points below the best of their backbone, or diverged.
+    """Find the failed cells [backbones, optimizers]: more than delta points below their backbone's best, or diverged.
 
     Args:
         values: [backbones, optimizers], points; a cell without a value has not failed.
@@ -75,16 +75,16 @@ def failures(values: Matrix, diverged: Flags | None = None, delta: float = DELTA
 
 
 def at_chance(values: Matrix, floor: float) -> Flags:
-    """Cells [backbones, optimizers] that trained no better than chance; none where chance is not known (NaN)."""
+    """Find the cells [backbones, optimizers] that trained no better than chance; none if chance is unknown (NaN)."""
     if np.isnan(floor) or not np.isfinite(values).any():
         return np.zeros(values.shape, bool)
     return np.asarray(np.isfinite(values) & (values < floor + CHANCE_PART * (np.nanmax(values) - floor)))
 
 
 def viable_coupling(values: Matrix, failed: Flags, noise: Noise | None) -> Lines:
-    """Coupling of each backbone and each optimizer among the cells that did not fail, points.
+    """Compute the coupling of each backbone and each optimizer among the cells that did not fail, points.
 
-    A line with fewer than three viable cells is refused and takes no part in the fit of the others.
+    A row or column with fewer than three viable cells is refused and takes no part in the fit of the others.
     """
     viable = np.where(failed, np.nan, values)
     rows, columns = enough(np.isfinite(viable))
@@ -98,7 +98,7 @@ def viable_coupling(values: Matrix, failed: Flags, noise: Noise | None) -> Lines
 
 
 def led_by_failures(plain: Sequence[Estimate], viable: Sequence[Estimate]) -> bool:
-    """Whether plain coupling orders the lines otherwise than coupling among viable cells does."""
+    """Tell whether plain coupling orders the backbones differently than coupling among viable cells does."""
     pairs = [(a.value, b.value) for a, b in zip(plain, viable, strict=True) if None not in (a.value, b.value)]
     first, second = np.array(pairs, float).reshape(-1, 2).T
     if len(pairs) < MIN_CELLS_A_LINE or min(np.ptp(first), np.ptp(second)) < SETTLED:
@@ -107,10 +107,12 @@ def led_by_failures(plain: Sequence[Estimate], viable: Sequence[Estimate]) -> bo
 
 
 def median_polish(values: Matrix) -> Polish:
-    """Additive fit by alternating medians, rows first; survives failures in less than half the cells of a line.
+    """Fit additively by alternating medians, rows first.
+
+    Robust to failures in less than half the cells of a row or column.
 
     Args:
-        values: [backbones, optimizers], points, NaN where missing; no line is empty.
+        values: [backbones, optimizers], points, NaN where missing; no row or column is empty.
     """
     residual, backbone, optimizer = values, np.zeros(values.shape[0]), np.zeros(values.shape[1])
     for _ in range(MAX_SWEEPS):
@@ -126,12 +128,12 @@ def median_polish(values: Matrix) -> Polish:
 
 
 def floored(values: Matrix, depth: float = FLOOR_DEPTH) -> Matrix:
-    """Values with no cell further than `depth` points below the median of its backbone."""
+    """Limit values to at most `depth` points below the median of their backbone."""
     return np.maximum(values, np.nanmedian(values, axis=1, keepdims=True) - depth)
 
 
 def enough(viable: Flags) -> tuple[Flags, Flags]:
-    """Rows and columns left when lines with too few viable cells are taken out until none is."""
+    """Select rows and columns: those with too few viable cells are removed until none is left."""
     rows, columns = (np.ones(size, bool) for size in viable.shape)
     while True:
         inside = viable & rows[:, None] & columns
@@ -146,7 +148,7 @@ def _refused(count: int, reason: Reason) -> tuple[Estimate, ...]:
 
 
 def _spread(kept: Flags, estimates: tuple[Estimate, ...]) -> tuple[Estimate, ...]:
-    """Estimates of the kept lines at their places, refusals at the others."""
+    """Place the estimates of the kept rows or columns, with refusals for the others."""
     ready = iter(estimates)
     refused = Estimate(value=None, unit="points", reason=Reason.INCOMPLETE_MATRIX)
     return tuple(next(ready) if keep else refused for keep in kept)

@@ -1,4 +1,4 @@
-"""Everything that is computed from a table, once, for the report's sections and for `metrics.json` alike."""
+"""All findings of a table, computed once for the report's sections and for `metrics.json`."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ from bocb_tune.analysis.tuning.drift import (
     lr_variance,
     modal_setting,
 )
-from bocb_tune.analysis.tuning.searches import Search, searches_of
+from bocb_tune.analysis.tuning.searches import CellSearch, searches_of
+from bocb_tune.core.types import Objective
 
 SCORES = ("expected_score",)
-"""Keys of the metrics of a cell that are a score, not a difference of scores."""
+"""Keys of those metrics of a cell that are a score rather than a difference of scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """A table and what was found in it."""
+    """A table and the findings from it."""
 
     table: TrialTable
     cells: tuple[CellSummary, ...]
@@ -55,7 +56,7 @@ class Findings:
     landscapes: Mapping[Key, Landscape | NoLandscape]
     tuning: TuningFindings
     patterns: tuple[RunPatterns, ...] = ()
-    """Of the kept checkpoints, where they were asked for."""
+    """Patterns in the kept checkpoints, if requested."""
 
     @property
     def matrix(self) -> Matrix:
@@ -82,14 +83,16 @@ class Findings:
 
     @cached_property
     def _shares(self) -> tuple[Estimate, Estimate]:
-        """From the landscapes where most cells have one and they are sharp enough, else from the cell values."""
+        """Shares from the landscapes if most cells have one that is precise enough, else from the cell values."""
         draws = self._best_draws()
         fitted = None if draws is None else fitted_interaction_shares(draws)
         return self.grid.shares if fitted is None or fitted[0].value is None else fitted
 
     def _best_draws(self) -> Array | None:
-        """Draws of each cell's score at its optimum [draws, backbones, optimizers], of its seeds where it has no
-        landscape; None if few cells have one, or seeds were not repeated where they are needed."""
+        """Draw each cell's score at its optimum [draws, backbones, optimizers]; without a landscape, from its seeds.
+
+        Returns None if few cells have a landscape, or if seeds are needed but were not repeated.
+        """
         models = [self.model(cell).model for cell in self.cells]
         fitted = {place: model.best_draws for place, model in enumerate(models) if isinstance(model, Landscape)}
         noise = self.grid.noise
@@ -108,7 +111,7 @@ class Findings:
 
     @cached_property
     def counts(self) -> Counts:
-        """Of all cells together."""
+        """Counts of all cells together."""
         return total_counts(self.cells)
 
     @property
@@ -122,40 +125,34 @@ class Findings:
         known = [cell for cell in self.cells if cell.best.value is not None]
         return max(known, key=lambda cell: cell.value, default=None)
 
-    @property
+    @cached_property
     def tolerance(self) -> float:
-        """Points within which settings count as equally good: the smallest from the objective's on that the noise of
-        most cells allows."""
-        fitted = [cell.estimates for cell in self.models.values() if cell.curve is not None]
-        for epsilon in (each for each in (EPSILON, *COARSER) if each >= self.table.objective.tolerance):
-            seen = [each[at_tolerance("usable_decades_lr", epsilon)].reason for each in fitted]
-            if 2 * seen.count(Reason.EPS_BELOW_NOISE) <= len(seen):
-                return epsilon
-        return COARSER[-1]
+        """Points within which settings count as equally good, everywhere in a report."""
+        return tolerance_of(self.models, self.table.objective)
 
     @cached_property
     def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
-        """By Optuna's evaluators on completed trials, by cell and evaluator as cross-checks."""
+        """Importances by Optuna's evaluators on completed trials, by cell and evaluator: cross-checks."""
         searched = {o: dims for o, dims in self.table.spaces.items() if "weight_decay" in dims}
         boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in searched.items()}
         found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
         return dict(zip(self.models, found, strict=True))
 
     @cached_property
-    def searches(self) -> Mapping[Key, Search]:
-        """What the search of each cell found."""
+    def searches(self) -> Mapping[Key, CellSearch]:
+        """Results of the search of each cell."""
         return searches_of(self.table.trials, self.cells, self.models, scale_of(self.table).floor)
 
     @cached_property
     def transfer(self) -> Transfer:
-        """What the optimizer of a pre-training has to do with that of the fine-tuning."""
+        """Comparison of the optimizers of pre-training and fine-tuning."""
         table = self.table
         return transfer(self.matrix, self.grid.noise, table.backbones, table.optimizers, table.pretrainings)
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:
-        """How far the best settings lie apart, by optimizer: of landscapes from the best common setting; without
-        any, of the best trials from the most frequent setting."""
+        """Distances between the best settings, by optimizer: of landscapes from the best common setting; without any,
+        of the best trials from the most frequent setting."""
         backbones, evidence = self.table.backbones, self.tuning.evidence
         found = {o: each.drift for o, each in self.tuning.optimizers.items() if not isinstance(each.drift, Refused)}
         if evidence.curves:
@@ -165,7 +162,7 @@ class Findings:
 
     @cached_property
     def lr_variance(self) -> LrVariance | None:
-        """What the best learning rate depends on, over the backbones that have one with every optimizer."""
+        """Factors that the best learning rate depends on, over the backbones that have one with every optimizer."""
         shape = (len(self.table.backbones), len(self.table.optimizers))
         stars = [self.model(cell).estimates["lr_star"].value for cell in self.cells]
         lr = np.array(stars, dtype=float).reshape(shape) if self.tuning.evidence.curves else self.tuning.evidence.lr
@@ -173,42 +170,54 @@ class Findings:
         return lr_variance(lr) if refusal(lr, MIN_SHARE_SHAPE) is None and np.ptp(np.log10(lr)) > 0 else None
 
     def stated(self, backbone: str, optimizer: str) -> Mapping[str, Estimate]:
-        """Metrics of a cell, by key; scores as the metric that they are made of."""
+        """Return the metrics of a cell by key, with scores converted to the metric they are made of."""
         found, objective = self.models[backbone, optimizer].estimates, self.table.objective
         return {key: of_metric(each, objective) if key in SCORES else each for key, each in found.items()}
 
     def model(self, cell: CellSummary) -> CellModel:
-        """Of one cell."""
+        """Return the model of one cell."""
         return self.models[cell.backbone, cell.optimizer]
 
 
+def tolerance_of(models: Mapping[Key, CellModel], objective: Objective) -> float:
+    """Choose the smallest tolerance, from the objective's upwards, that the noise of most cells allows, in points."""
+    fitted = [cell.estimates for cell in models.values() if cell.curve is not None]
+    for epsilon in (each for each in (EPSILON, *COARSER) if each >= objective.tolerance):
+        seen = [each[at_tolerance("usable_decades_lr", epsilon)].reason for each in fitted]
+        if 2 * seen.count(Reason.EPS_BELOW_NOISE) <= len(seen):
+            return epsilon
+    return COARSER[-1]
+
+
 def at_tolerance(key: str, epsilon: float) -> str:
-    """Key of a metric at a tolerance in points."""
+    """Build the key of a metric at a tolerance in points."""
     return key if epsilon == EPSILON else f"{key}_at_{epsilon:g}"
 
 
 def find(table: TrialTable, cache: Path | None = None) -> Findings:
-    """Compute everything; what the data cannot say is refused with a reason.
+    """Compute all findings; those that the data cannot support are refused with a reason.
 
-    `cache` is a folder where what is slow to compute is kept from one analysis to the next.
+    `cache` is a folder where slow results are kept from one analysis to the next.
     """
     cells = summarise_cells(table)
     values = cell_matrix(table, cells)
     models = model_cells(table, cache)
     landscapes = {key: cell.model for key, cell in models.items()}
     grid = examine(table, cells, values)
+    tolerance = tolerance_of(models, table.objective)
+    evidence = evidence_of(table, cells, values, models, landscapes, grid.noise, tolerance)
     return Findings(
         table=table,
         cells=cells,
         grid=grid,
         models=models,
         landscapes=landscapes,
-        tuning=compare_landscapes(evidence_of(table, cells, values, models, landscapes, grid.noise), models),
+        tuning=compare_landscapes(evidence, models),
     )
 
 
 def interaction_estimate(findings: Findings, row: int, column: int) -> Estimate:
-    """Signed interaction of one cell, points."""
+    """Estimate the signed interaction of one cell, points."""
     parts, width = findings.decomposition, findings.grid.half_width
     if parts is None:
         reason = findings.interaction_share.reason

@@ -1,8 +1,8 @@
-"""Two runs of the same grid, another recipe or another dataset: what changed, cell by cell and as a whole.
+"""Comparison of two runs of the same grid, with another recipe or dataset: changes by cell and as a whole.
 
-Values of cells are means of fresh seeds, their intervals those of the noise of all seeds of a run, as in its report;
-the landscapes of a cell, where both runs have one, are compared beside them. All differences are second minus first,
-over the cells that have a value in both; the others are named. The runs are independent of one another, so that the
+Values of cells are means of fresh seeds, their intervals from the noise of all seeds of a run, as in its report; the
+landscapes of a cell, where both runs have one, are compared beside them. All differences are second minus first, over
+the cells that have a value in both; the others are named. The runs are independent of one another, so that the
 interval of a difference follows from the intervals of its two sides.
 """
 
@@ -33,12 +33,12 @@ Key = tuple[str, str]
 
 SCORE = "expected_score"
 MIN_LINES = 3
-"""Backbones (or optimizers) below which the spread of their differences says next to nothing."""
+"""Least number of backbones (or optimizers) whose differences give a useful spread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One number in both runs."""
+class PairedValue:
+    """One number in both runs, and its change."""
 
     first: Estimate
     second: Estimate
@@ -48,11 +48,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What differs between two runs of a grid."""
+    """Differences between two runs of a grid."""
 
     names: tuple[str, str]
     unit: str
-    cells: Mapping[Key, Difference]
+    cells: Mapping[Key, PairedValue]
     """Value of each cell that has one in both runs, by (backbone, optimizer)."""
     only_first: tuple[str, ...]
     """Keys of the cells that only the first run's grid has."""
@@ -62,31 +62,32 @@ class Comparison:
     overall: Estimate
     """Mean change over backbones of their mean over optimizers; interval over backbones."""
     backbones: Mapping[str, Estimate]
-    """Mean change over the optimizers; interval over these."""
+    """Mean change over the optimizers, by backbone; interval over the optimizers."""
     optimizers: Mapping[str, Estimate]
-    """Mean change over the backbones; interval over these."""
-    interaction_share: Difference
-    """Of the same cells."""
-    interaction_share_total: Difference
+    """Mean change over the backbones, by optimizer; interval over the backbones."""
+    interaction_share: PairedValue
+    """Interaction share of the same cells."""
+    interaction_share_total: PairedValue
     from_seeds: Estimate
-    """Mean change of all cells; interval from the noise of seeds, for these cells and no others."""
+    """Mean change of all cells; interval from the noise of seeds, for exactly these cells."""
     from_landscapes: Estimate
     """The same of the expected scores at the best points of the cells that have a landscape in both."""
-    scores: Mapping[Key, Difference]
+    scores: Mapping[Key, PairedValue]
     """Expected score at the best point of the landscape, of the cells that have one in both runs."""
-    decades: Mapping[Key, Difference]
+    decades: Mapping[Key, PairedValue]
     """Usable decades of learning rate, likewise."""
     tolerance: float
     """Points within which learning rates count as usable: the larger of both runs."""
     notes: tuple[str, ...]
-    """What keeps the two from being alike apart from what was meant to differ."""
+    """Further differences between the runs, beside the intended one."""
 
 
 def compare_findings(first: Findings, second: Findings, notes: Iterable[str] = ()) -> Comparison:
-    """Compare two runs, their landscapes too.
+    """Compare two runs, their landscapes included.
 
     Args:
-        notes: in what else they differ, in sentences, beside what their tables tell.
+        first, second: findings of the runs.
+        notes: further differences, in sentences, that their tables do not show.
 
     Raises:
         SourceError: as `compare`.
@@ -116,7 +117,7 @@ def compare(first: TrialTable, second: TrialTable) -> Comparison:
     kinds = [(each.objective.unit, each.objective.direction) for each in (first, second)]
     if kinds[0] != kinds[1]:
         units = " and ".join(f"{unit} ({direction})" for unit, direction in kinds)
-        raise SourceError(f"{names[0]} and {names[1]} have scores in {units}: there is no difference to speak of")
+        raise SourceError(f"{names[0]} and {names[1]} have scores in {units}, which cannot be subtracted")
     second = in_points_of(second, first.objective.point)
     sides = _by_key(first), _by_key(second)
     matched = [key for key in sides[0] if key in sides[1]]
@@ -149,10 +150,10 @@ def compare(first: TrialTable, second: TrialTable) -> Comparison:
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """Second minus first, of two independent estimates in the same unit.
+    """Subtract the first from the second of two independent estimates in the same unit.
 
-    The interval is made of the distances of theirs from their values (Zou and Donner, Statistics in Medicine 27, 2008,
-    equation 3), so that it is as lopsided as they are; there is none where one of them has none.
+    The interval combines the distances of their ends from their values (Zou and Donner, Statistics in Medicine 27,
+    2008, equation 3), so that it is as asymmetric as they are; there is none where one of them has none.
     """
     if first.value is None or second.value is None:
         return Estimate(value=None, unit=first.unit, reason=first.reason if first.value is None else second.reason)
@@ -174,7 +175,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything, JSON-able."""
+    """Return the comparison as a JSON-able mapping."""
     return {
         "names": list(comparison.names),
         "unit": comparison.unit,
@@ -196,12 +197,12 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _pair_to_json(pair: Difference) -> dict[str, Any]:
+def _pair_to_json(pair: PairedValue) -> dict[str, Any]:
     return {"first": pair.first.to_json(), "second": pair.second.to_json(), "change": pair.change.to_json()}
 
 
 def _by_key(table: TrialTable) -> dict[Key, CellSummary]:
-    """Cells with an interval from the noise of all seeds: two seeds of a cell would have none of their own."""
+    """Summarise cells, with intervals from the noise of all seeds: two seeds of a cell would not give one."""
     cells = summarise_cells(table)
     shape = (len(table.backbones), len(table.optimizers))
     seeds, sd = (np.array(each, float).reshape(shape) for each in ([_seeds(c) for c in cells], [c.sd for c in cells]))
@@ -229,8 +230,8 @@ def _with_interval(cell: CellSummary, half: float) -> CellSummary:
     return replace(cell, best=best)
 
 
-def _of_model(first: Findings, second: Findings, key: Key, name: str) -> Difference:
-    """A number of a cell's landscape in both runs, in the points of the first."""
+def _of_model(first: Findings, second: Findings, key: Key, name: str) -> PairedValue:
+    """Compare a metric of a cell's landscape between the runs, in the points of the first."""
     one, other = (each.models[key].estimates[name] for each in (first, second))
     scale = second.table.objective.point / first.table.objective.point
     if one.unit == "points" and scale != 1:
@@ -240,7 +241,7 @@ def _of_model(first: Findings, second: Findings, key: Key, name: str) -> Differe
 
 
 def _mean_of_independent(changes: Sequence[Estimate], of: str) -> Estimate:
-    """Mean of changes whose errors are independent; none where one of them has no interval."""
+    """Average changes whose errors are independent; without interval where one of them has none."""
     known = [each for each in changes if each.value is not None]
     if not known:
         return Estimate(value=None, unit="points", reason=Reason.TOO_FEW_COMPLETED)
@@ -253,8 +254,8 @@ def _mean_of_independent(changes: Sequence[Estimate], of: str) -> Estimate:
     return replace(mean, lo=value - below, hi=value + above)
 
 
-def _differ(first: Estimate, second: Estimate) -> Difference:
-    return Difference(first=first, second=second, change=difference(first, second))
+def _differ(first: Estimate, second: Estimate) -> PairedValue:
+    return PairedValue(first=first, second=second, change=difference(first, second))
 
 
 def _both(first: Counts, second: Counts) -> Counts:
@@ -263,20 +264,20 @@ def _both(first: Counts, second: Counts) -> Counts:
 
 
 def _lines(keys: Iterable[Key]) -> tuple[list[str], list[str]]:
-    """Backbones and optimizers of some cells, each once, in their order."""
+    """List the backbones and the optimizers of some cells, each once, in their order."""
     backbones, optimizers = zip(*keys, strict=True)
     return list(dict.fromkeys(backbones)), list(dict.fromkeys(optimizers))
 
 
 def _matrix(values: Mapping[Key, float | None]) -> Matrix:
-    """[backbones, optimizers] of the lines of these cells, NaN where missing."""
+    """Arrange values in a matrix [backbones, optimizers] of the names in their keys, NaN where missing."""
     backbones, optimizers = _lines(values)
     rows = [[values.get((backbone, optimizer)) for optimizer in optimizers] for backbone in backbones]
     return np.array(rows, dtype=float)
 
 
 def _shares(side: Mapping[Key, CellSummary], keys: list[Key]) -> tuple[Estimate, Estimate]:
-    """Interaction shares of one run over the cells that both have."""
+    """Compute the interaction shares of one run over the cells that both have."""
     sd = _matrix({key: side[key].sd for key in keys})
     seeds = np.nan_to_num(_matrix({key: side[key].best.counts.n_seeds for key in keys}))
     values = _matrix({key: side[key].best.value for key in keys})
@@ -285,7 +286,7 @@ def _shares(side: Mapping[Key, CellSummary], keys: list[Key]) -> tuple[Estimate,
 
 
 def _mean(changes: Matrix, lines: str, unit: str) -> Estimate:
-    """Mean of paired changes, one a line, NaN left out."""
+    """Average paired changes, one per backbone or optimizer, ignoring NaN."""
     known = changes[np.isfinite(changes)]
     value = Estimate(value=float(known.mean()), unit=unit, method=f"mean paired change over {len(known)} {lines}")
     if len(known) < MIN_LINES:
@@ -302,13 +303,13 @@ def _names(keys: Iterable[Key]) -> tuple[str, ...]:
 def _nothing_in_common(first: TrialTable, second: TrialTable, matched: list[Key]) -> str:
     names = f"{first.source.name} and {second.source.name}"
     if matched:
-        return f"{names}: none of the {len(matched)} cells they share has a value in both; let the runs go on"
+        return f"{names}: none of the {len(matched)} cells they share has a value in both; continue the runs"
     here, there = (f"{', '.join(table.backbones)} x {', '.join(table.optimizers)}" for table in (first, second))
     return f"{names} have no cell in common ({here}; {there}): backbones and optimizers need the same names in both"
 
 
 def _notes(first: TrialTable, second: TrialTable) -> Iterator[str]:
-    """What else differs."""
+    """Yield other differences between the runs."""
     sides = _conditions(first), _conditions(second)
     for what in (what for what in sides[0] if what in sides[1]):
         one, other = (side[what] for side in sides)
@@ -317,10 +318,11 @@ def _notes(first: TrialTable, second: TrialTable) -> Iterator[str]:
 
 
 def differing(sides: Sequence[Findings], recorded: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
-    """Say in what the recorded settings and data of two runs differ; nothing where one of them has no record.
+    """Describe the differences between the recorded settings and data of two runs; nothing where one has no record.
 
     Args:
-        recorded: of each run, by dotted name.
+        sides: findings of each run.
+        recorded: settings of each run, by dotted name.
     """
     first, second = recorded
     if not first or not second:
@@ -336,7 +338,7 @@ def differing(sides: Sequence[Findings], recorded: Sequence[Mapping[str, str]]) 
 
 
 def _conditions(table: TrialTable) -> dict[str, str]:
-    """What a difference may be due to, as far as the table tells."""
+    """List the conditions that a difference may be due to, as far as the table shows them."""
     ranges = {
         f"range of {name} of {optimizer}": f"{dim.low:g} to {dim.high:g}" + " or 0" * (dim.zero_mass > 0)
         for optimizer, dims in table.spaces.items()

@@ -1,4 +1,4 @@
-"""What the matrix of cell values says: coupling, failures, order of the optimizers. Each number is had once, here."""
+"""Findings from the matrix of cell values: coupling, failures, order of the optimizers."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ from bocb_tune.core.types import TrialStatus
 
 PAPER = "paper:cifar100"
 MIN_SPREAD = 4
-"""Optimizers below which a spread without the worst says nothing."""
+"""Least number of optimizers for a spread without the worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixFindings:
-    """Of one matrix [backbones, optimizers]. What needs a complete or connected matrix is None without one."""
+    """Findings on one matrix [backbones, optimizers]; None where they need a complete or connected one."""
 
     values: Matrix
     """Points, NaN where a cell has no value."""
     noise: Noise | None
-    """Of all cells; None without repeated seeds."""
+    """Noise of all cells; None without repeated seeds."""
     verdict: Verdict
     """Failures, and interaction among the other cells."""
     decomposition: Decomposition | None
     shares: tuple[Estimate, Estimate]
     """Interaction as a share of the optimizer's effect, and of all variation, failures included."""
     half_width: Matrix | None
-    """Of the 95 % interval of each interaction [backbones, optimizers], points; None without repeated seeds."""
+    """Half width of the 95 % interval of each interaction [backbones, optimizers]; None without repeated seeds."""
     coupling: Lines
     viable: Lines
     led_by_failures: bool
@@ -63,7 +63,7 @@ class MatrixFindings:
     versions: tuple[Version, ...]
     null_singular_share: float | None
     """Share of the first singular direction that Gaussian noise of this shape stays below in 95 % of cases; None for
-    fewer than four backbones or optimizers, where noise has hardly another direction."""
+    fewer than four backbones or optimizers, where noise has hardly any other direction."""
     share_without: tuple[Matrix, Matrix] | None
     """Plug-in share of the optimizer's effect without each backbone [backbones], without each optimizer [optimizers];
     None unless three of each are left."""
@@ -79,7 +79,7 @@ class MatrixFindings:
     critical_difference: float | None
     contrast: Contrast | Reason
     claims: tuple[Claim, ...]
-    """The paper's own conclusions, for its own table only."""
+    """Checks of the paper's own conclusions, for its own table only."""
 
     @property
     def failed(self) -> Flags:
@@ -98,15 +98,18 @@ class MatrixFindings:
 
     @property
     def top(self) -> Flags:
-        """Whether among the four best of its backbone [backbones, optimizers]."""
+        """Whether an optimizer is among the four best of its backbone [backbones, optimizers]."""
         return top(self.values)
 
     def near_best(self, within: float) -> Matrix:
-        """Optimizers within so many points of a backbone's best [backbones], the best included."""
+        """Count the optimizers within so many points of a backbone's best [backbones], the best included."""
         return num_near_best(self.values, within)
 
     def spread_without_worst(self) -> tuple[Matrix, Matrix]:
-        """sd and range of each backbone without its worst cell [backbones], NaN where a cell is missing or few are."""
+        """Compute sd and range of each backbone without its worst cell [backbones].
+
+        NaN where a cell is missing or there are few optimizers.
+        """
         if self.values.shape[1] < MIN_SPREAD:
             return np.full(len(self.values), np.nan), np.full(len(self.values), np.nan)
         found = spread(self.values)
@@ -114,7 +117,7 @@ class MatrixFindings:
 
 
 def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -> MatrixFindings:
-    """Everything that is had from the matrix of cell values."""
+    """Compute all findings on the matrix of cell values."""
     rng = np.random.default_rng(SEED)
     noise, verdict = _noise(cells, values), _verdict(table, cells, values)
     viable_values, viable_noise = verdict.viability.values, verdict.viability.noise
@@ -153,7 +156,7 @@ def examine(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -
 
 
 def _noise(cells: tuple[CellSummary, ...], values: Matrix) -> Noise | None:
-    """Of all cells; one at the floor because all of its trials diverged counts as one run."""
+    """Estimate the noise of all cells; one at the floor because all of its trials diverged counts as one run."""
     sd = np.array([cell.sd for cell in cells]).reshape(values.shape)
     seeds = np.array([cell.best.counts.n_seeds for cell in cells]).reshape(values.shape)
     return seed_noise(sd**2, np.where(np.isfinite(values), np.maximum(seeds, 1), 0))

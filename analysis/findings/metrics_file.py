@@ -18,7 +18,7 @@ from bocb_tune.analysis.coupling.pretraining import Transfer
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.contrasts import Contrast
-from bocb_tune.analysis.tuning.searches import Search
+from bocb_tune.analysis.tuning.searches import CellSearch
 from bocb_tune.core.types import Objective, TrialStatus
 
 SCHEMA = 1
@@ -27,7 +27,7 @@ NEAR_BEST = (1.0, 2.0)
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
-    """Everything but the checks."""
+    """Return everything but the checks as a JSON-able mapping."""
     table = findings.table
     cells = {cell.key: _cell(findings, index) for index, cell in enumerate(findings.cells)}
     values = {
@@ -63,7 +63,7 @@ def _transfer(found: Transfer) -> dict[str, Any]:
 
 
 def refused_in_all(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Take out of several cells what is refused alike in all of them, so that it is said once; return it, by key."""
+    """Move refusals that are equal in all cells out of them, so that each is stated once; return them by key."""
     found: dict[str, Any] = {}
     if len(cells) < 2:
         return found
@@ -82,7 +82,7 @@ def refused_in_all(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: what is not known is null."""
+    """Replace NaN and infinity by null, since JSON has neither."""
     if isinstance(value, float):
         return known(value)
     if isinstance(value, dict):
@@ -91,7 +91,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _objective(objective: Objective) -> dict[str, Any]:
-    """What the scores are, and what one of the points is that differences are counted in."""
+    """Describe the scores, and the size of the points that differences are counted in."""
     return {
         "metric": objective.metric,
         "mode": str(objective.direction),
@@ -102,12 +102,12 @@ def _objective(objective: Objective) -> dict[str, Any]:
 
 
 def _score(findings: Findings, score: float | None) -> float | None:
-    """The metric of a score."""
+    """Convert a score to the metric."""
     return None if score is None else known(float(findings.table.objective.shown(score)))
 
 
 def _estimate(findings: Findings, score: Estimate) -> dict[str, Any]:
-    """The metric of a score."""
+    """Convert an estimate of a score to the metric."""
     return of_metric(score, findings.table.objective).to_json()
 
 
@@ -209,7 +209,7 @@ def _backbone(findings: Findings, row: int) -> dict[str, Any]:
 
 
 def _count(number: float, values: Array) -> int | None:
-    """Of a complete line."""
+    """Return a count for a complete row or column; None for any other."""
     return int(number) if np.isfinite(values).all() else None
 
 
@@ -239,7 +239,7 @@ def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
 
 
 def _drift(findings: Findings, name: str) -> dict[str, Any] | None:
-    """Distances of the best settings from the reference, decades; None where too few are known."""
+    """Return the distances of the best settings from the reference, in decades; None where too few are known."""
     found = findings.drifts.get(name)
     if found is None:
         return None
@@ -261,13 +261,13 @@ def _part(found: Any, name: str) -> dict[str, Any]:
 
 
 def mean_over_backbones(findings: Findings, optimizer: str, key: str) -> Estimate:
-    """Mean of a metric over the backbones that have it."""
+    """Average a metric over the backbones that have it."""
     cells = [findings.models[name, optimizer].estimates[key] for name in findings.table.backbones]
     return mean_of(cells)
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
-    """Mean of the estimates that have a value; cells are independent, so their errors add in squares."""
+    """Average the estimates that have a value; cells are independent, so their errors add in squares."""
     given = [e for e in estimates if e.value is not None]
     if not given:
         first = estimates[0]
@@ -299,7 +299,7 @@ def _cell(findings: Findings, index: int) -> dict[str, Any]:
     }
 
 
-def _search(findings: Findings, found: Search) -> dict[str, Any]:
+def _search(findings: Findings, found: CellSearch) -> dict[str, Any]:
     return {
         "trials": found.trials,
         "epochs": found.epochs,
@@ -313,7 +313,7 @@ def _search(findings: Findings, found: Search) -> dict[str, Any]:
 
 
 def _checks(findings: Findings, index: int) -> list[dict[str, Any]]:
-    """Whether the model says what the trials say; nothing where there was none to check."""
+    """Check whether the model agrees with the trials; empty where there is no model."""
     cell = findings.cells[index]
     found, search = findings.model(cell), findings.searches[cell.backbone, cell.optimizer]
     if found.model.validation is None:

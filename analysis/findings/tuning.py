@@ -1,4 +1,4 @@
-"""What the landscapes of a grid say together: what trials buy, what carries over between backbones, what to use."""
+"""Findings from all landscapes together: value of trials, transfer between backbones, recommendations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from bocb_tune.analysis.cell.modelling import CellModel, Key
+from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.arrays import Flags
 from bocb_tune.analysis.core.bootstrap import Refused
@@ -27,30 +28,30 @@ from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
 from bocb_tune.analysis.tuning.drift import CellDrift, landscape_drift
 from bocb_tune.analysis.tuning.settings import common_default, held_out_defaults
-from bocb_tune.analysis.tuning.transfer import Transfer, transfer
+from bocb_tune.analysis.tuning.transfer import TransferRegret, transfer
 from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 
 FEWEST_PARALLEL = 10
-"""Fewer optimizers than this are done before other processes have started."""
+"""Least number of optimizers for which other processes are started: fewer are done before those would be ready."""
 TRIALS = 16
-"""Trials a recommendation is made for unless asked otherwise."""
+"""Default number of trials of a recommendation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerFindings:
-    """One optimizer over the backbones."""
+    """Findings on one optimizer over the backbones."""
 
-    transfer: Transfer | Refused
+    transfer: TransferRegret | Refused
     tunability: Tunability | Refused
-    """Against the best common setting of the other backbones."""
+    """Tunability against the best common setting of the other backbones."""
     dimension: Dimension | Refused
     drift: Mapping[str, CellDrift] | Refused
-    """By backbone, from the best common setting."""
+    """Drift by backbone, from the best common setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningFindings:
-    """Of one grid."""
+    """Findings on the landscapes of one grid."""
 
     evidence: Evidence
     ranks: BudgetRanks | Refused
@@ -58,12 +59,12 @@ class TuningFindings:
 
     @cached_property
     def general(self) -> General:
-        """What to use on a backbone like those of the grid."""
+        """Recommendation for a backbone like those of the grid."""
         return recommend_general(self.evidence, TRIALS, np.random.default_rng(SEED))
 
     @cached_property
     def per_backbone(self) -> Mapping[str, Recommendation]:
-        """What to use on each backbone."""
+        """Recommendation for each backbone."""
         names = self.evidence.backbones
         return {name: recommend(self.evidence, name, TRIALS, np.random.default_rng(SEED)) for name in names}
 
@@ -75,8 +76,9 @@ def evidence_of(
     models: Mapping[Key, CellModel],
     landscapes: Mapping[Key, Landscape | NoLandscape],
     noise: Noise | None = None,
+    tolerance: float = EPSILON,
 ) -> Evidence:
-    """What recommendations are made from."""
+    """Gather the evidence for recommendations."""
     fresh = np.array([FRESH_SEEDS in cell.best.method for cell in cells]).reshape(values.shape)
     lr, decay = (np.array([getattr(c, name) for c in cells]).reshape(values.shape) for name in ("lr", "weight_decay"))
     return Evidence(
@@ -90,19 +92,20 @@ def evidence_of(
         landscapes=landscapes,
         curves={key: cell.curve for key, cell in models.items() if cell.curve is not None},
         counts=total_counts(cells),
+        tolerance=tolerance,
         costs=cost_per_trial(table),
     )
 
 
 def _worse(values: Matrix, noise: Noise, fresh: Flags) -> Flags:
-    """Cells that fresh seeds show to be worse than the best of their backbone."""
+    """Find the cells that fresh seeds show to be worse than the best of their backbone."""
     variance = np.where(fresh, noise.cell_variance, np.nan)
     df = noise.expected_df + noise.cell_df
     return np.array([worse_than_best(*line) for line in zip(values, variance, df, strict=True)])
 
 
 def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> TuningFindings:
-    """Everything that is had from the landscapes together."""
+    """Compute all findings that need several landscapes."""
     curves: dict[Key, TuningCurve | NoLandscape] = {}
     for key, cell in models.items():
         if cell.curve is not None:
@@ -110,7 +113,7 @@ def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> T
         elif isinstance(cell.model, NoLandscape):
             curves[key] = cell.model
     tuned = _best_of_each_backbone(models)
-    parts = [(evidence.of_optimizer(name), tuned) for name in evidence.optimizers]
+    parts = [(evidence.of_optimizer(name), tuned, evidence.tolerance) for name in evidence.optimizers]
     return TuningFindings(
         evidence=evidence,
         ranks=budget_ranks(curves, np.random.default_rng(SEED)),
@@ -119,7 +122,7 @@ def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> T
 
 
 def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
-    """Expected score at the best point of the best optimizer."""
+    """Find the expected score at the best point of the best optimizer, by backbone."""
     best: dict[str, float] = {}
     for (backbone, _), cell in models.items():
         value = cell.estimates["expected_score"].value
@@ -128,15 +131,19 @@ def _best_of_each_backbone(models: Mapping[Key, CellModel]) -> dict[str, float]:
     return best
 
 
-def _optimizer(part: tuple[dict[str, Landscape], Mapping[str, float]]) -> OptimizerFindings:
-    """Of one optimizer, whatever others there are; given the landscapes and the best score by backbone."""
-    cells, tuned = part
+def _optimizer(part: tuple[dict[str, Landscape], Mapping[str, float], float]) -> OptimizerFindings:
+    """Compute the findings on one optimizer.
+
+    Args:
+        part: its landscapes, the best score of any optimizer, both by backbone, and the tolerance in points.
+    """
+    cells, tuned, tolerance = part
     rng = np.random.default_rng(SEED)
-    carried = transfer(cells, rng)
+    carried = transfer(cells, rng, tolerance)
     gain = tunability(cells, held_out_defaults, rng)
     return OptimizerFindings(
         transfer=carried,
         tunability=gain,
-        dimension=gain if isinstance(gain, Refused) else effective_dimension(cells, tuned),
-        drift=gain if isinstance(gain, Refused) else landscape_drift(cells, common_default(cells)),
+        dimension=gain if isinstance(gain, Refused) else effective_dimension(cells, tuned, tolerance),
+        drift=gain if isinstance(gain, Refused) else landscape_drift(cells, common_default(cells), tolerance),
     )

@@ -1,12 +1,12 @@
-"""Where trials diverge: a logistic line over log10 learning rate, its posterior by quadrature.
+"""The boundary of divergence: a logistic function of log10 learning rate, with its posterior by quadrature.
 
     P(diverged by a share r of the budget | u, v) = sigmoid((u - c - w d - s ln(1 / r)) e^g)
 
-with d = weight decay scaled to [-1, 1] over the box. The nearer to the line, the later a trial diverges (s): otherwise
-a search that stops its worst trials early would seem to have no line at all. A trial that diverged says when it still
-had not and when it had, one that was stopped or completed that it had not by then. Whether the line may lean with
-weight decay (w) is decided by leave-one-out log score. The four parameters are few enough for an exact posterior on a
-grid: no optimiser, no approximation by a normal.
+with d = weight decay scaled to [-1, 1] over the search space. The nearer a trial is to the boundary, the later it
+diverges (s); without this, a search that stops its worst trials early would seem to have no boundary at all. A trial
+that diverged tells when it still had not and when it had; one that was stopped or completed, that it had not by then.
+Leave-one-out log score decides whether the boundary may depend on weight decay (w). The four parameters are few enough
+for an exact posterior on a grid: no optimiser, no normal approximation.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from scipy.special import expit, logsumexp
 from bocb_tune.analysis.core.arrays import Array
 
 NUM_PLACE, NUM_STEEP = 61, 13
-NOWHERE, BEYOND = 0.2, 0.75
-"""Prior probability that nothing in the box diverges; the line then lies within this share of the box above it.
-Otherwise it lies anywhere in the box: what the best trial says of it is in the likelihood, and counts once."""
+NOWHERE, MOST_ABOVE = 0.2, 0.75
+"""Prior probability that nothing in the search space diverges; the boundary then lies above it, by at most this share
+of its width. Otherwise it lies anywhere within: the best trial's evidence is in the likelihood, and counts once."""
 STEEPNESS = (float(np.log(12.0)), 1.2)
-"""Prior mean and sd of g: from a tenth to nine tenths within about a third of a decade, or a few times more or less."""
+"""Prior mean and sd of g: from 10 % to 90 % within about a third of a decade, or a few times more or less."""
 DELAYS = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8])
-"""Values of s, in decades."""
+"""Grid of s, in decades."""
 AT_ONCE, DELAY_MEAN = 0.15, 0.4
-"""Prior of s: this probability of no delay at all, and an exponential with this mean otherwise. A trial that is stopped
-at the first rung has often not seen its largest learning rate yet, which comes after the warm-up."""
+"""Prior of s: this probability of no delay at all, else an exponential with this mean. A trial stopped at the first
+rung has often not reached its largest learning rate yet, which comes after the warm-up."""
 LEANS = np.linspace(-1.0, 1.0, 7)
-"""Values of w: decades by which the line may move from the middle of the box to its edge."""
+"""Grid of w: decades by which the boundary may move from the middle of the range of weight decay to its ends."""
 LEAN_SD = 0.5
 MIN_GAIN = 1.0
-"""Nats of leave-one-out log score that a leaning line must be better by."""
+"""Gain in leave-one-out log score, in nats, that a boundary depending on weight decay must show."""
 LEAST = 1e-12
 TRUST = 0.5
-"""Power of the likelihood. The line is a stand-in for whatever makes trainings diverge: at full power a wrong shape is
-soon as sure of itself as a right one (Bissiri, Holmes and Walker, JRSS B 78, 2016; compared in docs/LOG.md)."""
+"""Power of the likelihood. The logistic form stands in for whatever makes trainings diverge: at full power a wrong form
+is soon as sure of itself as a right one (Bissiri, Holmes and Walker, JRSS B 78, 2016; compared in docs/LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Divergence:
-    """Posterior of the line, on a grid of its parameters."""
+    """Posterior of the boundary, on a grid of its parameters."""
 
     place: Array
-    """[points] c, log10 lr at which half of the trials diverge, at the middle of the box's weight decays."""
+    """[points] c, log10 lr at which half of the trials diverge, in the middle of the range of weight decay."""
     log_steepness: Array
     """[points] g"""
     lean: Array
@@ -54,12 +54,12 @@ class Divergence:
     delay: Array
     """[points] s"""
     weight: Array
-    """[points], summing to 1."""
+    """[points], posterior probabilities, summing to 1."""
 
     def draws(self, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-        """(c, g, w), each [count], in random order; c is spread within its grid step.
+        """Draw (c, g, w), each [count], in random order; c is spread within its grid step.
 
-        Evenly spaced along the cumulated weight, so that quantiles of the draws vary less from seed to seed.
+        Draws are evenly spaced along the cumulated weight, so that their quantiles vary less from seed to seed.
         """
         even = (np.arange(count) + rng.random()) / count
         picked = rng.permutation(np.searchsorted(np.cumsum(self.weight), even).clip(max=len(self.weight) - 1))
@@ -72,19 +72,20 @@ class Divergence:
         )
 
     def by(self, u: Array, d: Array, share: Array) -> Array:
-        """Probability of having diverged by a share of the budget [trials], for settings as in `fit_divergence`."""
+        """Compute the probability of having diverged by a share of the budget [trials]; for u, d see
+        `fit_divergence`."""
         place, lean, delay = (each[:, None] for each in (self.place, self.lean, self.delay))
         late = np.log(1 / np.clip(share, 1e-6, 1.0))
         return np.asarray(self.weight @ probability(u, d, place + delay * late, self.log_steepness[:, None], lean))
 
     def later(self, u: Array, d: Array, share: Array) -> Array:
-        """Probability that trials which had not diverged by a share of the budget would have by its end [trials]."""
+        """Compute the probability that trials not diverged by a share of the budget would have by its end [trials]."""
         by_then, by_end = self.by(u, d, share), self.by(u, d, np.ones_like(share))
         return np.asarray(np.clip((by_end - by_then) / np.maximum(1 - by_then, 1e-9), 0, 1))
 
 
 def probability(u: Array, d: Array, place: Array, log_steepness: Array, lean: Array) -> Array:
-    """Probability of diverging, by the full budget where `place` is that of the full budget; arguments broadcast."""
+    """Compute the probability of diverging; it is for the full budget if `place` is. Arguments broadcast."""
     return expit((u - place - lean * d) * np.exp(log_steepness))
 
 
@@ -96,15 +97,15 @@ def fit_divergence(
     survived: Array,
     box: tuple[float, float],
 ) -> Divergence:
-    """Posterior of the line.
+    """Compute the posterior of the boundary.
 
     Args:
         u: log10 lr [trials].
-        d: weight decay [trials], scaled to [-1, 1] over the box.
+        d: weight decay [trials], scaled to [-1, 1] over the search space.
         diverged: [trials].
         share: share of the full budget at which each trial ended [trials].
-        survived: share by which it had not diverged yet [trials]; of a trial that did not, the same.
-        box: range of u that is searched.
+        survived: share by which it had not diverged yet [trials]; for a trial that did not diverge, the same.
+        box: range of u in the search space.
     """
     trials = (u, d, diverged, share, survived)
     straight, score = _posterior(*trials, box, np.zeros(1))
@@ -115,17 +116,17 @@ def fit_divergence(
 
 
 def _delay_weights() -> Array:
-    """Prior probability of each of `DELAYS`."""
+    """Compute the prior probability of each of `DELAYS`."""
     weights = np.gradient(DELAYS) * np.exp(-DELAYS / DELAY_MEAN)
     weights[0] = weights[1:].sum() * AT_ONCE / (1 - AT_ONCE)
     return np.asarray(weights / weights.sum())
 
 
 def _place_prior(c: Array, box: tuple[float, float]) -> Array:
-    """Log prior of the line's place."""
+    """Compute the log prior of the boundary's place."""
     low, high = box
     inside = np.where((c >= low) & (c <= high), (1 - NOWHERE) / (high - low), 0.0)
-    beyond = np.where(c > high, NOWHERE / (BEYOND * (high - low)), 0.0)
+    beyond = np.where(c > high, NOWHERE / (MOST_ABOVE * (high - low)), 0.0)
     return np.asarray(np.log(inside + beyond))
 
 
@@ -138,9 +139,9 @@ def _posterior(
     box: tuple[float, float],
     leans: Array,
 ) -> tuple[Divergence, float]:
-    """The posterior on the grid, and its leave-one-out log score."""
+    """Compute the posterior on the grid, and its leave-one-out log score."""
     width = box[1] - box[0]
-    places = np.linspace(box[0], box[1] + BEYOND * width, NUM_PLACE)
+    places = np.linspace(box[0], box[1] + MOST_ABOVE * width, NUM_PLACE)
     steepness = STEEPNESS[0] + STEEPNESS[1] * np.linspace(-2.0, 2.0, NUM_STEEP)
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
     prior = _place_prior(c, box) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2

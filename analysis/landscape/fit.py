@@ -1,12 +1,13 @@
 """The landscape of a cell: expected score over learning rate and weight decay at full budget, with its uncertainty.
 
-A hurdle model of all records of all trials: `divergence.py` says where trials diverge, `gp.py` what those score that do
-not, whatever budget they reached. Stopped trials are used as they are: what ended them depends on recorded scores only,
-so a likelihood of all records needs no weights (Rubin, Biometrika 1976), while completed trials alone are a selection.
+A hurdle model of all records of all trials: `divergence.py` models where trials diverge, `gp.py` the scores of those
+that do not, whatever budget they reached. Stopped trials need no special treatment: they were stopped because of
+recorded scores only, so a likelihood of all records needs no weights (Rubin, Biometrika 1976), whereas completed
+trials alone are a selection.
 
     e(x) = (1 - p(x)) s(x) + p(x) floor,   s = score of the Gaussian process at tau = 0
 
-Draws carry the hyper-parameters (Laplace), the process and the line of divergence (quadrature).
+Draws vary the hyper-parameters (Laplace), the process and the boundary of divergence (quadrature).
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Reason
 from bocb_tune.analysis.landscape import gp
 from bocb_tune.analysis.landscape.divergence import Divergence, fit_divergence, probability
+from bocb_tune.analysis.landscape.draws import CoarseDraws, MixedDraws, ProcessDraws, SurfaceDraws, leaning, stepped
 from bocb_tune.analysis.landscape.noise import Residuals
 from bocb_tune.analysis.landscape.outcomes import Outcomes
 from bocb_tune.analysis.landscape.process import Process, Standardised
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.stack import Stack, stack_models
 from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
-from bocb_tune.analysis.landscape.surfaces import Drawn, Mixture, Steps, Surfaces, leaning, stepped
 from bocb_tune.analysis.landscape.trees import left_out, tree_draws
 from bocb_tune.analysis.landscape.trials import CellTrials, in_canonical_order
 from bocb_tune.analysis.landscape.validation import Validation, validate
@@ -35,7 +36,7 @@ from bocb_tune.analysis.landscape.validation import Validation, validate
 MIN_TRIALS, MIN_COMPLETED, MIN_DISTINCT_LR, MIN_SPAN = 25, 5, 5, 0.6
 NUM_DRAWS = 240
 FLAT_TILT = 1e-4
-"""Points by which the nodes of a flat surface differ, so that it is best anywhere."""
+"""Points by which the nodes of a flat surface differ, so that its best point is anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,30 +46,30 @@ class Landscape:
     grid: Grid
     mean: Array
     """Expected score e [lr, decay]."""
-    surfaces: Surfaces
+    surfaces: SurfaceDraws
     """Draws of e."""
     peaks: tuple[Index, Index]
-    """Best node of each draw: its index along lr and along decay, each [draws]."""
+    """Best node of each draw: its indices along lr and along decay, each [draws]."""
     divergence: Array
     """Probability of diverging [lr, decay]."""
     divergence_lr: Array
     """Draws of the log10 lr at which half of the trials diverge, at the best weight decay [draws]."""
     log_steepness: Array
-    """Draws of the steepness of the line [draws]: see `divergence.py`."""
+    """Draws of the steepness of the boundary [draws]: see `divergence.py`."""
     floor: float
     noise: float
     """sd of a trial's score near the best point: its seed and its last measurement."""
     validation: Validation
     counts: Counts
     residuals: Residuals
-    """By how much trials differ from what is expected of them."""
+    """Differences between the trials and the expected scores."""
     top: float = np.inf
-    """No score is above it."""
+    """Upper limit of the score."""
 
     @classmethod
     def of(
         cls,
-        surfaces: Surfaces,
+        surfaces: SurfaceDraws,
         grid: Grid,
         *,
         divergence: Array,
@@ -78,7 +79,7 @@ class Landscape:
         validation: Validation,
         counts: Counts,
     ) -> Landscape:
-        """From its draws; `line` holds those of the line of divergence: place, log steepness and lean."""
+        """Build a landscape from its draws; `line` holds draws of the boundary's place, log steepness and lean."""
         draws = surfaces.whole()
         mean = draws.mean(axis=0, dtype=float)
         row, column = argmax(mean)
@@ -99,7 +100,7 @@ class Landscape:
             validation=validation,
             counts=counts,
         )
-        object.__setattr__(cell, "draws", draws)  # at hand, so they need not be made anew
+        object.__setattr__(cell, "draws", draws)  # kept, so that `draws` need not compute them again
         return cell
 
     @cached_property
@@ -122,7 +123,7 @@ class Landscape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoLandscape:
-    """A cell whose data do not carry a model."""
+    """A cell whose data do not support a model."""
 
     reason: Reason
     detail: str
@@ -131,12 +132,12 @@ class NoLandscape:
 
 
 def fit_landscape(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Landscape | NoLandscape:
-    """The landscape of a cell, or why there is none.
+    """Fit the landscape of a cell, or say why there is none.
 
     Args:
         trials: all trials of the cell that ended, or are running with records.
-        box: the distribution they were drawn from.
-        scale: what a score means.
+        box: the search space they were drawn from.
+        scale: meaning of a score.
         seed: of the draws; the same data and seed give the same landscape, whatever the order of the trials.
     """
     with threadpool_limits(limits=1):  # matrices this small are slower on several threads
@@ -166,7 +167,7 @@ def _fit(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Landscape | N
 
 
 def _weigh(outcomes: Outcomes, process: Process, rng: np.random.Generator) -> Stack:
-    """What each model says of trials whose end was seen, had it not seen them."""
+    """Weigh the models by their predictions of completed or diverged trials from the other trials."""
     final, value = np.flatnonzero(outcomes.is_known), outcomes.value
     score, variance = process.predict(outcomes.x, outcomes.is_zero)
     score[outcomes.fitted], variance[outcomes.fitted] = process.predicted()
@@ -186,7 +187,7 @@ def _weigh(outcomes: Outcomes, process: Process, rng: np.random.Generator) -> St
 
 
 def _validate(stack: Stack, outcomes: Outcomes, trials: CellTrials, process: Process) -> Validation:
-    """Last records of all trials: of those that came to their end by all models, of the others by the process."""
+    """Compare each trial's last record with its prediction: by all models if it ended, else by the process."""
     records, fitted = process.data.records, process.data.trial
     predicted, _ = process.predicted()
     place = np.full(len(outcomes.value), -1)
@@ -215,23 +216,23 @@ def _mixed(
     trials: CellTrials,
     rng: np.random.Generator,
 ) -> Landscape:
-    """Draws of each model of the stack by its weight."""
+    """Draw from each model of the stack in proportion to its weight."""
     box, scale = process.box, process.scale
     smooth, stepwise, flat = stack.shares(NUM_DRAWS)
     place, log_steepness, lean = line.draws(NUM_DRAWS, rng)
     nodes, shape = stepped(box).nodes()[0], stepped(box).shape
-    parts: list[Drawn | Steps] = []
+    parts: list[ProcessDraws | CoarseDraws] = []
     if smooth:
         parts.append(process.drawn(smooth, place[:smooth], log_steepness[:smooth], lean[:smooth], rng))
     if stepwise:
         drawn = tree_draws(outcomes.x, outcomes.drawn(stepwise, rng), nodes, rng)
-        parts.append(Steps(box=box, values=drawn.reshape(-1, *shape).astype(np.float32)))
+        parts.append(CoarseDraws(box=box, values=drawn.reshape(-1, *shape).astype(np.float32)))
     if flat:
         levels = outcomes.levels(flat, rng)[:, None] + FLAT_TILT * rng.standard_normal((flat, len(nodes)))
-        parts.append(Steps(box=box, values=levels.reshape(-1, *shape).astype(np.float32)))
+        parts.append(CoarseDraws(box=box, values=levels.reshape(-1, *shape).astype(np.float32)))
     grid = Grid(box=box)
     p = probability(grid.u[:, None], leaning(grid), *(e[:, None, None] for e in (place, log_steepness, lean)))
-    surfaces = Mixture(parts=tuple(parts))
+    surfaces = MixedDraws(parts=tuple(parts))
     row, column = grid.nearest(outcomes.x[stack.trial], outcomes.is_zero[stack.trial])
     return Landscape.of(
         surfaces,

@@ -1,7 +1,7 @@
 """Gaussian process over learning rate, weight decay and fidelity, fitted on every record of every trial of a cell.
 
-Notation, for n trials and N records; x = (u, v) are log10 learning rate and log10 weight decay scaled to the box
-[0, 1], z = 1 where weight decay is zero, tau in [0, 1] the distance to the full budget (0: full budget), y a
+Notation, for n trials and N records: x = (u, v) are log10 learning rate and log10 weight decay scaled to [0, 1] over
+the search space, z = 1 where weight decay is zero, tau in [0, 1] the distance to the full budget (0: full budget), y a
 standardised score:
 
     y = f(x) + g(tau) h(x) + e_trial + e_record,        g(tau) = (exp(k tau) - 1) / (exp(k) - 1)
@@ -9,12 +9,12 @@ standardised score:
     h ~ GP(a2^2 M(u, v; mu, mv) + 1 + c c')                             what is not learnt yet; lets curves cross
     e_trial ~ N(0, st^2), shared by the records of a trial (they are one seed);  e_record ~ N(0, se^2 + known variance)
 
-With tau logarithmic in the budget, g makes every power law of the budget exact, with k its exponent times
-log(R / r_min).
-M is the Matern 5/2 correlation, Q the kernel of a quadratic polynomial, c = 2u - 1. Since each record is linear in the
-2n values (f + e_trial, h) of the trials, the N x N covariance is a diagonal plus a matrix of rank 2n, and the
-likelihood and its gradient cost O(n^3) however many records a trial has (Rasmussen & Williams, "Gaussian Processes for
-Machine Learning", 2006, sections 5.4 and A.3).
+With tau logarithmic in the budget, g represents every power law of the budget exactly; k is its exponent times log(R /
+r_min). M is the Matern 5/2 correlation, Q the kernel of a quadratic polynomial, c = 2u - 1.
+
+Why this is affordable: each record is linear in the 2n values (f + e_trial, h) of the trials, so that the N x N
+covariance is a diagonal plus a matrix of rank 2n, and the likelihood and its gradient cost O(n^3) however many records
+a trial has (Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, sections 5.4 and A.3).
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _QUADRATIC_SD = np.array([2.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """What is fitted; trials are counted from 0 and each has at least one record."""
+    """Data of the fit; trials are counted from 0 and each has at least one record."""
 
     x: Array
-    """[trials, 2], scaled to the box; v may lie below 0 where weight decay is zero."""
+    """[trials, 2], scaled to [0, 1] over the search space; v may lie below 0 where weight decay is zero."""
     is_zero: Array
     """[trials], 1 where weight decay is zero."""
     trial: NDArray[np.intp]
@@ -61,12 +61,12 @@ class Records:
 
     @property
     def last(self) -> NDArray[np.intp]:
-        """Place of each trial's last record [trials]."""
+        """Index of each trial's last record [trials]."""
         return np.searchsorted(self.trial, np.arange(self.num_trials), side="right") - 1
 
 
 def matern52(r2: Array) -> tuple[Array, Array]:
-    """Correlation at squared scaled distance r2, and w with dM/dlog(l) = w * (distance along l / l)^2."""
+    """Compute the correlation at squared scaled distance r2, and w with dM/dlog(l) = w * (distance along l / l)^2."""
     r = np.sqrt(5 * r2)
     decay = np.exp(-r)
     slope = (1 + r) * decay
@@ -74,7 +74,7 @@ def matern52(r2: Array) -> tuple[Array, Array]:
 
 
 def quadratic(x: Array) -> Array:
-    """Features [points, 6] whose outer product is the quadratic kernel."""
+    """Compute the features [points, 6] whose outer product is the quadratic kernel."""
     c, d = 2 * x[:, 0] - 1, 2 * x[:, 1] - 1
     return np.asarray(np.column_stack([np.ones_like(c), c, d, c * c, c * d, d * d]) * _QUADRATIC_SD)
 
@@ -89,7 +89,7 @@ class Pairs:
         self._zero = np.ix_(np.flatnonzero(zero1), np.flatnonzero(zero2))
 
     def covariance(self, log_theta: Array) -> Array:
-        """[points1, points2]"""
+        """Compute the prior covariance of f [points1, points2]."""
         a1, lu, lv, a0 = np.exp(log_theta[[_A1, _LU, _LV, _A0]])
         found = a1**2 * matern52(self._du2 / lu**2 + self._dv2 / lv**2)[0] + self._quadratic
         found[self._zero] += a0**2 * matern52(self._du2[self._zero] / lu**2)[0]
@@ -97,7 +97,7 @@ class Pairs:
 
 
 def progress(tau: Array, k: float) -> tuple[Array, Array]:
-    """g(tau) and its derivative with respect to k."""
+    """Compute g(tau) and its derivative with respect to k."""
     if abs(k) < 1e-4:
         return tau + k * tau * (tau - 1) / 2, tau * (tau - 1) / 2
     top, whole = np.expm1(k * tau), np.expm1(k)
@@ -105,7 +105,7 @@ def progress(tau: Array, k: float) -> tuple[Array, Array]:
 
 
 class Likelihood:
-    """Negative log posterior density of the hyper-parameters, with its gradient, of one set of records."""
+    """The negative log posterior density of the hyper-parameters, with its gradient, for one set of records."""
 
     def __init__(self, records: Records) -> None:
         self.records = records
@@ -119,13 +119,13 @@ class Likelihood:
         self._drift = 1 + np.outer(c, c)
 
     def __call__(self, log_theta: Array) -> tuple[float, Array]:
-        """Value and gradient [10]."""
+        """Compute the value and its gradient [10]."""
         state = Solved(self, log_theta)
         off = (log_theta - PRIOR_MEDIAN) / PRIOR_SD
         return state.value + 0.5 * float(off @ off), state.gradient() + off / PRIOR_SD
 
     def solved(self, log_theta: Array) -> Solved:
-        """Everything prediction needs at these hyper-parameters."""
+        """Compute everything that prediction needs at these hyper-parameters."""
         return Solved(self, log_theta)
 
 
@@ -178,7 +178,7 @@ class Solved:
         return h
 
     def _times_g(self, right: Array) -> Array:
-        """G @ right, for [2n] or [2n, columns]."""
+        """Multiply G with `right`, [2n] or [2n, columns]."""
         n = self.records.num_trials
         shape = (n,) + (1,) * (right.ndim - 1)
         s0, s1, s2 = (s.reshape(shape) for s in (self._s0, self._s1, self._s2))
@@ -221,7 +221,7 @@ class Solved:
         )
 
     def _progress_terms(self, pull: Array) -> Array:
-        """Derivative of the value with respect to g of each record [records]."""
+        """Compute the derivative of the value with respect to g of each record [records]."""
         n, trial, k = self.records.num_trials, self.records.trial, self._fidelity
         reach = self.h[:, :n] * self._s1 + self.h[:, n:] * self._s2
         spread = (reach[:n] * k).sum(axis=1)[trial] + self._g * (reach[n:] * k).sum(axis=1)[trial]
@@ -230,7 +230,7 @@ class Solved:
         return terms
 
     def _record_terms(self) -> Array:
-        """diag(K^-1) - (K^-1 y)^2 [records]."""
+        """Compute diag(K^-1) - (K^-1 y)^2 [records]."""
         n, trial, g = self.records.num_trials, self.records.trial, self._g
         diagonal = np.diag(self.h)
         spread = diagonal[:n][trial] + 2 * g * np.diag(self.h[:n, n:])[trial] + g**2 * diagonal[n:][trial]
@@ -238,20 +238,26 @@ class Solved:
         return terms
 
     def landscape(self, among: Pairs, to_trials: Pairs) -> tuple[Array, Array]:
-        """Posterior mean [points] and covariance [points, points] of f, from the pairs of points and those of points
-        and trials."""
+        """Predict f: posterior mean [points] and covariance [points, points].
+
+        Args:
+            among: pairs of the points with each other.
+            to_trials: pairs of the points and the trials.
+        """
         n = self.records.num_trials
         cross = to_trials.covariance(self.log_theta)
         return cross @ self.pull[:n], among.covariance(self.log_theta) - cross @ self.information[:n, :n] @ cross.T
 
     def finals(self) -> tuple[Array, Array]:
-        """Posterior mean [trials] and covariance [trials, trials] of f + e_trial: each trial at the full budget."""
+        """Predict each trial at the full budget, f + e_trial: mean [trials] and covariance [trials, trials]."""
         n = self.records.num_trials
         return (self.h @ self._b)[:n], self.h[:n, :n]
 
     def without_trial(self) -> tuple[Array, Array]:
-        """Mean and variance [trials] of each trial's last record, predicted from the other trials (all of its records
-        left out), its own noise included. Rasmussen & Williams section 5.4.2, by blocks."""
+        """Predict each trial's last record from the other trials: mean and variance [trials], its own noise included.
+
+        All records of the trial are left out (Rasmussen & Williams, section 5.4.2, by blocks).
+        """
         records, n = self.records, self.records.num_trials
         mean, variance = np.empty(n), np.empty(n)
         starts = np.searchsorted(records.trial, np.arange(n + 1))
@@ -268,7 +274,7 @@ class Solved:
         return mean, variance
 
     def _record_pull(self) -> Array:
-        """K^-1 y [records]."""
+        """Compute K^-1 y [records]."""
         n, trial = self.records.num_trials, self.records.trial
         mean = self.h @ self._b
         pull: Array = self.precision * (self.records.y - mean[trial] - self._g * mean[n + trial])
@@ -281,12 +287,12 @@ class Fit:
 
     likelihood: Likelihood
     log_theta: Array
-    """[10]"""
+    """[10], hyper-parameters in the order of `NAMES`."""
     root: Array
     """[10, 10], a square root of the covariance of the hyper-parameters."""
 
     def hyper_draws(self, count: int, rng: np.random.Generator) -> Array:
-        """[count, 10]; no further from the prior than four of its sd."""
+        """Draw hyper-parameters [count, 10], limited to four sd of the prior around its median."""
         draws = self.log_theta + rng.standard_normal((count, len(NAMES))) @ self.root.T
         return np.clip(draws, PRIOR_MEDIAN - 4 * PRIOR_SD, PRIOR_MEDIAN + 4 * PRIOR_SD)
 
@@ -300,7 +306,10 @@ def fit(records: Records) -> Fit:
 
 
 def _laplace(likelihood: Likelihood, log_theta: Array, step: float = 0.02) -> Array:
-    """Square root of the inverse Hessian; no direction is surer than the data say nor vaguer than the prior."""
+    """Compute a square root of the inverse Hessian.
+
+    No direction is more certain than the data say, nor less certain than the prior.
+    """
     size = len(log_theta)
     rows = []
     for k in range(size):
@@ -313,7 +322,7 @@ def _laplace(likelihood: Likelihood, log_theta: Array, step: float = 0.02) -> Ar
 
 
 def draw_normal(mean: Array, covariance: Array, z: Array) -> Array:
-    """[draws, points] for standard normals z [draws, points]."""
+    """Transform standard normals z [draws, points] to draws with this mean and covariance [draws, points]."""
     scale = float(np.mean(np.diag(covariance))) + 1e-12
     root = None
     for jitter in (1e-8, 1e-6, 1e-4):

@@ -1,4 +1,4 @@
-"""By how much trials at one setting differ: residuals of trials nearby, so that it may vary over the search space."""
+"""Differences between trials at one setting, from residuals of trials nearby: noise may vary over the search space."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ NORMAL_MEDIAN = 0.6745
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residuals:
-    """Differences between what trials scored at the full budget and what is expected there."""
+    """Differences between the scores of trials at the full budget and the expected scores there."""
 
     x: Array
-    """[trials, dimensions], settings scaled to the box."""
+    """[trials, dimensions], settings scaled to [0, 1] over the search space."""
     value: Array
-    """[trials], in the unit of the score, what the model itself does not know taken off."""
+    """[trials], in the unit of the score, with the uncertainty of the model itself taken off."""
 
     def near(self, nodes: Array) -> Array:
-        """Residuals of the trials nearest to each node [nodes, neighbours]."""
+        """Select the residuals of the trials nearest to each node [nodes, neighbours]."""
         return np.asarray(self.value[nearest(nodes, self.x)])
 
     def sd(self, node: Array) -> float:
-        """Standard deviation at a node [dimensions], from the median, which a failure nearby does not move."""
+        """Estimate the standard deviation at a node [dimensions] by the median, which one failure does not move."""
         return float(np.median(np.abs(self.near(node[None])))) / NORMAL_MEDIAN
 
 
 def nearest(nodes: Array, x: Array) -> Index:
-    """Places of the settings x [settings, dimensions] that are nearest to each node [nodes, neighbours]."""
+    """Find the settings x [settings, dimensions] nearest to each node: their indices [nodes, neighbours]."""
     distance = ((nodes[:, None, :] - x[None]) ** 2).sum(axis=-1)
     count = min(NEIGHBOURS, len(x))
     found: Index = np.argpartition(distance, count - 1, axis=1)[:, :count]

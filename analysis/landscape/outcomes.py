@@ -1,4 +1,4 @@
-"""What each trial of a cell comes to at the full budget, failures included; what has not been seen is drawn."""
+"""The outcome of each trial of a cell at the full budget, failures included; unobserved outcomes are drawn."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from bocb_tune.analysis.landscape.surface import Box
 from bocb_tune.analysis.landscape.trials import CellTrials
 
 LEAST_NOISE = 0.1
-"""Part of a squared left-out residual that is noise of the trial at least; the rest is what the models do not know."""
+"""Least part of a squared left-out residual that is the trial's own noise; the rest is what the models do not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """Outcome of each trial that diverged or has a record, at the full budget."""
+    """Outcomes at the full budget of all trials that diverged or have a record."""
 
     x: Array
-    """[trials, 2], settings scaled to the box."""
+    """[trials, 2], settings scaled to [0, 1] over the search space."""
     is_zero: Array
     """[trials], 1 where weight decay is zero."""
     value: Array
-    """[trials], the score, the floor for a diverged trial, and what is expected of one that was stopped."""
+    """[trials], the score; the floor for a diverged trial, the expected score for one that was stopped."""
     is_known: Flags
-    """[trials], whether the trial came to its end."""
+    """[trials], whether the trial ran to its end."""
     diverges_later: Array
-    """[trials], probability that a trial which was stopped would have diverged; 0 for the others."""
+    """[trials], probability that a stopped trial would have diverged; 0 for the others."""
     p_diverging: Array
     """[trials], probability of diverging at its setting."""
     fitted: Index
-    """[fitted trials], place of the trials that the process was fitted to."""
+    """[fitted trials], indices of the trials that the process was fitted to."""
     process: Process
     floor: float
 
     @classmethod
     def of(cls, trials: CellTrials, process: Process, line: Divergence, box: Box, scale: Scale) -> Outcomes:
-        """Gather them; trials without a record that did not diverge have no outcome."""
+        """Gather the outcomes; trials without a record that did not diverge have none."""
         has_record = np.isin(np.arange(len(trials.lr)), process.data.trial)
         kept = np.flatnonzero(trials.diverged | has_record)
         u, v = np.log10(trials.lr[kept]), box.log_decay(trials.weight_decay[kept])
@@ -70,7 +70,7 @@ class Outcomes:
         )
 
     def drawn(self, count: int, rng: np.random.Generator) -> Array:
-        """Draw outcomes [count, trials]: those seen as they are, the others from their own records."""
+        """Draw outcomes [count, trials]: observed ones stay as they are, the others follow from their own records."""
         found = np.repeat(self.value[None], count, axis=0)
         if self.is_known.all():
             return found
@@ -80,18 +80,18 @@ class Outcomes:
         return np.where(self.is_known, found, whole)
 
     def levels(self, count: int, rng: np.random.Generator) -> Array:
-        """Draw the mean outcome over the search space [count], trials weighted at random."""
+        """Draw the mean outcome over the search space [count], with random weights of the trials."""
         weights = rng.exponential(size=(count, len(self.value)))
         return np.asarray((weights * self.drawn(count, rng)).sum(axis=1) / weights.sum(axis=1))
 
     def residuals(self, stack: Stack, model_variance: Array) -> Residuals:
-        """Trials' own noise: what they differ by from what the others predict, less what the models do not know.
+        """Compute the trials' own noise: their residuals from what the others predict, less the models' uncertainty.
 
-        Of a trial that was stopped the residual is that of its last record, as it would be at the full budget.
+        For a stopped trial it is the residual of its last record, as it would be at the full budget.
 
         Args:
-            stack: of the models.
-            model_variance: of the expected score at each trial's setting [finals], by the models' draws.
+            stack: the weighted models.
+            model_variance: variance, over the models' draws, of the expected score at each trial's setting [finals].
         """
         x, found = self.x[stack.trial], stack.observed - stack.mean
         near = nearest(x, x)

@@ -1,4 +1,4 @@
-"""The smooth model of a cell: a Gaussian process of all records beside a line of divergence."""
+"""The smooth model of a cell: a Gaussian process of all records, together with the boundary of divergence."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.landscape import gp
+from bocb_tune.analysis.landscape.draws import ProcessDraws, coarse
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Box
-from bocb_tune.analysis.landscape.surfaces import Drawn, coarse
 from bocb_tune.analysis.landscape.trials import CellTrials
 
 DRAWS_EACH = 4
@@ -21,17 +21,17 @@ DRAWS_EACH = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standardised:
-    """The records as the process takes them: y = (forward(score) - centre) / unit."""
+    """The records in the units of the process: y = (forward(score) - centre) / unit."""
 
     records: gp.Records
     trial: NDArray[np.intp]
-    """[fitted trials], their place among all trials."""
+    """[fitted trials], their indices among all trials."""
     centre: float
     unit: float
 
     @classmethod
     def of(cls, trials: CellTrials, box: Box, scale: Scale) -> Standardised:
-        """Trials that did not diverge and have a record."""
+        """Select and standardise the trials that did not diverge and have a record."""
         usable = ~trials.diverged[trials.record_trial] & np.isfinite(trials.record_score)
         trial, index = np.unique(trials.record_trial[usable], return_inverse=True)
         score, share = trials.record_score[usable], trials.record_share[usable]
@@ -66,31 +66,35 @@ class Process:
 
     @property
     def noise(self) -> float:
-        """sd of a trial's value, in the terms of `Scale.forward`: its seed and one measurement."""
+        """sd of a trial's value on the scale of `Scale.forward`: its seed and one measurement."""
         return self.data.unit * float(
             np.hypot(*np.exp(self.fit.log_theta[[gp.NAMES.index("st"), gp.NAMES.index("se")]]))
         )
 
     @cached_property
     def without_trial(self) -> tuple[Array, Array]:
-        """Mean and sd of each trial's last value predicted from the other trials [trials], as `Scale.forward`'s."""
+        """Mean and sd of each trial's last value by the other trials [trials], on the scale of `Scale.forward`."""
         mean, variance = self._solved.without_trial()
         return self.data.centre + self.data.unit * mean, self.data.unit * np.sqrt(variance)
 
     @property
     def z(self) -> Array:
-        """Residual of each trial's last record from what the other trials predict, in units of its sd [trials]."""
+        """Residual of each trial's last record from the prediction by the other trials, in units of its sd [trials]."""
         records = self.data.records
         mean, sd = self.without_trial
         return (self.data.centre + self.data.unit * records.y[records.last] - mean) / sd
 
     def predicted(self) -> tuple[Array, Array]:
-        """Mean and variance of each trial's last score, predicted from the other trials [trials]."""
+        """Predict each trial's last score from the other trials: mean and variance [trials]."""
         return self._moments(*self.without_trial)
 
     def predict(self, x: Array, zero: Array) -> tuple[Array, Array]:
-        """Mean and variance of the score of a new trial at settings scaled to the box [settings, 2]; `zero` is 1 where
-        weight decay is zero [settings]."""
+        """Predict the score of a new trial: mean and variance [settings].
+
+        Args:
+            x: settings scaled to [0, 1] over the search space [settings, 2].
+            zero: 1 where weight decay is zero [settings].
+        """
         records = self.fit.likelihood.records
         among, to_trials = gp.Pairs(x, zero, x, zero), gp.Pairs(x, zero, records.x, records.is_zero)
         mean, covariance = self._solved.landscape(among, to_trials)
@@ -105,7 +109,7 @@ class Process:
         return mean, weights @ (score - mean) ** 2 + 1e-12
 
     def expected_finals(self) -> Array:
-        """Expected score of the trials at the full budget, given their own records [trials]."""
+        """Compute the expected score of each trial at the full budget, given its own records [trials]."""
         mean, _ = self._solved.finals()
         return self.scale.backward(self.data.centre + self.data.unit * mean)
 
@@ -119,7 +123,9 @@ class Process:
             values.append(drawn + np.exp(log_theta[gp.NAMES.index("se")]) * rng.standard_normal(drawn.shape))
         return self.scale.backward(self.data.centre + self.data.unit * np.concatenate(values)[:count])
 
-    def drawn(self, count: int, place: Array, log_steepness: Array, lean: Array, rng: np.random.Generator) -> Drawn:
+    def drawn(
+        self, count: int, place: Array, log_steepness: Array, lean: Array, rng: np.random.Generator
+    ) -> ProcessDraws:
         """Draw `count` surfaces, in mirrored pairs so that their mean is that of the process."""
         grid = coarse(self.box)
         nodes, records = grid.nodes(), self.fit.likelihood.records
@@ -130,7 +136,7 @@ class Process:
             z = rng.standard_normal((DRAWS_EACH // 2, len(mean)))
             draws.append(gp.draw_normal(mean, covariance, np.concatenate([z, -z])))
         process = self.data.centre + self.data.unit * np.concatenate(draws)[:count].reshape(-1, *grid.shape)
-        return Drawn(
+        return ProcessDraws(
             box=self.box,
             scale=self.scale,
             process=process.astype(np.float32),

@@ -1,4 +1,4 @@
-"""What a score is turned into before it is modelled, and back."""
+"""Transformation of scores for the model, and back."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from scipy.special import expit, logit
 from bocb_tune.analysis.core.arrays import Array
 
 LEAST_LOSS = 1e-6
-"""Losses below this are taken as this."""
+"""Lower limit of losses before the logarithm."""
 MARGIN = 0.01
 """Share of the range by which scores at its ends are moved inwards: a validation set seldom tells 99.5 from 100."""
 BLUR = 0.007
-"""Standard deviation of a score whose number of images is not known, as a share of the range: what keeps scores at the
-ends of the range, where logits part them by a lot, from being taken at their word."""
+"""Standard deviation of a score whose number of images is not known, as a share of the range. It keeps scores near the
+ends of the range, where small differences become large ones of logits, from being taken literally."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How scores are turned into what the process models, and back."""
+    """The transformation of scores to the values that the process models."""
 
     bounded: bool
-    """Scores lie between the floor and `top` and are modelled as logits of their place there; otherwise as they are, or
-    as below."""
+    """Whether scores lie between the floor and `top`; they are then modelled as logits of their position in that range.
+    Otherwise they are modelled unchanged, or as `is_log` says."""
     floor: float
-    """Score of a diverged trial, and that of guessing."""
+    """Score of a diverged trial, and of guessing."""
     top: float = 100.0
     num_images: float = np.inf
-    """Images a score is the share of: its binomial noise is known then."""
+    """Images that a score is a share of, which gives its binomial noise."""
     is_log: bool = False
-    """Scores are minus a positive loss and modelled as minus its logarithm: losses differ by factors."""
+    """Whether scores are minus a positive loss, and modelled as minus its logarithm: losses differ by factors."""
 
     @property
     def _ends(self) -> tuple[float, float]:
@@ -41,7 +41,7 @@ class Scale:
         return low - margin, self.top - low + 2 * margin
 
     def forward(self, score: Array) -> Array:
-        """Logit of the place between floor and top."""
+        """Transform scores: the logit of their position between floor and top, where bounded."""
         if self.is_log:
             return np.asarray(-np.log(np.maximum(-np.asarray(score, float), LEAST_LOSS)))
         if not self.bounded:
@@ -51,7 +51,7 @@ class Scale:
         return np.asarray(logit((inside - low) / length))
 
     def variance(self, score: Array) -> Array:
-        """Known part of the noise of `forward(score)`: binomial where the number of images is known."""
+        """Compute the known part of the noise of `forward(score)`: binomial where the number of images is known."""
         if not self.bounded:
             return np.zeros_like(score)
         low, length = self._ends
@@ -61,14 +61,14 @@ class Scale:
         return np.asarray((np.maximum(sd, BLUR * length) / (length * place * (1 - place))) ** 2)
 
     def step(self, score: float, sd: float) -> float:
-        """Change of the score for one sd of noise of its value, the known part included."""
+        """Compute the change of the score for one sd of noise of its value, the known part included."""
         at = np.array([score])
         reach = np.sqrt(sd**2 + self.variance(at))
         value = self.forward(at)
         return float((self.backward(value + reach) - self.backward(value - reach))[0] / 2)
 
     def backward(self, value: Array) -> Array:
-        """Score of a value."""
+        """Transform values back to scores."""
         if self.is_log:
             return np.asarray(-np.exp(-value))
         if not self.bounded:
@@ -77,7 +77,7 @@ class Scale:
         return np.asarray(np.clip(low + length * expit(value), min(self.floor, self.top), self.top))
 
     def expected(self, value: Array, sd: float) -> Array:
-        """Mean score over normal noise of the value, by Gauss-Hermite quadrature."""
+        """Compute the mean score over normal noise of the value, by Gauss-Hermite quadrature."""
         if not (self.bounded or self.is_log) or sd == 0:
             return self.backward(value)
         return np.asarray(sum(w * self.backward(value + sd * x) for x, w in zip(_POINTS, _WEIGHTS, strict=True)))

@@ -1,8 +1,9 @@
-"""How far each model of a cell is believed: weights by which they predict the trials left out of them.
+"""Stacking of the models of a cell: weights by how well they predict trials that were left out.
 
-Three models see the same trials: a smooth process (`process.py`), trees (`trees.py`) and a flat line, for cells where
-settings do not matter. No one of them fits every real landscape, and none knows when it does not; weighted by the
-density they give to trials left out (stacking: Yao et al., Bayesian Analysis 2018) the draws say so together.
+Three models see the same trials: a smooth process (`process.py`), trees (`trees.py`) and a constant, for cells where
+settings do not matter. None of them fits every real landscape, and none knows when it does not. Weighted by the
+density that each gives to trials left out (stacking: Yao et al., Bayesian Analysis 2018), their draws express this
+uncertainty.
 """
 
 from __future__ import annotations
@@ -17,34 +18,34 @@ from bocb_tune.analysis.core.arrays import Array, Index
 MODELS = ("smooth", "stepwise", "flat")
 
 PRIOR = np.array([6.0, 10.0, 0.25])
-"""Trials that each model is taken to have predicted before any."""
+"""Number of trials that each model is assumed to have predicted before any."""
 DEGREES = 5.0
-"""Of freedom of the predictive law, so that one collapsed seed does not decide between models."""
+"""Degrees of freedom of the predictive distribution, so that one failed seed does not decide between models."""
 CHANCE = 0.015
-"""One-sided level of each of the two signs that settings matter."""
+"""One-sided level of each of the two tests of whether settings matter."""
 LEAST_FLAT = 0.5
-"""Weight of the flat line where nothing shows that settings matter."""
+"""Weight of the constant where nothing shows that settings matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """Weights of the models and what they predict of the trials left out, whose final outcome is known."""
+    """Weights of the models, and their predictions of left-out trials whose final outcome is known."""
 
     weights: Array
     """[models], summing to 1, in the order of `MODELS`."""
     trial: Index
-    """[finals], place among the outcomes."""
+    """[finals], indices among the outcomes."""
     observed: Array
     """[finals]"""
     mean: Array
-    """[finals], what the weighted models predict without the trial."""
+    """[finals], prediction of the weighted models without the trial."""
     sd: Array
     """[finals]"""
     predicts: bool
-    """Whether what is predicted differs from one setting to another, and is right more often than by chance."""
+    """Whether predictions differ from one setting to another, and are right more often than by chance."""
 
     def shares(self, draws: int) -> tuple[int, int, int]:
-        """Number of draws of each model."""
+        """Divide a number of draws among the models."""
         flat, stepwise = (round(draws * float(self.weights[k])) for k in (2, 1))
         return draws - flat - stepwise, stepwise, flat
 
@@ -55,10 +56,10 @@ class Stack:
 
 
 def stack_models(trial: Index, observed: Array, means: Array, variances: Array) -> Stack:
-    """Weigh models by what they predict of trials left out.
+    """Weigh models by their predictions of trials left out.
 
     Args:
-        trial: place of each trial among the outcomes [finals].
+        trial: index of each trial among the outcomes [finals].
         observed: final outcomes [finals].
         means: predictions [models, finals].
         variances: of the outcome about the prediction [models, finals].
@@ -80,7 +81,7 @@ def stack_models(trial: Index, observed: Array, means: Array, variances: Array) 
 
 
 def stacking_weights(observed: Array, means: Array, variances: Array, rounds: int = 200) -> Array:
-    """Weights [models] that make the left-out trials likeliest, by expectation maximisation."""
+    """Compute the weights [models] that make the left-out trials most likely, by expectation maximisation."""
     spread = np.sqrt(np.maximum(variances, 1e-18) * (DEGREES - 2) / DEGREES)
     log_density = np.asarray(t.logpdf(observed, DEGREES, means, spread))
     density = np.exp(log_density - log_density.max(axis=0))
@@ -93,7 +94,7 @@ def stacking_weights(observed: Array, means: Array, variances: Array, rounds: in
 
 
 def settings_matter(observed: Array, means: Array, weights: Array) -> bool:
-    """Whether predictions that differ by setting are better than one value for all: in rank, or in squared error."""
+    """Test whether predictions by setting are better than one value for all, in rank or in squared error."""
     parts = weights[:2] / weights[:2].sum()
     predicted, flat = parts @ means[:2], means[2]
     if len(observed) < 5 or np.ptp(predicted) == 0 or np.ptp(observed) == 0:

@@ -1,9 +1,9 @@
-"""A score over the box of learning rate and weight decay: the grid it is known on, and what can be read off it.
+"""A score over learning rate and weight decay: the grid it is known on, and the quantities derived from it.
 
 Notation: u = log10 lr, v = log10 weight decay; a surface is an array [..., lr, decay] on a `Grid`, larger is better.
-Where weight decay 0 is a choice it is the last entry of the decay axis. Every share is a measure under pi, the law that
-trials are drawn from: u and v uniform over the box, weight decay 0 with its own mass. Functions take one surface or a
-stack of them (draws first) and answer for each.
+Where weight decay 0 is a choice it is the last entry of the decay axis. Every share is a measure under pi, the
+distribution that trials are drawn from: u and v uniform over the search space, weight decay 0 with its own mass.
+Functions take one surface or a stack of them (draws first) and return one result for each.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from bocb_tune.core.space import Dim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """Where the trials of a cell could lie, in log10 units."""
+    """The search space of a cell, in log10 units."""
 
     lr: tuple[float, float]
     weight_decay: tuple[float, float] | None
-    """None where weight decay was not varied: the landscape is a line over the learning rate then."""
+    """Range of weight decay; None where it was not varied, so that the landscape is a line over the learning rate."""
     zero_mass: float = 0.0
-    """Share of draws with weight decay 0."""
+    """Probability that a trial is drawn with weight decay 0."""
 
     @classmethod
     def of(cls, lr: Dim, weight_decay: Dim | None) -> Box:
-        """The box of two dimensions of a search space, or of one."""
+        """Build it from two dimensions of a search space, or from one."""
         along = _log_ends(lr)
         if weight_decay is None:
             return cls(lr=along, weight_decay=None)
@@ -38,39 +38,39 @@ class Box:
 
     @property
     def decay_ends(self) -> tuple[float, float]:
-        """Ends of the axis of weight decay; of no meaning where it was not varied."""
+        """Ends of the axis of weight decay; meaningless where it was not varied."""
         return self.weight_decay or (-0.5, 0.5)
 
     @property
     def zero_at(self) -> float:
-        """Place of weight decay 0 on the log axis: one decade below the box."""
+        """Position of weight decay 0 on the log axis: one decade below the range."""
         return self.decay_ends[0] - 1
 
     def log_decay(self, weight_decay: Array) -> Array:
-        """Place of weight decays on the log axis, 0 at its place below the box."""
+        """Convert weight decays to positions on the log axis, 0 to its position below the range."""
         if self.weight_decay is None:
             return np.zeros(len(weight_decay))
         zero = weight_decay == 0
         return np.where(zero, self.zero_at, np.log10(np.where(zero, 1.0, weight_decay)))
 
     def is_zero(self, weight_decay: Array) -> Array:
-        """1 where weight decay is 0 and 0 is a choice, which has a place of its own, else 0."""
+        """Mark weight decay 0 by 1, where 0 is a choice with a position of its own; all others by 0."""
         return np.asarray((weight_decay == 0) & (self.zero_mass > 0), float)
 
     def scaled(self, u: Array, v: Array) -> Array:
-        """[points, 2], the box being [0, 1] twice."""
+        """Scale points to [0, 1] over the search space [points, 2]."""
         pairs = ((u, self.lr), (v, self.decay_ends))
         return np.column_stack([(values - low) / (high - low) for values, (low, high) in pairs])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Nodes of a surface."""
+    """The nodes of a surface."""
 
     box: Box
     num_lr: int = 81
     num_decay: int = 51
-    """Positive weight decays; one entry more where 0 is a choice."""
+    """Positive weight decays; there is one entry more where 0 is a choice."""
 
     def __post_init__(self) -> None:
         if self.box.weight_decay is None:
@@ -83,7 +83,7 @@ class Grid:
 
     @cached_property
     def v(self) -> Array:
-        """[decay], weight decay 0 at its place below the box."""
+        """[decay], weight decay 0 at its position below the range."""
         inside = np.linspace(*self.box.decay_ends, self.num_decay) if self.num_decay > 1 else np.zeros(1)
         return np.append(inside, self.box.zero_at) if self.has_zero else inside
 
@@ -107,16 +107,18 @@ class Grid:
         return np.outer(_trapezoid(self.num_lr), self.decay_weights)
 
     def nearest(self, x: Array, zero: Array) -> tuple[Index, Index]:
-        """Index of the node nearest to each setting scaled to the box [settings, 2], along lr and along decay.
+        """Find the node nearest to each setting: its indices along lr and along decay.
 
-        `zero` is 1 where weight decay is zero [settings].
+        Args:
+            x: settings scaled to [0, 1] over the search space [settings, 2].
+            zero: 1 where weight decay is zero [settings].
         """
         row = np.rint(np.clip(x[:, 0], 0, 1) * (self.num_lr - 1)).astype(int)
         column = np.rint(np.clip(x[:, 1], 0, 1) * (self.num_decay - 1)).astype(int)
         return row, np.where((zero > 0) & self.has_zero, self.num_decay, column)
 
     def nodes(self) -> tuple[Array, Array]:
-        """Scaled coordinates [nodes, 2] and whether weight decay is zero [nodes], in the order of a raveled surface."""
+        """List scaled coordinates [nodes, 2] and whether weight decay is zero [nodes], in the order of `ravel`."""
         u, v = (axis.ravel() for axis in np.meshgrid(self.u, self.v, indexing="ij"))
         is_zero = np.zeros(self.shape)
         if self.has_zero:
@@ -135,28 +137,29 @@ def _trapezoid(count: int) -> Array:
 
 
 def argmax(values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Place of the largest node of each surface: its index along lr and along decay, each [...]."""
+    """Find the largest node of each surface: its indices along lr and along decay, each [...]."""
     flat = values.reshape(*values.shape[:-2], -1).argmax(axis=-1)
     row, column = np.divmod(flat, values.shape[-1])
     return row, column
 
 
 def best(values: Array) -> Array:
-    """Largest value of each surface [...]."""
+    """Find the largest value of each surface [...]."""
     return np.asarray(values.max(axis=(-2, -1)))
 
 
 def mean(values: Array, grid: Grid) -> Array:
-    """Expectation under pi [...]."""
+    """Compute the expectation under pi [...]."""
     expected: Array = np.einsum("...ij,ij->...", values, grid.weights)
     return expected
 
 
 def near_optimal_volume(values: Array, grid: Grid, epsilon: float, best_on: Array | None = None) -> Array:
-    """Share of the search space within epsilon of the best [...].
+    """Compute the share of the search space within epsilon of the best [...].
 
     Args:
-        best_on: a surface whose best point counts as the best of all; the largest value of a draw is biased upwards.
+        best_on: a surface whose best point counts as the best of all, since the largest value of a draw is biased
+            upwards.
             Each surface's own best by default.
     """
     top = best(values) if best_on is None else np.asarray(values[(..., *argmax(best_on))])
@@ -165,42 +168,43 @@ def near_optimal_volume(values: Array, grid: Grid, epsilon: float, best_on: Arra
 
 
 def prior_mean_regret(values: Array, grid: Grid) -> Array:
-    """What a random setting costs against the best [...]."""
+    """Compute the loss of a random setting against the best one [...]."""
     return best(values) - mean(values, grid)
 
 
 def lr_slice(values: Array, best_on: Array) -> Array:
-    """Score over lr at the weight decay that is best on one surface, be it another [..., lr]."""
+    """Take the score over lr at the weight decay that is best on `best_on`, which may be another surface [..., lr]."""
     _, column = argmax(best_on)
     return np.asarray(values[..., int(column)])
 
 
 def lr_profile(values: Array) -> Array:
-    """Score over lr at the best weight decay for each [..., lr]."""
+    """Take the score over lr at the best weight decay for each lr [..., lr]."""
     profile: Array = values.max(axis=-1)
     return profile
 
 
 def decay_slice(values: Array, best_on: Array, grid: Grid) -> Array:
-    """Score over positive weight decay at the lr that is best on one surface, be it another [..., decay]."""
+    """Take the score over positive weight decay at the lr that is best on `best_on` [..., decay]."""
     row, _ = argmax(best_on[:, : grid.num_decay])
     return np.asarray(values[..., int(row), : grid.num_decay])
 
 
 def decay_profile(values: Array, grid: Grid) -> Array:
-    """Score over positive weight decay at the best lr for each [..., decay]."""
+    """Take the score over positive weight decay at the best lr for each weight decay [..., decay]."""
     profile: Array = values[..., : grid.num_decay].max(axis=-2)
     return profile
 
 
 def usable_decades(line: Array, axis: Array, epsilon: float) -> tuple[Array, NDArray[np.bool_], NDArray[np.intp]]:
-    """Length of the stretch around the best of a line [..., nodes] that stays within epsilon of it.
+    """Measure the stretch around the best of a line [..., nodes] that stays within epsilon of it.
 
     Crossings are interpolated between nodes.
 
     Returns:
-        Decades [...]; whether the stretch reaches an end of the axis, so that it may go on beyond; and how many
-        stretches there are in all, the others not counted in the length.
+        Decades [...]; whether the stretch reaches an end of the axis, so that it may continue beyond; and the number
+            of
+        stretches in all, the others not counted in the length.
     """
     level = line.max(axis=-1, keepdims=True) - epsilon
     inside = line >= level
@@ -215,7 +219,7 @@ def usable_decades(line: Array, axis: Array, epsilon: float) -> tuple[Array, NDA
 
 
 def _crossing(line: Array, axis: Array, out: NDArray[np.intp], within: NDArray[np.intp], level: Array) -> Array:
-    """Where the line crosses the level between a node below and its neighbour above; the end of the axis if none is."""
+    """Locate the crossing of the level between a node below and its neighbour above, or else the end of the axis."""
     beyond = (out < 0) | (out == len(axis))
     node = np.where(beyond, within, out)
     low, high = (np.take_along_axis(line, each[..., None], axis=-1)[..., 0] for each in (node, within))
@@ -226,12 +230,12 @@ def _crossing(line: Array, axis: Array, out: NDArray[np.intp], within: NDArray[n
 
 
 def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float, float] | None = None) -> Array:
-    """Mean loss of a log-uniform value against the best of the line, nothing below the floor [...].
+    """Compute the mean loss of a log-uniform value against the best of the line [...].
 
     Args:
         line: score [..., nodes] over `axis` [nodes].
-        floor: score of a diverged run.
-        window: the stretch of the axis that counts; all of it by default.
+        floor: score of a diverged run; nothing counts as worse.
+        window: part of the axis that counts; all of it by default.
     """
     low, high = window or (axis[0], axis[-1])
     fine = np.linspace(max(low, axis[0]), min(high, axis[-1]), 401)
@@ -242,13 +246,14 @@ def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float
 
 
 def variance_shares(values: Array, grid: Grid, keep: NDArray[np.bool_] | None = None) -> tuple[Array, Array, Array]:
-    """Variance of the score under pi, and the shares of it due to lr alone and to weight decay alone [...].
+    """Compute the variance of the score under pi, and its shares due to lr alone and to weight decay alone [...].
 
     The rest is their interaction. Exact on the grid (functional ANOVA).
 
     Args:
-        keep: nodes [lr, decay] that count; pi is renormalised over them. With nodes left out the parts are those of
-            the additive fit, so that shares stay within [0, 1].
+        keep: nodes [lr, decay] that count; pi is renormalised over them. If some are left out, the parts are those of
+            the
+            additive fit, so that shares stay within [0, 1].
     """
     if keep is not None:
         return _restricted_shares(values, grid, keep)
@@ -274,7 +279,7 @@ def _restricted_shares(values: Array, grid: Grid, keep: NDArray[np.bool_]) -> tu
 
 
 def _group_variance(centred: Array, weights: Array, axis: int) -> Array:
-    """Variance between the conditional means along an axis."""
+    """Compute the variance between the conditional means along an axis."""
     mass = weights.sum(axis=axis)
     sums = np.einsum("...ij,ij->...i" if axis == -1 else "...ij,ij->...j", centred, weights)
     return np.asarray(np.sum(sums**2 / np.where(mass > 0, mass, 1.0), axis=-1))

@@ -1,8 +1,8 @@
-"""Piecewise constant draws of the expected outcome: a few extremely randomised trees each, trials weighted at random.
+"""Piecewise constant draws of the expected outcome: a few extremely randomised trees each, with weighted trials.
 
-Plateaus, edges and cliffs, which a stationary process smooths over, are what trees are made of. Trials enter with
-exponential weights (Rubin's Bayesian bootstrap, Annals of Statistics 1981) and splits are random (Geurts, Ernst &
-Wehenkel, "Extremely randomized trees", Machine Learning 2006), so that draws differ where few trials decide.
+Trees represent plateaus, edges and cliffs, which a stationary process smooths over. Trials have exponential weights
+(Rubin's Bayesian bootstrap, Annals of Statistics 1981) and splits are random (Geurts, Ernst & Wehenkel, "Extremely
+randomized trees", Machine Learning 2006), so that draws differ where few trials decide.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sklearn.tree import ExtraTreeRegressor
 from bocb_tune.analysis.core.arrays import Array, Index
 
 TREES_A_DRAW, LEAF = 2, 2
-"""Trees averaged in a draw, and trials in a leaf at least. One tree is vaguer than real landscapes need, three are too
-sure of themselves (compared on real landscapes in docs/LOG.md)."""
+"""Trees averaged in a draw, and least number of trials in a leaf. With one tree intervals are wider than real
+landscapes need, with three too narrow (compared on real landscapes in docs/LOG.md)."""
 FOLDS, DRAWS_A_FOLD = 8, 10
 
 
@@ -24,9 +24,9 @@ def tree_draws(x: Array, outcomes: Array, nodes: Array, rng: np.random.Generator
     """Draw surfaces [draws, nodes].
 
     Args:
-        x: settings scaled to the box [trials, dimensions].
+        x: settings scaled to [0, 1] over the search space [trials, dimensions].
         outcomes: final score of each trial in each draw [draws, trials], failures at the floor.
-        nodes: where the surfaces are wanted [nodes, dimensions].
+        nodes: where to evaluate the surfaces [nodes, dimensions].
         rng: of weights and splits.
     """
     settings, places = x.astype(np.float32), nodes.astype(np.float32)
@@ -47,8 +47,8 @@ def _draw(x: NDArray[np.float32], outcome: Array, nodes: NDArray[np.float32], rn
 def left_out(x: Array, outcome: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """Predict each trial from draws fitted without its fold: mean and variance [trials].
 
-    The variance is that of the draws, scaled so that it equals the squared errors on average: draws carry the noise of
-    single trials only in part.
+    The variance is that of the draws, scaled to equal the squared errors on average: draws contain the noise of single
+    trials only in part.
     """
     fold: Index = rng.permutation(np.arange(len(x)) % FOLDS)
     mean, variance = np.empty(len(x)), np.empty(len(x))

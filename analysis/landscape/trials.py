@@ -1,4 +1,4 @@
-"""What happened in one cell, as arrays."""
+"""The trials of one cell, as arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bocb_tune.analysis.core.estimate import Counts
 
 @dataclass(frozen=True, kw_only=True)
 class CellTrials:
-    """What happened in one cell. Failed trials are left out; repeats are in."""
+    """The trials of one cell. Failed trials are left out, repeats included."""
 
     lr: Array
     """[trials]"""
@@ -25,7 +25,7 @@ class CellTrials:
     completed: Flags
     """[trials]"""
     audit: Flags
-    """[trials], exempt from stopping by a draw made before the trial began."""
+    """[trials], whether a draw made before the trial began exempted it from early stopping."""
     share: Array
     """[trials], share of the full budget at which the trial ended."""
     record_trial: NDArray[np.intp]
@@ -46,7 +46,7 @@ class CellTrials:
     def survived(self) -> Array:
         """Share of the budget by which the trial had not diverged yet [trials].
 
-        A record where a trial diverged says nothing of the time before: the one before it does.
+        The record at which a trial diverged does not tell when it diverged; the one before it gives a lower bound.
         """
         before = np.zeros(len(self.lr))
         earlier = self.record_share < self.share[self.record_trial] * (1 - 1e-9)
@@ -65,7 +65,7 @@ class CellTrials:
 
 
 def in_canonical_order(trials: CellTrials) -> CellTrials:
-    """Trials sorted by what they are, so that their order of arrival changes nothing."""
+    """Sort trials by their content, so that their order of arrival changes nothing."""
     order = np.lexsort((np.nan_to_num(trials.last, nan=-np.inf), trials.share, trials.weight_decay, trials.lr))
     place = np.argsort(order)
     records = np.argsort(place[trials.record_trial], kind="stable")

@@ -1,4 +1,4 @@
-"""How well the model of a cell predicts trials it has not seen; what it must do to be believed."""
+"""Validation of the model of a cell on trials it has not seen, and the limits it must keep to be used."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from bocb_tune.analysis.core.arrays import Array, Flags
 
 Z90 = 1.6448536269514722
 LEAST_COVERAGE, MOST_BIAS_Z, MOST_AUDIT_Z = 0.70, 4.0, 3.0
-"""Share within the 90 % interval, bias and audit in standard errors beyond which a model is refused."""
+"""Limits beyond which a model is refused: share within the 90 % interval; bias and audit, in standard errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Each trial left out with all its records."""
+    """Results of leaving out each trial with all its records."""
 
     num_trials: int
     rmse: float
-    """At the trial's last record, in the unit of the score."""
+    """Root mean square error of the trial's last record, in the unit of the score."""
     bias: float
     """Observed minus predicted."""
     spread: float
@@ -34,16 +34,16 @@ class Validation:
     rank_correlation: float
     """Spearman, predicted against observed, over completed trials."""
     num_audit: int
-    """Trials exempt from stopping that reached the full budget: the only look into the censored region."""
+    """Trials exempt from stopping that reached the full budget: the only view of what stopping hides."""
     audit_z: float
-    """Mean standardised residual of these times the root of their number; NaN without any."""
+    """Mean standardised residual of these times the root of their number; NaN if there are none."""
 
     bias_z: float = 0.0
     """Mean standardised residual times the root of the number of trials."""
     predicts: bool = True
     """Whether predictions that differ by setting are better than one value for all."""
     smooth: float = 1.0
-    """Weight of the smooth model; the rest is that of trees and of the flat line."""
+    """Weight of the smooth model; the rest is that of the trees and of the constant."""
     stepwise: float = 0.0
     """Weight of the trees."""
 
@@ -71,14 +71,14 @@ def validate(
     weights: Array,
     predicts: bool,
 ) -> Validation:
-    """Sum up what leaving out each trial gave.
+    """Summarise the results of leaving out each trial.
 
     Args:
         observed: last score of each trial [trials], in the unit of the score.
-        predicted: what the other trials predict [trials].
+        predicted: prediction by the other trials [trials].
         z: residual in units of its predicted sd [trials].
-        rung: what last scores are compared within [trials].
-        noise: sd of a trial about what is expected of it.
+        rung: group within which last scores are compared [trials].
+        noise: sd of a trial about its expected score.
         completed: trials that reached the full budget [trials].
         audit: trials exempt from stopping [trials].
         weights: of the models [3].
@@ -105,7 +105,7 @@ def validate(
 
 
 def _spread_within(values: Array, group: Array) -> float:
-    """sd of the values about the mean of their group."""
+    """Compute the sd of the values about the mean of their group."""
     _, index = np.unique(np.round(group, 9), return_inverse=True)
     means = np.bincount(index, values) / np.bincount(index)
     return float(np.sqrt(np.mean((values - means[index]) ** 2)))

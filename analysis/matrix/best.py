@@ -1,4 +1,4 @@
-"""Who is significantly worse than the best of several means, compared all at once.
+"""Multiple comparisons with the best of several means.
 
 Two-sided intervals of the differences by Student's t at .05 divided by the number of comparisons (Bonferroni; Hsu,
 "Multiple Comparisons", 1996, chapter 4), degrees of freedom by Welch and Satterthwaite.
@@ -12,23 +12,22 @@ import numpy as np
 from scipy.stats import t as student
 
 from bocb_tune.analysis.core.arrays import Array, Flags
-
-LEVEL = 0.95
+from bocb_tune.analysis.core.estimate import LEVEL
 
 
 def half_width(variance: float, df: float, comparisons: int = 1) -> float:
-    """Half of the interval of a mean or a difference, one of so many comparisons."""
+    """Compute half of the interval of a mean or a difference; `comparisons` is how many are made together."""
     return float(student.ppf(1 - (1 - LEVEL) / 2 / comparisons, df)) * math.sqrt(variance)
 
 
 def satterthwaite(variances: Array, df: Array) -> float:
-    """Degrees of freedom of a sum of independent means with these variances."""
+    """Compute the degrees of freedom of a sum of independent means with these variances."""
     whole = float(np.where(np.isfinite(df), variances**2 / df, 0.0).sum())
     return float(variances.sum() ** 2 / whole) if whole > 0 else math.inf
 
 
 def worse_than_best(scores: Array, variances: Array, df: Array) -> Flags:
-    """Means that are significantly below the best [means]; those of unknown variance (NaN) are not compared."""
+    """Find the means that are significantly below the best [means], leaving out those of unknown variance (NaN)."""
     known = np.isfinite(scores) & np.isfinite(variances)
     worse = np.zeros(len(scores), bool)
     if known.sum() < 2:

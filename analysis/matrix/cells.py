@@ -1,4 +1,4 @@
-"""The value of each cell and the matrix they make."""
+"""The value of each cell, and the matrix of all values."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ FRESH_SEEDS = "mean of fresh seeds at the best point"
 ONLY_POINT = "mean of seeds at the only point"
 SELECTED_MAXIMUM = "selected maximum"
 FLOOR = "floor: every trial diverged"
-# Below this many seeds an interval of a mean says next to nothing.
+# With fewer seeds the interval of a mean is too wide to be of use.
 MIN_SEEDS_FOR_INTERVAL = 3
 UNKNOWN = math.inf
-"""Stands for a value that is not known where values are compared: NaN is not even equal to itself."""
+"""Substitute for unknown values in comparisons, since NaN does not even equal itself."""
 
 _Key = tuple[str, str]
 _Runs = list[tuple[float, float, float]]
-"""(lr, weight decay, score) of each."""
+"""(lr, weight decay, score) of each run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellSummary:
-    """One cell: what became of its trials, and its best point."""
+    """One cell: the outcomes of its trials, and its best point."""
 
     backbone: str
     optimizer: str
     counts: Mapping[TrialStatus, int]
     best: Estimate
-    """Score of the cell; `method` says which of the four ways it was had."""
+    """Score of the cell; `method` says in which of the four ways it was obtained."""
     lr: float = math.nan
     """Learning rate of the best point."""
     weight_decay: float = math.nan
     selected_score: float = math.nan
     """Best observed score of a completed trial, biased upwards by having been selected."""
     sd: float = math.nan
-    """Of the fresh seeds, points."""
+    """Standard deviation of the fresh seeds, points."""
     scores: tuple[float, ...] = ()
-    """Those that the value is the mean of; none where it is the floor."""
+    """Scores whose mean the value is; empty where it is the floor."""
 
     @property
     def key(self) -> str:
@@ -59,12 +59,12 @@ class CellSummary:
 
     @property
     def value(self) -> float:
-        """Score, NaN if there is none."""
+        """Score of the cell, NaN if there is none."""
         return math.nan if self.best.value is None else self.best.value
 
 
 def summarise_cells(table: TrialTable) -> tuple[CellSummary, ...]:
-    """All cells of the grid, backbones by optimizers, those without a trial too."""
+    """Summarise all cells of the grid, backbones by optimizers, also those without a trial."""
     trials, floor = table.trials, table.objective.floor
     outcomes: defaultdict[_Key, Counter[TrialStatus]] = defaultdict(Counter)
     for backbone, optimizer, status in zip(trials["backbone"], trials["optimizer"], trials["status"], strict=True):
@@ -79,17 +79,17 @@ def summarise_cells(table: TrialTable) -> tuple[CellSummary, ...]:
 
 
 def cell_matrix(table: TrialTable, cells: tuple[CellSummary, ...]) -> Matrix:
-    """Cell values [backbones, optimizers], NaN where a cell has none."""
+    """Arrange the cell values in a matrix [backbones, optimizers], NaN where a cell has none."""
     return np.array([cell.value for cell in cells]).reshape(len(table.backbones), len(table.optimizers))
 
 
 def at_full_budget(trials: pd.DataFrame, full: float) -> pd.Series[bool]:
-    """Trials whose full budget is the grid's largest: scores at different budgets are never mixed."""
+    """Select trials whose full budget is the grid's largest: scores at different budgets are never mixed."""
     return ~(trials["max_budget"] < full)
 
 
 def total_counts(cells: tuple[CellSummary, ...]) -> Counts:
-    """What an estimate rests on that is made of all cells."""
+    """Add the counts of all cells, for an estimate that rests on all of them."""
     each = [asdict(cell.best.counts) for cell in cells]
     return Counts(**{name: sum(counts[name] for counts in each) for name in each[0]})
 
@@ -138,7 +138,7 @@ class _Point:
 
 
 def _best_point(tried: _Runs) -> _Point | None:
-    """The setting with the best mean over its completed trials, repeats aside; ties go to the smaller lr."""
+    """Find the setting with the best mean over its completed trials, without repeats; ties go to the smaller lr."""
     if not tried:
         return None
     scores: defaultdict[tuple[float, float], list[float]] = defaultdict(list)
@@ -157,16 +157,16 @@ def _best_point(tried: _Runs) -> _Point | None:
 
 
 def _mean(scores: list[float]) -> float:
-    """Of those that are known; minus infinity if none is."""
+    """Compute the mean of the known scores; minus infinity if none is known."""
     known = [score for score in scores if not math.isnan(score)]
     return math.fsum(known) / len(known) if known else -math.inf
 
 
 def _estimate(point: _Point, fresh: tuple[float, ...], counts: Counts) -> tuple[Estimate, float, tuple[float, ...]]:
-    """Value of a cell that has a best point, the sd of its seeds, and their scores.
+    """Compute the value of a cell that has a best point, the sd of its seeds, and their scores.
 
-    The seeds that a point was selected by are seeds, and say how runs differ; their mean is biased by the selection, so
-    that no interval holds the truth.
+    The seeds that a point was selected by are seeds too, and show how runs differ; but their mean is biased by the
+    selection, so that it gets no interval.
     """
     is_selected = not fresh and (not point.is_only or len(point.scores) == 1)
     seeds = fresh or tuple(score for score in point.scores if not math.isnan(score))

@@ -1,8 +1,8 @@
-"""Whether backbones agree on the order of the optimizers.
+"""Concordance: do backbones agree on the order of the optimizers?
 
-Notation: ranks[b, o], 1 = best within its backbone, ties share their mean rank; m backbones, k optimizers.
-Sources: Friedman (1937) and Kendall & Babington Smith (1939), with the correction for ties; Demsar, JMLR 7 (2006),
-for the critical difference. Backbones of one family are no independent judges: hence W within and without each class.
+Notation: ranks[b, o], 1 = best within its backbone, ties share their mean rank; m backbones, k optimizers. Sources:
+Friedman (1937) and Kendall & Babington Smith (1939), with the correction for ties; Demsar, JMLR 7 (2006), for the
+critical difference. Backbones of one class are not independent judges, hence W within and without each class.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIN_CONCORDANCE_SHAPE = (4, 3)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concordance:
-    """How far the backbones agree on the order of the optimizers."""
+    """Agreement of the backbones on the order of the optimizers."""
 
     w: float
     """Kendall's W in [0, 1]: 1 if all order them alike; NaN if every backbone ties them all."""
@@ -36,13 +36,16 @@ class Concordance:
 
     @property
     def p(self) -> float:
-        """Chance of a statistic as large if no optimizer were better than another."""
+        """Probability of a statistic as large if no optimizer were better than another."""
         return float(chi2.sf(self.chi2, self.df))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassAgreement:
-    """High within and low between: the order of the optimizers is shared inside the class, not across it."""
+    """Agreement within a class of backbones, and with the others.
+
+    High `within` and low `between` mean that the order of the optimizers is shared inside the class but not across it.
+    """
 
     within: Estimate
     """Kendall's W of the class."""
@@ -53,7 +56,7 @@ class ClassAgreement:
 
 
 def concordance(values: Matrix) -> Concordance:
-    """Kendall's W over the rows of a complete matrix.
+    """Compute Kendall's W over the rows of a complete matrix.
 
     Args:
         values: [backbones, optimizers], finite, larger is better.
@@ -65,7 +68,7 @@ def concordance(values: Matrix) -> Concordance:
 
 
 def agreement(values: Matrix, rng: np.random.Generator) -> Estimate:
-    """Kendall's W as it may be stated, interval by drawing backbones again."""
+    """Estimate Kendall's W, with an interval by resampling backbones."""
     if reason := refusal(values, MIN_CONCORDANCE_SHAPE):
         return Estimate(value=None, reason=reason)
     found = concordance(values)
@@ -77,7 +80,7 @@ def agreement(values: Matrix, rng: np.random.Generator) -> Estimate:
 
 
 def true_agreement(values: Matrix, draws: Matrix | None, rng: np.random.Generator) -> Estimate:
-    """Kendall's W of the order that cells have without seed noise; noise makes the observed one too low.
+    """Estimate Kendall's W of the cells without seed noise, which makes the observed one too low.
 
     Args:
         values: [backbones, optimizers], points.
@@ -96,25 +99,25 @@ def true_agreement(values: Matrix, draws: Matrix | None, rng: np.random.Generato
 
 
 def with_failures(values: Matrix, noise: Noise, draws: Matrix | None, rng: np.random.Generator) -> Matrix:
-    """Draws of the true values of every cell [draws, backbones, optimizers]: where there are none, as its seeds say."""
+    """Complete draws of the true values [draws, backbones, optimizers], from their seeds for cells without any."""
     own = values + np.sqrt(noise.cell_variance) * rng.standard_normal((NUM_DRAWS, *values.shape))
     return own if draws is None else np.where(np.isfinite(draws[:NUM_DRAWS]), draws[:NUM_DRAWS], own[: len(draws)])
 
 
 def agreement_by_class(values: Matrix, classes: Sequence[str], rng: np.random.Generator) -> dict[str, ClassAgreement]:
-    """Agreement within each class of backbones, among all others, and between the two."""
+    """Estimate agreement within each class of backbones, among all others, and between the two."""
     kind = np.asarray(classes)
     return {name: _class_agreement(values, kind == name, rng) for name in dict.fromkeys(classes)}
 
 
 def critical_difference(num_backbones: int, num_optimizers: int, alpha: float = 0.05) -> float:
-    """Difference of mean ranks above which two optimizers are told apart (Nemenyi's test)."""
+    """Compute the difference of mean ranks above which two optimizers differ significantly (Nemenyi's test)."""
     q = studentized_range.ppf(1 - alpha, num_optimizers, np.inf) / np.sqrt(2)
     return float(q * np.sqrt(num_optimizers * (num_optimizers + 1) / (6 * num_backbones)))
 
 
 def _kendall_w(ranks: Matrix) -> Matrix:
-    """W of each matrix of ranks [..., backbones, optimizers]; NaN where all is tied."""
+    """Compute W of each matrix of ranks [..., backbones, optimizers]; NaN where all are tied."""
     m, k = ranks.shape[-2:]
     spread = np.sum((ranks.sum(axis=-2) - m * (k + 1) / 2) ** 2, axis=-1)
     # The spread of a row's ranks is (k^3 - k) / 12 less (n^3 - n) / 12 for each tie of n: the correction for ties.

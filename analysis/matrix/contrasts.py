@@ -1,8 +1,9 @@
 """Planned contrasts: does one family of optimizers suit one class of backbones better than the others?
 
     psi = mean over the class of (mean over the family - mean over the reference), minus the same over other backbones
-Tested by exchanging which backbones belong to the class: exact, free of any assumption about the scores. The families
-and classes are declared in `families.py`, before looking at results; a contrast found by looking has no p-value.
+
+Tested by permuting which backbones belong to the class: exact, without any assumption about the scores. The families
+and classes are declared in `names/table.py`, before looking at results; a contrast found by looking has no p-value.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from bocb_tune.analysis.names.table import CLASSICAL
 MIN_A_CLASS = 3
 MAX_EXACT, NUM_RANDOM = 1_000_000, 100_000
 ROUNDING = 1e-9
-"""Sums that differ by less are equal: the order of addition must not decide."""
+"""Difference below which sums count as equal, so that the order of addition does not matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permutations:
-    """How many ways of naming the class give a contrast at least as large as the one seen."""
+    """Numbers of permutations of the class with a contrast at least as large as the observed one."""
 
     larger: int
-    """One-sided."""
+    """Count of the one-sided test."""
     extreme: int
-    """Two-sided: at least as far from 0."""
+    """Count of the two-sided test: at least as far from 0."""
     total: int
 
     @property
     def p(self) -> float:
-        """One-sided."""
+        """One-sided p-value."""
         return self.larger / self.total
 
     @property
@@ -49,7 +50,7 @@ class Permutations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """How much better a family does on a class of backbones than elsewhere."""
+    """Advantage of a family on a class of backbones over its advantage elsewhere."""
 
     name: str
     by_backbone: Matrix
@@ -60,11 +61,11 @@ class Contrast:
     """Mean over the other backbones, points."""
     on_points: Permutations
     on_ranks: Permutations
-    """Of the ranks of the optimizers within each backbone."""
+    """Test on the ranks of the optimizers within each backbone."""
 
     @property
     def psi(self) -> Estimate:
-        """The contrast as it may be stated."""
+        """The contrast as an estimate."""
         tests = ((self.on_points, "points"), (self.on_ranks, "ranks"))
         told = ", ".join(f"{test.larger}/{test.total} on {scale}" for test, scale in tests)
         return Estimate(value=self.inside - self.outside, unit="points", method=f"permutation, one-sided {told}")
@@ -73,7 +74,7 @@ class Contrast:
 def sgd_on_classical(
     values: Matrix, backbones: Sequence[str], optimizers: Sequence[str], rng: np.random.Generator
 ) -> Contrast | Reason:
-    """The contrast arXiv:2410.06373 claims: SGD against Adam-type optimizers, classical networks against later ones."""
+    """Compute the contrast claimed in arXiv:2410.06373: SGD against Adam types, classical against later networks."""
     family, reference = (np.array([optimizer_key(o) in keys for o in optimizers]) for keys in (SGD_FAMILY, ADAM_FAMILY))
     inside = np.array([backbone_class(name) == CLASSICAL for name in backbones])
     return planned_contrast("SGD on classical networks", values, family, reference, inside, rng)
@@ -82,18 +83,18 @@ def sgd_on_classical(
 def planned_contrast(
     name: str, values: Matrix, family: Flags, reference: Flags, inside: Flags, rng: np.random.Generator
 ) -> Contrast | Reason:
-    """One contrast with its tests, or why there is none.
+    """Compute one contrast with its tests, or say why there is none.
 
     Args:
         values: [backbones, optimizers], points, finite for the optimizers of family and reference.
         family, reference: which optimizers [optimizers].
-        inside: which backbones make the class [backbones].
+        inside: which backbones make up the class [backbones].
     """
     if min(inside.sum(), (~inside).sum()) < MIN_A_CLASS:
         return Reason.TOO_FEW_BACKBONES
     if not (family.any() and reference.any()):
         return Reason.TOO_FEW_OPTIMIZERS
-    # Ranks are those among all optimizers that every backbone has tried, as wherever ranks are stated.
+    # Ranks are taken among all optimizers that every backbone has tried, as everywhere else.
     complete = np.asarray(np.isfinite(values).all(axis=0))
     if not (complete[family].all() and complete[reference].all()):
         return Reason.INCOMPLETE_MATRIX
@@ -111,7 +112,7 @@ def planned_contrast(
 
 
 def permutations(scores: Matrix, inside: Flags, rng: np.random.Generator) -> Permutations:
-    """Every way of naming the class, or 100,000 drawn where there are more than a million.
+    """Test a contrast by every choice of the class, or by 100,000 random ones where there are more than a million.
 
     Args:
         scores: [backbones]
@@ -122,7 +123,7 @@ def permutations(scores: Matrix, inside: Flags, rng: np.random.Generator) -> Per
     sums = _all_sums(scores, size) if exact else _drawn_sums(scores, size, rng)
     contrast = sums / size - (scores.sum() - sums) / (len(scores) - size)
     seen = scores[inside].mean() - scores[~inside].mean()
-    # The class as declared is one of the ways; among drawn ones it is added, so that no p-value is 0.
+    # The declared class is one of the choices; it is added to random ones, so that no p-value is 0.
     return Permutations(
         larger=int(np.sum(contrast >= seen - ROUNDING)) + (not exact),
         extreme=int(np.sum(np.abs(contrast) >= abs(seen) - ROUNDING)) + (not exact),

@@ -1,7 +1,7 @@
-"""Exact tests over backbones, for wherever one optimizer is called better than another.
+"""Exact tests over backbones, used wherever one optimizer is called better than another.
 
-Nothing is assumed of the scores but that, if optimizers are alike, exchanging them within a backbone changes nothing.
-A claim is made at `CLAIM`, however few the backbones: with five, no comparison of two can reach it.
+The only assumption is that, if optimizers are alike, exchanging their scores within a backbone changes nothing. A
+claim is made at `CLAIM`, however few the backbones: with five, no comparison of two can reach it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import Matrix
 
 CLAIM = 0.025
-"""Chance, at most, of any false claim if all optimizers are alike."""
+"""Greatest probability of any false claim if all optimizers are alike."""
 MAX_EXACT = 16
 NUM_RANDOM = 20_000
 ROUNDING = 1e-9
 
 
 def sign_flip_p(differences: Matrix, rng: np.random.Generator) -> float:
-    """Chance of a sum as large if each backbone's difference [backbones] were as likely to have the other sign.
+    """Compute the probability of a sum as large if the sign of each backbone's difference [backbones] were random.
 
-    One-sided. All ways for up to 16 differences that are not 0, else 20,000 drawn ones and the one seen.
+    One-sided. All sign patterns for up to 16 differences that are not 0, else 20,000 random ones and the observed one.
     """
     told = differences[np.abs(differences) > ROUNDING]
     count = len(told)
@@ -39,7 +39,7 @@ def sign_flip_p(differences: Matrix, rng: np.random.Generator) -> float:
 
 
 def step_down(p: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted for there being several (Holm, Scandinavian Journal of Statistics 1979)."""
+    """Adjust p-values for there being several (Holm, Scandinavian Journal of Statistics 1979)."""
     adjusted, reached = {}, 0.0
     for place, name in enumerate(sorted(p, key=p.__getitem__)):
         reached = max(reached, min(1.0, p[name] * (len(p) - place)))
@@ -48,16 +48,17 @@ def step_down(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def backbones_needed(comparisons: int = 1) -> int:
-    """Fewest backbones with which the best one of so many comparisons can be claimed: all must have the same sign."""
+    """Compute the fewest backbones that allow a claim from so many comparisons: all signs must be equal."""
     return math.ceil(math.log2(comparisons / CLAIM))
 
 
 @cache
 def rank_gap(num_backbones: int, num_optimizers: int) -> float:
-    """Difference of mean ranks above which two of all optimizers are told apart.
+    """Compute the difference of mean ranks above which any two optimizers differ significantly.
 
-    The largest difference that any two have stays at or below it with probability 1 - `CLAIM` if every order of the
-    optimizers is as likely on every backbone; by 20,000 drawn sets of orders. Exact where Nemenyi's test is asymptotic.
+    The largest difference between any two stays at or below it with probability 1 - `CLAIM` if all orders of the
+    optimizers are equally likely on every backbone; by 20,000 random sets of orders. Exact where Nemenyi's test is
+    asymptotic.
     """
     rng = np.random.default_rng(SEED)
     orders = rng.random((NUM_RANDOM, num_backbones, num_optimizers)).argsort(axis=-1)

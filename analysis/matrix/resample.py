@@ -1,4 +1,4 @@
-"""What would come out if the backbones or the optimizers were drawn again; sums of squares with noise taken off."""
+"""Resampling of backbones and optimizers, and sums of squares corrected for noise."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bocb_tune.analysis.core.estimate import LEVEL
 from bocb_tune.analysis.matrix.twoway import Decomposition, Matrix, adjusted_ss, effects, residual_df
 
 NUM_DRAWS = 1000
 SEED = 20241009
-"""Of every bootstrap, permutation and set of draws: the same table gives the same report."""
+"""Seed of every bootstrap, permutation and set of draws, so that the same table gives the same report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class Squares:
 
 
 def corrected_squares(values: Matrix, variance: Matrix | float) -> Squares:
-    """Sums of squares with the part that noise added taken off, not below 0.
+    """Compute sums of squares and subtract the part that noise added, limited to 0.
 
     Args:
         values: [..., backbones, optimizers], the same cells missing everywhere.
@@ -49,19 +50,19 @@ def corrected_squares(values: Matrix, variance: Matrix | float) -> Squares:
     return Squares(backbone=corrected[0], optimizer=corrected[1], interaction=corrected[2])
 
 
-def interval(draws: Matrix, level: float = 0.95) -> tuple[float, float]:
-    """Central interval of draws, NaN left out."""
+def interval(draws: Matrix, level: float = LEVEL) -> tuple[float, float]:
+    """Compute the central interval of draws, ignoring NaN."""
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def resampled(size: int, rng: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
-    """Indices of lines drawn with replacement [draws, size]."""
+    """Draw indices of rows or columns with replacement [draws, size]."""
     return rng.integers(size, size=(NUM_DRAWS, size))
 
 
 def shrunken(parts: Decomposition, variance: float) -> Matrix:
-    """What a fit suggests once noise of this variance a cell is taken off its effects [backbones, optimizers]."""
+    """Compute the fit with noise of this variance per cell removed from its effects [backbones, optimizers]."""
     num_backbones, num_optimizers = parts.interaction.shape
     return np.asarray(
         parts.mean
@@ -72,7 +73,7 @@ def shrunken(parts: Decomposition, variance: float) -> Matrix:
 
 
 def _less(effect: Matrix, ss: float, noise: float) -> Matrix:
-    """Effects whose sum of squares is what is left of `ss` without the noise in it."""
+    """Shrink effects so that their sum of squares is that of `ss` without the noise."""
     return effect * (np.sqrt(max(0.0, 1 - noise / ss)) if ss > 0 else 0.0)
 
 

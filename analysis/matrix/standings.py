@@ -1,4 +1,4 @@
-"""How optimizers stand on each backbone: spread of a row, who is near the best, what a choice costs."""
+"""Standings of the optimizers on each backbone: spread of a row, who is near the best, the regret of a choice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOP = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Summary of each backbone's values without its worst few; comparable between equal numbers of optimizers only."""
+    """Summary of each backbone's values without its worst few; comparable only between equal numbers of optimizers."""
 
     mean: Matrix
     """[backbones], points."""
@@ -26,7 +26,7 @@ class Spread:
 
 
 def spread(values: Matrix, drop: int = 1) -> Spread:
-    """The statistics of arXiv:2410.06373.
+    """Compute the statistics of arXiv:2410.06373.
 
     Args:
         values: complete [backbones, optimizers], points.
@@ -37,7 +37,7 @@ def spread(values: Matrix, drop: int = 1) -> Spread:
 
 
 def top(values: Matrix, k: int = TOP) -> Flags:
-    """Whether an optimizer is among the k best of its backbone [..., backbones, optimizers].
+    """Mark the optimizers among the k best of their backbone [..., backbones, optimizers].
 
     Equal values share the best rank, so that ties are all in or all out. The mean over draws of the values is the
     probability.
@@ -46,11 +46,11 @@ def top(values: Matrix, k: int = TOP) -> Flags:
 
 
 def num_near_best(values: Matrix, within: float) -> Matrix:
-    """Optimizers within so many points of the best, per backbone [..., backbones], the best included."""
+    """Count the optimizers within so many points of the best, per backbone [..., backbones], the best included."""
     near: Matrix = np.sum(regret(values) <= within, axis=-1)
     return near
 
 
 def regret(values: Matrix) -> Matrix:
-    """What each optimizer costs against the best of the backbone, points [..., backbones, optimizers]."""
+    """Subtract each value from the best of its backbone, points [..., backbones, optimizers]."""
     return np.asarray(values.max(axis=-1, keepdims=True) - values)

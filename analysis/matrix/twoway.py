@@ -1,10 +1,12 @@
-"""Additive fit of the matrix of cell values, and what it leaves over.
+"""Additive fit of the matrix of cell values, and its residuals, the interactions.
 
 Notation: y[b, o] is the value of a cell in points of score, NaN where missing; B backbones, O optimizers.
+
     y[b, o] = mean + backbone[b] + optimizer[o] + interaction[b, o], the main effects summing to zero.
+
 Fitted by least squares to the cells that have a value: double centring when all have. Sums of squares of main effects
-are adjusted for one another (type II), which changes nothing in a complete matrix.
-Source: Scheffe, "The Analysis of Variance" (1959), chapter 4.
+are adjusted for one another (type II), which changes nothing in a complete matrix. Source: Scheffe, "The Analysis of
+Variance" (1959), chapter 4.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ Matrix = NDArray[np.float64]
 MIN_SHARE_SHAPE = (3, 3)
 MIN_CELLS_A_LINE = 3
 COMPLETE_ENOUGH = 0.9
-"""Below this share of filled cells an additive fit is marked as that of an incomplete matrix."""
+"""Share of filled cells below which an additive fit is marked as that of an incomplete matrix."""
 NEGLIGIBLE = 1e-20
-"""Sums of squares below this share of the squared scores are rounding, not effect."""
+"""Share of the squared scores below which sums of squares are rounding errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decomposition:
-    """Additive fit of a matrix and what it leaves over."""
+    """Additive fit of a matrix, with its residuals."""
 
     mean: float
     backbone: Matrix
@@ -39,7 +41,8 @@ class Decomposition:
     optimizer: Matrix
     """Main effects [optimizers], points."""
     interaction: Matrix
-    """[backbones, optimizers], points, NaN where missing; positive: better here than the averages of both predict."""
+    """[backbones, optimizers], points, NaN where missing; positive where the cell is better than both averages
+    predict."""
 
     @property
     def ss_backbone(self) -> float:
@@ -59,7 +62,7 @@ class Decomposition:
 
     @property
     def rms_interaction(self) -> float:
-        """Points, degrees of freedom counted."""
+        """Root mean square of the interaction per degree of freedom, points."""
         return float(np.sqrt(self.ss_interaction / self.df_interaction))
 
     @property
@@ -74,7 +77,7 @@ class Decomposition:
 
     @property
     def is_additive(self) -> bool:
-        """Whether nothing but rounding is left over."""
+        """Whether the residuals are nothing but rounding errors."""
         return self.ss_interaction <= self._rounding
 
     @property
@@ -87,7 +90,7 @@ class Decomposition:
 
 
 def decompose(values: Matrix) -> Decomposition:
-    """Two-way decomposition of a matrix.
+    """Fit a matrix additively.
 
     Args:
         values: [backbones, optimizers], points, NaN where missing; `fit_refusal` is None.
@@ -97,10 +100,10 @@ def decompose(values: Matrix) -> Decomposition:
 
 
 def effects(values: Matrix) -> tuple[Matrix, Matrix, Matrix, Matrix]:
-    """Mean [...], main effects [..., backbones] and [..., optimizers], interaction of matrices with the same holes.
+    """Compute mean [...], main effects [..., backbones] and [..., optimizers], and interaction of a stack of matrices.
 
     Args:
-        values: [..., backbones, optimizers]
+        values: [..., backbones, optimizers], the same cells missing everywhere.
     """
     num_backbones, num_optimizers = values.shape[-2:]
     known = np.isfinite(values).reshape(-1, num_backbones, num_optimizers)[0]
@@ -113,9 +116,11 @@ def effects(values: Matrix) -> tuple[Matrix, Matrix, Matrix, Matrix]:
 
 
 def adjusted_ss(effect: Matrix, known: Flags, axis: int) -> Matrix:
-    """Sum of squares of a main effect [..., 1 | backbones, 1 | optimizers] once the other factor is fitted [...].
+    """Compute the sum of squares of a main effect, adjusted for the other factor [...].
 
     Args:
+        effect: [..., 1 | backbones, 1 | optimizers].
+        known: cells that have a value [backbones, optimizers].
         axis: 0 if the other factor is the optimizer, 1 if it is the backbone.
     """
     spread = np.where(known, effect, np.nan)
@@ -123,25 +128,25 @@ def adjusted_ss(effect: Matrix, known: Flags, axis: int) -> Matrix:
 
 
 def residual_df(known: Flags) -> int:
-    """Degrees of freedom of the interaction."""
+    """Count the degrees of freedom of the interaction."""
     return int(known.sum()) - sum(known.shape) + 1
 
 
 def spare(known: Flags) -> Matrix:
-    """Share of a cell's noise left in its residual, 1 - leverage [backbones, optimizers]; 0 where missing."""
+    """Compute the share of a cell's noise left in its residual, 1 - leverage; 0 where missing."""
     room = np.zeros(known.shape)
     room[known] = np.diag(residual_maker(known))
     return room
 
 
 def residual_maker(known: Flags) -> Matrix:
-    """What takes known values to their interactions [known cells, known cells]."""
+    """Compute the matrix that maps known values to their interactions [known cells, known cells]."""
     design = _design(known)
     return np.asarray(np.eye(len(design)) - design @ np.linalg.pinv(design))
 
 
 def fit_refusal(values: Matrix, least: tuple[int, int] = MIN_SHARE_SHAPE) -> Reason | None:
-    """Why no additive fit can be had, or None. Missing cells are NaN; some may miss."""
+    """Say why an additive fit is impossible; None if it is possible. Some cells may be missing (NaN)."""
     known = np.isfinite(values)
     if few := _too_small(values, least):
         return few
@@ -151,7 +156,7 @@ def fit_refusal(values: Matrix, least: tuple[int, int] = MIN_SHARE_SHAPE) -> Rea
 
 
 def refusal(values: Matrix, least: tuple[int, int]) -> Reason | None:
-    """Why a statistic that needs every cell cannot be had, or None. Missing cells are NaN."""
+    """Say why a statistic that needs every cell is impossible; None if it is possible. Missing cells are NaN."""
     return _too_small(values, least) or (None if np.isfinite(values).all() else Reason.INCOMPLETE_MATRIX)
 
 
@@ -162,7 +167,7 @@ def _too_small(values: Matrix, least: tuple[int, int]) -> Reason | None:
 
 
 def _is_connected(known: Flags) -> bool:
-    """Whether one can go from any line to any other by way of known cells."""
+    """Tell whether known cells link every row and column to all others."""
     rows, columns = known.shape
     links = np.zeros((rows + columns, rows + columns))
     links[:rows, rows:] = known
@@ -170,7 +175,10 @@ def _is_connected(known: Flags) -> bool:
 
 
 def _design(known: Flags) -> Matrix:
-    """[known cells, 1 + (B - 1) + (O - 1)]: the last level of a factor is minus the sum of the others."""
+    """Build the design matrix [known cells, 1 + (B - 1) + (O - 1)].
+
+    The last level of a factor is minus the sum of the others.
+    """
     backbone, optimizer = np.nonzero(known)
     codes = [np.vstack([np.eye(size - 1), -np.ones(size - 1)]) for size in known.shape]
     return np.column_stack([np.ones(len(backbone)), codes[0][backbone], codes[1][optimizer]])

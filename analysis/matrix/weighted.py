@@ -8,12 +8,12 @@ from bocb_tune.analysis.matrix.twoway import Matrix
 
 
 def weighted_residuals(values: Matrix, weight: Matrix) -> Matrix:
-    """What an additive fit leaves over [..., backbones, optimizers]; cells of weight 0 have no say."""
+    """Compute the residuals of an additive fit [..., backbones, optimizers]; cells of weight 0 are ignored."""
     return _fit(values, weight)[0]
 
 
 def residuals_and_spare(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
-    """The same, and the share of a cell's variance that is left in its residual, if that is 1 / weight."""
+    """Compute the residuals and the share of a cell's variance, if that is 1 / weight, that is left in them."""
     left, system = _fit(values, weight)
     total = _total(weight)
     part = weight / total
@@ -25,7 +25,10 @@ def residuals_and_spare(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]
 
 
 def reduced_system(weight: Matrix) -> Matrix:
-    """Normal equations of the optimizers once backbones are fitted [..., optimizers, optimizers]; singular by one."""
+    """Build the normal equations of the optimizers, backbones adjusted for [..., optimizers, optimizers].
+
+    They are singular: one equation follows from the others.
+    """
     columns = weight.sum(axis=-2)
     cross = np.swapaxes(weight, -1, -2) @ (weight / _total(weight))
     return np.asarray(np.eye(weight.shape[-1]) * columns[..., None, :] - cross)
@@ -33,9 +36,9 @@ def reduced_system(weight: Matrix) -> Matrix:
 
 def _fit(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
     system = reduced_system(weight)
-    # An optimizer without weight anywhere has no effect to find.
+    # The effect of an optimizer without weight anywhere is set to 0.
     system = system + np.eye(system.shape[-1]) * (weight.sum(axis=-2) == 0)[..., None, :]
-    # A constant added to all optimizers is one taken off all backbones: any number fixes it, 1 for a lone optimizer.
+    # A constant may be moved from backbones to optimizers: any positive number here fixes it, 1 for a lone optimizer.
     size = system.shape[-1]
     trace = np.trace(system, axis1=-2, axis2=-1)[..., None, None]
     system = system + (trace / size**2 if size > 1 else 1.0)
@@ -48,6 +51,6 @@ def _fit(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _total(weight: Matrix) -> Matrix:
-    """Of each backbone [..., backbones, 1]; without weight anything divides nothing."""
+    """Add the weights of each backbone [..., backbones, 1]; 1 where there are none, so that division is safe."""
     total = weight.sum(axis=-1, keepdims=True)
     return np.where(total > 0, total, 1.0)

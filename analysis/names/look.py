@@ -1,4 +1,4 @@
-"""Looks a name up: its key, its family or class, its place in tables, its colour and marker. No plotting import."""
+"""Lookup of a name: key, family or class, place in tables, colour and marker. Imports no plotting library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Table = tuple[Name, ...]
 LineStyle = tuple[int, tuple[float, ...] | None]
 LINE_STYLES: tuple[LineStyle, ...] = ((0, None), (0, (5, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1.2, 1)))
 SGD_FAMILY = frozenset({"sgd", "sgdp"})
-"""LION, though it too has a fixed lr, bounds each step by its sign: no gradient descent in the sense of the claim."""
+"""Optimizers that count as SGD. LION is left out: its lr is fixed too, but it bounds each step by taking the sign."""
 ADAM_FAMILY = frozenset({"adam", "adamax", "nadam", "adamw", "lamb", "radam", "adamp", "adan"})
 
 _SHOWN: ContextVar[frozenset[str]] = ContextVar("names that share the figures", default=frozenset())
@@ -74,17 +74,17 @@ def shown_together(names: Iterable[str]) -> Iterator[None]:
 
 
 def optimizer_look(name: str) -> Name:
-    """Return colour and marker of an optimizer: its own, or of an unknown one those its name leads to."""
+    """Return colour and marker of an optimizer; those of an unknown one are derived from its name."""
     return _look(OPTIMIZERS, name)
 
 
 def backbone_look(name: str) -> Name:
-    """Return colour and marker of a backbone: its own, or of an unknown one those its name leads to."""
+    """Return colour and marker of a backbone; those of an unknown one are derived from its name."""
     return _look(BACKBONES, name)
 
 
 def optimizer_dash(name: str) -> LineStyle:
-    """Return the Matplotlib line style of an optimizer: neighbours of a family differ, to be told apart in grey."""
+    """Return the Matplotlib line style of an optimizer; neighbours in a family differ, for the sake of grey prints."""
     names = [row.key for row in OPTIMIZERS]
     key = optimizer_key(name)
     place = names.index(key) if key in names else crc32(key.encode())
@@ -99,7 +99,7 @@ def label(name: str, longest: int = 22) -> str:
 
 @cache
 def _rows(table: Table) -> Mapping[str, Name]:
-    """Rows by plain spelling of every name they have."""
+    """Map the plain spelling of every name and alias to its row."""
     return {plain(name): row for row in table for name in (row.key, *row.aliases)}
 
 

@@ -43,13 +43,13 @@ INTRODUCTIONS = {
     )
     + ".",
     CHECK: "The model predicts each trial from all the others; where it does so badly, the cell has no landscape.",
-    SEARCH: "What the trials of a cell found, beside what random search on its landscape would have.",
-    GRID: "Of the matrix of cell values [backbones, optimizers], fitted by y_bo = mean + a_b + c_o + g_bo.",
-    LINE: "Of a row or a column of the matrix; regret is the distance from the best optimizer of the same backbone.",
+    SEARCH: "Scores found by the trials of a cell, and by random search on its landscape.",
+    GRID: "Statistics of the matrix of cell values [backbones, optimizers], fitted by y_bo = mean + a_b + c_o + g_bo.",
+    LINE: "Statistics of a row or a column of the matrix; regret is the distance from a backbone's best optimizer.",
     SETTINGS: "x is a setting of learning rate and weight decay, x*_bo the best one of a cell.",
-    USE: "What to use on a backbone of the grid, and on one like those of the grid.",
-    WEIGHTS: "Of each weight matrix W (convolutions flattened) with eigenvalues of W'W; the report shows medians over "
-    "layers. No value is better by itself.",
+    USE: "The optimizer and settings to use on a backbone of the grid, and on a new one like those of the grid.",
+    WEIGHTS: "Statistics of each weight matrix W (convolutions flattened) with eigenvalues of W'W; the report shows "
+    "medians over layers. No value is better by itself.",
     COMPARISON: "Differences are second run minus first, in the unit of the score.",
 }
 
@@ -61,7 +61,7 @@ class Quantity:
     part: str
     """Part of the documentation it stands in."""
     key: str
-    """Name in `metrics.json`, or of a column of the report where it is not in there."""
+    """Name in `metrics.json`; for numbers that are not in there, of a column of the report."""
     name: str
     """Name in the report."""
     definition: str
@@ -83,7 +83,7 @@ class Quantity:
 
 
 def _width(epsilon: float) -> tuple[Quantity, Quantity]:
-    """Width of the good region at a coarser tolerance."""
+    """Give the two rows on the width of the good region at a coarser tolerance."""
     at, words = f"at_{epsilon:g}", f"{epsilon:g} points"
     return (
         Quantity(LANDSCAPE, f"near_optimal_volume_{at}", f"near-optimal volume, {words}",
@@ -206,18 +206,18 @@ _LANDSCAPE = (
              "has selected; needs 50 of them.", source=WATANABE,
              refused=(Reason.NO_SPACE, Reason.TOO_FEW_COMPLETED, Reason.DEGENERATE_VARIANCE, Reason.TOO_COSTLY)),
     Quantity(CHECK, "validation", "model check",
-             "Of each trial predicted without its records: root mean square error, bias and spread of the last "
+             "For trials predicted without their own records: root mean square error, bias and spread of the last "
              "record, sd of the standardised residuals (1 is right), share within the 90 % predictive interval, rank "
-             "correlation over completed trials, and of trials exempt from stopping their number and mean "
-             "standardised residual times its root."),
+             "correlation over completed trials; for trials exempt from stopping, their number and its root times "
+             "their mean standardised residual."),
     Quantity(CHECK, "checks", "checks of the model",
-             "Each with its words: share of trials left out within their 90 % interval, their bias, trials exempt from "
+             "One sentence each: share of left-out trials within their 90 % interval, their bias, trials exempt from "
              "stopping in standard errors, and the curve of the model less that of independent trials. Sound unless "
              "further off than in 1 % of sound models, or than both intervals reach."),
 )
 _SEARCH = (
     Quantity(SEARCH, "trials", "trials", "Trials of the cell's search.", "trials"),
-    Quantity(SEARCH, "epochs", "epochs", "Epochs those trials took, stopped ones as far as they came.", "epochs",
+    Quantity(SEARCH, "epochs", "epochs", "Epochs that those trials ran, stopped ones up to their end.", "epochs",
              "lower"),
     Quantity(SEARCH, "found", "found", "The cell's score after its own search (see `best`).", "points", "higher"),
     Quantity(SEARCH, "reported", "reported", "Best score the search saw, biased upwards.", "points", "higher"),
@@ -278,22 +278,21 @@ _GRID = (
              "Mean over classical networks of (SGD family - Adam family) minus the same over the others, with exact "
              "permutation p over classes, on points and on ranks.", "points", source=LI),
     Quantity(GRID, "median_polish", "median polish",
-             "Robust scale of what an additive fit by medians leaves, 1.4826 median |r|, and its share of absolute "
-             "deviations.", "points", "lower", "Tukey 1977"),
+             "Robust scale of the residuals of an additive fit by medians, 1.4826 median |r|, and their share of "
+             "absolute deviations.", "points", "lower", "Tukey 1977"),
     Quantity(GRID, "versions", "share on other scales",
              "Interaction share (and part of it in its first singular direction) of ranks, of log odds, and of values "
              "floored near the best."),
     Quantity(GRID, "null_singular", "first singular direction of noise",
              "Share of the first singular direction that Gaussian noise of this shape stays below in 95 % of cases."),
     Quantity(GRID, "interaction_share_without", "share without one name",
-             "Plug-in interaction share without each backbone, and without each optimizer."),
+             "Plug-in interaction share if one backbone, or one optimizer, is left out."),
     Quantity(GRID, "lr_variance", "variance of the best learning rate",
              "Shares of the variance of log10 best lr due to optimizer, backbone and pairing, and the root mean square "
              "of the last in decades.", "decades"),
     Quantity(GRID, "answer", "the answer",
              "The first screen as values and sentences: by backbone and over the grid each optimizer with its score, "
-             "what that rests on (seeds, model, selected) and its standing; usable decades; what to do next and what "
-             "cannot be said."),
+             "the basis of that (seeds, model, selected) and its standing; usable decades; next steps and limits."),
     Quantity(GRID, "behind", "points behind the best",
              "Score of the best optimizer minus that of this one; Student's t interval of both noises, all comparisons "
              "with the best at .05 together.", "points", "lower", "Hsu 1996, chapter 4; Bonferroni"),
@@ -310,17 +309,17 @@ _GRID = (
              refused=(Reason.INCOMPLETE_MATRIX, Reason.PRIOR_MISMATCH)),
 )
 _LINES = (
-    Quantity(LINE, "mean", "mean", "Mean of the line's cells.", "points", "higher"),
+    Quantity(LINE, "mean", "mean", "Mean of the cells of the row or column.", "points", "higher"),
     Quantity(LINE, "coupling", "coupling",
              "sqrt(max(0, sum of g_bo^2 / sum of (1 - leverage) - s^2)), s^2 the noise of a cell's value: root mean "
-             "square deviation of the line's cells from additivity; interval by noncentral chi-square. Without "
+             "square deviation of its cells from additivity; interval by noncentral chi-square. Without "
              "repeated seeds noise is not taken off and there is no interval.", "points", "lower",
              refused=(*MATRIX, Reason.TOO_FEW_REPLICATES)),
     Quantity(LINE, "viable_coupling", "viable coupling",
              "The same of the additive fit of the cells that do not fail.", "points", "lower",
              refused=(*MATRIX, Reason.TOO_FEW_REPLICATES)),
     Quantity(LINE, "failures", "failures",
-             "Cells of the line more than 10 points below the best of their backbone, or all of whose trials "
+             "Cells more than 10 points below the best of their backbone, or all of whose trials "
              "diverged.", "cells", "lower"),
     Quantity(LINE, "std_drop_worst", "sd without the worst", "sd of a backbone's cells without its worst.", "points",
              "lower", LI),
@@ -349,31 +348,33 @@ _SETTINGS = (
     Quantity(SETTINGS, "tunability_worst", "worst cost of a common setting", "Largest over backbones of the same.",
              "points", "lower", PROBST, SHARED),
     Quantity(SETTINGS, "worth_tuning", "worth tuning",
-             "Fewest hyper-parameters to tune for each backbone that bring the mean regret below 1 point.",
+             "Fewest hyper-parameters to tune for each backbone that bring the mean regret below the tolerance of the "
+             "report.",
              source=ADKINS, refused=SHARED),
     Quantity(SETTINGS, "drift", "drift",
              "log10 of a backbone's best setting over the optimizer's reference: the best common setting, or without "
              "landscapes the most frequent one; mean of absolute values, and share beyond half a decade.", "decades",
              "lower", refused=SHARED),
-    Quantity(SETTINGS, "within_1_point", "pairs within 1 point",
-             "Share of pairs of backbones whose setting costs at most 1 point on the other.", "", "higher"),
+    Quantity(SETTINGS, "within_tolerance_of_tuned", "pairs within the tolerance",
+             "Share of pairs of backbones whose setting costs at most the tolerance of the report on the other.", "",
+             "higher"),
 )
 _USE = (
     Quantity(USE, "expected", "expected score",
              "Expected score of the recommended optimizer after as many trials as were asked for.", "points", "higher",
              refused=(Reason.INCOMPLETE_MATRIX, Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS)),
-    Quantity(USE, "regret", "expected regret", "Mean over draws of best - score of the recommended optimizer.",
+    Quantity(USE, "regret", "expected regret", "Mean over draws of best - y of the recommended optimizer.",
              "points", "lower", refused=(Reason.TOO_FEW_REPLICATES,)),
     Quantity(USE, "p_best", "P(best)", "Probability that the recommended optimizer is the best.", "", "higher"),
-    Quantity(USE, "cost", "cost", "Epochs and hours that the trials take, as in the grid.", "epochs, hours", "lower"),
+    Quantity(USE, "cost", "cost", "Epochs and hours of the trials, at costs of the grid.", "epochs, hours", "lower"),
     Quantity(USE, "box", "range to search",
-             "Bounds of the settings within 1 point of the best, for the remaining trials.", "lr, weight decay"),
+             "Bounds of the settings within the tolerance of the best, for the remaining trials.", "lr, weight decay"),
     Quantity(USE, "p_least_regret", "P(least regret)",
              "Share of bootstrap replicates over backbones and draws with the least mean regret.", "", "higher"),
     Quantity(USE, "p_best_rank", "P(best rank)", "Share of the same replicates with the best mean rank.", "", "higher"),
     Quantity(USE, "leave_one_backbone_out", "held-out regret",
-             "Regret on each backbone of what the others recommend, its mean, that of using one optimizer always, and "
-             "the paired gain over it.", "points", "lower"),
+             "Regret on each backbone of the optimizer that the others recommend, its mean, that of always using one, "
+             "and the paired gain over it.", "points", "lower"),
 )
 _WEIGHTS = (
     Quantity(WEIGHTS, "alpha", "exponent of the tail",

@@ -1,4 +1,4 @@
-"""Every shipped optimizer and backbone, one row a name: its family or class, its colour and marker, its other names.
+"""Every shipped optimizer and backbone, one row per name: its family or class, its colour and marker, its other names.
 
 Families and classes are declared before looking at any result. Optimizers: the four groups of arXiv:2410.06373,
 section 2. Backbones: classical convolutional networks; MetaFormers (arXiv:2210.13452: one block layout, the token mixer
@@ -102,4 +102,4 @@ CLASS_OF_BEGINNING: dict[str, tuple[str, ...]] = {
     MODERN: ("deit", "vit", "mlpmixer", "mixer", "swin", "convnext", "moganet", "unireplknet", "transnext"),
     METAFORMER: ("identityformer", "poolformer", "convformer", "attentionformer", "randformer", "caformer"),
 }
-"""How names of other sizes of the same architectures begin, those of timm."""
+"""Beginnings of the names, timm's, of other sizes of the same architectures."""

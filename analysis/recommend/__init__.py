@@ -1,1 +1,1 @@
-"""What to use: optimizer, learning rate and weight decay, for a backbone or for any."""
+"""Recommendations: optimizer, learning rate and weight decay, for one backbone or for any."""

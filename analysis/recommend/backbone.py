@@ -1,6 +1,6 @@
-"""What to use on a backbone of the grid: optimizer, learning rate and weight decay, and how sure that is.
+"""Recommendation for a backbone of the grid: optimizer, learning rate and weight decay, with its uncertainty.
 
-The choice is made on the landscapes of the backbone's cells, else on its row of scores.
+The choice is made on the landscapes of the backbone's cells, or else on its row of scores.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.recommend.offers import Offer, make_offer
+from bocb_tune.analysis.recommend.candidates import Candidate, make_candidate
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
     FROM_SCORES,
@@ -32,7 +31,7 @@ MIN_OPTIMIZERS = 2
 
 
 def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Generator) -> Recommendation:
-    """The best use of a number of trials on a backbone of the grid.
+    """Recommend the best use of a number of trials on a backbone of the grid.
 
     Raises:
         ValueError: if the grid has no such backbone, or trials is below 1.
@@ -44,25 +43,26 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
     by_seeds = _by_seeds(evidence, backbone)
     if not cells or len({*cells, *by_seeds}) < MIN_OPTIMIZERS:
         return _from_row(evidence, backbone, trials)
-    offers = {
-        name: _with_seeds(make_offer(cell, trials, rng), cell, by_seeds.get(name), rng) for name, cell in cells.items()
+    candidates = {
+        name: _with_seeds(make_candidate(cell, trials, rng, evidence.tolerance), cell, by_seeds.get(name), rng)
+        for name, cell in cells.items()
     }
     others = {name: known for name, known in by_seeds.items() if name not in cells}
-    merits = {name: offer.merit for name, offer in offers.items()} | {
+    merits = {name: candidate.merit for name, candidate in candidates.items()} | {
         name: known.score for name, known in others.items()
     }
-    size = len(next(iter(offers.values())).draws)
-    draws = {name: rng.permutation(offer.draws) for name, offer in offers.items()}
+    size = len(next(iter(candidates.values())).draws)
+    draws = {name: rng.permutation(candidate.draws) for name, candidate in candidates.items()}
     draws |= {name: known.draws(size, rng) for name, known in others.items()}
     worse = evidence.worse_on(backbone)
     pick = max((name for name in merits if name not in worse), key=lambda name: merits[name], default="")
     pick = pick or max(merits, key=lambda name: merits[name])
-    return _chosen(evidence, backbone, trials, pick, offers, others, draws)
+    return _chosen(evidence, backbone, trials, pick, candidates, others, draws)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seeds:
-    """What repeated seeds say of a cell."""
+    """Score of a cell by repeated seeds."""
 
     score: float
     sd: float
@@ -73,7 +73,7 @@ class _Seeds:
 
 
 def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
-    """Of the cells whose error is known."""
+    """Collect the cells whose standard error is known."""
     if evidence.sd is None:
         return {}
     row = evidence.backbones.index(backbone)
@@ -88,19 +88,20 @@ def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
     }
 
 
-def _with_seeds(offer: Offer, cell: Landscape, seeds: _Seeds | None, rng: np.random.Generator) -> Offer:
-    """An offer moved by what fresh seeds at the best setting say, each with the weight of its precision.
+def _with_seeds(candidate: Candidate, cell: Landscape, seeds: _Seeds | None, rng: np.random.Generator) -> Candidate:
+    """Combine a candidate with fresh seeds at the best setting, weighted by precision.
 
-    Otherwise a recommendation could prefer what the seeds, which the headline rests on, have shown to be worse.
+    Otherwise a recommendation could prefer an optimizer that the seeds, on which the headline rests, have shown to be
+    worse.
     """
     if seeds is None:
-        return offer
+        return candidate
     best = cell.best_draws
     variance = float(np.var(best))
     weight = variance / (variance + seeds.sd**2) if variance > 0 else 0.0
     moved = weight * (seeds.score - float(cell.mean[cell.best_node]))
-    draws = offer.draws + weight * (seeds.draws(len(best), rng) - best)
-    return replace(offer, merit=offer.merit + moved, expected=offer.expected + moved, draws=draws)
+    draws = candidate.draws + weight * (seeds.draws(len(best), rng) - best)
+    return replace(candidate, merit=candidate.merit + moved, expected=candidate.expected + moved, draws=draws)
 
 
 def _chosen(
@@ -108,33 +109,33 @@ def _chosen(
     backbone: str,
     trials: int,
     pick: str,
-    offers: Mapping[str, Offer],
+    candidates: Mapping[str, Candidate],
     others: Mapping[str, _Seeds],
     draws: Mapping[str, Array],
 ) -> Recommendation:
-    """The recommendation of one optimizer, judged among all that are known."""
+    """Make the recommendation of one optimizer, compared with all others that are known."""
     scores = np.column_stack(list(draws.values()))
     place = list(draws).index(pick)
     regret = scores.max(axis=1, keepdims=True) - scores
-    counts = drawn.add_counts([each.counts for each in offers.values()])
+    counts = drawn.add_counts([each.counts for each in candidates.values()])
     method = f"{FROM_LANDSCAPES}, quantiles of draws"
     as_good = np.mean(scores >= scores[:, [place]], axis=0)
     tied = {name for name, chance in zip(draws, as_good, strict=True) if chance >= WORSE} - evidence.worse_on(backbone)
-    offer = offers.get(pick)
-    expected = others[pick].score if offer is None else offer.expected
+    candidate = candidates.get(pick)
+    expected = others[pick].score if candidate is None else candidate.expected
     return Recommendation(
         backbone=backbone,
         trials=trials,
         optimizer=pick,
-        setting=others[pick].setting if offer is None else offer.setting,
-        box=None if offer is None else offer.box,
+        setting=others[pick].setting if candidate is None else candidate.setting,
+        search_range=None if candidate is None else candidate.search_range,
         expected=drawn.estimate(expected, draws[pick], unit="points", counts=counts, method=method),
         p_best=float(np.mean(regret[:, place] == 0)),
         regret=drawn.estimate(
             float(regret[:, place].mean()), regret[:, place], unit="points", counts=counts, method=method
         ),
         cost=evidence.cost([backbone], pick, trials),
-        tied=_by_robustness(offers, tied - {pick}),
+        tied=_by_robustness(candidates, tied - {pick}),
         by_seeds=tuple(others),
         not_judged=tuple(each for each in evidence.not_judged(backbone) if each[0] not in others),
         method=FROM_LANDSCAPES if not evidence.has_seeds else f"{FROM_LANDSCAPES} and {FROM_SEEDS}",
@@ -142,7 +143,7 @@ def _chosen(
 
 
 def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
-    """From the scores of the backbone's cells, which say nothing of their own uncertainty."""
+    """Recommend from the scores of the backbone's cells, whose uncertainty is unknown."""
     row = evidence.backbones.index(backbone)
     scores = evidence.scores[row]
     known = np.isfinite(scores)
@@ -151,32 +152,28 @@ def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
         detail = f"{known.sum()} optimizers have a score on it, {MIN_OPTIMIZERS} are needed."
         return Recommendation.refused(backbone, trials, reasons[0] if reasons else Reason.INCOMPLETE_MATRIX, detail)
     best = int(np.nanargmax(scores))
-    others = [o for o in np.argsort(-scores) if known[o] and o != best and scores[best] - scores[o] <= EPSILON]
+    unknown_error = Estimate(value=None, unit="points", reason=Reason.TOO_FEW_REPLICATES)
+    is_near = known & (scores[best] - scores <= evidence.tolerance)
+    others = [o for o in np.argsort(-scores) if is_near[o] and o != best]
     return Recommendation(
         backbone=backbone,
         trials=trials,
         optimizer=evidence.optimizers[best],
         setting=_setting(evidence.lr[row, best], evidence.weight_decay[row, best]),
-        expected=_single(float(scores[best])),
-        regret=_unknown(),
+        expected=replace(unknown_error, value=float(scores[best]), method=FROM_SCORES),
+        regret=unknown_error,
         tied=tuple(evidence.optimizers[o] for o in others),
         not_judged=tuple((evidence.optimizers[o], Reason.INCOMPLETE_MATRIX) for o in np.flatnonzero(~known)),
         method=FROM_SCORES,
     )
 
 
-def _by_robustness(offers: Mapping[str, Offer], names: set[str]) -> tuple[str, ...]:
-    """Larger near-optimal volume first, then larger divergence margin; last those without a landscape."""
+def _by_robustness(candidates: Mapping[str, Candidate], names: set[str]) -> tuple[str, ...]:
+    """Sort by near-optimal volume, then divergence margin, largest first; optimizers without a landscape come last."""
     none = (-1.0, 0.0)
-    return tuple(sorted(names, key=lambda name: offers[name].robustness if name in offers else none, reverse=True))
-
-
-def _single(value: float) -> Estimate:
-    return Estimate(value=value, unit="points", method=FROM_SCORES, reason=Reason.TOO_FEW_REPLICATES)
-
-
-def _unknown() -> Estimate:
-    return Estimate(value=None, unit="points", reason=Reason.TOO_FEW_REPLICATES)
+    return tuple(
+        sorted(names, key=lambda name: candidates[name].robustness if name in candidates else none, reverse=True)
+    )
 
 
 def _setting(lr: float, weight_decay: float) -> Setting | None:

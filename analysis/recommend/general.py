@@ -1,7 +1,7 @@
 """One optimizer for any backbone like those of the grid.
 
-It is the one with the least mean regret over the backbones at hand, which stand for those one might use, and it is held
-to account by leaving each of them out.
+It is the one with the least mean regret over the backbones at hand, which represent those one might use. Leaving each
+of them out in turn tests the choice.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import LONGEST
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.recommend.offers import SearchBox, box_of
+from bocb_tune.analysis.recommend.candidates import SearchRange, range_of
 from bocb_tune.analysis.recommend.ranking import MIN_BACKBONES, MIN_OPTIMIZERS, Ranking, leave_one_out, rank_optimizers
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
@@ -43,13 +42,13 @@ class _Tables:
     backbones: tuple[str, ...]
     optimizers: tuple[str, ...]
     fixed: Array
-    """With one setting per optimizer [1 + draws, backbones, optimizers]."""
+    """Scores with one setting per optimizer [1 + draws, backbones, optimizers]."""
     held_out: Array
-    """With the best setting of the other backbones, likewise."""
+    """Scores with the best setting of the other backbones, likewise."""
     others: Array
-    """[held out, backbones, optimizers]: with the setting found without one backbone, on all."""
+    """Scores on all backbones with the setting found without one of them [held out, backbones, optimizers]."""
     tuned: Array | None
-    """With the trials spent on each backbone, likewise; None for one trial."""
+    """Scores with the trials spent on each backbone, likewise; None for one trial."""
     method: str
 
 
@@ -90,7 +89,7 @@ def _general(evidence: Evidence, tables: _Tables, ranking: Ranking, trials: int)
     column = tables.optimizers.index(ranking.pick)
     scores = (tables.fixed if tables.tuned is None else tables.tuned)[:, :, column].mean(axis=1)
     standing = ranking.standings[ranking.pick]
-    setting, box = _common_setting(evidence, tables, ranking.pick)
+    setting, search_range = _common_setting(evidence, tables, ranking.pick)
     left_out = [name for name in evidence.optimizers if name not in tables.optimizers]
     tied = [name for name, other in ranking.standings.items() if other.tied and name != ranking.pick]
     over = f"{tables.method}, over {len(tables.backbones)} backbones"
@@ -99,7 +98,7 @@ def _general(evidence: Evidence, tables: _Tables, ranking: Ranking, trials: int)
         trials=trials,
         optimizer=ranking.pick,
         setting=setting,
-        box=box,
+        search_range=search_range,
         expected=drawn.estimate(scores[0], scores[1:], unit="points", counts=evidence.counts, method=over),
         p_best=standing.p_least_regret,
         regret=standing.mean_regret,
@@ -111,7 +110,10 @@ def _general(evidence: Evidence, tables: _Tables, ranking: Ranking, trials: int)
 
 
 def _from_landscapes(evidence: Evidence, trials: int) -> _Tables | None:
-    """Tables at common settings; None if there is no landscape. Optimizers searched over several boxes are left out."""
+    """Build the tables at common settings; None if there is no landscape.
+
+    Optimizers whose search space differs between backbones are left out.
+    """
     known = np.array([[(b, o) in evidence.curves for o in evidence.optimizers] for b in evidence.backbones])
     boxes = [{curve.box for (_, name), curve in evidence.curves.items() if name == o} for o in evidence.optimizers]
     rows, columns = drawn.complete_part(known & [len(found) == 1 for found in boxes])
@@ -134,13 +136,18 @@ def _from_landscapes(evidence: Evidence, trials: int) -> _Tables | None:
 
 
 def _part(evidence: Evidence, backbones: tuple[str, ...], optimizer: str) -> dict[str, Landscape]:
-    """Landscapes of one optimizer on some backbones."""
+    """Select the landscapes of one optimizer on some backbones."""
     return {name: cell for name, cell in evidence.of_optimizer(optimizer).items() if name in backbones}
 
 
 def _at_common_settings(cells: Cells) -> tuple[Array, Array, Array]:
-    """One optimizer: scores at the best common setting and at that of the other backbones, each [1 + draws, backbones],
-    and the latter's scores on all [held out, backbones]."""
+    """Score one optimizer at common settings.
+
+    Returns:
+        Scores at the best common setting and at that of the other backbones, each [1 + draws, backbones], and the
+            scores of
+        the latter on all backbones [held out, backbones].
+    """
     common, held_out = common_default(cells), list(held_out_defaults(cells).values())
     at_all = np.stack([draws_at(cell, [common, *held_out]) for cell in cells.values()], axis=1)
     own = np.diagonal(at_all[:, :, 1:], axis1=1, axis2=2)
@@ -161,12 +168,12 @@ def _from_scores(evidence: Evidence) -> _Tables:
     )
 
 
-def _common_setting(evidence: Evidence, tables: _Tables, optimizer: str) -> tuple[Setting | None, SearchBox | None]:
-    """The best common setting and the box around it; published settings have only a most frequent one."""
+def _common_setting(evidence: Evidence, tables: _Tables, optimizer: str) -> tuple[Setting | None, SearchRange | None]:
+    """Find the best common setting and the range around it; published settings have only a most frequent one."""
     if tables.method == FROM_LANDSCAPES:
         cells = _part(evidence, tables.backbones, optimizer)
         mean = np.mean([cell.mean for cell in cells.values()], axis=0)
-        return common_default(cells), box_of(mean >= mean.max() - EPSILON, next(iter(cells.values())).grid)
+        return common_default(cells), range_of(mean >= mean.max() - evidence.tolerance, next(iter(cells.values())).grid)
     column = evidence.optimizers.index(optimizer)
     lr, decay = evidence.lr[:, column], evidence.weight_decay[:, column]
     known = np.isfinite(lr) & np.isfinite(decay)

@@ -1,4 +1,4 @@
-"""One optimizer for all backbones: mean and worst regret, who might be best, and a check on backbones left out.
+"""One optimizer for all backbones: mean and worst regret, probability of being best, and a test on left-out backbones.
 
 Values are a stack [1 + draws, backbones, optimizers] of points, the estimate itself first; a table of single scores is
 a stack of one. Regret is against the best optimizer of the same backbone in the same draw.
@@ -23,30 +23,30 @@ from bocb_tune.analysis.names.look import optimizer_key
 MIN_BACKBONES, MIN_OPTIMIZERS = 5, 3
 REPLICATES = 4000
 BASELINES = ("adamw", "sgd")
-"""What is used without thinking."""
+"""Usual choices, made without tuning."""
 METHOD = "bootstrap over backbones"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Of one optimizer."""
+class OverallStanding:
+    """Standing of one optimizer over all backbones."""
 
     mean_regret: Estimate
-    """Points, over backbones."""
+    """Mean regret over backbones, points."""
     worst_regret: Estimate
     mean_rank: Estimate
-    """1 is best."""
+    """Mean rank over backbones; 1 is best."""
     p_least_regret: float
     """Probability of the least mean regret."""
     p_best_rank: float
     """Probability of the best mean rank."""
     pareto: bool
-    """No other is better in mean or worst regret without being worse in the other."""
+    """Whether no other is better in mean or worst regret without being worse in the other."""
     tied: bool
-    """Not significantly worse than the pick: the chance that its mean regret is as small is at least `CLAIM`."""
+    """Whether it is not significantly worse than the pick: the chance of as small a mean regret is at least `CLAIM`."""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; estimates as in `metrics.json`."""
+        """Return a JSON-able mapping; estimates as in `metrics.json`."""
         plain = {key: getattr(self, key) for key in ("p_least_regret", "p_best_rank", "pareto", "tied")}
         return {key: getattr(self, key).to_json() for key in ("mean_regret", "worst_regret", "mean_rank")} | plain
 
@@ -57,11 +57,11 @@ class Ranking:
 
     backbones: tuple[str, ...]
     pick: str
-    """Least mean regret, ties by the worst."""
-    standings: Mapping[str, Standing]
+    """Optimizer with the least mean regret; ties go to the least worst regret."""
+    standings: Mapping[str, OverallStanding]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; estimates as in `metrics.json`."""
+        """Return a JSON-able mapping; estimates as in `metrics.json`."""
         return {
             "pick": self.pick,
             "backbones": list(self.backbones),
@@ -71,33 +71,34 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """What the recommendation would have cost on each backbone, had it been the new one."""
+    """Regret of the recommendation on each backbone, had it been new."""
 
     picks: Mapping[str, str]
-    """By backbone: the pick of the others."""
+    """Pick of the other backbones, by backbone."""
     regret: Mapping[str, float]
-    """By backbone, points."""
+    """Regret of that pick, by backbone, points."""
     mean: Estimate
-    """Over backbones."""
+    """Mean regret over backbones."""
     always: Mapping[str, Estimate]
-    """Mean regret of using one optimizer throughout: the best in hindsight; AdamW and SGD where the grid has them."""
+    """Mean regret of using one optimizer throughout: the best in hindsight, and AdamW and SGD where the grid has
+    them."""
     gain: Mapping[str, Estimate]
-    """Points by which the recommendation is better than each of them, paired by backbone."""
+    """Points by which the recommendation is better than each of these, paired by backbone."""
     p: Mapping[str, float]
-    """Chance of as large a gain over each if it were as likely a loss, exactly, adjusted for there being several."""
+    """Exact probability of so large a gain over each if its sign were random, adjusted for there being several."""
 
     def beats(self, optimizer: str) -> bool:
-        """Whether it is significantly better."""
+        """Tell whether the recommendation is significantly better."""
         return self.p[optimizer] <= CLAIM
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; estimates as in `metrics.json`."""
+        """Return a JSON-able mapping; estimates as in `metrics.json`."""
         tables = {key: {name: e.to_json() for name, e in getattr(self, key).items()} for key in ("always", "gain")}
         plain = {"picks": dict(self.picks), "regret": dict(self.regret), "p": dict(self.p)}
         return {**plain, "mean": self.mean.to_json(), **tables}
 
     def lines(self) -> tuple[str, ...]:
-        """The same in words; nothing is compared with itself."""
+        """Describe the test in sentences; no optimizer is compared with itself."""
         counts = Counter(self.picks.values()).most_common()
         picked = ", ".join(f"{name} {times} of {len(self.picks)} times" for name, times in counts)
         first = (
@@ -131,7 +132,7 @@ def rank_optimizers(
     pick = _pick(regret[0])
     tied = (mean[1:] <= mean[1:, [pick]]).mean(axis=0) >= CLAIM
     standings = {
-        name: Standing(
+        name: OverallStanding(
             mean_regret=_estimate(mean[:, o], "points", counts),
             worst_regret=_estimate(worst[:, o], "points", counts),
             mean_rank=_estimate(rank[:, o], "rank", counts),
@@ -153,12 +154,16 @@ def leave_one_out(
     counts: Counts,
     rng: np.random.Generator,
 ) -> HeldOut:
-    """Score what is picked without each backbone on that backbone.
+    """Score the pick made without each backbone on that backbone.
 
     Args:
         values: the stack in which the held-out backbones are scored.
-        others: [held out, backbones, optimizers], the table the pick is made from when one backbone is held out,
-            without what was learnt on it; its own row is not looked at.
+        others: [held out, backbones, optimizers], the table that the pick is made from when one backbone is held out,
+            without what was learnt on it; its own row is ignored.
+        backbones: names.
+        optimizers: names.
+        counts: of all cells.
+        rng: of the bootstrap.
     """
     names = range(len(backbones))
     picks = np.array([_pick(_regret(np.delete(others[b], b, axis=0))) for b in names])
@@ -183,8 +188,12 @@ def leave_one_out(
 
 
 def _replicates(values: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """The estimate and its replicates [1 + replicates, backbones, optimizers], and how often each backbone is in them
-    [1 + replicates, backbones]."""
+    """Resample backbones and draws.
+
+    Returns:
+        The estimate and its replicates [1 + replicates, backbones, optimizers], and how often each backbone is in them
+        [1 + replicates, backbones].
+    """
     draws = values[1:] if len(values) > 1 else values
     picked = drawn.pick_draws(draws[..., None], rng, REPLICATES)[..., 0]
     times = drawn.resampled_backbones(values.shape[1], rng, REPLICATES)
@@ -192,13 +201,13 @@ def _replicates(values: Array, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _regret(values: Array) -> Array:
-    """Against the best of each row [..., backbones, optimizers]."""
+    """Subtract from the best of each row [..., backbones, optimizers]."""
     regret: Array = values.max(axis=-1, keepdims=True) - values
     return regret
 
 
 def _pick(regret: Array) -> int:
-    """Least mean regret, ties by the worst, from [backbones, optimizers]."""
+    """Choose the least mean regret, ties by the worst, from [backbones, optimizers]."""
     return int(np.lexsort((regret.max(axis=0), np.round(regret.mean(axis=0), 9)))[0])
 
 
@@ -208,14 +217,14 @@ def _dominated(mean: Array, worst: Array, o: int) -> bool:
 
 
 def _mean_of(regret: Array, columns: Index, times: Array) -> Array:
-    """Mean regret of one optimizer per backbone [1 + replicates]."""
+    """Compute the mean regret of one optimizer per backbone [1 + replicates]."""
     taken = regret[:, np.arange(len(columns)), columns]
     mean: Array = (taken * times).sum(axis=1) / len(columns)
     return mean
 
 
 def _share_best(values: Array) -> Array:
-    """How often each optimizer has the smallest value [optimizers], from [replicates, optimizers]."""
+    """Compute how often each optimizer has the smallest value [optimizers], from [replicates, optimizers]."""
     best = values == values.min(axis=1, keepdims=True)
     share: Array = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     return share

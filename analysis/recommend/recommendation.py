@@ -1,4 +1,4 @@
-"""What a recommendation is made from, and what it says: as a value, as JSON and in words."""
+"""The evidence for a recommendation, and the recommendation as a value, as JSON and in sentences."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, known, of_metric
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
-from bocb_tune.analysis.recommend.offers import SearchBox
+from bocb_tune.analysis.recommend.candidates import SearchRange
 from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
-from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost
+from bocb_tune.analysis.sources.costs import NO_COST, TrialCost, mean_cost
 from bocb_tune.analysis.tuning.settings import Setting
 from bocb_tune.core.types import Objective
 
 WORSE = 0.025
-"""An optimizer is significantly worse than the pick if the chance that it is as good is below this."""
+"""Probability of being as good as the pick below which an optimizer is significantly worse."""
 FROM_LANDSCAPES = "landscapes of the cells"
 FROM_SCORES = "one score per cell, taken as it is"
 FROM_SEEDS = "repeated seeds of the cells"
@@ -27,7 +28,7 @@ FROM_SEEDS = "repeated seeds of the cells"
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a recommendation is made from."""
+    """Everything a recommendation is made from."""
 
     backbones: tuple[str, ...]
     optimizers: tuple[str, ...]
@@ -38,16 +39,18 @@ class Evidence:
     worse: Flags | None = None
     """Cells that repeated seeds show to be worse than the best of their backbone [backbones, optimizers]."""
     lr: Array
-    """Best setting seen in each cell [backbones, optimizers], NaN where not known."""
+    """Learning rate of the best setting seen in each cell [backbones, optimizers], NaN where unknown."""
     weight_decay: Array
     landscapes: Mapping[tuple[str, str], Landscape | NoLandscape] = field(default_factory=dict)
-    """By (backbone, optimizer); empty for a source without settings."""
+    """Landscapes by (backbone, optimizer); empty for a source without settings."""
     curves: Mapping[tuple[str, str], TuningCurve] = field(default_factory=dict)
     """Tuning curve of every cell that has a landscape."""
     counts: Counts
-    """Of all cells together."""
-    costs: Mapping[tuple[str, str], Cost] = field(default_factory=dict)
-    """Of one trial, by (backbone, optimizer)."""
+    """Counts of all cells together."""
+    tolerance: float = EPSILON
+    """Points within which settings count as equally good."""
+    costs: Mapping[tuple[str, str], TrialCost] = field(default_factory=dict)
+    """Cost of one trial, by (backbone, optimizer)."""
 
     @property
     def has_seeds(self) -> bool:
@@ -55,26 +58,26 @@ class Evidence:
         return self.sd is not None and bool(np.isfinite(self.sd).any())
 
     def worse_on(self, backbone: str) -> set[str]:
-        """Optimizers that repeated seeds show to be worse than the best on a backbone."""
+        """List the optimizers that repeated seeds show to be worse than the best on a backbone."""
         if self.worse is None:
             return set()
         row = self.worse[self.backbones.index(backbone)]
         return {name for name, is_worse in zip(self.optimizers, row, strict=True) if is_worse}
 
-    def cost(self, backbones: Sequence[str], optimizer: str, trials: int) -> Cost:
-        """Of so many trials, on average over some backbones."""
+    def cost(self, backbones: Sequence[str], optimizer: str, trials: int) -> TrialCost:
+        """Compute the cost of so many trials, on average over some backbones."""
         return mean_cost(self.costs.get((name, optimizer), NO_COST) for name in backbones).times(trials)
 
     def of_backbone(self, backbone: str) -> dict[str, Landscape]:
-        """Landscapes of one backbone by optimizer."""
+        """Select the landscapes of one backbone, by optimizer."""
         return {o: self._landscape(backbone, o) for o in self.optimizers if (backbone, o) in self.curves}
 
     def of_optimizer(self, optimizer: str) -> dict[str, Landscape]:
-        """Landscapes of one optimizer by backbone."""
+        """Select the landscapes of one optimizer, by backbone."""
         return {b: self._landscape(b, optimizer) for b in self.backbones if (b, optimizer) in self.curves}
 
     def not_judged(self, backbone: str) -> tuple[tuple[str, Reason], ...]:
-        """Optimizers without a landscape on a backbone, and why."""
+        """List the optimizers without a landscape on a backbone, each with the reason."""
         missing = [name for name in self.optimizers if (backbone, name) not in self.curves]
         cells = ((name, self.landscapes.get((backbone, name))) for name in missing)
         return tuple(
@@ -89,39 +92,39 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """What to use, or why nobody can say."""
+    """A recommendation, or the reason for there being none."""
 
     backbone: str | None
-    """None: for any backbone like those of the grid."""
+    """Backbone it is for; None for any backbone like those of the grid."""
     trials: int
-    """How many one can pay."""
+    """Number of trials one can afford."""
     optimizer: str | None
-    """None where refused; `reason` and `detail` say why."""
+    """Recommended optimizer; None where refused: `reason` and `detail` say why."""
     setting: Setting | None = None
-    """What to try first; None where the source has no settings."""
-    box: SearchBox | None = None
-    """Where to search with the other trials."""
+    """Setting of the first trial; None where the source has no settings."""
+    search_range: SearchRange | None = None
+    """Ranges to search with the other trials."""
     expected: Estimate
-    """Score to expect, points."""
+    """Expected score, points."""
     p_best: float | None = None
-    """Probability that no other optimizer is better; None where the source does not let it be had."""
+    """Probability that no other optimizer is better; None if the source does not provide it."""
     regret: Estimate
-    """What is lost if another optimizer would have been better, points."""
-    cost: Cost = NO_COST
-    """Of the trials, as those of the grid cost."""
+    """Loss if another optimizer would have been better, points."""
+    cost: TrialCost = NO_COST
+    """Cost of the trials, at the costs of the grid."""
     tied: tuple[str, ...] = ()
-    """Other optimizers that are not significantly worse, the more robust first; from single scores, those near."""
+    """Other optimizers that are not significantly worse, the more robust first; with single scores, those nearby."""
     by_seeds: tuple[str, ...] = ()
-    """Optimizers without a landscape, which are judged by repeated seeds."""
+    """Optimizers without a landscape, judged by repeated seeds."""
     not_judged: tuple[tuple[str, Reason], ...] = ()
-    """Optimizers left out, and why."""
+    """Optimizers left out, each with the reason."""
     method: str = ""
     reason: Reason | None = None
     detail: str = ""
 
     @classmethod
     def refused(cls, backbone: str | None, trials: int, reason: Reason, detail: str) -> Recommendation:
-        """None, and why."""
+        """Make a refusal."""
         none = Estimate(value=None, unit="points", reason=reason)
         return cls(
             backbone=backbone,
@@ -134,16 +137,16 @@ class Recommendation:
         )
 
     def of_metric(self, objective: Objective) -> Recommendation:
-        """With the metric itself as the score to expect."""
+        """Convert the expected score to the metric itself."""
         return replace(self, expected=metric_within_bounds(self.expected, objective))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; estimates as in `metrics.json`."""
+        """Return a JSON-able mapping; estimates as in `metrics.json`."""
         plain = {key: getattr(self, key) for key in ("backbone", "trials", "optimizer", "p_best", "method", "detail")}
         return plain | {
             "lr": self.setting and self.setting.lr,
             "weight_decay": self.setting and self.setting.weight_decay,
-            "box": self.box and asdict(self.box),
+            "box": self.search_range and asdict(self.search_range),
             "expected": self.expected.to_json(),
             "regret": self.regret.to_json(),
             "cost": {name: known(value) for name, value in asdict(self.cost).items()},
@@ -155,14 +158,15 @@ class Recommendation:
         }
 
     def lines(self) -> tuple[str, ...]:
-        """The same in words."""
+        """Describe the recommendation in sentences."""
         target = self.backbone or "a backbone like those of the grid"
         budget = f"{self.trials} trial{'s' * (self.trials != 1)}"
         if self.optimizer is None:
             assert self.reason is not None
             return (f"No recommendation for {target}: {self.reason.sentence}. {self.detail}".strip(),)
         first = f"For {target} and {budget}: {self.optimizer}{_in_words(self.setting)}."
-        search = f"Search the other {self.trials - 1} in {self.box}." if self.box and self.trials > 1 else ""
+        elsewhere = self.search_range is not None and self.trials > 1
+        search = f"Search the other {self.trials - 1} in {self.search_range}." if elsewhere else ""
         sure = "" if self.p_best is None else f"It is the best with probability {self.p_best:.2f}."
         is_single = self.backbone is not None and self.method == FROM_SCORES
         near = "Near it, not tested" if is_single else "Not significantly worse"
@@ -177,21 +181,21 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class General:
-    """One optimizer for any backbone, and what leaving each backbone out says of it."""
+    """One optimizer for any backbone, with the test on left-out backbones."""
 
     recommendation: Recommendation
     fixed: Ranking | None
-    """With one setting per optimizer on all backbones; for a source without landscapes, its scores."""
+    """Ranking with one setting per optimizer on all backbones; for a source without landscapes, by its scores."""
     tuned: Ranking | None
-    """With the trials spent on each backbone; None for one trial or without landscapes."""
+    """Ranking with the trials spent on each backbone; None for one trial or without landscapes."""
     held_out: HeldOut | None
 
     def of_metric(self, objective: Objective) -> General:
-        """With the metric itself as the score to expect."""
+        """Convert the expected score to the metric itself."""
         return replace(self, recommendation=self.recommendation.of_metric(objective))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return a JSON-able mapping."""
         rankings = {"fixed": self.fixed, "tuned": self.tuned}
         return {
             **self.recommendation.to_json(),
@@ -200,12 +204,12 @@ class General:
         }
 
     def lines(self) -> tuple[str, ...]:
-        """The same in words."""
+        """Describe the recommendation and its test in sentences."""
         return self.recommendation.lines() + (self.held_out.lines() if self.held_out else ())
 
 
 def metric_within_bounds(score: Estimate, objective: Objective) -> Estimate:
-    """The metric of a score, no end of its interval outside 0 to 100 where it is a share."""
+    """Convert a score to its metric, the ends of its interval limited to 0 to 100 where it is a share."""
     found = of_metric(score, objective)
     if not objective.is_bounded or found.lo is None or found.hi is None:
         return found
@@ -233,6 +237,10 @@ def _number(estimate: Estimate) -> str:
 
 
 def check_trials(trials: int) -> None:
-    """Raise ValueError unless a number of trials can be spent."""
+    """Check that a number of trials can be spent.
+
+    Raises:
+        ValueError: if it is below 1.
+    """
     if trials < 1:
         raise ValueError(f"a recommendation needs at least 1 trial, not {trials}")

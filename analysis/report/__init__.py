@@ -1,1 +1,1 @@
-"""The report as a page: words, sections, plots as values, and their drawing."""
+"""The report as a page: sections, plots as values, and their drawing."""

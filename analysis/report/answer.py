@@ -1,4 +1,4 @@
-"""A source -> its answer, without a page: the last lines of `run` and of `recommend`."""
+"""The answer for a source without its page: the last lines of `run` and of `recommend`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bocb_tune.analysis.sources.load import load
 
 
 def answer_for(folder: Path) -> Answer:
-    """Analyse a run folder and say what was found; what is slow is kept for the report, if the folder may be written.
+    """Analyse a run folder and return the answer; slow results are kept for the report if the folder is writable.
 
     Raises:
         ValueError: if the folder cannot be read.

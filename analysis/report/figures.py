@@ -1,4 +1,4 @@
-"""Figures as files: the only door to the plotting library; no global state, no pyplot."""
+"""Figures as files. This is the only use of the plotting library: no global state, no pyplot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bocb_tune.analysis.core.cache import code, fingerprint
 from bocb_tune.analysis.core.parallel import pool, uncollected, workers
 from bocb_tune.analysis.names.look import shown_together
-from bocb_tune.analysis.report.drawing import answer, lines, matrices, rows, scatter, surfaces
+from bocb_tune.analysis.report.drawing import answer, landscapes, lines, matrices, rows, scatter
 from bocb_tune.analysis.report.drawing.page import DARK
 from bocb_tune.analysis.report.drawing.svg import inline, lean
 from bocb_tune.analysis.report.plots import values
@@ -44,19 +44,19 @@ RC: Any = {
     "svg.hashsalt": "bocb-tune",
 }
 DPI, DPI_IN_SVG = 150, 120
-"""Of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
+"""Resolution of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
 _Part = tuple[Plot, tuple[str, ...], Path, str]
-"""A plot, the names of the grid, where its files go, and the fingerprint of what they are drawn from."""
+"""A plot, the names of the grid, the folder of its files, and the fingerprint of its data."""
 FEWEST_PARALLEL = 4
-"""Fewer figures than this are drawn before other processes have started."""
+"""Least number of figures for which other processes are started: fewer are drawn before those would be ready."""
 HEAD, PNG_END = 4096, b"IEND\xaeB`\x82"
-"""Bytes of a PNG within which its notes stand, and its last ones."""
+"""First bytes of a PNG that contain its notes, and its last bytes."""
 DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
     values.Winners: answer.winners,
     values.ReachScatter: answer.reach_scatter,
     values.Heatmap: matrices.heatmap,
     values.Transfer: matrices.transfer,
-    values.Landscapes: surfaces.landscapes,
+    values.Landscapes: landscapes.landscapes,
     values.Curves: lines.curves,
     values.Profiles: lines.profiles,
     values.Isolation: lines.isolation,
@@ -70,13 +70,13 @@ DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
 
 
 class Drawing:
-    """The figures of one report, drawn by other processes while the rest of it is made; a context.
+    """The figures of one report, drawn by other processes while the rest of it is made; a context manager.
 
-    Writes FOLDER/STEM.svg and .png of each plot, but for those that are there already, drawn from equal values.
+    Writes FOLDER/STEM.svg and .png of each plot, except for those that exist already, drawn from equal values.
     """
 
     def __init__(self, folder: Path, names: tuple[str, ...] = ()) -> None:
-        """Names are those of the grid, whose looks must differ from one another."""
+        """Take the folder, and the names of the grid, whose colours and markers must differ from one another."""
         self._folder = folder
         self._names = names
         self._stems: list[str] = []
@@ -93,7 +93,7 @@ class Drawing:
             self._others.shutdown(cancel_futures=True)
 
     def start(self, plots: Sequence[Plot]) -> None:
-        """Have some more drawn: few are left for later, since other processes take a while to start."""
+        """Begin to draw some plots; a few are kept for later, since other processes take a while to start."""
         parts = [(plot, self._names, self._folder, fingerprint(code(), self._names, plot)) for plot in plots]
         self._stems += [plot.stem for plot in plots]
         self._waiting += [part for part in parts if not _is_drawn(part)]
@@ -104,7 +104,7 @@ class Drawing:
             self._waiting = []
 
     def pictures(self) -> dict[str, tuple[str, ...]]:
-        """By stem the SVGs of each plot, when all are drawn, for inlining; their ids are unique on the page."""
+        """Return the SVGs of each plot by stem, when all are drawn, for inlining; their ids are unique on the page."""
         for part in self._waiting:
             say(f"figure {part[0].stem}")
             _write(part)
@@ -116,7 +116,7 @@ class Drawing:
 
 
 def _is_drawn(part: _Part) -> bool:
-    """Whether both files are whole and carry the fingerprint of the plot."""
+    """Tell whether both files are complete and contain the fingerprint of the plot."""
     plot, _, folder, mark = part
     try:
         svg, png = ((folder / f"{plot.stem}.{ending}").read_bytes() for ending in ("svg", "png"))
@@ -142,14 +142,17 @@ def _write(part: _Part) -> None:
 
 @contextmanager
 def look() -> Iterator[None]:
-    """How all figures are drawn. A letter the font lacks is a box in the PNG; in the SVG the reader's fonts have it."""
+    """Set the common style of all figures.
+
+    A letter that the font lacks is a box in the PNG; in the SVG the reader's fonts have it.
+    """
     with mpl.rc_context(RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def draw(plot: Plot) -> Figure:
-    """The figure of a plot value."""
+    """Draw the figure of a plot value."""
     if type(plot) not in DRAWERS:
         raise NotImplementedError(type(plot))
     return DRAWERS[type(plot)](plot)

@@ -1,4 +1,4 @@
-"""Where a run's report keeps what need not be computed again."""
+"""The folder where a run's report keeps results for the next analysis."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from bocb_tune.analysis.core.cache import FOLDER
 
 
 def kept_in(source: str) -> Path | None:
-    """What the report of a run keeps from one analysis to the next, if there is one."""
+    """Return the folder of kept results of a run's report; None if there is none that can be written."""
     folder = Path(source) / "report" / FOLDER
     return folder if folder.is_dir() and os.access(folder, os.W_OK) else None

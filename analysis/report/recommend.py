@@ -1,4 +1,4 @@
-"""A source -> a recommendation: what `bocb-tune recommend` prints."""
+"""The recommendation for a source, as `bocb-tune recommend` prints it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bocb_tune.analysis.answer.compose import answer_of
-from bocb_tune.analysis.answer.words import Part, part, parts_of
+from bocb_tune.analysis.answer.sentences import Part, part, parts_of
 from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.names.look import find_backbone
@@ -24,13 +24,13 @@ from bocb_tune.core.names import unknown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What to use, and what to know beside it."""
+    """A recommendation with its cautions."""
 
     advice: Recommendation | General
     cautions: tuple[str, ...]
-    """What to know of how the source was read."""
+    """Cautions about how the source was read."""
     parts: tuple[Part, ...]
-    """The advice, the cautions and the answer, in words."""
+    """The advice, the cautions and the answer, in sentences."""
 
 
 def recommendation(
@@ -40,10 +40,10 @@ def recommendation(
     spaces: Sequence[Path] = (),
     stated: Stated = NOTHING_STATED,
 ) -> Advice:
-    """Recommend for one backbone of the grid, named as there or by an alias, or for any like them.
+    """Recommend for one backbone of the grid, given by its name there or an alias, or for any backbone like them.
 
     Raises:
-        ValueError: if the source cannot be read, it has no such backbone, or trials is below 1.
+        ValueError: if the source cannot be read, if it has no such backbone, or if trials is below 1.
     """
     check_trials(trials)
     table = load(source, spaces, kept_in(source), stated)

@@ -1,4 +1,4 @@
-"""A source -> its report folder: one HTML file, and the same numbers as JSON, CSV, SVG and PNG."""
+"""The report folder of a source: one HTML file, and the same numbers as JSON, CSV, SVG and PNG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from bocb_tune.analysis.answer.as_json import to_json as answer_json
 from bocb_tune.analysis.answer.compose import answer_of
-from bocb_tune.analysis.answer.words import Part, parts_of
+from bocb_tune.analysis.answer.sentences import Part, parts_of
 from bocb_tune.analysis.core.cache import FOLDER
 from bocb_tune.analysis.findings import comparison
 from bocb_tune.analysis.findings.collect import Findings, find
@@ -35,13 +35,13 @@ from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.core.progress import say
 
 MOST_DRAWN = 60
-"""Cells whose figures stand on their pages once more; of more there are links to them."""
+"""Most cells whose figures are repeated on their own pages; with more cells there are links instead."""
 Cards = Sequence[Card | NotApplicable]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was written, and the answer it begins with."""
+    """The page written, and the answer it begins with."""
 
     page: Path
     parts: tuple[Part, ...]
@@ -54,7 +54,7 @@ def analyze(
     patterns: bool = False,
     stated: Stated = NOTHING_STATED,
 ) -> Path:
-    """Write the report folder of a source, as `report`; returns its page."""
+    """Write the report folder of a source, as `report`, and return its page."""
     return report(source, out, spaces, patterns, stated).page
 
 
@@ -70,12 +70,14 @@ def report(
     Args:
         source: a run folder (finished or not), a CSV, TSV or Parquet trial table, or one of `paper:cifar100`,
             `paper:imagenet`, `paper:coco`.
-        out: the report folder; `report` inside a run folder, or in the current folder for a table. Its `figures` and
-            `tables` are written over, nothing is deleted; its `cache` holds what need not be computed again, and may
-            be deleted at any time.
+        out: the report folder; by default `report` inside a run folder, or in the current folder for a table. Its
+            `figures`
+            and `tables` are overwritten, nothing is deleted; its `cache` holds results for the next analysis, and may
+                be
+            deleted at any time.
         spaces: search spaces that the trials of a table were drawn from, files or folders.
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
-        stated: what the scores of a table mean, where its file does not say it.
+        stated: meaning of the scores of a table, where its file does not say it.
 
     Raises:
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
@@ -101,7 +103,7 @@ def report(
 
 
 def _cards(findings: Findings, drawing: Drawing) -> Iterator[Card | NotApplicable]:
-    """Of each section; its figures are drawn while the next ones are made."""
+    """Make each section; its figures are drawn while the next sections are made."""
     for section in SECTIONS:
         say(f"section {section.__name__.replace('_', ' ')}")
         card = section(findings)
@@ -115,7 +117,7 @@ def _figures(cards: Cards) -> Iterator[Plot]:
 
 
 def analyze_pair(first: str, second: str, out: Path | None = None) -> Report:
-    """Compare two runs of a grid and write the report folder, `comparison` in the current folder by default.
+    """Compare two runs of a grid and write the report folder, by default `comparison` in the current folder.
 
     Raises:
         ValueError: as `report`, and if the two have nothing to compare.

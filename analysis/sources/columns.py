@@ -148,7 +148,7 @@ def _metric(plain: str) -> tuple[str, str | None]:
 
 
 def _one_each(columns: list[Column]) -> list[Column]:
-    """Keep one column a field, where one has the better claim: one that a run was given, then one with a field's own
+    """Keep one column per field, where one has the better claim: one that a run was given, then one with a field's own
     name.
     """
     if any(column.field == "budget" and column.plain != EPOCHS for column in columns):

@@ -42,12 +42,8 @@ MOST_VALUES, MOST_LISTED = 10, 5
 def of(raw: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """Return the unused columns that hold what a trial was given, by their names in the file, as text."""
     unused = [column for column in columns if column.field is None]
-    names = [column.name for column in unused if _is_given(column) or _is_like_a_factor(raw[column.name], column)]
+    names = [c.name for c in unused if c.is_given or c.plain in KNOWN or _is_like_a_factor(raw[c.name], c)]
     return raw[names].astype(str)
-
-
-def _is_given(column: Column) -> bool:
-    return column.is_given or column.plain in KNOWN
 
 
 def _is_like_a_factor(cells: pd.Series[Any], column: Column) -> bool:

@@ -82,7 +82,7 @@ class TrialTable:
     """`TRIAL_COLUMNS`; numbers are NaN where not known, texts empty; `score` in points, as the objective says;
     `audit` for a trial drawn, before it started, to be exempt from stopping."""
     curves: pd.DataFrame
-    """`CURVE_COLUMNS`, one row a measurement."""
+    """`CURVE_COLUMNS`, one row per measurement."""
     objective: Objective
     """`floor` is NaN if the source does not say what a diverged trial scores."""
     source: Source

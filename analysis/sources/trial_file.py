@@ -49,7 +49,7 @@ FEWEST_EPOCHS = 3
 
 
 def read_trial_file(path: Path, stated: Stated = NOTHING_STATED) -> TrialTable:
-    """Read one row a trial, or one row a measurement (rows that share `trial` within a cell are its curve).
+    """Read one row per trial, or one row per measurement (rows that share `trial` within a cell are its curve).
 
     Raises:
         SourceError: naming file, row and column of what cannot be read.
@@ -228,16 +228,16 @@ class _Reader:
         if source is not None and source.plain in SECOND and clash.any():
             self.cautions.append(
                 f"Column {source.name!r} names several runs alike (row {clash.idxmax()} is one): every row is read as "
-                "a trial of its own. Is it one row an epoch? Then add a column 'trial' with a name for each run."
+                "a trial of its own. Is it one row per epoch? Then add a column 'trial' with a name for each run."
             )
             rows = rows.assign(trial="")
         else:
             self.refuse(clash, rows, "trial", "stands twice at the same budget with different values")
         unnamed = rows["trial"] == ""
-        self._remark_curves(rows[unnamed])
+        self._note_curves(rows[unnamed])
         return rows.assign(trial=rows["trial"].mask(unnamed, "row " + rows.index.astype(str).str.zfill(6)))
 
-    def _remark_curves(self, rows: pd.DataFrame) -> None:
+    def _note_curves(self, rows: pd.DataFrame) -> None:
         """Say that rows which rise in nothing but their budget look like epochs of one run."""
         rows = rows.dropna(subset=["budget"])
         budgets = rows.groupby([SETTING, "seed"], dropna=False)["budget"]

@@ -1,1 +1,1 @@
-"""Several landscapes together: what trials buy, and what carries over from one backbone to another."""
+"""Several landscapes together: the value of further trials, and what transfers from one backbone to another."""

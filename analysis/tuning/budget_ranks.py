@@ -1,7 +1,7 @@
-"""Which optimizer is best depends on how many trials one can pay: ranks along the tuning curves.
+"""Ranks along the tuning curves: which optimizer is best depends on the number of trials one can afford.
 
-An optimizer searched over a wider box has a lower curve by that alone: every optimizer must have one box on all
-backbones, and the widths belong beside the ranks.
+A wider search space lowers the curve of an optimizer by itself. Every optimizer must therefore have one search space
+on all backbones, and the widths are stated beside the ranks.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import NoLandscape
-from bocb_tune.analysis.landscape.surface import Box
 
 Curves = Mapping[tuple[str, str], TuningCurve | NoLandscape]
-"""By (backbone, optimizer)."""
+"""Tuning curves by (backbone, optimizer)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
-    """Two optimizers change places."""
+    """Two optimizers changing places."""
 
     ahead: str
-    """Has the better mean rank up to the budget."""
+    """Optimizer with the better mean rank up to that number of trials."""
     behind: str
     trials: int
     """Fewest trials at which `behind` has the better mean rank."""
@@ -44,18 +43,18 @@ class BudgetRanks:
     left_out: tuple[str, ...]
     """Backbones and optimizers without a curve in some cell."""
     ranks: Mapping[str, tuple[Estimate, ...]]
-    """By optimizer, one for each of `SIZES`."""
+    """Mean ranks by optimizer, one for each of `SIZES`."""
     first: Mapping[str, tuple[float, ...]]
     """Probability of the best mean rank, likewise."""
     crossings: tuple[Crossing, ...]
     decades: Mapping[str, tuple[float, float]]
-    """Width of each optimizer's box along lr and weight decay."""
+    """Width of each optimizer's search space along lr and weight decay."""
 
 
 def budget_ranks(curves: Curves, rng: np.random.Generator) -> BudgetRanks | Refused:
     """Rank the optimizers at each number of trials.
 
-    Cells without a curve cost the backbone or the optimizer its place, whichever leaves more cells.
+    If a cell has no curve its backbone or its optimizer is left out, whichever leaves more cells.
     """
     names = [list(dict.fromkeys(key[axis] for key in curves)) for axis in (0, 1)]
     known = np.array([[isinstance(curves.get((b, o)), TuningCurve) for o in names[1]] for b in names[0]])
@@ -65,8 +64,9 @@ def budget_ranks(curves: Curves, rng: np.random.Generator) -> BudgetRanks | Refu
         detail = f"{len(backbones)} backbones x {len(optimizers)} optimizers have a tuning curve, 1 x 2 are needed"
         return Refused(reason=Reason.INCOMPLETE_MATRIX, detail=detail)
     table = [[_curve(curves, b, o) for o in optimizers] for b in backbones]
-    if differing := [o for o, column in zip(optimizers, zip(*table, strict=True), strict=True) if not _one_box(column)]:
-        detail = f"searched over a different box on some backbones: {', '.join(differing)}"
+    boxes = [{curve.box for curve in column} for column in zip(*table, strict=True)]
+    if differing := [name for name, found in zip(optimizers, boxes, strict=True) if len(found) > 1]:
+        detail = f"searched over a different range on some backbones: {', '.join(differing)}"
         return Refused(reason=Reason.PRIOR_MISMATCH, detail=detail)
     left_out = sorted({*names[0], *names[1]} - {*backbones, *optimizers})
     return _ranked(table, backbones, optimizers, tuple(left_out), rng)
@@ -76,10 +76,6 @@ def _curve(curves: Curves, backbone: str, optimizer: str) -> TuningCurve:
     curve = curves[backbone, optimizer]
     assert isinstance(curve, TuningCurve)
     return curve
-
-
-def _one_box(column: tuple[TuningCurve, ...]) -> bool:
-    return len({curve.box for curve in column}) == 1
 
 
 def _ranked(
@@ -110,12 +106,15 @@ def _ranked(
         },
         first={name: tuple(float(p) for p in first[o]) for o, name in enumerate(optimizers)},
         crossings=_crossings(ranks, optimizers),
-        decades={name: _decades(curve.box) for name, curve in zip(optimizers, table[0], strict=True)},
+        decades={
+            name: (float(np.ptp(curve.box.lr)), float(np.ptp(curve.box.decay_ends)))
+            for name, curve in zip(optimizers, table[0], strict=True)
+        },
     )
 
 
 def _replicates(draws: Array, rng: np.random.Generator) -> Array:
-    """Mean ranks [replicates, optimizers, sizes] from draws [draws, backbones, optimizers, sizes]."""
+    """Compute mean ranks [replicates, optimizers, sizes] from draws [draws, backbones, optimizers, sizes]."""
     ranks = rankdata(-drawn.pick_draws(draws, rng), axis=2)
     weights = drawn.resampled_backbones(draws.shape[1], rng) / draws.shape[1]
     mean: Array = np.einsum("rb,rbos->ros", weights, ranks)
@@ -123,7 +122,7 @@ def _replicates(draws: Array, rng: np.random.Generator) -> Array:
 
 
 def _crossings(ranks: Array, optimizers: list[str]) -> tuple[Crossing, ...]:
-    """First change of places of each pair whose order at one trial is not kept, from ranks [optimizers, trials]."""
+    """Find where each pair of optimizers first changes places, from ranks [optimizers, trials]."""
     order = np.argsort(ranks[:, 0], kind="stable")
     pairs = [(a, b) for place, a in enumerate(order) for b in order[place + 1 :]]
     found = [(a, b, np.flatnonzero(ranks[b] < ranks[a])) for a, b in pairs]
@@ -132,7 +131,3 @@ def _crossings(ranks: Array, optimizers: list[str]) -> tuple[Crossing, ...]:
         for a, b, where in found
         if len(where)
     )
-
-
-def _decades(box: Box) -> tuple[float, float]:
-    return box.lr[1] - box.lr[0], box.decay_ends[1] - box.decay_ends[0]

@@ -1,8 +1,9 @@
-"""How far the best settings of one optimizer lie apart over backbones, in decades.
+"""Drift: distances, in decades, between the best settings of one optimizer on different backbones.
 
     du = log10 lr* - log10 lr of a reference,     dv likewise for weight decay, which counts as none below 1e-6
 
-Drift is not cost: it may lie inside the flat region, so where a landscape is known du stands beside its half width.
+Drift need not be costly: it may lie inside the flat region. Where a landscape is known, du is therefore also given in
+units of half the region's width.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from bocb_tune.analysis.tuning.settings import Cells, Setting, best_setting, wit
 
 MIN_BACKBONES = 4
 NO_DECAY = 1e-6
-"""Published weight decays up to this are settings without any."""
+"""Weight decay up to which a published setting counts as having none."""
 HALF_DECADE = 0.5
 OFF = 1e-9
-"""Decades below which two published numbers are the same."""
+"""Distance in decades below which two published numbers are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Distances of the settings from a reference."""
+    """Distances of the settings of one optimizer from a reference."""
 
     reference: Setting
     lr: Array
@@ -51,7 +52,7 @@ class Drift:
         return float(np.nanmean(np.abs(self.weight_decay)))
 
     def share_beyond(self, decades: float = HALF_DECADE) -> float:
-        """Share of backbones with |du| above a distance."""
+        """Compute the share of backbones with |du| above a distance."""
         return float(np.mean(np.abs(self.lr[np.isfinite(self.lr)]) > decades + OFF))
 
 
@@ -65,12 +66,12 @@ class CellDrift:
     weight_decay: Estimate
     """dv, decades."""
     half_widths: float
-    """du in half widths of the stretch within 1 point of the best: below 1 in size it hardly matters."""
+    """du in half widths of the stretch within the tolerance of the best: below 1 in size it hardly matters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LrVariance:
-    """What log10 lr* depends on: shares of its variance over a table of backbones and optimizers."""
+    """Shares of the variance of log10 lr* over a table of backbones and optimizers."""
 
     optimizer: float
     backbone: float
@@ -80,9 +81,9 @@ class LrVariance:
 
 
 def modal_setting(lr: Array, weight_decay: Array) -> Setting:
-    """Most frequent value of each, over backbones [backbones], NaN left out: the reference for published settings.
+    """Find the most frequent value of each over backbones [backbones], ignoring NaN: a reference for papers.
 
-    Weight decays that count as none are one value, told as the most frequent of them.
+    Weight decays that count as none are counted together and represented by the most frequent of them.
     """
     decay = _mode(np.where(weight_decay <= NO_DECAY, NO_DECAY, weight_decay))
     if decay == NO_DECAY:
@@ -92,12 +93,12 @@ def modal_setting(lr: Array, weight_decay: Array) -> Setting:
 
 
 def is_enough(lr: Array, weight_decay: Array) -> bool:
-    """Whether enough backbones have a setting [backbones], NaN where unknown."""
+    """Tell whether enough backbones have a setting [backbones], NaN where unknown."""
     return bool(np.sum(np.isfinite(lr) & np.isfinite(weight_decay)) >= MIN_BACKBONES)
 
 
 def drift(lr: Array, weight_decay: Array, reference: Setting) -> Drift:
-    """Of one optimizer from its settings [backbones], NaN where unknown."""
+    """Compute the drift of one optimizer from its settings [backbones], NaN where unknown."""
     return Drift(
         reference=reference,
         lr=np.log10(lr) - np.log10(reference.lr),
@@ -105,20 +106,21 @@ def drift(lr: Array, weight_decay: Array, reference: Setting) -> Drift:
     )
 
 
-def landscape_drift(cells: Cells, reference: Setting) -> dict[str, CellDrift] | Refused:
-    """Of one optimizer from its landscapes, by backbone, with intervals from the best point of each draw.
+def landscape_drift(cells: Cells, reference: Setting, tolerance: float = EPSILON) -> dict[str, CellDrift] | Refused:
+    """Compute the drift of one optimizer from its landscapes, by backbone, with intervals over draws.
 
     Args:
         cells: landscapes by backbone.
         reference: the best common setting, or the published one.
+        tolerance: points within which settings count as equally good; half widths are of that range.
     """
     if refused := without_common_ground(cells, MIN_BACKBONES):
         return refused
-    return {name: _cell_drift(cell, reference) for name, cell in cells.items()}
+    return {name: _cell_drift(cell, reference, tolerance) for name, cell in cells.items()}
 
 
 def drift_of_cells(cells: Mapping[str, CellDrift], backbones: Sequence[str]) -> Drift:
-    """The drifts of one optimizer's landscapes as those of settings [backbones], NaN where there is no landscape."""
+    """Convert the drifts of landscapes to that of settings [backbones], NaN where there is no landscape."""
     place = [backbones.index(name) for name in cells]
     du, dv = np.full(len(backbones), np.nan), np.full(len(backbones), np.nan)
     du[place] = [cell.lr.value for cell in cells.values()]
@@ -127,7 +129,7 @@ def drift_of_cells(cells: Mapping[str, CellDrift], backbones: Sequence[str]) -> 
 
 
 def lr_variance(lr: Array) -> LrVariance:
-    """Two-way split of log10 lr* from a complete table [backbones, optimizers]."""
+    """Split the variance of log10 lr* by both factors, from a complete table [backbones, optimizers]."""
     parts = decompose(np.log10(lr))
     total = parts.ss_optimizer + parts.ss_backbone + parts.ss_interaction
     return LrVariance(
@@ -138,7 +140,7 @@ def lr_variance(lr: Array) -> LrVariance:
     )
 
 
-def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
+def _cell_drift(cell: Landscape, reference: Setting, tolerance: float) -> CellDrift:
     grid = cell.grid
     rows, columns = cell.peaks
     decays = np.append(10 ** grid.v[: grid.num_decay], 0.0)
@@ -150,12 +152,12 @@ def _cell_drift(cell: Landscape, reference: Setting) -> CellDrift:
         drawn.estimate(x[0], x[1:], unit="decades", counts=cell.counts, method="best point of each draw")
         for x in (found.lr, found.weight_decay)
     )
-    width = float(surface.usable_decades(surface.lr_slice(cell.mean, cell.mean), grid.u, EPSILON)[0])
+    width = float(surface.usable_decades(surface.lr_slice(cell.mean, cell.mean), grid.u, tolerance)[0])
     return CellDrift(reference=reference, lr=lr, weight_decay=decay, half_widths=2 * float(found.lr[0]) / width)
 
 
 def _mode(values: Array) -> float:
-    """Most frequent value; of several the one nearest the median in log10, then the smaller."""
+    """Find the most frequent value; among several the one nearest the median in log10, then the smaller."""
     known, counts = np.unique(values[np.isfinite(values)], return_counts=True)
     tied = known[counts == counts.max()]
     median = np.median(np.log10(values[np.isfinite(values)]))

@@ -1,4 +1,4 @@
-"""What the search of a cell found with its trials, beside what as many random trials would have."""
+"""The scores that the search of a cell found, and those that as many random trials would have found."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ from bocb_tune.core.types import Phase, TrialStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """Of one cell; repeats at the best point are not part of it."""
+class CellSearch:
+    """The search of one cell, without the repeats at the best point."""
 
     trials: int
     epochs: float
-    """That they ran, NaN where not known."""
+    """Epochs run; NaN if unknown."""
     found: Estimate
     """Score of the cell."""
     reported: float
-    """The best score the search saw, which is biased upwards by having been selected."""
+    """The best score that the search saw, biased upwards by having been selected."""
     random: Estimate
-    """True score of what as many random trials (at most `LONGEST`) on the landscape would select."""
+    """True score of the setting that as many random trials (at most `LONGEST`) on the landscape would select."""
     random_reported: Estimate
-    """The score they would report."""
+    """The score that those random trials would report."""
     early: Estimate
-    """The curve of random search, early trials weighing most."""
+    """Mean of the curve of random search, with the largest weight on early trials."""
     observed: tuple[Estimate, ...]
-    """The unbiased curve of the trials themselves, one a size; refused unless they are independent draws."""
+    """The unbiased curve of the trials themselves, one estimate per size; refused unless they are independent draws."""
     modelled: tuple[Estimate, ...]
-    """The same of random trials on the landscape alone: the scores they would report, one a size."""
+    """The curve of scores that random trials on the landscape alone would report, one estimate per size."""
 
 
 def searches_of(
     trials: pd.DataFrame, cells: Sequence[CellSummary], models: Mapping[Key, CellModel], floor: float
-) -> dict[Key, Search]:
-    """What the search of each cell found.
+) -> dict[Key, CellSearch]:
+    """Summarise the search of each cell.
 
     Args:
         trials: with the columns of a trial table.
+        cells: value of each cell.
+        models: landscape of each cell.
         floor: score of a diverged trial.
     """
     rows = trials[trials["phase"] != Phase.repeat]
     diverged = rows["status"] == TrialStatus.diverged
     rows = rows.assign(
         score=rows["score"].mask(diverged, floor),
-        # the others follow the scores of these, and a source may not tell which are which
+        # later trials depend on these scores, and a source may not say which are which
         space_filling=rows["phase"] == Phase.design,
         ended=diverged | (rows["status"] == TrialStatus.completed),
     )
@@ -67,15 +69,15 @@ def searches_of(
     return {key: _search(cell, arrays.get(key, none), models[key]) for key, cell in zip(keys, cells, strict=True)}
 
 
-def _search(cell: CellSummary, arrays: Array, model: CellModel) -> Search:
-    """Of one cell, given budget, score, and whether its trials are space-filling and ended [4, trials]."""
+def _search(cell: CellSummary, arrays: Array, model: CellModel) -> CellSearch:
+    """Summarise one cell, given budget, score, and whether its trials are space-filling and ended [4, trials]."""
     budget, score = arrays[:2]
     space_filling, ended = arrays[2:].astype(bool)
     num = min(max(len(budget), 1), LONGEST)
     curve, none = model.curve, _none(model)
     known = _independent(score[space_filling], ended[space_filling])
     reported = with_trials(curve, known, np.random.default_rng(SEED)) if curve and len(known) else curve
-    return Search(
+    return CellSearch(
         trials=len(budget),
         epochs=float(np.nansum(budget)) if np.isfinite(budget).any() else math.nan,
         found=cell.best,
@@ -94,5 +96,5 @@ def _none(model: CellModel) -> Estimate:
 
 
 def _independent(score: Array, ended: Flags) -> Array:
-    """Sorted scores of the space-filling trials [trials]; none if any was stopped."""
+    """Sort the scores of the space-filling trials [trials]; none if any was stopped."""
     return np.sort(score[~np.isnan(score)]) if ended.all() else np.empty(0)

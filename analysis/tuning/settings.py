@@ -1,4 +1,4 @@
-"""Settings of one optimizer on several backbones: the best of each, the best common one, and what a setting scores."""
+"""Settings of one optimizer on several backbones: the best on each, the best common one, and the score of any."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ Cells = Mapping[str, Landscape]
 
 
 class Setting(NamedTuple):
-    """What is tuned."""
+    """The tuned hyper-parameters."""
 
     lr: float
     weight_decay: float
-    """0 is a value."""
+    """Weight decay; 0 is a valid value."""
 
 
 def best_setting(cell: Landscape) -> Setting:
-    """Best node of the mean surface."""
+    """Return the best node of the mean surface."""
     return at_node(cell.grid, *cell.best_node)
 
 
 def common_default(cells: Cells, without: str = "") -> Setting:
-    """Best setting for the mean over backbones, one of them possibly left out; the cells share one box."""
+    """Find the setting with the best mean over backbones, one of them possibly left out.
+
+    All cells must have the same search space.
+    """
     grid = next(iter(cells.values())).grid
     mean = np.mean([cell.mean for name, cell in cells.items() if name != without], axis=0)
     row, column = surface.argmax(mean)
@@ -42,52 +45,58 @@ def common_default(cells: Cells, without: str = "") -> Setting:
 
 
 def common_defaults(cells: Cells) -> dict[str, Setting]:
-    """The best common setting, for each backbone: in-sample, hence optimistic."""
+    """Return the best common setting for each backbone: in-sample, hence optimistic."""
     return dict.fromkeys(cells, common_default(cells))
 
 
 def held_out_defaults(cells: Cells) -> dict[str, Setting]:
-    """For each backbone the best common setting of the others."""
+    """Find, for each backbone, the best common setting of the others."""
     return {name: common_default(cells, without=name) for name in cells}
 
 
 def at_node(grid: Grid, row: int, column: int) -> Setting:
-    """The setting of a node."""
+    """Convert the indices of a node to a setting."""
     decay = 0.0 if column >= grid.num_decay else float(10 ** grid.v[column])
     return Setting(float(10 ** grid.u[row]), decay)
 
 
 def score_at(values: Array, grid: Grid, settings: list[Setting]) -> Array:
-    """Surfaces [..., lr, decay] at some settings, bilinear in the logs [..., settings]; NaN outside the box."""
+    """Interpolate surfaces [..., lr, decay] at some settings, bilinearly in the logs [..., settings].
+
+    NaN outside the search space.
+    """
     near = _Corners.of(grid, settings)
     return near.mean(values[..., near.row, near.column])
 
 
 def draws_at(cell: Landscape, settings: list[Setting]) -> Array:
-    """Expected scores at some settings [1 + draws, settings], the mean surface first; NaN outside the box."""
+    """Interpolate expected scores at some settings [1 + draws, settings], the mean surface first.
+
+    NaN outside the search space.
+    """
     near = _Corners.of(cell.grid, settings)
     return near.mean(np.concatenate([cell.mean[near.row, near.column][None], cell.surfaces.at(near.row, near.column)]))
 
 
 def without_common_ground(cells: Cells, least: int) -> Refused | None:
-    """Why cells cannot be compared setting by setting, or None."""
+    """Say why cells cannot be compared setting by setting; None if they can."""
     if len(cells) < least:
         detail = f"{len(cells)} backbones have a landscape, {least} are needed"
         return Refused(reason=Reason.TOO_FEW_BACKBONES, detail=detail)
     if len({cell.grid.box for cell in cells.values()}) > 1:
-        return Refused(reason=Reason.PRIOR_MISMATCH, detail="the backbones were searched over different boxes")
+        return Refused(reason=Reason.PRIOR_MISMATCH, detail="the backbones were searched over different ranges")
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Corners:
-    """The four nodes around some settings, and what each of them counts."""
+    """The four nodes around each setting, and their weights."""
 
     row: Index
     """[4, settings]"""
     column: Index
     weight: Array
-    """[4, settings], NaN outside the box."""
+    """[4, settings], NaN outside the search space."""
 
     @classmethod
     def of(cls, grid: Grid, settings: list[Setting]) -> _Corners:
@@ -106,12 +115,12 @@ class _Corners:
         )
 
     def mean(self, values: Array) -> Array:
-        """From the values at the nodes [..., 4, settings] that at the settings [..., settings]."""
+        """Interpolate values at the nodes [..., 4, settings] to the settings [..., settings]."""
         return np.asarray((values * self.weight).sum(axis=-2))
 
 
 def _between(x: Array, ends: tuple[float, float], num: int) -> tuple[NDArray[np.intp], Array, NDArray[np.bool_]]:
-    """Node before each place, how far it is to the next one, and whether it lies in the range (but for rounding)."""
+    """Find the node before each point, the distance to it in steps, and whether the point lies in the range."""
     step = (x - ends[0]) / (ends[1] - ends[0]) * (num - 1)
     inside = (step > -1e-9) & (step < num - 1 + 1e-9)
     step = np.clip(step, 0, num - 1)

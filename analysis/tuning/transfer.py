@@ -1,8 +1,8 @@
-"""What a setting found on one backbone is worth on another, for one optimizer.
+"""Transfer of a setting found on one backbone to another, for one optimizer.
 
     T(b -> b') = e_b'(x*_b') - e_b'(x*_b),     x* = best setting of a mean surface
 
-The boxes may differ: outside the receiver's box nothing is known of it.
+The search spaces may differ: outside the receiver's, its score is unknown.
 """
 
 from __future__ import annotations
@@ -23,27 +23,30 @@ METHOD = "settings from mean surfaces, scores from draws"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
-    """Of one optimizer."""
+class TransferRegret:
+    """Transfer of the settings of one optimizer between backbones."""
 
     backbones: tuple[str, ...]
     regret: tuple[tuple[Estimate, ...], ...]
-    """[donor, receiver], points, lower is better; refused with NO_SHARED_SUPPORT outside the receiver's box."""
+    """[donor, receiver], points, lower is better; refused with NO_SHARED_SUPPORT outside the receiver's search
+    space."""
     mean: Estimate
-    """Over pairs of different backbones: how well settings of the optimizer carry over."""
+    """Mean over pairs of different backbones: how well settings of the optimizer transfer."""
     donors: tuple[Estimate, ...]
-    """By backbone: mean regret of the others at its setting."""
+    """Mean regret of the others at the setting of each backbone."""
     receivers: tuple[Estimate, ...]
-    """By backbone: its mean regret at the others' settings."""
+    """Mean regret of each backbone at the others' settings."""
     within: Estimate
-    """Share of pairs within `EPSILON` points."""
+    """Share of pairs within the tolerance."""
 
 
-def transfer(cells: Cells, rng: np.random.Generator) -> Transfer | Refused:
-    """Transfer regret between all pairs of backbones.
+def transfer(cells: Cells, rng: np.random.Generator, tolerance: float = EPSILON) -> TransferRegret | Refused:
+    """Compute the transfer regret between all pairs of backbones.
 
     Args:
         cells: landscapes of one optimizer by backbone.
+        rng: of the bootstrap.
+        tolerance: points within which settings count as equally good.
     """
     if len(cells) < MIN_BACKBONES:
         detail = f"{len(cells)} backbones have a landscape, {MIN_BACKBONES} are needed"
@@ -58,7 +61,7 @@ def transfer(cells: Cells, rng: np.random.Generator) -> Transfer | Refused:
     by_receiver, by_donor = times[:, :, None] * known, times[:, None, :] * known
     pairs, total = by_receiver * by_donor, drawn.add_counts(counts)
     names = range(len(cells))
-    return Transfer(
+    return TransferRegret(
         backbones=tuple(cells),
         regret=tuple(
             tuple(
@@ -70,13 +73,17 @@ def transfer(cells: Cells, rng: np.random.Generator) -> Transfer | Refused:
         mean=_overall(replicates, pairs, total, "points"),
         donors=_each(_weighted(replicates, by_receiver, 1), [total for _ in names]),
         receivers=_each(_weighted(replicates, by_donor, 2), counts),
-        within=_overall(replicates <= EPSILON, pairs, total, ""),
+        within=_overall(replicates <= tolerance, pairs, total, ""),
     )
 
 
 def _replicates(regret: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """The point and its replicates [1 + replicates, receivers, donors], and how often each backbone is in them
-    [1 + replicates, backbones]."""
+    """Resample backbones and draws.
+
+    Returns:
+        The estimate and its replicates [1 + replicates, receivers, donors], and how often each backbone is in them
+        [1 + replicates, backbones].
+    """
     picked = drawn.pick_draws(regret[1:], rng)
     times = drawn.resampled_backbones(regret.shape[1], rng)
     return np.concatenate([regret[:1], picked]), np.concatenate([np.ones_like(times[:1]), times])
@@ -95,7 +102,7 @@ def _estimate(values: Array, counts: Counts, unit: str) -> Estimate:
 
 
 def _weighted(values: Array | Flags, weights: Array, axis: int | tuple[int, int]) -> Array:
-    """Weighted mean along some axes, NaN where nothing has weight."""
+    """Compute the weighted mean along some axes, NaN where nothing has weight."""
     sums, mass = (np.nan_to_num(values.astype(float)) * weights).sum(axis=axis), weights.sum(axis=axis)
     mean: Array = np.divide(sums, mass, out=np.full(mass.shape, np.nan), where=mass > 0)
     return mean

@@ -1,7 +1,6 @@
-"""What tuning an optimizer for each backbone brings over one setting for all, and how many hyper-parameters that takes.
+"""Tunability: the gain of tuning an optimizer for each backbone over one setting for all, and the dimensions it takes.
 
-Settings are chosen on mean surfaces, what
-they score is read off the draws: the best of a draw would be biased upwards.
+Settings are chosen on mean surfaces and scored on the draws: the best of each draw would be biased upwards.
 """
 
 from __future__ import annotations
@@ -39,21 +38,22 @@ Tuned = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunability:
-    """Probst et al. 2019, arXiv:1802.09596."""
+    """Gain of tuning over a default setting (Probst et al. 2019, arXiv:1802.09596)."""
 
     backbones: tuple[str, ...]
     default: tuple[Setting, ...]
-    """By backbone; all equal unless it was had without the backbone itself."""
+    """Default by backbone; identical for all backbones unless computed leave-one-out."""
     gain: tuple[Estimate, ...]
-    """By backbone, points: score of the tuned setting minus score of the default."""
+    """Gain by backbone, points: score of the tuned setting minus score of the default."""
     gain_lr: tuple[float, ...]
-    """By backbone, points: from tuning lr alone, weight decay at the default."""
+    """Gain by backbone, points, from tuning lr alone, weight decay at the default."""
     gain_decay: tuple[float, ...]
-    """By backbone, points: from tuning weight decay alone, lr at the default."""
+    """Gain by backbone, points, from tuning weight decay alone, lr at the default."""
     gain_joint: tuple[float, ...]
-    """By backbone, points: what only tuning both brings."""
+    """Gain by backbone, points, that only tuning both brings."""
     mean: Estimate
-    """Over backbones, points, lower is better. Against the best common default it is Phi of Adkins et al. 2024 too."""
+    """Mean over backbones, points, lower is better. For the best common default this is Phi of Adkins et al. 2024 as
+    well."""
     median: Estimate
     worst: Estimate
 
@@ -64,19 +64,21 @@ class Dimension:
     backbone, the others staying at the best common setting."""
 
     by_share: Tuned
-    """That reach 95 % of the tuned score, counted from the floor."""
+    """Hyper-parameters that suffice for 95 % of the tuned score, counted from the floor."""
     by_regret: Tuned
-    """That bring the mean regret below `EPSILON` points, which is stricter."""
+    """Hyper-parameters that suffice for a mean regret below the tolerance, which is stricter."""
 
 
 def tunability(
     cells: Cells, defaults: Callable[[Cells], Mapping[str, Setting]], rng: np.random.Generator
 ) -> Tunability | Refused:
-    """Of one optimizer.
+    """Compute the tunability of one optimizer.
 
     Args:
         cells: landscapes by backbone.
-        defaults: gives the default for each backbone: `held_out_defaults`, `common_defaults`, or the published setting.
+        defaults: gives the default for each backbone: `held_out_defaults`, `common_defaults`, or the published
+            setting.
+        rng: of the bootstrap.
     """
     if refused := without_common_ground(cells, MIN_BACKBONES):
         return refused
@@ -84,7 +86,7 @@ def tunability(
     pairs = [(cell, default[name]) for name, cell in cells.items()]
     scores = np.stack([draws_at(cell, [best_setting(cell), setting]) for cell, setting in pairs], axis=1)
     if np.isnan(scores).any():
-        detail = f"the default lies outside the box searched: {next(iter(default.values()))}"
+        detail = f"the default lies outside the range searched: {next(iter(default.values()))}"
         return Refused(reason=Reason.NO_SHARED_SUPPORT, detail=detail)
     gain = scores[..., 0] - scores[..., 1]
     alone = np.array([tuned_alone(cell, setting) for cell, setting in pairs]) - scores[0, :, 1:]
@@ -116,12 +118,15 @@ def tunability(
     )
 
 
-def effective_dimension(cells: Cells, tuned_best: Mapping[str, float]) -> Dimension | Refused:
-    """Of one optimizer.
+def effective_dimension(
+    cells: Cells, tuned_best: Mapping[str, float], tolerance: float = EPSILON
+) -> Dimension | Refused:
+    """Compute the effective dimension of one optimizer.
 
     Args:
         cells: landscapes by backbone.
         tuned_best: best tuned score of any optimizer by backbone: 1 on the scale whose 0 is the floor.
+        tolerance: points within which settings count as equally good.
     """
     if refused := without_common_ground(cells, MIN_BACKBONES):
         return refused
@@ -139,12 +144,12 @@ def effective_dimension(cells: Cells, tuned_best: Mapping[str, float]) -> Dimens
     enough = REACHED * np.mean((tuned - floor) / height)
     return Dimension(
         by_share=_fewest(choices, lambda score: bool(np.mean((score - floor) / height) >= enough)),
-        by_regret=_fewest(choices, lambda score: bool(np.mean(tuned - score) < EPSILON - 1e-9)),
+        by_regret=_fewest(choices, lambda score: bool(np.mean(tuned - score) < tolerance - 1e-9)),
     )
 
 
 def tuned_alone(cell: Landscape, default: Setting) -> tuple[float, float]:
-    """Best mean score over lr at the default weight decay, and over weight decay at the default lr."""
+    """Find the best mean score over lr at the default weight decay, and over weight decay at the default lr."""
     grid = cell.grid
     lrs = [Setting(at_node(grid, row, 0).lr, default.weight_decay) for row in range(grid.num_lr)]
     decays = [Setting(default.lr, at_node(grid, 0, column).weight_decay) for column in range(grid.shape[1])]
@@ -157,6 +162,6 @@ def _fewest(choices: Mapping[Tuned, Array], is_enough: Callable[[Array], bool]) 
 
 
 def _resampled(values: Array, rng: np.random.Generator) -> Array:
-    """Backbones with replacement, each with a draw of its own [replicates, backbones], from [draws, backbones]."""
+    """Resample backbones with replacement, each with its own draw [replicates, backbones], from [draws, backbones]."""
     picked = drawn.pick_draws(values[..., None], rng)[..., 0]
     return np.take_along_axis(picked, rng.integers(picked.shape[1], size=picked.shape), axis=1)

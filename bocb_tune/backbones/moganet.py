@@ -25,7 +25,7 @@ SCALE = 1e-5
 """Initial value of every layer scale and contrast scale (authors' code)."""
 
 
-class Contrast(nn.Module):
+class FeatureContrast(nn.Module):
     """x + scale * (x - summary(x)): amplifies in x [batch, dim, height, width] what its summary does not say."""
 
     def __init__(self, dim: int, summary: nn.Module) -> None:
@@ -59,7 +59,7 @@ class SpatialAggregation(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.embed = nn.Conv2d(dim, dim, 1)
-        self.contrast = Contrast(dim, nn.AdaptiveAvgPool2d(1))
+        self.contrast = FeatureContrast(dim, nn.AdaptiveAvgPool2d(1))
         self.act = nn.SiLU()
         self.gate = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.SiLU())
         self.context = nn.Sequential(MultiOrder(dim), nn.Conv2d(dim, dim, 1), nn.SiLU())
@@ -79,13 +79,13 @@ def channel_aggregation(dim: int, hidden: int) -> nn.Sequential:
         "expand": nn.Conv2d(dim, hidden, 1),
         "mix": depthwise(hidden, 3),
         "act": nn.GELU(),
-        "contrast": Contrast(hidden, summary),
+        "contrast": FeatureContrast(hidden, summary),
         "reduce": nn.Conv2d(hidden, dim, 1),
     }
     return nn.Sequential(OrderedDict(layers))
 
 
-class Block(nn.Module):
+class MogaNetBlock(nn.Module):
     """Aggregation over positions, then over channels, each a normalised and scaled residual."""
 
     def __init__(self, dim: int, hidden: int, drop_path: float) -> None:
@@ -110,7 +110,7 @@ def stem(in_chans: int, dim: int) -> nn.Sequential:
 
 def stage(embed: nn.Module, dim: int, ratio: int, rates: list[float]) -> nn.Sequential:
     """Build one block a drop-path rate, between a downsampling and a normalisation."""
-    blocks = nn.Sequential(*(Block(dim, ratio * dim, rate) for rate in rates))
+    blocks = nn.Sequential(*(MogaNetBlock(dim, ratio * dim, rate) for rate in rates))
     return nn.Sequential(OrderedDict(embed=embed, blocks=blocks, norm=nn.BatchNorm2d(dim)))
 
 

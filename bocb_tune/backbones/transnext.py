@@ -32,7 +32,7 @@ NO_DECAY = (".temperature", ".embedding", ".local_bias", ".position.")
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class StageGrid:
     """Places of the n queries of a stage relative to its neighbours and to its k pooled keys."""
 
     outside: torch.Tensor
@@ -43,13 +43,13 @@ class Grid:
     """[n, k]: which offset is that of query and key."""
 
 
-def make_grid(height: int, width: int, ratio: int, unit: tuple[int, int], device: torch.device) -> Grid:
+def make_grid(height: int, width: int, ratio: int, unit: tuple[int, int], device: torch.device) -> StageGrid:
     """Make the grid of a stage of height x width tokens whose coordinates are measured in shares of `unit` tokens."""
     y, offsets_y = _along(height, ratio, unit[0], device)
     x, offsets_x = _along(width, ratio, unit[1], device)
     index = y[:, None, :, None] * len(offsets_x) + x[None, :, None, :]
     inside = F.unfold(torch.ones(1, 1, height, width, device=device), WINDOW, padding=WINDOW // 2)[0].T
-    return Grid(inside == 0, torch.cartesian_prod(offsets_y, offsets_x), index.reshape(height * width, -1))
+    return StageGrid(inside == 0, torch.cartesian_prod(offsets_y, offsets_x), index.reshape(height * width, -1))
 
 
 def _along(size: int, ratio: int, unit: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +96,7 @@ class PositionBias(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, heads))
 
-    def forward(self, grid: Grid) -> torch.Tensor:
+    def forward(self, grid: StageGrid) -> torch.Tensor:
         by_offset: torch.Tensor = self.mlp(grid.offsets)
         return by_offset.T[:, grid.index]
 
@@ -112,7 +112,7 @@ class GlobalAttention(nn.Module):
         self.position = PositionBias(heads)
         self.project = nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, grid: StageGrid) -> torch.Tensor:
         _, query = self.query(x, math.log(len(grid.index)))
         key, value = split_heads(self.key_value(x), 2 * self.heads).chunk(2, dim=1)
         scores = similarity(query, key) + self.position(grid)
@@ -136,7 +136,7 @@ class AggregatedAttention(nn.Module):
         self.pool_norm = nn.LayerNorm(dim)
         self.project = nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, grid: StageGrid) -> torch.Tensor:
         num_keys = (~grid.outside).sum(1, keepdim=True) + grid.index.shape[1]
         unit, query = self.query(x, num_keys.log())
         local_key, local_value = self._neighbours(x)
@@ -180,7 +180,7 @@ class ConvGLU(nn.Module):
         return reduced
 
 
-class Block(nn.Module):
+class TransNeXtBlock(nn.Module):
     """Attention, then the gated MLP, each a normalised residual."""
 
     def __init__(self, dim: int, heads: int, ratio: int, hidden: int, drop_path: float) -> None:
@@ -191,7 +191,7 @@ class Block(nn.Module):
         self.mlp = ConvGLU(dim, hidden)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, grid: StageGrid) -> torch.Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), grid))
         mixed: torch.Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return mixed
@@ -200,7 +200,7 @@ class Block(nn.Module):
 class Stage(nn.Module):
     """Features [batch, in_dim, height, width] to [batch, dim, height / stride, width / stride]."""
 
-    def __init__(self, embed: nn.Conv2d, blocks: list[Block], ratio: int, unit: tuple[int, int]) -> None:
+    def __init__(self, embed: nn.Conv2d, blocks: list[TransNeXtBlock], ratio: int, unit: tuple[int, int]) -> None:
         super().__init__()
         dim = embed.out_channels
         self.ratio, self.unit, self.cell = ratio, unit, ratio * embed.stride[0]
@@ -249,7 +249,7 @@ class TransNeXt(Pyramid):
         stages = []
         for i, (embed, dim, ratio, stage_rates) in enumerate(zip(embeds, widths, ratios, rates, strict=True)):
             pool = 2 ** (len(widths) - 1 - i)
-            blocks = [Block(dim, dim // head_dim, pool, ratio * dim, rate) for rate in stage_rates]
+            blocks = [TransNeXtBlock(dim, dim // head_dim, pool, ratio * dim, rate) for rate in stage_rates]
             height, width = (side // 2 ** (i + 2) for side in to_2tuple(img_size))
             stages.append(Stage(embed, blocks, pool, (height, width)))
         super().__init__(stages, ClassifierHead(widths[-1], num_classes), widths=widths, num_classes=num_classes)

@@ -88,7 +88,7 @@ class DilatedReparam(nn.Module):
         return fused
 
 
-class Block(nn.Module):
+class UniRepLKNetBlock(nn.Module):
     """Depthwise mixture over positions, squeeze-and-excitation, MLP with global response norm; a scaled residual."""
 
     def __init__(self, dim: int, mix: nn.Module, drop_path: float) -> None:
@@ -122,7 +122,7 @@ def stem(in_chans: int, dim: int) -> nn.Sequential:
 def stage(embed: nn.Module, dim: int, kernels: tuple[int, ...], rates: list[float]) -> nn.Sequential:
     """Build a downsampling, then one block a kernel: 3 x 3, or large and reparameterised."""
     mixes = (DilatedReparam(dim) if kernel == LARGE else depthwise(dim, kernel, bias=False) for kernel in kernels)
-    blocks = nn.Sequential(*(Block(dim, mix, rate) for mix, rate in zip(mixes, rates, strict=True)))
+    blocks = nn.Sequential(*(UniRepLKNetBlock(dim, mix, rate) for mix, rate in zip(mixes, rates, strict=True)))
     return nn.Sequential(OrderedDict(embed=embed, blocks=blocks))
 
 

@@ -186,7 +186,7 @@ def failure_lines(bad: Sequence[TrialRecord]) -> list[str]:
 
 def closing_lines(folder: Path) -> list[str]:
     """Give the last lines of a run, before its folder: what it found, and the command to type next."""
-    from bocb_tune.analysis.answer.words import parts_of, terminal
+    from bocb_tune.analysis.answer.sentences import parts_of, terminal
     from bocb_tune.analysis.report.answer import answer_for
 
     following = f"next: bocb-tune analyze {shlex.quote(str(folder))}"

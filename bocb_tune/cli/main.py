@@ -220,7 +220,7 @@ def analyze(
         if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
             warm_up()
         with uncollected():
-            from bocb_tune.analysis.answer.words import markdown, terminal
+            from bocb_tune.analysis.answer.sentences import markdown, terminal
             from bocb_tune.analysis.report.write import analyze_pair, report
             from bocb_tune.analysis.sources.stated import Stated
 
@@ -256,7 +256,7 @@ def recommend(
 ) -> None:
     """Say which optimizer to use and where to search, how sure that is, and what is as good."""
     with busy(f"looking for a recommendation in {source}"):
-        from bocb_tune.analysis.answer.words import markdown, terminal
+        from bocb_tune.analysis.answer.sentences import markdown, terminal
         from bocb_tune.analysis.report.recommend import recommendation
         from bocb_tune.analysis.sources.stated import Stated
 

@@ -67,7 +67,7 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
 
 
 def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
-    """Make a row a cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
+    """Make one row per cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
     table = Table("cell", "lr", "weight decay", "default", "recipe", box=None, header_style="bold", pad_edge=False)
     for planned in grid.cells:
         space = planned.space
@@ -78,7 +78,7 @@ def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
 
 
 def skipped_lines(grid: Grid) -> list[str]:
-    """Make a line a reason, however many cells it leaves out: the JSON names them all."""
+    """Make one line per reason, however many cells it leaves out: the JSON names them all."""
     by_reason: dict[str, list[str]] = {}
     for skipped in grid.skipped:
         by_reason.setdefault(skipped.reason, []).append(skipped.cell.key)
@@ -86,7 +86,7 @@ def skipped_lines(grid: Grid) -> list[str]:
 
 
 def recipes_text(spec: ExperimentSpec) -> str:
-    """Make a line a recipe: what it is, and the epochs it was published with beside those it gets here."""
+    """Make one line per recipe: what it is, and the epochs it was published with beside those it gets here."""
     used = dict.fromkeys(spec.recipe_of(backbone)[0] for backbone in spec.backbones)
     return "\n".join(f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}" for name in used)
 
@@ -97,7 +97,7 @@ def _epochs(recipe: str, spec: ExperimentSpec) -> str:
 
 
 def trials_table(cost: Cost) -> Table:
-    """Make a row a phase."""
+    """Make one row per phase."""
     table = Table("phase", box=None, header_style="bold", pad_edge=False)
     table.add_column("a cell", justify="right")
     table.add_column("the grid", justify="right")
@@ -122,7 +122,7 @@ def measured_json(measured: Sequence[Measured], total: Totals) -> dict[str, Any]
 
 
 def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Measured], total: Totals) -> None:
-    """Print a row a backbone, and what the grid takes."""
+    """Print one row per backbone, and what the grid takes."""
     console.rule(f"measured on {total.device}", align="left")
     console.print(measured_table(measured))
     for line in measured_lines(spec, total):
@@ -130,7 +130,7 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
 
 
 def measured_table(measured: Sequence[Measured]) -> Table:
-    """Make a row a backbone."""
+    """Make one row per backbone."""
     table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
     for heading in ("batch a rank", "s an epoch", "of it decoding", "peak GiB", "largest batch", "trials a GPU"):
         table.add_column(heading, justify="right", no_wrap=heading == "s an epoch")

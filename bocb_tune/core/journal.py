@@ -36,7 +36,7 @@ class JournalError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class UnreadableLine:
     """A line that could not be read, and so is not part of the records."""
 
     file: Path
@@ -61,7 +61,7 @@ class CellJournal:
     """Fingerprint of the data (see `bocb_tune.data.contents`); None in old journals, and where the driver sees none."""
     events: tuple[Mapping[str, Any], ...]
     """Events in the order in which they were written."""
-    problems: tuple[Problem, ...]
+    problems: tuple[UnreadableLine, ...]
 
 
 def header(
@@ -156,9 +156,9 @@ def read_journal(path: Path) -> CellJournal:
         if fault is None:
             events.append(event)
         else:
-            problems.append(Problem(file=path, line=number, message=fault, torn=False))
+            problems.append(UnreadableLine(file=path, line=number, message=fault, torn=False))
     if tail:
-        problems.append(Problem(file=path, line=len(lines) + 2, message="cut short by a crash", torn=True))
+        problems.append(UnreadableLine(file=path, line=len(lines) + 2, message="cut short by a crash", torn=True))
     return replace(begun, events=tuple(events), problems=tuple(problems))
 
 

@@ -13,7 +13,7 @@ from bocb_tune.core.names import unknown
 
 if TYPE_CHECKING:
     from bocb_tune.data.base import Dataset
-    from bocb_tune.data.contents import Contents, Reader, Source
+    from bocb_tune.data.contents import Contents, ImageSource, Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +244,7 @@ def _reader(name: str) -> Reader:
     return reader
 
 
-def encoded_images(name: str, options: Mapping[str, Any]) -> Mapping[str, Source]:
+def encoded_images(name: str, options: Mapping[str, Any]) -> Mapping[str, ImageSource]:
     """Return the encoded images of a dataset by stored part; nothing where images are stored as plain numbers.
 
     Raises:

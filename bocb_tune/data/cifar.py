@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.contents import Contents, Source, StoredPart, count_splits, fingerprint_of
+from bocb_tune.data.contents import Contents, ImageSource, StoredPart, count_splits, fingerprint_of
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.split import Chosen, Indices, choose_splits
 
@@ -88,7 +88,7 @@ Records = tuple[NDArray[np.uint8], Indices]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredCifar:
     """The images and labels of both parts, and how they are divided into splits."""
 
     images: Mapping[str, NDArray[np.uint8]]
@@ -115,7 +115,7 @@ class Cifar:
             fingerprint=lambda: fingerprint_of({part: _as_stored(stored.labels[part]) for part in PARTS}, classes),
         )
 
-    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:  # noqa: ARG002
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, ImageSource]:  # noqa: ARG002
         return {}
 
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
@@ -143,7 +143,7 @@ def _as_stored(labels: Indices) -> StoredPart:
     return StoredPart(labels=labels, names=[b"%d" % row for row in range(len(labels))], sizes=[PIXELS] * len(labels))
 
 
-def read_cifar(name: str, options: Mapping[str, Any]) -> Stored:
+def read_cifar(name: str, options: Mapping[str, Any]) -> StoredCifar:
     """Read the dataset in the folder `options["root"]`.
 
     Raises:
@@ -155,7 +155,7 @@ def read_cifar(name: str, options: Mapping[str, Any]) -> Stored:
     arrays = shared_arrays(sources, ARRAYS, lambda: _read_all(variant, files, read))
     labels = {part: arrays[f"{part}_labels"] for part in PARTS}
     classes = [str(label) for label in range(variant.num_classes)]
-    return Stored(
+    return StoredCifar(
         images={part: arrays[f"{part}_images"] for part in PARTS},
         labels=labels,
         chosen=choose_splits(labels, classes, options, str(sources[0].parent)),

@@ -30,7 +30,7 @@ Fingerprint = dict[str, Any]
 of the names and sizes of all images. JSON-able."""
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Encoded images with their labels, as they are stored."""
 
     @property
@@ -66,7 +66,7 @@ class Reader(Protocol):
         """
         ...
 
-    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, ImageSource]:
         """Return the encoded images of each part; nothing where images are stored as plain numbers.
 
         Raises:

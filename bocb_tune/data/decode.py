@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from bocb_tune.core.progress import say
-from bocb_tune.data.contents import Source
+from bocb_tune.data.contents import ImageSource
 
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey images with 16 bits a pixel."""
@@ -93,7 +93,7 @@ class BadImage:
     """Whether it is sound but of a kind that is never skipped: every trial that meets it fails."""
 
 
-def bad_images(sources: Mapping[str, Source], max_pixels: int) -> Iterator[BadImage]:
+def bad_images(sources: Mapping[str, ImageSource], max_pixels: int) -> Iterator[BadImage]:
     """Decode every image, on all CPUs, and yield those that cannot be, in the order they are stored."""
     images = [(source, index) for source in sources.values() for index in range(len(source.labels))]
     with no_limit(), ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -102,7 +102,7 @@ def bad_images(sources: Mapping[str, Source], max_pixels: int) -> Iterator[BadIm
             yield from filter(None, threads.map(partial(_try, max_pixels), images[start : start + AT_A_TIME]))
 
 
-def _try(max_pixels: int, image: tuple[Source, int]) -> BadImage | None:
+def _try(max_pixels: int, image: tuple[ImageSource, int]) -> BadImage | None:
     source, index = image
     try:
         decode(source.open(index), max_pixels)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from bocb_tune.data.arrays import Arrays, Rows
-from bocb_tune.data.contents import Contents, Source, StoredPart, count_splits, fingerprint_of
+from bocb_tune.data.contents import Contents, ImageSource, StoredPart, count_splits, fingerprint_of
 from bocb_tune.data.split import Chosen, Indices
 
 HELD_OUT = 30
@@ -35,7 +35,7 @@ class Digits:
             fingerprint=lambda: fingerprint_of({"all": part}, classes),
         )
 
-    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:  # noqa: ARG002
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, ImageSource]:  # noqa: ARG002
         return {}
 
     def load(self, options: Mapping[str, Any], device: str) -> Arrays:

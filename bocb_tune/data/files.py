@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 from bocb_tune.core.files import CANNOT_BE_DECODED
 from bocb_tune.core.types import derive_seed
 from bocb_tune.data.base import Batch, Transform
-from bocb_tune.data.contents import Source
+from bocb_tune.data.contents import ImageSource
 from bocb_tune.data.decode import MAX_UNREADABLE, UNREADABLE, RefusedImage, decode, no_limit
 from bocb_tune.data.layout import Layout
 from bocb_tune.data.split import Indices
@@ -34,7 +34,7 @@ class UnreadableImages(ValueError):
 class Split:
     """Some of the images of a source."""
 
-    source: Source
+    source: ImageSource
     indices: Indices
 
 

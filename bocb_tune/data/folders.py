@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bocb_tune.data.contents import Contents, Source
+from bocb_tune.data.contents import Contents, ImageSource
 from bocb_tune.data.layout import scan
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class ImageFolders:
     def contents(self, options: Mapping[str, Any]) -> Contents:
         return scan(options).contents()
 
-    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, ImageSource]:
         return scan(options).parts
 
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import Contents, Source, StoredPart, Tally
+from bocb_tune.data.contents import Contents, ImageSource, StoredPart, Tally
 from bocb_tune.data.layout import Layout, layout_of
 from bocb_tune.data.parts import FOLDERS, require_one_name
 from bocb_tune.data.split import Indices
@@ -29,7 +29,7 @@ class Tables:
     def contents(self, options: Mapping[str, Any]) -> Contents:
         return scan_table(options).contents()
 
-    def sources(self, options: Mapping[str, Any]) -> Mapping[str, Source]:
+    def sources(self, options: Mapping[str, Any]) -> Mapping[str, ImageSource]:
         return scan_table(options).parts
 
     def load(self, options: Mapping[str, Any], device: str) -> Dataset:
@@ -85,7 +85,7 @@ def scan_table(options: Mapping[str, Any]) -> Layout:
     tables = _tables(root)
     image, label = _columns(tables["train"], options, root)
     names = _class_names(tables["train"], label)
-    parts: dict[str, Source] = {}
+    parts: dict[str, ImageSource] = {}
     tally = Tally()
     for part, table in tables.items():
         labels = np.asarray(table[label][:], dtype=np.int64)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from bocb_tune.data.contents import (
     Contents,
     Fingerprint,
+    ImageSource,
     LeftOut,
-    Source,
     StoredPart,
     count_splits,
     fingerprint_of,
@@ -56,7 +56,7 @@ class Layout:
 
     classes: tuple[str, ...]
     """Sorted; a label is the place in here."""
-    parts: Mapping[str, Source]
+    parts: Mapping[str, ImageSource]
     chosen: Chosen
     """Part and images of it that make each split."""
     left_out: tuple[LeftOut, ...] = ()
@@ -78,7 +78,7 @@ class Layout:
 
 
 def layout_of(
-    parts: Mapping[str, Source],
+    parts: Mapping[str, ImageSource],
     classes: Sequence[str],
     options: Mapping[str, Any],
     place: str,

@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.data.contents import LeftOut, Source, StoredPart
+from bocb_tune.data.contents import ImageSource, LeftOut, StoredPart
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.parts import PARTS, Stored, sort_out
 from bocb_tune.data.split import Indices
@@ -79,7 +79,7 @@ def read_packed(path: Path, wanted: Sequence[str]) -> Stored:
     """
     key = "_".join(wanted)
     index = shared_arrays([path], INDEX, lambda: _read_index(path, wanted), variant=key)
-    parts: dict[str, Source] = {}
+    parts: dict[str, ImageSource] = {}
     for number in np.unique(index["parts"]).tolist():
         first, end = np.searchsorted(index["parts"], [number, number + 1])
         rows = {name: index[name][first:end] for name in PER_IMAGE}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import LeftOut, Source, Tally, printable
+from bocb_tune.data.contents import ImageSource, LeftOut, Tally, printable
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
@@ -21,7 +21,7 @@ class Stored:
     """Everything below a root."""
 
     classes: tuple[str, ...]
-    parts: Mapping[str, Source]
+    parts: Mapping[str, ImageSource]
     left_out: tuple[LeftOut, ...]
 
 

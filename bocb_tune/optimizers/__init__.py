@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bocb_tune.core.names import unknown
-from bocb_tune.optimizers.beyond import BEYOND
+from bocb_tune.optimizers.additional import ADDITIONAL
 from bocb_tune.optimizers.published import PUBLISHED
 from bocb_tune.optimizers.row import Decay, OptimizerRow
 
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "Decay", "OptimizerRow", "build_optimizer", "param_groups"]
 
-OPTIMIZERS: dict[str, OptimizerRow] = {row.name: row for row in (*PUBLISHED, *BEYOND)}
+OPTIMIZERS: dict[str, OptimizerRow] = {row.name: row for row in (*PUBLISHED, *ADDITIONAL)}
 
 
 def build_optimizer(
     model: nn.Module, name: str, *, lr: float, weight_decay: float, layer_decay: float = 1.0, **fixed: Any
 ) -> Optimizer:
-    """Optimizer `name` over the trainable parameters of `model`, in a decayed and an undecayed group.
+    """Build optimizer `name` over the trainable parameters of `model`, in a decayed and an undecayed group.
 
-    With a `layer_decay` below 1 each group is split by layer (see `lr_shares`). `fixed` are arguments the search does
-    not move, such as betas. ValueError: unknown name, or an argument the optimizer does not take.
+    With a `layer_decay` below 1 each group is split by layer (see `lr_shares`). `fixed` are arguments that the search
+    does not vary, such as betas.
+
+    Raises:
+        ValueError: for an unknown name, or an argument the optimizer does not take.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
@@ -51,10 +54,10 @@ def build_optimizer(
 
 
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The decayed group, then the undecayed one; an empty group is left out.
+    """Divide the trainable parameters into a decayed and an undecayed group; an empty group is left out.
 
-    Undecayed are parameters of at most one dimension (biases, norms, scales), those called `bias`, and those
-    that the model names in `no_weight_decay()` (arXiv:1812.01187, section 3.1).
+    Undecayed are parameters of at most one dimension (biases, norms, scales), those called `bias`, and those that the
+    model names in `no_weight_decay()` (arXiv:1812.01187, section 3.1).
     """
     named_by_model: set[str] = getattr(model, "no_weight_decay", set)()
     decayed: list[nn.Parameter] = []

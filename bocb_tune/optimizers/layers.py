@@ -11,10 +11,13 @@ from torch import nn
 
 
 def lr_shares(model: nn.Module, factor: float) -> dict[nn.Parameter, float]:
-    """`factor` to the power of the layers that stand between a parameter's own and the last, which gets 1.
+    """Compute each parameter's share of the learning rate: `factor` ** (number of layers after its own).
 
-    Layers are those of timm: by the model's `group_matcher`, else blocks in order of definition (arXiv:2106.08254).
-    ValueError: a model that is all one layer.
+    The last layer gets 1. Layers are timm's: by the model's `group_matcher`, else blocks in order of definition
+    (arXiv:2106.08254).
+
+    Raises:
+        ValueError: for a model that is all one layer.
     """
     matcher: Any = getattr(model, "group_matcher", None)
     layers: Mapping[str, int] = (
@@ -32,7 +35,7 @@ def lr_shares(model: nn.Module, factor: float) -> dict[nn.Parameter, float]:
 def split_by_layer(
     groups: Sequence[Mapping[str, Any]], shares: Mapping[nn.Parameter, float], lr: float
 ) -> list[dict[str, Any]]:
-    """Each group of parameters as one for each share of the learning rate, which it holds as its `lr`."""
+    """Split each group of parameters by their share of the learning rate, which each part holds as its `lr`."""
     return [
         {**group, "params": [p for p in group["params"] if shares[p] == share], "lr": lr * share}
         for group in groups

@@ -1,4 +1,4 @@
-"""Sophia-H: the update is pytorch-optimizer's, the estimate of the curvature the training loop's."""
+"""Sophia-H: the update is pytorch-optimizer's; the training loop estimates the curvature."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from pytorch_optimizer import SophiaH
 from torch import Tensor
 
-from bocb_tune.optimizers.needs import SecondOrder
+from bocb_tune.optimizers.interfaces import SecondOrder
 
 
 class Sophia(SophiaH, SecondOrder):  # type: ignore[misc]
-    """p <- p - lr * clip(m / max(gamma * h, eps), 1), with m the mean gradient and h the mean estimate of the
-    Hessian's diagonal, made anew at every `update_period`-th step (arXiv:2305.14342, algorithm 3)."""
+    """The update p <- p - lr * clip(m / max(gamma * h, eps), 1), with m the mean gradient and h the mean estimate of
+    the Hessian's diagonal, made anew at every `update_period`-th step (arXiv:2305.14342, algorithm 3)."""
 
     def __init__(
         self,
@@ -33,16 +33,20 @@ class Sophia(SophiaH, SecondOrder):  # type: ignore[misc]
 
     @property
     def curvature_due(self) -> bool:
-        """Whether the next step wants an estimate."""
+        """Whether the next step needs an estimate."""
         period: int = self.defaults["update_period"]
         return int(self.param_groups[0].get("step", 0)) % period == 0
 
     def observe(self, diagonal: Sequence[Tensor]) -> None:
-        """Takes the estimate for the next step."""
+        """Take the estimate for the next step."""
         self._scaled = [self.defaults["gamma"] * part for part in diagonal]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step. RuntimeError if an estimate was due and none was given."""
+        """Take one step.
+
+        Raises:
+            RuntimeError: if an estimate was due and none was given.
+        """
         if self.curvature_due and self._scaled is None:
             raise RuntimeError("Sophia needs an estimate of the curvature at this step: call observe() before step()")
         scaled, self._scaled = self._scaled, None

@@ -15,7 +15,7 @@ from bocb_tune.core.types import Cell, Measurement, Phase, TrialSpec
 from bocb_tune.data.arrays import Arrays, Rows
 from bocb_tune.data.base import Dataset
 from bocb_tune.optimizers import build_optimizer
-from bocb_tune.optimizers.needs import SecondOrder
+from bocb_tune.optimizers.interfaces import SecondOrder
 from bocb_tune.tasks.classification import Pictures, placed
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import Training, fit

@@ -22,7 +22,7 @@ PARTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class StepPart:
     """Time that a part of the steps took, in milliseconds a step."""
 
     name: str
@@ -49,7 +49,7 @@ class StepTrace:
         if self._done <= SKIPPED + 1 + TRACED:
             self._profile.step()
 
-    def close(self, path: Path) -> list[Part]:
+    def close(self, path: Path) -> list[StepPart]:
         """Write the trace, for chrome://tracing or Perfetto; give what the parts took.
 
         Raises:
@@ -65,16 +65,16 @@ class StepTrace:
         self._profile.export_chrome_trace(str(path))
         return list(self._parts())
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self) -> Iterator[StepPart]:
         found = {event.key: event for event in self._profile.key_averages() if event.key in PARTS}
         for name in PARTS:
             if name in found:
                 host = found[name].cpu_time_total / 1e3 / TRACED
                 device = found[name].device_time_total / 1e3 / TRACED if self._on_gpu else None
-                yield Part(name=name, host_ms=host, device_ms=device)
+                yield StepPart(name=name, host_ms=host, device_ms=device)
 
 
-def part_lines(parts: list[Part]) -> list[str]:
+def part_lines(parts: list[StepPart]) -> list[str]:
     """Say what the parts took, one line each."""
     total = sum(part.host_ms for part in parts)
     return [

@@ -1,4 +1,4 @@
-"""Checks of an experiment file beyond its shape: names, options, and values that contradict each other."""
+"""Checks of an experiment file beyond its keys and types: names, options, and values that contradict each other."""
 
 from __future__ import annotations
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
@@ -54,10 +51,10 @@ class Choice(Shape):
 
 
 class RecipeShape(Shape):
-    """A named recipe, with what differs from it: `digits`, or `{base: digits, batch_size: 32}`."""
+    """A named recipe with changes: `digits`, or `{base: digits, batch_size: 32}`."""
 
     base: Annotated[str, Field(json_schema_extra=_names(RECIPES))]
-    """Name of the recipe the rest is changed from."""
+    """Name of the recipe that the other keys change."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,23 +71,12 @@ def _drop_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
-def _field_notes(owner: type) -> dict[str, str]:
-    """Return the string that stands under each field of a class."""
-    (body,) = ast.parse(inspect.getsource(owner)).body
-    assert isinstance(body, ast.ClassDef)
-    notes = {}
-    for entry, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and isinstance(below, ast.Expr):
-            notes[entry.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
-    return notes
-
-
 def _recipe_file() -> type[RecipeShape]:
-    hints, notes = get_type_hints(Recipe), _field_notes(Recipe)
+    hints, described = get_type_hints(Recipe), TypeAdapter(Recipe).json_schema()["properties"]
     # A field left out takes the value of the base recipe, so it has no default of its own: None is never read.
     entries: dict[str, Any] = {
-        entry.name: (hints[entry.name], Field(None, description=notes[entry.name], json_schema_extra=_drop_default))
-        for entry in fields(Recipe)
+        name: (hints[name], Field(None, description=field["description"], json_schema_extra=_drop_default))
+        for name, field in described.items()
     }
     return create_model("RecipeFile", __base__=RecipeShape, __doc__=RecipeShape.__doc__, **entries)
 
@@ -99,10 +85,10 @@ RecipeFile = _recipe_file()
 
 
 class GridRecipeFile(RecipeFile):  # type: ignore[valid-type, misc]
-    """The recipe of a grid: a named one with what differs from it, and other ones for some of its backbones."""
+    """The recipe of a grid: a named one with changes, and other ones for some of its backbones."""
 
     by_backbone: dict[str, RecipeFile] = Field(default_factory=dict)  # type: ignore[valid-type]
-    """Recipes of backbones that are trained by another one than the rest, by the backbone's name."""
+    """Recipes of those backbones that differ from the others, by the backbone's name."""
 
     def choices(self) -> Iterator[tuple[Location, Any]]:
         """Yield every recipe in here, the grid's own first, with its place in the file."""
@@ -120,20 +106,20 @@ class Budget(Shape):
     """Epochs of a trial and trials of a cell."""
 
     epochs: AtLeastOne
-    """Epochs of a trial that nothing stops; the schedule's length for all trials."""
+    """Epochs of a trial that is not stopped; also the length of the learning rate schedule of every trial."""
     trials_per_cell: AtLeastOne
-    """Trials of a cell before repeats: one at the default, `search.design` of the design, the rest searched."""
+    """Trials of a cell before repeats: one at the default, `search.design` of the design, the others of the search."""
     checkpoint_every: AtLeastOne = 1
-    """Epochs from one checkpoint of a trial to the next."""
+    """Epochs between two checkpoints of a trial."""
 
 
 class Asha(Shape):
     """Early stopping by asynchronous successive halving (arXiv:1810.05934)."""
 
     grace: AtLeastOne = 1
-    """Epochs every trial gets: the first rung."""
+    """Epochs that every trial gets: the first rung."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """One in this many goes on at each rung; also the factor from one rung's budget to the next."""
+    """One trial in this many continues at each rung; also the ratio between the budgets of successive rungs."""
 
 
 class Search(Shape):
@@ -168,13 +154,13 @@ class Resources(Shape):
     cpus_per_worker: AtLeastOne = 1
     """CPUs each rank takes."""
     max_slots: AtLeastOne | None = None
-    """Trials at a time at most; null is as many as fit."""
+    """Most trials at a time; null for as many as fit."""
     warm: bool = True
-    """Whether worker processes are kept from one trial to the next."""
+    """Whether worker processes are reused from one trial to the next."""
 
 
 class RangeChange(Shape):
-    """Ends of a range; one left out stays as it is."""
+    """Ends of a range; those not given stay as shipped."""
 
     low: Positive | None = None
     """Smallest value tried."""
@@ -186,7 +172,7 @@ class ZeroRangeChange(RangeChange):
     """Ends of a range, and the share of exact zeros beside it."""
 
     zero: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Share of the draws that are exactly zero; 0 leaves zero out."""
+    """Probability that a trial has weight decay 0; 0 excludes it."""
 
 
 class PointChange(Shape):
@@ -208,9 +194,9 @@ class SpaceChange(Shape):
     default: PointChange = PointChange()
     """The setting of the default trial."""
     fixed: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the optimizer that are never tuned; one left out stays as it is."""
+    """Arguments of the optimizer that are never tuned; those not given stay as shipped."""
     decay: str | None = None
-    """Kind of weight decay; it says what the optimizer does and cannot be chosen."""
+    """Kind of weight decay; a property of the optimizer that cannot be changed."""
 
     def over(self, file: SpaceFile) -> SpaceFile:
         """Return the file with these changes."""
@@ -233,13 +219,13 @@ class SpecFile(Shape):
     """An experiment: a grid of backbones and optimizers, how it is searched, and with what budget."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Names the run folder: letters, digits, dot, underscore and hyphen."""
+    """Name of the experiment and its run folder: letters, digits, dot, underscore and hyphen."""
     task: Choice
-    """Task, which says what is trained: a name, or a mapping of name and options."""
+    """Task to train for: a name, or a mapping of name and options."""
     dataset: Choice
     """Data set to train on: a name, or a mapping of name and options."""
     backbones: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    """Names of backbones; `bocb-tune list backbones` shows those there are."""
+    """Names of backbones, listed by `bocb-tune list backbones`."""
     pretrained: Annotated[dict[str, dict[str, str]], BeforeValidator(_for_any)] = Field(default_factory=dict)
     """Weights that backbones start from, by name (that of the optimizer they were trained by, where there is one): each
     makes a row `backbone@name` of the grid. timm:TAG, a file, RUN:BACKBONE/OPTIMIZER, or scratch; `*` stands for the
@@ -250,7 +236,7 @@ class SpecFile(Shape):
     ]
     """Names of optimizers."""
     recipe: GridRecipeFile
-    """Recipe, which the grid holds fixed: a name, or a mapping of its base and what differs, also by backbone."""
+    """Recipe, which the grid holds fixed: a name, or a mapping of its base and changes, also by backbone."""
     budget: Budget
     """Epochs of a trial and trials of a cell."""
     search: Search = Search()
@@ -258,7 +244,7 @@ class SpecFile(Shape):
     repeats: Repeats = Repeats()
     """Fresh seeds, run to the end when the search is over."""
     seed: Count = 0
-    """Moves every draw of the experiment."""
+    """Seed of every random draw of the experiment."""
     resources: Resources = Resources()
     """Resources of one trial."""
     storage: Annotated[str, Field(min_length=1)] = "runs"

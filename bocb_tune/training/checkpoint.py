@@ -23,7 +23,10 @@ class Checkpoints:
         return self.folder / "latest.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, on the CPU. None if there is none, or if it is damaged: the trial then starts afresh."""
+        """Read the saved state onto the CPU.
+
+        Returns None if there is no checkpoint, or a damaged one: the trial then starts afresh.
+        """
         if not self.path.exists():
             return None
         import torch
@@ -36,7 +39,7 @@ class Checkpoints:
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the checkpoint atomically. Called by rank 0 alone."""
+        """Replace the checkpoint atomically. Rank 0 alone calls this."""
         import torch
 
         write_atomically(self.path, lambda file: torch.save(dict(state), file))

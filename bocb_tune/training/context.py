@@ -1,4 +1,4 @@
-"""How and where a trial is run: its ranks, its checkpoints, the size of its micro-batches."""
+"""Surroundings of a trial that do not change its result: ranks, checkpoints, size of micro-batches."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from bocb_tune.training.checkpoint import Checkpoints
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """Where this process stands among those that train one trial together; one process is not a special case."""
+    """The place of this process among those that train one trial together; a single process is rank 0 of 1."""
 
     rank: int = 0
     world_size: int = 1
-    """More than 1 needs the default process group of `torch.distributed`, made by the caller."""
+    """Number of processes. Above 1 the caller must have made the default process group of `torch.distributed`."""
     local_rank: int = 0
     device: str = "cpu"
-    """As torch names it: `cpu`, `cuda:0`."""
+    """Name of the device in torch's spelling: `cpu`, `cuda:0`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """How a trial is run: nothing in here is part of its identity."""
+    """Settings of how a trial is run; none of them is part of its identity."""
 
     ranks: Ranks = field(default_factory=Ranks)
     checkpoints: Checkpoints | None = None
-    """None: nothing is saved and nothing is resumed."""
+    """Folder to save to and resume from; None to do neither."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch is always saved."""
     micro_batch_divisor: int = 1
-    """Cuts each micro-batch into this many pieces and accumulates them, to fit into less memory."""
+    """Pieces that each micro-batch is cut into, their gradients being accumulated: less memory, the same step."""
     after_step: Callable[[], object] = lambda: None
-    """Called after each optimizer step, as a profiler wants it."""
+    """Callback after each optimizer step, for a profiler."""

@@ -1,4 +1,4 @@
-"""The device of a trial: how exact its arithmetic is, which kernels it may choose, how batches reach it."""
+"""Device of a trial: its numerical precision, its choice of kernels, and the transfer of batches to it."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 CONTEXT_GIB = 0.6
-"""Allowance for what a process takes of a GPU before its first tensor; our own choice, not measured."""
+"""Memory that a process takes of a GPU before its first tensor, in GiB; our own choice, not measured."""
 
 
 def limit_memory(device: torch.device, share: float) -> None:
-    """Keep this process to its share of a GPU's memory: no trial runs out of memory because of those beside it."""
+    """Keep this process to its share of a GPU's memory, so that trials on one GPU cannot exhaust each other's."""
     if device.type == "cuda" and 0 < share < 1:
         total = torch.cuda.get_device_properties(device).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_GIB / total, 0.01), device)
 
 
 def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
-    """Give the precision of the recipe, for a forward pass and its loss."""
+    """Build the autocast context of the recipe's precision, for a forward pass and its loss."""
     dtype = torch.float16 if recipe.precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=recipe.precision != "fp32")
 
@@ -102,7 +102,7 @@ def _restrided(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Give GiB: on a GPU the most its tensors took during the trial, on the CPU the most the process ever took."""
+    """Measure peak memory in GiB: of the trial's tensors on a GPU, of the whole process so far on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     import resource

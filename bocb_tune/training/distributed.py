@@ -1,4 +1,4 @@
-"""What ranks tell one another. With one rank every function here is the identity and needs no process group."""
+"""Communication between ranks. With one rank every function here is the identity and needs no process group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bocb_tune.training.context import Ranks
 
 
 def all_reduce(values: Sequence[float], how: Literal["sum", "max"], ranks: Ranks) -> list[float]:
-    """The values of all ranks combined, elementwise, in double precision; the same on every rank."""
+    """Combine the values of all ranks elementwise, in double precision; every rank gets the same result."""
     if ranks.world_size == 1:
         return list(values)
     combined = torch.tensor(values, dtype=torch.float64, device=ranks.device)
@@ -22,7 +22,7 @@ def all_reduce(values: Sequence[float], how: Literal["sum", "max"], ranks: Ranks
 
 
 def average(tensors: Sequence[Tensor], ranks: Ranks) -> Sequence[Tensor]:
-    """The mean over ranks of each tensor, written into it."""
+    """Average each tensor over the ranks, in place."""
     if ranks.world_size > 1:
         for tensor in tensors:
             distributed.all_reduce(tensor.div_(ranks.world_size))
@@ -30,7 +30,7 @@ def average(tensors: Sequence[Tensor], ranks: Ranks) -> Sequence[Tensor]:
 
 
 def gather_objects(value: Any, ranks: Ranks) -> list[Any]:
-    """The values of all ranks, by rank."""
+    """Gather the value of every rank, in order of rank."""
     values: list[Any] = [value] * ranks.world_size
     if ranks.world_size > 1:
         distributed.all_gather_object(values, value)
@@ -38,14 +38,18 @@ def gather_objects(value: Any, ranks: Ranks) -> list[Any]:
 
 
 def broadcast_buffers(module: nn.Module, ranks: Ranks) -> None:
-    """Gives every rank the buffers of rank 0."""
+    """Give every rank the buffers of rank 0."""
     if ranks.world_size > 1:
         for buffer in module.buffers():
             distributed.broadcast(buffer, src=0)
 
 
 def require_same(value: int, what: str, ranks: Ranks) -> None:
-    """RuntimeError, on all ranks, unless they hold the same value."""
+    """Check that all ranks hold the same value; `what` names it in the message.
+
+    Raises:
+        RuntimeError: on all ranks, if the values differ.
+    """
     low, high = all_reduce([-value, value], "max", ranks)
     if -low != high:
         raise RuntimeError(

@@ -1,7 +1,13 @@
-"""The training loop: yields one measurement an epoch. Knows ranks; knows no Ray, no YAML, and no task in particular.
+"""The training loop: yields one measurement per epoch. It knows ranks, but no Ray, no YAML and no particular task.
 
-Over several ranks the model is wrapped in DistributedDataParallel. BatchNorm stays plain: each rank normalises by its
-own micro-batch, and rank 0's running statistics are everybody's (sent to all before they are validated or saved).
+It is a generator, so that whoever runs it (a worker, a test, a profiler) decides after each epoch whether to continue;
+a trial that is stopped leaves nothing behind. The order of images and their augmentation depend on the trial's seed
+and the epoch alone, and checkpoints hold the state of all other generators, so that a resumed trial equals an
+undisturbed one. Ranks take each decision (divergence, the step of a checkpoint) from reduced values, since a rank that
+left the others would leave them waiting.
+
+Over several ranks the model is wrapped in DistributedDataParallel. BatchNorm is not synchronised: each rank normalises
+by its own micro-batch, and the running statistics of rank 0 are sent to all before validation and checkpoints.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from bocb_tune.core.errors import Diverged, OutOfMemory
 from bocb_tune.core.types import Measurement, TrialSpec, derive_seed
 from bocb_tune.data.base import Batch
 from bocb_tune.optimizers import OPTIMIZERS
-from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.training.context import Context
 from bocb_tune.training.device import autocast, peak_memory_gib, prepare
 from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same
@@ -34,15 +40,16 @@ from bocb_tune.training.rng import rng_state, seed_all, set_rng_state
 from bocb_tune.training.schedule import epoch_order, epoch_plan, lr_factor, repeated
 
 LOOKS_PER_EPOCH = 10
+"""Most checks of the running loss in an epoch: each of them waits for the device."""
 FEWEST_STEPS_PER_LOOK = 10
-"""How often in an epoch the running loss is looked at: each look waits for the device."""
+"""Least number of steps between two such checks."""
 STEPS_TO_RENORM = 50
-"""Batches that statistics of BatchNorm are estimated from at the average of an averaging optimizer."""
+"""Batches from which BatchNorm statistics are re-estimated for the weights of an averaging optimizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What a task hands to the loop. The model is on its device already."""
+    """Everything a task hands to the loop. The model is on its device already."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -58,7 +65,7 @@ class Training:
 
 
 def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-    """Trains to `trial.budget`, from the checkpoint if there is one; yields the whole curve (see `Task.run`)."""
+    """Train to `trial.budget`, from the checkpoint if there is one; yield the whole curve (see `Task.run`)."""
     loop = _Loop(training, trial, context)
     loop.restore()
     yield from [Measurement.from_json(line) for line in loop.curve]
@@ -70,9 +77,12 @@ def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Mea
 
 
 def catch_out_of_memory(run: Iterator[Measurement]) -> Generator[Measurement, None, None]:
-    """Passes measurements on; running out of memory within an epoch surfaces as `OutOfMemory`.
+    """Pass measurements on, and turn any error about exhausted memory into one of our own.
 
-    It is raised outside the handler, so that it holds no traceback, hence no frame, hence no tensor of the trial.
+    The new error is raised outside the handler, so that it holds no traceback and thereby no tensor of the trial.
+
+    Raises:
+        OutOfMemory: if memory ran out within an epoch.
     """
     epoch = 1
     try:
@@ -88,13 +98,16 @@ def catch_out_of_memory(run: Iterator[Measurement]) -> Generator[Measurement, No
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's errors have a type; those of its libraries and of the CPU allocator are known by their text only."""
+    """Tell exhausted memory from other errors.
+
+    CUDA's own error has a type; those of its libraries and of the CPU allocator are known by their text only.
+    """
     known = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in known)
 
 
 class _Loop:
-    """One training in progress: what a checkpoint holds, and the steps that move it."""
+    """A training in progress: the state that a checkpoint holds, and the steps that advance it."""
 
     def __init__(self, training: Training, trial: TrialSpec, context: Context) -> None:
         self.training, self.trial, self.context = training, trial, context
@@ -127,7 +140,11 @@ class _Loop:
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def epoch(self, epoch: int) -> Measurement:
-        """Trains and validates one epoch. Raises Diverged, on all ranks together."""
+        """Train and validate one epoch.
+
+        Raises:
+            Diverged: on all ranks together, if a loss or the parameters are no longer finite.
+        """
         started = time.perf_counter()
         train_loss, trained_s = self._train(epoch)
         self._move_to_average(epoch)
@@ -154,7 +171,7 @@ class _Loop:
         return measurement
 
     def _train(self, epoch: int) -> tuple[float, float]:
-        """Mean training loss, and this rank's seconds of training."""
+        """Train one epoch; return the mean training loss and the seconds that this rank took."""
         started = time.perf_counter()
         plan = self._plan(epoch)
         batches = self.training.batches(
@@ -179,7 +196,10 @@ class _Loop:
         return epoch_plan(order, self.recipe, self.ranks, self.context.micro_batch_divisor)
 
     def _optimizer_step(self, batches: Iterator[Batch], shares: Sequence[float]) -> Tensor:
-        """One step over its micro-batches, each weighing its share of the images; the mean loss, left on the device."""
+        """Take one step over its micro-batches, each weighted by its share of the images.
+
+        Returns the mean loss, a scalar that stays on the device.
+        """
         optimizer, factor = self.training.optimizer, self._lr_factor(self.step)
         for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
@@ -210,7 +230,7 @@ class _Loop:
         return lr_factor(step, total=self.total, warmup=self.warmup, min_ratio=self.min_lr_ratio)
 
     def _observe_curvature(self, batch: Batch) -> None:
-        """Gives a second-order optimizer the estimate it waits for: from a micro-batch a rank, in full precision."""
+        """Give a second-order optimizer the estimate it is due: from one micro-batch per rank, in full precision."""
         optimizer = self.training.optimizer
         if not isinstance(optimizer, SecondOrder) or not optimizer.curvature_due:
             return
@@ -221,7 +241,10 @@ class _Loop:
         optimizer.observe(average(estimate, self.ranks))
 
     def _move_to_average(self, epoch: int) -> None:
-        """An averaging optimizer is validated and saved at its average, where BatchNorm has seen nothing yet."""
+        """Move an averaging optimizer to its average, at which it is validated and saved.
+
+        BatchNorm has seen no batch at these weights yet, so its statistics are estimated again.
+        """
         if not isinstance(self.training.optimizer, Averaging):
             return
         self.training.optimizer.eval()
@@ -241,7 +264,11 @@ class _Loop:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_grad)
 
     def _mean(self, total: Tensor, steps: int, epoch: int) -> float:
-        """Mean loss so far over all ranks. One non-finite step anywhere makes it non-finite everywhere: Diverged."""
+        """Compute the mean loss so far over all ranks.
+
+        Raises:
+            Diverged: on every rank, if one step on any of them was not finite.
+        """
         with record_function("wait"):
             (mean,) = all_reduce([total.item() / steps / self.ranks.world_size], "sum", self.ranks)
         if not math.isfinite(mean):
@@ -249,7 +276,11 @@ class _Loop:
         return mean
 
     def _require_finite_parameters(self, epoch: int) -> None:
-        """Ranks hold the same parameters, so that they agree without asking one another."""
+        """Check the norm of the parameters; ranks hold the same ones, so they agree without communication.
+
+        Raises:
+            Diverged: if the norm is not finite.
+        """
         with torch.no_grad():
             norm = nn.utils.get_total_norm(self.parameters).item()
         if not math.isfinite(norm):
@@ -261,7 +292,7 @@ class _Loop:
             broadcast_buffers(self.ema.module, self.ranks)
 
     def save(self) -> None:
-        """Every rank takes part; rank 0 writes."""
+        """Save a checkpoint. Every rank takes part; rank 0 writes."""
         if self.context.checkpoints is None:
             return
         rng = gather_objects(rng_state(self.device), self.ranks)
@@ -279,7 +310,7 @@ class _Loop:
         }
 
     def restore(self) -> None:
-        """Goes back to the checkpoint, if there is one; every rank reads it."""
+        """Return to the checkpoint, if there is one; every rank reads it."""
         state = self.context.checkpoints.load() if self.context.checkpoints else None
         require_same(state["step"] if state else 0, "step of the checkpoint", self.ranks)
         if state is None:

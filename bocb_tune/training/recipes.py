@@ -1,10 +1,10 @@
-"""Recipes: everything about a training that a grid holds fixed while it moves learning rate and weight decay."""
+"""Recipes: everything about a training that a grid holds fixed while it varies learning rate and weight decay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -15,12 +15,19 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Raises ValueError, naming the field, for a value outside its range or one that nothing would heed."""
+    """Settings of a training, apart from its optimizer.
+
+    Raises:
+        ValueError: naming the field, for a value outside its range or one that would have no effect.
+    """
+
+    # Pydantic, which reads experiment files, describes each field by the string below it.
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}
 
     batch_size: int
-    """Images an optimizer step sees, over all ranks and accumulation steps."""
+    """Images per optimizer step, over all ranks and accumulation steps."""
     accumulation: int = 1
-    """Micro-batches a rank adds up before an optimizer step."""
+    """Micro-batches a rank accumulates before an optimizer step."""
     precision: Precision = "fp32"
     """Autocast type of forward pass and loss; parameters stay fp32. fp16 scales the loss and needs a GPU. auto: bf16
     where trials get GPUs, fp32 where they do not (an experiment resolves it, so that no trial depends on its host)."""
@@ -47,28 +54,28 @@ class Recipe:
     compile: bool = False
     """Compile the model with `torch.compile`."""
     compile_mode: CompileMode = "default"
-    """What `torch.compile` aims at; reduce-overhead replays CUDA graphs."""
+    """Goal of `torch.compile`; reduce-overhead replays CUDA graphs."""
     tf32: bool = True
     """Let GPUs round the factors of fp32 matrix products and convolutions to TF32's 10 bits of mantissa."""
     deterministic: bool = False
-    """Make a GPU repeat a training bit for bit, slower: deterministic kernels, chosen without timing them."""
+    """Make a GPU repeat a training bit for bit: deterministic kernels, chosen without timing them, and slower."""
     grad_checkpointing: bool = False
-    """Keep the activations of every few layers alone and compute the rest again in the backward pass
+    """Keep only the activations of every few layers and compute the others again in the backward pass
     (arXiv:1604.06174): less memory, about a third more time."""
     loss: Loss = "ce"
-    """ce: cross-entropy. bce: one binary cross-entropy a class, every class in a mixed image being a full target
+    """ce: cross-entropy. bce: one binary cross-entropy per class; every class in a mixed image is a full target
     (arXiv:2110.00476)."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one before it (arXiv:2106.08254, appendix); 1 is off."""
     mixup: float = 0.0
     """alpha of mixup (arXiv:1710.09412): images blended in pairs by a share from Beta(alpha, alpha); 0 is off."""
     cutmix: float = 0.0
-    """alpha of CutMix (arXiv:1905.04899): a box pasted in pairs, its area from Beta(alpha, alpha); 0 is off."""
+    """alpha of CutMix (arXiv:1905.04899): a rectangle pasted in pairs, its area from Beta(alpha, alpha); 0 is off."""
     switch_prob: float = 0.5
-    """Share of batches that take CutMix where both are on."""
+    """Share of batches that get CutMix where both are on."""
     repeated_augment: int = 1
-    """Views of an image within a batch, each augmented anew (arXiv:1901.09335); an epoch holds fewer images, as many
-    views."""
+    """Views of an image within a batch, each augmented anew (arXiv:1901.09335); an epoch then holds fewer images but
+    the same number of views."""
     rand_augment: float = 0.0
     """Magnitude of RandAugment (arXiv:1909.13719) in 0..10, timm's increasing operations; 0 is off."""
     rand_augment_std: float = 0.5
@@ -76,15 +83,15 @@ class Recipe:
     rand_augment_layers: int = 2
     """Operations drawn for an image, each applied half of the time."""
     erase: float = 0.0
-    """Probability that a box of the image becomes noise (random erasing, arXiv:1708.04896)."""
+    """Probability that a rectangle of the image becomes noise (random erasing, arXiv:1708.04896)."""
     crop_min_area: float = 0.08
     """Smallest share of the image's area that flip_crop keeps."""
     color_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation in flip_crop; 0 is off."""
     eval_crop: float = 0.875
-    """Share of the short side that validation keeps, of images decoded from files."""
+    """Share of the short side that validation keeps, for images decoded from files."""
     interpolation: Interpolation = "bilinear"
-    """How images decoded from files are resized."""
+    """Filter with which images decoded from files are resized."""
     frozen_stages: int = 0
     """Stages of a pre-trained backbone that stay as they are, with the statistics of their norms; 1 is the stem."""
     linear_probe: bool = False
@@ -115,7 +122,7 @@ class Recipe:
         self._require_heeded()
 
     def _require_heeded(self) -> None:
-        """No field is off its default where nothing would read it."""
+        """Check that no field is off its default where nothing would read it."""
         flips = self.augment in ("flip_shift", "flip_crop")
         heeded = {
             "rand_augment": (flips, "augment is 'flip_shift' or 'flip_crop'"),
@@ -160,20 +167,20 @@ FIRST_FIELDS = frozenset(
         *("label_smoothing", "drop_path", "augment", "ema_decay", "channels_last", "compile"),
     )
 )
-"""The fields of the first release. Never changed: trial ids in journals rest on them (see `recipe_settings`)."""
+"""Fields of the first release. Never changed: trial ids in journals rest on them (see `recipe_settings`)."""
 
 
 def on_devices(recipe: Recipe, gpus: bool) -> Recipe:
-    """Resolve what a recipe leaves to the kind of device that trials get."""
+    """Resolve the settings that depend on the kind of device trials get."""
     return replace(recipe, precision="bf16" if gpus else "fp32") if recipe.precision == "auto" else recipe
 
 
 DECODED_ONLY = ("eval_crop", "interpolation")
-"""Fields that act on images decoded from files alone."""
+"""Fields that only affect images decoded from files."""
 
 
 def odd_to_mix(recipe: Recipe, workers: int) -> str | None:
-    """Why the images a rank sees at a time cannot be mixed in pairs, or None if they can or are not mixed."""
+    """Say why the images a rank sees at a time cannot be mixed in pairs; None if they can, or are not mixed."""
     parts = workers * recipe.accumulation
     if not recipe.mixes or recipe.batch_size // parts % 2 == 0:
         return None
@@ -185,7 +192,7 @@ def odd_to_mix(recipe: Recipe, workers: int) -> str | None:
 
 
 def unheeded(recipe: Recipe, augments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Fields off their default that a dataset which takes `augments` would not heed, and why."""
+    """Yield fields off their default that a dataset with these `augments` would not use, each with the reason."""
     for name in DECODED_ONLY if "flip_crop" not in augments else ():
         value = getattr(recipe, name)
         if value != DEFAULTS[name]:
@@ -193,10 +200,10 @@ def unheeded(recipe: Recipe, augments: Sequence[str]) -> Iterator[tuple[str, str
 
 
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a trial's settings hold it; `Recipe(**settings)` gives it back.
+    """Give the recipe as a trial's settings hold it; `Recipe(**settings)` gives it back.
 
-    A trial's id is a hash of its settings, so a field added after the first release is left out while it stands at its
-    default, which is what trials did before the field was there: old journals keep their ids and go on.
+    A trial's id is a hash of its settings. A field added after the first release is therefore left out while it is at
+    its default, which is what trials did before the field existed: old journals keep their ids and can be resumed.
     """
     return {name: value for name, value in asdict(recipe).items() if name in FIRST_FIELDS or value != DEFAULTS[name]}
 
@@ -266,8 +273,8 @@ DESCRIPTIONS: dict[str, str] = {
     "rsb_a2": "arXiv:2110.00476, table 2, procedure A2",
     "rsb_a3": "arXiv:2110.00476, table 2, procedure A3; give the dataset image_size: 160",
 }
-"""What each recipe is for, and where its values come from (all of them: docs/RECIPES.md). Apart, because a recipe's
-fields name its trials."""
+"""Purpose of each recipe and the source of its values (all of them: docs/RECIPES.md). Kept apart from the recipes,
+because a recipe's fields enter the ids of its trials."""
 
 PUBLISHED_EPOCHS: dict[str, int] = {
     "cifar_torch": 200,
@@ -278,4 +285,4 @@ PUBLISHED_EPOCHS: dict[str, int] = {
     "rsb_a2": 300,
     "rsb_a3": 100,
 }
-"""Epochs a recipe was published with. `budget.epochs` of an experiment decides; a plan shows both."""
+"""Epochs that a recipe was published with. `budget.epochs` of an experiment decides; a plan shows both."""

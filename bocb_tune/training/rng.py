@@ -10,14 +10,14 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seeds the generators of Python, numpy and torch on every device."""
+    """Seed the generators of Python, numpy and torch on every device."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """Their states, made of tensors and plain values only, as `torch.load(weights_only=True)` asks."""
+    """Return the state of all generators, as tensors and plain values only (for `torch.load(weights_only=True)`)."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -28,7 +28,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Goes back to a state given by `rng_state`."""
+    """Restore a state returned by `rng_state`."""
     kind, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

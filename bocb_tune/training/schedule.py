@@ -1,4 +1,4 @@
-"""What each step of a training does, as pure functions: the images it sees, and its share of the peak learning rate."""
+"""Schedules as pure functions of the step: the images it sees, and its share of the peak learning rate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from bocb_tune.training.recipes import Recipe, odd_to_mix
 
 
 def lr_factor(step: int, *, total: int, warmup: int, min_ratio: float) -> float:
-    """Share of the peak learning rate at `step`, counted from 0, of `total`: linear warm-up, then half a cosine
-    (arXiv:1608.03983, equation 5) that would reach `min_ratio` at step `total`."""
+    """Return the share of the peak learning rate at `step`, counted from 0, of `total` steps.
+
+    Linear warm-up, then half a cosine (arXiv:1608.03983, equation 5) that would reach `min_ratio` at step `total`.
+    """
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / (total - warmup)
@@ -22,16 +24,16 @@ def lr_factor(step: int, *, total: int, warmup: int, min_ratio: float) -> float:
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
-    """Permutation [num_images] of the training images: a pure function of the trial's seed and the epoch."""
+    """Draw a permutation [num_images] of the training images; it depends on the trial's seed and the epoch alone."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(num_images, generator=generator)
 
 
 def repeated(order: Tensor, recipe: Recipe) -> Tensor:
-    """Views, as many as the images of `order` [n], of its first n / repeated_augment images (arXiv:1901.09335).
+    """Repeat the first n / repeated_augment images of `order` [n], so that there are n views (arXiv:1901.09335).
 
-    View v is image v % n. The views of an image fall into one batch, or two in a row, and stand far apart in it, so
-    that ranks see different ones, as in the sampler of arXiv:2012.12877.
+    View v is image v % n. The views of an image fall into one batch, or two consecutive ones, and stand far apart in
+    it, so that ranks see different ones, as in the sampler of arXiv:2012.12877.
     """
     n, times = len(order), recipe.repeated_augment
     if times == 1:
@@ -42,11 +44,15 @@ def repeated(order: Tensor, recipe: Recipe) -> Tensor:
 
 
 def epoch_plan(order: Tensor, recipe: Recipe, ranks: Ranks, divisor: int = 1) -> list[list[Tensor]]:
-    """Indices of this rank's micro-batches, per optimizer step: `plan[step][piece]`.
+    """Divide an epoch into the indices of this rank's micro-batches: `plan[step][piece]`.
 
-    Step s takes the s-th `batch_size` images of `order`, whatever the number of ranks; the rest of the epoch, less
-    than a batch, is left out, and is another one in the next epoch. ValueError: not even one batch, or a
-    batch that does not divide among ranks and accumulation steps, or divides into odd ones that cannot be mixed.
+    Step s takes the s-th `batch_size` images of `order`, whatever the number of ranks. The rest of the epoch, less
+    than a batch, is left out; it consists of other images in the next epoch.
+
+    Raises:
+        ValueError: if there is not even one batch, or if a batch does not divide among ranks and accumulation steps,
+            or
+            only into odd numbers of images where they are mixed in pairs.
     """
     per_rank, left = divmod(recipe.batch_size, ranks.world_size)
     if left or per_rank % recipe.accumulation:

@@ -188,7 +188,7 @@ def test_each_order_sees_as_far_as_its_kernels(channel: int, reach: int) -> None
 
 
 def test_a_contrast_adds_the_scaled_difference_from_the_average() -> None:
-    contrast = moganet.Contrast(2, nn.AdaptiveAvgPool2d(1))
+    contrast = moganet.FeatureContrast(2, nn.AdaptiveAvgPool2d(1))
     nn.init.constant_(contrast.scale.gamma, 0.5)
     x = torch.tensor([[[[1.0, 3.0]], [[5.0, 5.0]]]])
     assert torch.equal(contrast(x), torch.tensor([[[[0.5, 3.5]], [[5.0, 5.0]]]]))
@@ -234,7 +234,9 @@ def test_offsets_are_distances_to_the_centres_of_cells(ratio: int, unit: tuple[i
     assert len(grid.offsets) == (8 - ratio) * (12 - ratio)
 
 
-def attend(attention: transnext.AggregatedAttention, x: torch.Tensor, grid: transnext.Grid, token: int) -> torch.Tensor:
+def attend(
+    attention: transnext.AggregatedAttention, x: torch.Tensor, grid: transnext.StageGrid, token: int
+) -> torch.Tensor:
     """What one token receives from each head, by loops over its keys: the paper's definition."""
     height, width, dim = x.shape[1:]
     y0, x0 = divmod(token, width)

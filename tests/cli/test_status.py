@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from bocb_tune.analysis.answer.words import parts_of, terminal
+from bocb_tune.analysis.answer.sentences import parts_of, terminal
 from bocb_tune.analysis.report.answer import answer_for
 from bocb_tune.cli import commands
 from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder, read_status

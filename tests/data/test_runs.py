@@ -23,7 +23,7 @@ from bocb_tune.core import journal
 from bocb_tune.core.types import Measurement, Objective, Phase, TrialSpec, TrialStatus
 from bocb_tune.data import DATASETS, DatasetRow, contents_of, free_options
 from bocb_tune.data.arrays import Arrays, Rows
-from bocb_tune.data.contents import Contents, Source, StoredPart, fingerprint_of
+from bocb_tune.data.contents import Contents, ImageSource, StoredPart, fingerprint_of
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec import environment as probes
 from bocb_tune.spec.model import ExperimentSpec, SpecError, load_spec
@@ -230,7 +230,7 @@ class Dots:
             fingerprint=lambda: fingerprint_of({"all": part}, "abcd"),
         )
 
-    def sources(self, options: dict[str, Any]) -> dict[str, Source]:  # noqa: ARG002
+    def sources(self, options: dict[str, Any]) -> dict[str, ImageSource]:  # noqa: ARG002
         return {}
 
     def load(self, options: dict[str, Any], device: str) -> Arrays:

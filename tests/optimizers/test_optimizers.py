@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from bocb_tune.analysis.names.look import optimizer_family
 from bocb_tune.optimizers import OPTIMIZERS, build_optimizer, param_groups
-from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.training.context import Ranks
 from bocb_tune.training.distributed import average
@@ -37,7 +37,7 @@ ROUGH = {
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
-class Toy(nn.Module):
+class ToyNet(nn.Module):
     """A matrix, a bias, a norm's scale and an embedding that the model exempts by name."""
 
     def __init__(self) -> None:
@@ -79,9 +79,9 @@ def random_gradients(model: nn.Module, seed: int = 0, zero: Iterable[str] = ()) 
         parameter.grad = torch.zeros_like(gradient) if name in zero else gradient
 
 
-def first_move(name: str, *, lr: float = LR, weight_decay: float = 0.0, zero: Iterable[str] = ()) -> Toy:
-    """A Toy in double precision after the first step that moves anything."""
-    model = Toy().double()
+def first_move(name: str, *, lr: float = LR, weight_decay: float = 0.0, zero: Iterable[str] = ()) -> ToyNet:
+    """A ToyNet in double precision after the first step that moves anything."""
+    model = ToyNet().double()
     optimizer = build(model, name, lr, weight_decay)
     for _ in range(1 if OPTIMIZERS[name].first_step == "linear" else 2):
         random_gradients(model, zero=zero)
@@ -129,7 +129,7 @@ def test_families_are_those_of_the_analysis(name: str) -> None:
 
 @every_optimizer
 def test_descends_at_its_default(name: str) -> None:
-    model, x, ranks = Toy().double(), images(), Ranks()
+    model, x, ranks = ToyNet().double(), images(), Ranks()
     optimizer = build(model, name, **load_space(name).default)
     start = loss_of(model, x).item()
     train(model, optimizer, [x], 100, ranks)
@@ -140,7 +140,7 @@ def test_descends_at_its_default(name: str) -> None:
 
 @every_optimizer
 def test_what_lr_does_to_the_first_step(name: str) -> None:
-    start = Toy().double()
+    start = ToyNet().double()
     small, large = first_move(name, lr=1e-4), first_move(name, lr=1e-3)
     for before, less, more in zip(start.parameters(), small.parameters(), large.parameters(), strict=True):
         torch.testing.assert_close(more - before, 10 * (less - before), rtol=1e-3, atol=1e-15)
@@ -149,7 +149,7 @@ def test_what_lr_does_to_the_first_step(name: str) -> None:
 
 @every_optimizer
 def test_nothing_moves_before_the_first_move(name: str) -> None:
-    model, start = Toy().double(), Toy().double()
+    model, start = ToyNet().double(), ToyNet().double()
     optimizer = build(model, name)
     random_gradients(model)
     step(optimizer)
@@ -159,7 +159,7 @@ def test_nothing_moves_before_the_first_move(name: str) -> None:
 @every_optimizer
 def test_the_schedule_is_obeyed(name: str) -> None:
     """A learning rate of zero stops all motion, unless the optimizer owns its schedule."""
-    model = Toy().double()
+    model = ToyNet().double()
     optimizer = build(model, name)
     for seed in range(3):
         random_gradients(model, seed)
@@ -203,7 +203,7 @@ MOVED: dict[str, Callable[[Tensor], Tensor]] = {
 
 @every_optimizer
 def test_what_decay_does_to_a_weight_without_gradient(name: str) -> None:
-    start = Toy().double().weight.detach()
+    start = ToyNet().double().weight.detach()
     moved = first_move(name, weight_decay=DECAY, zero=["weight"]).weight.detach() - start
     torch.testing.assert_close(moved, MOVED.get(name, PLAIN)(start), rtol=1e-4, atol=1e-14)
 
@@ -213,12 +213,12 @@ def test_the_kind_of_decay(name: str) -> None:
     """Coupled decay passes through the optimizer's state; decoupled decay leaves the state of an undecayed twin."""
     states = []
     for weight_decay in (0.0, DECAY):
-        model = Toy()
+        model = ToyNet()
         optimizer = build(model, name, LR, weight_decay)
         for _ in range(2):
             random_gradients(model)
             step(optimizer)
-            model.load_state_dict(Toy().state_dict())
+            model.load_state_dict(ToyNet().state_dict())
         state = optimizer.state[model.weight]
         states.append([v for key, v in state.items() if torch.is_tensor(v) and key not in ITERATES])
     coupled = any(not torch.equal(a, b) for a, b in zip(*states, strict=True))
@@ -227,7 +227,7 @@ def test_the_kind_of_decay(name: str) -> None:
 
 @every_optimizer
 def test_no_decayed_share_is_independent_of_lr(name: str) -> None:
-    start = Toy().double().weight.detach()
+    start = ToyNet().double().weight.detach()
     moved = [first_move(name, lr=lr, weight_decay=DECAY, zero=["weight"]).weight - start for lr in (1e-4, 1e-3)]
     assert OPTIMIZERS[name].decay != "decoupled_independent"
     assert moved[1].norm().item() / moved[0].norm().item() == pytest.approx(10, rel=1e-2)
@@ -236,7 +236,7 @@ def test_no_decayed_share_is_independent_of_lr(name: str) -> None:
 @every_optimizer
 def test_undecayed_parameters_stay_without_gradient(name: str) -> None:
     exempt = ("bias", "scale", "pos_embed")
-    model, start = first_move(name, weight_decay=DECAY, zero=exempt), Toy().double()
+    model, start = first_move(name, weight_decay=DECAY, zero=exempt), ToyNet().double()
     for parameter in exempt:
         assert torch.equal(getattr(model, parameter), getattr(start, parameter)), parameter
     assert not torch.equal(model.weight, start.weight)
@@ -244,7 +244,7 @@ def test_undecayed_parameters_stay_without_gradient(name: str) -> None:
 
 @every_optimizer
 def test_state_makes_a_bitwise_round_trip(name: str) -> None:
-    def steps(model: Toy, optimizer: Optimizer, seeds: range) -> None:
+    def steps(model: ToyNet, optimizer: Optimizer, seeds: range) -> None:
         if isinstance(optimizer, Averaging):
             optimizer.train()
         for seed in seeds:
@@ -253,7 +253,7 @@ def test_state_makes_a_bitwise_round_trip(name: str) -> None:
         if isinstance(optimizer, Averaging):
             optimizer.eval()
 
-    whole, first, second = Toy(), Toy(), Toy()
+    whole, first, second = ToyNet(), ToyNet(), ToyNet()
     whole_optimizer, first_optimizer, second_optimizer = (build(model, name) for model in (whole, first, second))
     for seeds in (range(6), range(6, 12)):
         steps(whole, whole_optimizer, seeds)
@@ -271,19 +271,19 @@ def test_state_makes_a_bitwise_round_trip(name: str) -> None:
 
 @every_optimizer
 def test_accumulated_gradients_are_those_of_the_whole_batch(name: str) -> None:
-    models, x = (Toy().double(), Toy().double()), images()
+    models, x = (ToyNet().double(), ToyNet().double()), images()
     for model, pieces in zip(models, ([x], list(x.chunk(4))), strict=True):
         torch.manual_seed(0)
         train(model, build(model, name), pieces, 3, Ranks())
     if name not in ROUGH:
         torch.testing.assert_close(models[0].weight, models[1].weight, rtol=0, atol=1e-4)
     assert torch.isfinite(models[1].weight).all()
-    assert not torch.equal(models[1].weight, Toy().double().weight)
+    assert not torch.equal(models[1].weight, ToyNet().double().weight)
 
 
 @every_optimizer
 def test_works_under_bf16_autocast(name: str) -> None:
-    model = Toy()
+    model = ToyNet()
     optimizer = build(model, name)
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -292,35 +292,35 @@ def test_works_under_bf16_autocast(name: str) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         step(optimizer)
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in model.parameters())
-    assert not torch.equal(model.weight, Toy().weight)
+    assert not torch.equal(model.weight, ToyNet().weight)
 
 
 @every_optimizer
 def test_an_argument_it_does_not_take_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown argument of optimizer '{name}' 'nestorov'.*known: ") as error:
-        build_optimizer(Toy(), name, lr=LR, weight_decay=0.0, nestorov=True)
+        build_optimizer(ToyNet(), name, lr=LR, weight_decay=0.0, nestorov=True)
     assert all(argument in str(error.value) for argument in OPTIMIZERS[name].takes)
 
 
 @every_optimizer
 def test_every_argument_it_takes_is_taken(name: str) -> None:
     """As a default of its groups; betas of Adafactor are their first alone."""
-    optimizer = build(Toy(), name)
+    optimizer = build(ToyNet(), name)
     for argument in OPTIMIZERS[name].takes:
         kept = "beta1" if (name, argument) == ("adafactor", "betas") else argument
         given = [0.5, 0.25] if kept == "beta1" else optimizer.defaults[kept]
-        again = build_optimizer(Toy(), name, lr=LR, weight_decay=0.0, **{argument: given})
+        again = build_optimizer(ToyNet(), name, lr=LR, weight_decay=0.0, **{argument: given})
         assert again.defaults[kept] == (0.5 if kept == "beta1" else given)
 
 
 def rank_main(rank: int, folder: Path) -> None:
-    """One of two ranks: trains a Toy by every optimizer on its half of the images."""
+    """One of two ranks: trains a ToyNet by every optimizer on its half of the images."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     torch.manual_seed(rank)
     weights = {}
     for name in OPTIMIZERS:
-        model = Toy().double()
+        model = ToyNet().double()
         pieces = list(images().chunk(2)[rank].chunk(2))
         unclipped = {"gamma": 100.0} if name == "sophia" else {}  # steps of length lr would hide the curvature
         optimizer = build(model, name, **unclipped)
@@ -342,7 +342,7 @@ def by_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Ten
 def test_two_ranks_are_one_training(by_two_ranks: list[dict[str, Tensor]], name: str) -> None:
     first, second = (weights[name] for weights in by_two_ranks)
     assert torch.equal(first, second)
-    alone = Toy().double()
+    alone = ToyNet().double()
     train(alone, build(alone, name), [images()], 3, Ranks())
     if name not in ROUGH:
         torch.testing.assert_close(first, alone.weight.detach(), rtol=0, atol=1e-4)
@@ -353,7 +353,7 @@ def test_layers_have_learning_rates_of_their_own(name: str) -> None:
     """Or are refused. The first step of a layer is proportional to its own learning rate."""
     if OPTIMIZERS[name].one_lr:
         with pytest.raises(ValueError, match=rf"'layer_decay' is 0.5, but optimizer '{name}' has one learning rate"):
-            build_optimizer(Toy(), name, lr=LR, weight_decay=DECAY, layer_decay=0.5)
+            build_optimizer(ToyNet(), name, lr=LR, weight_decay=DECAY, layer_decay=0.5)
         return
     moves = []
     for layer_decay in (1.0, 0.5):
@@ -372,9 +372,9 @@ def test_layers_have_learning_rates_of_their_own(name: str) -> None:
 
 def test_lamb_without_decay_has_no_trust_ratio() -> None:
     """As the row's note says: what is compared with decay 0 is Adam, unless `always_adapt`."""
-    start = Toy().weight.detach()
+    start = ToyNet().weight.detach()
     for always, norm in ((False, LR * start.numel() ** 0.5), (True, LR * start.norm().item())):
-        model = Toy()
+        model = ToyNet()
         optimizer = build_optimizer(model, "lamb", lr=LR, weight_decay=0.0, always_adapt=always)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 0.01)
@@ -383,7 +383,7 @@ def test_lamb_without_decay_has_no_trust_ratio() -> None:
 
 
 def test_groups_hold_each_trainable_parameter_once() -> None:
-    model = Toy()
+    model = ToyNet()
     model.scale.requires_grad_(False)
     decayed, undecayed = param_groups(model, DECAY)
     assert [p is model.weight for p in decayed["params"]] == [True]
@@ -397,7 +397,7 @@ def test_an_empty_group_is_left_out() -> None:
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown optimizer 'adamww'; did you mean 'adamw'\? \(known: adabelief, ada"):
-        build_optimizer(Toy(), "adamww", lr=LR, weight_decay=0.0)
+        build_optimizer(ToyNet(), "adamww", lr=LR, weight_decay=0.0)
 
 
 def test_the_tables_import_no_torch() -> None:

@@ -116,7 +116,7 @@ DESIGNS: dict[str, Callable[[Matrix, np.random.Generator], None]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class IntervalOutcome:
     """Of one matrix."""
 
     holds: bool
@@ -152,7 +152,7 @@ def viability_of(study: Matrix) -> Viability:
     return part_failures(runs, values, np.zeros(values.shape, bool), (backbones, optimizers))
 
 
-def outcomes(design: str, shape: tuple[int, int], interaction: float, seed: int) -> list[Outcome]:
+def outcomes(design: str, shape: tuple[int, int], interaction: float, seed: int) -> list[IntervalOutcome]:
     """Simulate `BATCH` matrices, say of them together what a report says of each, and compare with the truth."""
     rng = np.random.default_rng([seed, list(DESIGNS).index(design), *shape, round(10 * interaction)])
     pairs = [
@@ -167,7 +167,7 @@ def outcomes(design: str, shape: tuple[int, int], interaction: float, seed: int)
     _, p, p_any, p_cell = interaction_tests(values, noise, rng, NUM_NULL)
     # Without interaction an interval holds 0 exactly where the test does not reject it: no draws are needed.
     draws = posterior_values(values, noise, rng, CHAINS) if interaction else values[None]
-    told = [Outcome(holds=False, refused=True, rejects=False, some_cell=False)] * (BATCH - len(whole))
+    told = [IntervalOutcome(holds=False, refused=True, rejects=False, some_cell=False)] * (BATCH - len(whole))
     for i, study in enumerate(studies):
         df, every = residual_df(np.isfinite(values[i])), float(p_any[i])
         test = InteractionTest(f=np.nan, df=df, df_noise=1, p=float(p[i]), p_any=every, p_cell=p_cell[i])
@@ -177,18 +177,18 @@ def outcomes(design: str, shape: tuple[int, int], interaction: float, seed: int)
     return told
 
 
-def _outcome(share: Estimate, test: InteractionTest, truth: float) -> Outcome:
+def _outcome(share: Estimate, test: InteractionTest, truth: float) -> IntervalOutcome:
     holds = share.lo is not None and share.hi is not None and share.lo - ROUNDING <= truth <= share.hi + ROUNDING
     some_cell = bool(test.significant_cells.any())
-    return Outcome(holds=holds, refused=share.value is None, rejects=test.is_significant, some_cell=some_cell)
+    return IntervalOutcome(holds=holds, refused=share.value is None, rejects=test.is_significant, some_cell=some_cell)
 
 
-def share_of(found: Sequence[Outcome], what: Callable[[Outcome], bool]) -> float:
+def share_of(found: Sequence[IntervalOutcome], what: Callable[[IntervalOutcome], bool]) -> float:
     """NaN of none."""
     return float(np.mean([what(each) for each in found])) if found else np.nan
 
 
-def rows(found: dict[tuple[str, tuple[int, int], float], list[Outcome]]) -> Iterator[list[str]]:
+def rows(found: dict[tuple[str, tuple[int, int], float], list[IntervalOutcome]]) -> Iterator[list[str]]:
     """A row a design, worst coverage first."""
     yield [
         "design",
@@ -226,7 +226,7 @@ def main() -> None:
     keys = list(product(DESIGNS, SHAPES, INTERACTION))
     count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
     jobs = [(*key, seed) for key in keys for seed in range(count // BATCH)]
-    found: dict[tuple[str, tuple[int, int], float], list[Outcome]] = {key: [] for key in keys}
+    found: dict[tuple[str, tuple[int, int], float], list[IntervalOutcome]] = {key: [] for key in keys}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for job, batch in zip(jobs, pool.map(outcomes, *zip(*jobs, strict=True)), strict=True):
             found[job[:3]] += batch

@@ -7,8 +7,7 @@ import numpy as np
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
-from bocb_tune.analysis.landscape.surfaces import Known
-from tests.support.landscapes import BOX, VALIDATION, Surface, normal_noise
+from tests.support.landscapes import BOX, VALIDATION, StoredDraws, Surface, normal_noise
 
 
 def landscape(
@@ -33,7 +32,7 @@ def landscape(
     return Landscape(
         grid=grid,
         mean=mean,
-        surfaces=Known(values=draws),
+        surfaces=StoredDraws(values=draws),
         peaks=argmax(draws),
         divergence=p,
         divergence_lr=np.full(num_draws, box.lr[1] + 1.0),

@@ -71,7 +71,7 @@ SHIFT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
+class Answered:
     """One number as it is stated, and what is planted."""
 
     where: str
@@ -97,7 +97,7 @@ class Stated:
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class Question:
     """What is asked of a cell, and of the surface that is planted there."""
 
     name: str
@@ -119,39 +119,39 @@ def _best_of(e: Array, grid: Grid) -> float:
 
 
 METRICS = (
-    Metric("best lr (decades)", sensitivity.lr_star, lambda e, _, grid: float(10 ** grid.u[surface.argmax(e)[0]])),
-    Metric(
+    Question("best lr (decades)", sensitivity.lr_star, lambda e, _, grid: float(10 ** grid.u[surface.argmax(e)[0]])),
+    Question(
         "near-optimal volume",
         partial(sensitivity.near_optimal_volume, epsilon=EPSILON),
         lambda e, _, grid: float(surface.near_optimal_volume(e, grid, EPSILON)),
     ),
-    Metric(
+    Question(
         "usable decades of lr",
         partial(sensitivity.usable_decades_lr, epsilon=EPSILON),
         lambda _, line, grid: _decades(line, grid),
     ),
-    Metric(
+    Question(
         "usable decades of lr, wd retuned",
         partial(sensitivity.usable_decades_lr_profile, epsilon=EPSILON),
         lambda e, _, grid: _decades(surface.lr_profile(e), grid),
     ),
-    Metric("lr sensitivity (points)", sensitivity.lr_sensitivity, lambda _, line, grid: _cost(line, grid)),
-    Metric(
+    Question("lr sensitivity (points)", sensitivity.lr_sensitivity, lambda _, line, grid: _cost(line, grid)),
+    Question(
         "the same, at the true best wd",
         sensitivity.lr_sensitivity,
         lambda e, _, grid: _cost(surface.lr_slice(e, e), grid),
     ),
-    Metric(
+    Question(
         "cost of a random setting (points)",
         sensitivity.prior_mean_regret,
         lambda e, _, grid: float(surface.prior_mean_regret(e, grid)),
     ),
-    Metric(
+    Question(
         "variance share of lr",
         sensitivity.lr_variance_share,
         lambda e, _, grid: float(surface.variance_shares(e, grid)[1]),
     ),
-    Metric(
+    Question(
         f"expected best of {TRIALS} trials (points)",
         lambda cell: tuning_curve(cell).at(TRIALS),
         lambda e, _, grid: _best_of(e, grid),
@@ -161,7 +161,7 @@ BEST, MARGIN = "expected score at the best point (points)", "divergence margin (
 TRANSFER, SHARE = "transfer regret (points; S9)", "interaction share of the grid (95 %)"
 
 
-def about(where: str, cell: Landscape, planted: Callable[[Grid], Array], margin: float | None) -> Iterator[Stated]:
+def about(where: str, cell: Landscape, planted: Callable[[Grid], Array], margin: float | None) -> Iterator[Answered]:
     """All numbers of a cell, given the planted surface on any grid and the planted margin to divergence."""
     grid = Grid(box=cell.grid.box, **FINE)
     known, found = planted(grid), cell.grid.v[cell.best_node[1]]
@@ -177,17 +177,17 @@ def about(where: str, cell: Landscape, planted: Callable[[Grid], Array], margin:
 
 def at_each_level(
     where: str, what: str, estimated: Callable[[], Estimate], truth: float, *, is_lr: bool = False
-) -> Iterator[Stated]:
+) -> Iterator[Answered]:
     """One number with the interval of each level."""
     for level in LEVELS:
         draws.LEVEL = level
-        yield Stated(where=where, what=what, estimate=estimated(), truth=truth, is_lr=is_lr, level=level)
+        yield Answered(where=where, what=what, estimate=estimated(), truth=truth, is_lr=is_lr, level=level)
 
 
 # Textbook surfaces
 
 
-def of_fixture(name: str, count: int, seed: int) -> list[Stated]:
+def of_fixture(name: str, count: int, seed: int) -> list[Answered]:
     """What is stated of a surface after `count` trials."""
     found, cell = FIXTURES[name], fit(FIXTURES[name], count, seed)
     if isinstance(cell, NoLandscape):
@@ -200,7 +200,7 @@ def fit(planted: Planted, count: int, seed: int) -> Landscape | NoLandscape:
     return fit_landscape(simulate(planted, count, seed), planted.box, Scale(bounded=True, floor=FLOOR))
 
 
-def of_shift(count: int, seed: int) -> list[Stated]:
+def of_shift(count: int, seed: int) -> list[Answered]:
     """What carrying the setting found on one bowl to another, a decade apart, is said to cost, and what it costs."""
     pair = [S1.moved(shift) for shift in (-SHIFT, SHIFT)]
     cells = {f"{place}": fit(planted, count, 2 * seed + place) for place, planted in enumerate(pair)}
@@ -243,7 +243,7 @@ def planted_best(backbone: str, optimizer: str) -> float:
     return float(planted_surface(backbone, optimizer, grid).max())
 
 
-def of_grid(seed: int) -> list[Stated]:
+def of_grid(seed: int) -> list[Answered]:
     """What a report of the shipped grid, searched with this seed, says of its cells and of their matrix."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -252,31 +252,31 @@ def of_grid(seed: int) -> list[Stated]:
     spaces = {name: load_space(name) for name in table.optimizers}
     dims = {name: {"lr": space.lr, "weight_decay": space.weight_decay} for name, space in spaces.items()}
     findings = find(replace(table, spaces=dims))
-    stated: list[Stated] = []
+    stated: list[Answered] = []
     for (backbone, optimizer), each in findings.models.items():
         if isinstance(each.model, Landscape):
             margin = SHAPES[backbone].cliff
             stated += about(backbone, each.model, partial(planted_surface, backbone, optimizer), margin)
     best = np.array([[planted_best(b, o) for o in table.optimizers] for b in table.backbones])
     share = decompose(best).share_of_optimizer_effect
-    return [*stated, Stated(where="grid", what=SHARE, estimate=findings.interaction_share, truth=share)]
+    return [*stated, Answered(where="grid", what=SHARE, estimate=findings.interaction_share, truth=share)]
 
 
 # Tables
 
 
-def held(stated: Iterable[Stated], level: float = LEVELS[0]) -> float:
+def held(stated: Iterable[Answered], level: float = LEVELS[0]) -> float:
     """Share of the intervals of a level that hold the truth; NaN of none."""
     hits = [each.is_held for each in stated if each.estimate.value is not None and each.level == level]
     return float(np.mean(hits)) if hits else math.nan
 
 
-def both(stated: Sequence[Stated]) -> str:
+def both(stated: Sequence[Answered]) -> str:
     """The share at each level, in the order of `LEVELS`."""
     return ", ".join(f"{held(stated, level):.2f}" for level in LEVELS)
 
 
-def by_fixture(stated: Sequence[Stated]) -> Iterator[list[str]]:
+def by_fixture(stated: Sequence[Answered]) -> Iterator[list[str]]:
     """A row a number, worst first; a column for all fixtures at both levels, and one a fixture at the last."""
     places = list(dict.fromkeys(each.where for each in stated))
     yield ["what", "all", *(f"{where}, {LEVELS[-1]:.0%}" for where in places)]
@@ -288,7 +288,7 @@ def by_fixture(stated: Sequence[Stated]) -> Iterator[list[str]]:
     yield from (row for _, row in sorted(rows, key=lambda row: row[0]))
 
 
-def by_what(stated: Sequence[Stated]) -> Iterator[list[str]]:
+def by_what(stated: Sequence[Answered]) -> Iterator[list[str]]:
     """A row a number, worst first: how many intervals hold the truth, of how many that were stated."""
     yield ["what", *(f"{level:.0%} intervals hold" for level in LEVELS), "stated", "refused", "bias", "mean error"]
     rows = []
@@ -318,7 +318,7 @@ def main() -> None:
     seeds, grids = (int(each) for each in sys.argv[1:3]) if len(sys.argv) > 2 else (SEEDS, GRIDS)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
 
-        def gathered(function: Callable[..., list[Stated]], *arguments: Any) -> list[Stated]:
+        def gathered(function: Callable[..., list[Answered]], *arguments: Any) -> list[Answered]:
             return [each for found in pool.map(function, *arguments) for each in found]
 
         for count in (30, 60):

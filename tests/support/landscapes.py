@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri
 
+from bocb_tune.analysis.core.arrays import Index
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.noise import NEIGHBOURS, Residuals
 from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
-from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.landscape.validation import Validation
 
@@ -36,6 +36,20 @@ VALIDATION = Validation(
     audit_z=float("nan"),
 )
 """Of a model that is as good as one may wish."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredDraws:
+    """Draws of surfaces, stored as they are."""
+
+    values: Array
+    """[draws, lr, decay]"""
+
+    def whole(self) -> Array:
+        return self.values
+
+    def at(self, row: Index, column: Index) -> Array:
+        return self.values[:, row, column]
 
 
 def bowl(u: Array, v: Array, centre: tuple[float, float] = CENTRE) -> Array:
@@ -185,7 +199,7 @@ def exact(
     return Landscape(
         grid=grid,
         mean=values,
-        surfaces=Known(values=np.repeat(values[None], 3, axis=0)),
+        surfaces=StoredDraws(values=np.repeat(values[None], 3, axis=0)),
         peaks=argmax(np.repeat(values[None], 3, axis=0)),
         divergence=np.repeat((grid.u > divergence_lr).astype(float)[:, None], len(grid.v), axis=1),
         divergence_lr=np.full(3, divergence_lr),

@@ -32,7 +32,7 @@ from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Box, Grid
 from bocb_tune.analysis.landscape.trials import CellTrials
-from tests.support.intervals import LEVELS, Stated, at_each_level, both, held, write
+from tests.support.intervals import LEVELS, Answered, at_each_level, both, held, write
 
 DATA = Path(__file__).parents[1] / "golden" / "landscapes" / "hpobench.csv"
 BOX = Box(lr=(-5.0, 0.0), weight_decay=(-8.0, 0.0))
@@ -48,7 +48,7 @@ SEARCHES, BEST_OF = 4000, (4, 16, 64)
 
 
 @dataclass(frozen=True)
-class Truth:
+class RealLandscape:
     """One real landscape."""
 
     surface: Array
@@ -75,7 +75,7 @@ class Truth:
 
 
 @cache
-def truths() -> dict[str, Truth]:
+def truths() -> dict[str, RealLandscape]:
     """All of them, by name."""
     seen: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     with DATA.open(encoding="utf-8") as file:
@@ -86,7 +86,7 @@ def truths() -> dict[str, Truth]:
     return {name: _truth(scores) for name, scores in seen.items()}
 
 
-def _truth(scores: dict[tuple[int, int], list[float]]) -> Truth:
+def _truth(scores: dict[tuple[int, int], list[float]]) -> RealLandscape:
     values = np.array([[scores[i, j] for j in range(NODES)] for i in range(NODES)])
     means = values.mean(axis=2)
     coarse, fine = (Grid(box=BOX, num_lr=n, num_decay=m).nodes()[0] for n, m in ((NODES, NODES), (161, 101)))
@@ -96,7 +96,9 @@ def _truth(scores: dict[tuple[int, int], list[float]]) -> Truth:
         warnings.simplefilter("ignore")  # hyper-parameters at their bounds
         smooth = process.fit(coarse, means.ravel()).predict(fine)
     spread = np.sqrt(SEEDS / (SEEDS - 1))
-    return Truth(surface=np.clip(smooth, 0, 100).reshape(161, 101), residuals=(values - means[..., None]) * spread)
+    return RealLandscape(
+        surface=np.clip(smooth, 0, 100).reshape(161, 101), residuals=(values - means[..., None]) * spread
+    )
 
 
 @cache
@@ -143,7 +145,7 @@ def trials(name: str, count: int, seed: int, *, stop: bool) -> CellTrials:
     )
 
 
-def stated(job: tuple[str, str, int, int]) -> list[Stated]:
+def stated(job: tuple[str, str, int, int]) -> list[Answered]:
     """What is stated of one cell: (column, landscape, trials, seed)."""
     where, name, count, seed = job
     known = trials(name, count, seed, stop=where.endswith("stopped"))
@@ -151,11 +153,11 @@ def stated(job: tuple[str, str, int, int]) -> list[Stated]:
     if not isinstance(cell, Landscape):
         refused = Estimate(value=None, reason=cell.reason)
         pairs = [(what, level) for what in WHAT for level in LEVELS]
-        return [Stated(where=where, what=what, estimate=refused, truth=0.0, level=level) for what, level in pairs]
+        return [Answered(where=where, what=what, estimate=refused, truth=0.0, level=level) for what, level in pairs]
     return list(_about(where, name, cell, known))
 
 
-def _about(where: str, name: str, cell: Landscape, known: CellTrials) -> Iterator[Stated]:
+def _about(where: str, name: str, cell: Landscape, known: CellTrials) -> Iterator[Answered]:
     grid, e, (_, column) = cell.grid, truths()[name].on(cell.grid), cell.best_node
     line = e[:, column]
     epsilon = next((x for x in (1.0, *COARSER) if not sensitivity._below_noise(cell, x)), COARSER[-1])
@@ -209,7 +211,7 @@ def jobs(replicates: int = REPLICATES) -> list[tuple[str, str, int, int]]:
     return [(where, name, size, seed) for where, size in columns for seed in seeds for name in truths()]
 
 
-def table(found: Sequence[Stated]) -> Iterator[list[str]]:
+def table(found: Sequence[Answered]) -> Iterator[list[str]]:
     """A row a number, worst first: share held at each level, median width at the last, and share refused if any."""
     places = list(dict.fromkeys(each.where for each in found))
     yield ["what", *places]
@@ -218,7 +220,7 @@ def table(found: Sequence[Stated]) -> Iterator[list[str]]:
         yield [what, *(_entry(column) for column in columns)]
 
 
-def _entry(column: Sequence[Stated]) -> str:
+def _entry(column: Sequence[Answered]) -> str:
     known = [each for each in column if each.estimate.value is not None]
     refused = 1 - len(known) / len(column)
     if not known:
@@ -228,7 +230,7 @@ def _entry(column: Sequence[Stated]) -> str:
     return f"{text} ({refused:.0%} refused)" if refused else text
 
 
-def _width(each: Stated) -> float:
+def _width(each: Answered) -> float:
     lo, hi = each.estimate.lo, each.estimate.hi
     if lo is None or hi is None:
         return np.inf

@@ -16,6 +16,6 @@ def write(path: Path, *lines: str) -> str:
     return str(path)
 
 
-def remarks(findings: Findings, name: str) -> list[str]:
+def messages_of(findings: Findings, name: str) -> list[str]:
     """Messages of the checks of this name."""
     return [check.message for check in run_checks(findings) if check.name == name]

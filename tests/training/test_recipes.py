@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from bocb_tune.core.types import TrialSpec, digest
 from bocb_tune.optimizers import OPTIMIZERS, build_optimizer, param_groups
+from bocb_tune.optimizers.interfaces import SecondOrder
 from bocb_tune.optimizers.layers import lr_shares
-from bocb_tune.optimizers.needs import SecondOrder
 from bocb_tune.tasks import classification, get_task
 from bocb_tune.tasks.classification import build_training
 from bocb_tune.training.checkpoint import Checkpoints

@@ -1,1 +1,1 @@
-"""Draws the values of `plots/values.py`: one function a kind of figure. `figures.py` is the door."""
+"""Drawing of the values in `plots/values.py`, one function per kind of figure. `figures.py` calls it."""

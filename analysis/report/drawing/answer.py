@@ -1,4 +1,4 @@
-"""Draws the figures of the first screen, each as wide as a phone."""
+"""Drawing of the figures of the first screen, each as wide as a phone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bocb_tune.analysis.report.plots.values import ReachScatter, Winners
 LONGEST = 14
 MOST_IN_LEGEND = 9
 OFF_SCALE = 20.0
-"""Points below the best beyond which a cell stands at the edge of the figure."""
+"""Points below the best beyond which a cell is drawn at the edge of the figure."""
 
 
 def winners(plot: Winners) -> Figure:
@@ -56,7 +56,8 @@ def winners(plot: Winners) -> Figure:
 
 
 def _limits(plot: Winners) -> tuple[float, float]:
-    """From the lowest score, if it is not far below the best ones, to the highest end of an interval."""
+    """Choose the axis, from the lowest score, if it is not far below the best ones, to the highest end of an
+    interval."""
     known = plot.value[np.isfinite(plot.value)]
     best = [plot.value[row, place] for row, place in enumerate(plot.best) if place >= 0]
     low = float(known[known >= min(best) - OFF_SCALE].min())
@@ -66,7 +67,7 @@ def _limits(plot: Winners) -> tuple[float, float]:
 
 
 def _optimizer(axes: Axes, plot: Winners, place: int, low: float) -> None:
-    """One optimizer on all backbones, a little apart from the others where they are few."""
+    """Draw one optimizer on all backbones, slightly apart from the others where they are few."""
     count, look = len(plot.optimizers), optimizer_look(plot.optimizers[place])
     offset = np.linspace(-0.26, 0.26, count)[place] if 1 < count <= MOST_IN_LEGEND else 0.0
     value, y = plot.value[:, place], np.arange(len(plot.backbones)) + offset
@@ -88,7 +89,7 @@ def _optimizer(axes: Axes, plot: Winners, place: int, low: float) -> None:
 
 
 def _named_best(axes: Axes, plot: Winners) -> None:
-    """The best of each row at its right, and how many tie with it."""
+    """Write the best of each row at its right, and how many tie with it."""
     for row, place in enumerate(plot.best):
         if place < 0:
             continue

@@ -1,4 +1,4 @@
-"""Draws curves: learning curves, profiles over learning rate, each hyper-parameter alone, tuning curves."""
+"""Drawing of curves: learning curves, profiles over learning rate, single hyper-parameters, tuning curves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from bocb_tune.analysis.report.plots.values import (
 from bocb_tune.core.types import TrialStatus
 
 MOST_BANDS = 6
-"""More lines than this in a panel show the bands of the best three only."""
+"""Most lines in a panel that all have bands; with more, only the best three do."""
 
 
 def curves(plot: Curves) -> Figure:
@@ -142,7 +142,7 @@ def _no_model(axes: Axes) -> None:
 
 
 def _ends(dots: TrialDots, band: Band | None) -> tuple[float, float]:
-    """Range of an axis: that searched, or that of the trials."""
+    """Choose the range of an axis: the range searched, or else that of the trials."""
     x = dots.x if band is None else band.x
     return (float(x.min()), float(x.max())) if len(x) else (-4.0, -1.0)
 
@@ -196,7 +196,7 @@ def _isolated(upper: Axes, lower: Axes, panel: IsolationPanel, limits: tuple[flo
 
 
 def _limits(dots: list[TrialDots], bands: list[Band]) -> tuple[float, float]:
-    """Scores to show: those that matter, not the deepest failures."""
+    """Choose the scores to show: those of interest, without the worst failures."""
     completed = np.concatenate([part.score[part.completed] for part in dots])
     tops = [float(each.max()) for each in (completed, *(band.hi for band in bands)) if each.size]
     high = max(tops, default=1.0)
@@ -206,7 +206,7 @@ def _limits(dots: list[TrialDots], bands: list[Band]) -> tuple[float, float]:
 
 
 def _dots(axes: Axes, dots: TrialDots, color: str, limits: tuple[float, float]) -> None:
-    """Trials below the axis stand on its foot."""
+    """Draw trials; those below the axis are drawn at its foot."""
     y = np.maximum(dots.score, limits[0])
     for chosen, face in ((~dots.completed, "none"), (dots.completed, color)):
         look: Look = {"mfc": face, "mec": color, "mew": 0.6, "ms": 2.8, "alpha": 0.75, "clip_on": False}
@@ -214,7 +214,7 @@ def _dots(axes: Axes, dots: TrialDots, color: str, limits: tuple[float, float]) 
 
 
 def _crosses(axes: Axes, dots: TrialDots, y: float) -> None:
-    """Diverged trials, at one height."""
+    """Draw diverged trials, all at one height."""
     where = dots.x[dots.diverged]
     axes.plot(where, np.full(len(where), y), "x", color=RED, ms=3, mew=0.7, clip_on=False)
 
@@ -277,7 +277,7 @@ def _tuning(axes: Axes, panel: TuningPanel, optimizers: tuple[str, ...]) -> None
 
 
 def _tuning_limits(low: float, last: Array) -> tuple[float, float]:
-    """Down to where most curves start."""
+    """Choose the axis, down to where most curves start."""
     high = float(last.max()) if len(last) else 1.0
     room = max(high - low, 1e-6)
     return low - 0.05 * room, high + 0.1 * room

@@ -1,4 +1,4 @@
-"""Draws matrices: cell values, interaction residuals, transfer regret."""
+"""Drawing of matrices: cell values, interaction residuals, transfer regret."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from bocb_tune.analysis.report.drawing.page import (
 from bocb_tune.analysis.report.plots.values import FEW_COLUMNS, Heatmap, Transfer
 
 MOST_NUMBERED = 24
-"""A heatmap with more columns than this has no room for its numbers."""
+"""Most columns of a heatmap that have room for its numbers."""
 NO_VALUE = "#e4e4e4"
 
 
@@ -72,7 +72,7 @@ def _matrix_names(axes: Axes, plot: Heatmap) -> None:
 
 
 def _group_lines(axes: Axes, plot: Heatmap, width: float, left: float) -> None:
-    """Groups stand apart by a gap and are named at the top and at the far left; sizes in inches."""
+    """Separate groups by a gap, and name them at the top and at the far left; sizes in inches."""
     rows, columns = plot.values.shape
     across, down = axes.get_xaxis_transform(), axes.get_yaxis_transform()
     for first, count, name in _runs(plot.column_groups):
@@ -88,7 +88,7 @@ def _group_lines(axes: Axes, plot: Heatmap, width: float, left: float) -> None:
 
 
 def _runs(groups: tuple[str, ...]) -> list[tuple[int, int, str]]:
-    """First place, length and name of each run of equal names."""
+    """Find first index, length and name of each run of equal names."""
     found, first = [], 0
     for name, run in groupby(groups):
         count = len(list(run))
@@ -98,7 +98,7 @@ def _runs(groups: tuple[str, ...]) -> list[tuple[int, int, str]]:
 
 
 def _rings(axes: Axes, faint: Flags) -> None:
-    """A small ring in the corner of each cell that is not told from zero."""
+    """Draw a small ring in the corner of each cell whose interval includes zero."""
     rows, columns = np.nonzero(faint)
     axes.scatter(columns + 0.37, rows - 0.33, s=5, marker="o", facecolors="white", edgecolors=DARK, lw=0.5, zorder=3)
     keys = [key("o", "interval includes zero", ms=3, mfc="white", mec=DARK, mew=0.5)]
@@ -108,7 +108,7 @@ def _rings(axes: Axes, faint: Flags) -> None:
 
 
 def _crosses(axes: Axes, failed: Flags) -> None:
-    """A cross in each cell that fails."""
+    """Draw a cross in each cell that fails."""
     rows, columns = np.nonzero(failed)
     axes.scatter(columns, rows, s=22, marker="x", c=RED, lw=1.2, zorder=3)
 
@@ -136,7 +136,7 @@ def _number(axes: Axes, plot: Heatmap, colors: Colormap, norm: Normalize, size: 
 
 
 def _shown(plot: Heatmap, value: float) -> float:
-    """As the metric has it; no minus before a zero."""
+    """Convert a value to its metric, without a minus before zero."""
     shown = float(value if plot.metric is None else plot.metric.shown(value))
     return round(shown, 1) + 0.0 if plot.metric is None or plot.metric.is_bounded else shown
 

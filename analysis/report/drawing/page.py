@@ -1,4 +1,4 @@
-"""What all figures share: sizes in inches, panels in rows, legends, log axes, colour bars."""
+"""Common parts of all figures: sizes in inches, panels in rows, legends, log axes, colour bars."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ WIDTH = 10.4
 """Inches of a full-width figure."""
 COLUMNS = 4
 ABOVE = 4.0
-"""Where axes and their labels are drawn: above what is drawn as pixels, which would blur them."""
+"""Drawing order of axes and their labels: above anything drawn as pixels, which would blur them."""
 FEW_KEYS = 7
 HEAD = 0
 """Number of the panel with the title and the legend."""
 WIDEST = 1.75
-"""Inches of a panel of several, so that three and their legend stand beside one another."""
+"""Inches of a panel among several, such that three fit beside each other with their legend."""
 PHONE = 3.7
-"""Inches of what must fit on a phone, such as a legend."""
+"""Inches that fit on a phone, for a legend for example."""
 PAD, NAME = 0.1, 0.24
-"""Inches at the right of a panel and for the name above it."""
+"""Inches at the right of a panel, and for the name above it."""
 GREY, PALE, DARK, INK, RED = "#9a9a9a", "#ececec", "#333333", "#111111", "#b2182b"
 Look = dict[str, Any]
 """Keywords of the plotting library."""
@@ -45,23 +45,23 @@ LETTER = 0.062
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """Room for one panel."""
+class PanelSlot:
+    """The place of one panel in a figure."""
 
     figure: Figure
     x: float
-    """Inches from the left."""
+    """Distance from the left, inches."""
     y: float
-    """Inches from the bottom."""
+    """Distance from the bottom, inches."""
     width: float
     height: float
     margins: tuple[float, float, float]
     """Inches at its left, below it and at its right, for the names of its axes and notes."""
     number: int
-    """Place among the panels of the figure, from 1."""
+    """Number among the panels of the figure, from 1."""
 
     def axes(self, bottom: float = 0.0, height: float | None = None) -> Axes:
-        """Axes as wide as the slot, `bottom` inches above its foot."""
+        """Add axes as wide as the slot, `bottom` inches above its foot."""
         axes = add_axes(self.figure, self.x, self.y + bottom, self.width, height or self.height)
         axes.set_gid(self._mark(f"a{bottom:g}"))
         for part in (axes.xaxis, axes.yaxis, *axes.spines.values()):
@@ -69,13 +69,14 @@ class Slot:
         return axes
 
     def _mark(self, part: str) -> str:
-        """Id by which the page takes the panel out of the figure."""
+        """Make the id by which the page takes the panel out of the figure."""
         left, bottom, right = self.margins
         box = (self.x - left, self.y - bottom, left + self.width + right, bottom + self.height + NAME)
         return panel_id(self.number, part, box)
 
     def name(self, text: str, optimizer: bool = False, note: str = "") -> None:
-        """The name of the panel above it, an optimizer's with a square of its colour; a small note at the right."""
+        """Write the name of the panel above it, an optimizer's with a square in its colour, and a small note at the
+        right."""
         whole = self.figure.get_size_inches()
         y = (self.y + self.height + 0.05) / whole[1]
         look: Look = {"size": 8.5, "weight": "bold", "va": "bottom"}
@@ -97,7 +98,7 @@ class Slot:
 
 
 def panel_id(number: int, part: str, box: tuple[float, float, float, float]) -> str:
-    """Id of a part of a panel: which one, what of it, and x, y, width, height of the panel in inches."""
+    """Make the id of a part of a panel: number, part, and x, y, width, height of the panel in inches."""
     return "_".join([f"panel{number}", part, *(f"{each:.2f}" for each in box)])
 
 
@@ -114,12 +115,11 @@ def slots(
     pad: float = PAD,
     columns: int = COLUMNS,
     wide: float = 0.0,
-) -> list[Slot]:
-    """Small multiples of a new figure in rows of at most `columns`, under its title and legend; sizes in inches.
+) -> list[PanelSlot]:
+    """Divide a new figure into panels, in rows of at most `columns`, under its title and legend; sizes in inches.
 
-    Each has the names of its axes, so that the page may lay them out anew, with `left` and `bottom` for these.
-
-    The title is that of a backbone; a figure of the whole grid has its own on the page.
+    Each has the names of its axes, so that the page may rearrange them, with `left` and `bottom` for these. The title
+    is that of a backbone; a figure of the whole grid has its own on the page.
     """
     columns = min(count, columns)
     rows = -(-count // columns)
@@ -135,7 +135,7 @@ def slots(
     for place in range(count):
         row, column = divmod(place, columns)
         found.append(
-            Slot(
+            PanelSlot(
                 figure=figure,
                 x=left + column * (wide + gaps[0]),
                 y=height - top - row * (high + gaps[1]) - high,
@@ -149,7 +149,7 @@ def slots(
 
 
 def single(width: float, height: float, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
-    """One axes of the given size in a new figure, margins around it."""
+    """Add one pair of axes of the given size to a new figure, with margins around it."""
     figure = Figure(figsize=(left + width + right, top + height + bottom))
     return figure, add_axes(figure, left, bottom, width, height)
 
@@ -160,12 +160,12 @@ def add_axes(figure: Figure, x: float, y: float, width: float, height: float) ->
 
 
 def legend_lines(keys: Sequence[Any]) -> int:
-    """Lines the legend needs under the title."""
+    """Count the lines that the legend needs under the title."""
     return -(-len(keys) // _legend_columns(keys)) if keys else 0
 
 
 def head(figure: Figure, title: str, keys: Sequence[Any], high: float) -> None:
-    """The title, and below it the legend, in the first `high` inches of a figure."""
+    """Write the title, and below it the legend, in the first `high` inches of a figure."""
     width, height = figure.get_size_inches()
     wide = _legend_columns(keys) * _key_widths(keys).max() + 0.3 if keys else 0.0
     box = (0.0, height - high, max(_title_width(title) + 0.3, wide), high)
@@ -191,19 +191,19 @@ def _key_widths(keys: Sequence[Any]) -> Any:
 
 
 def _legend_columns(keys: Sequence[Any]) -> int:
-    """Few keys stand below one another, beside the panels."""
+    """Choose the columns of the legend: few keys stand below one another, beside the panels."""
     if len(keys) <= FEW_KEYS:
         return 1
     return max(1, min(len(keys), int((PHONE - 0.2) / _key_widths(keys).max())))
 
 
 def key(marker: str, text: str, **look: Any) -> Line2D:
-    """A marker of the legend."""
+    """Make a marker of the legend."""
     return Line2D([], [], **{"ls": "", "marker": marker, "ms": 5, "label": text, **look})
 
 
 def line_key(text: str, **look: Any) -> Line2D:
-    """A line of the legend."""
+    """Make a line of the legend."""
     return Line2D([], [], label=text, **look)
 
 
@@ -215,7 +215,7 @@ def color_bar(
     extend: str,
     metric: Objective | None = None,
 ) -> None:
-    """A slim colour bar at x, y, width, height in inches."""
+    """Draw a slim colour bar at x, y, width, height in inches."""
     axes = add_axes(figure, *box)
     axes.set_gid(panel_id(BAR, "bar", (box[0] - 0.1, box[1] - 0.1, 0.85, box[3] + 0.2)))
     bar = figure.colorbar(ScalarMappable(*scale), cax=axes, extend=extend)
@@ -238,7 +238,7 @@ class _MetricTicks(MaxNLocator):
 
 
 def metric_ticks(axis: Axis, metric: Objective | None, most: int = 4) -> None:
-    """Ticks of an axis of scores, named by the metric; better is up, whatever the metric's sign."""
+    """Place the ticks of an axis of scores, labelled by the metric; better is up, whatever the metric's sign."""
     if metric is None or metric.is_score:
         axis.set_major_locator(MaxNLocator(most))
         return
@@ -247,7 +247,7 @@ def metric_ticks(axis: Axis, metric: Objective | None, most: int = 4) -> None:
 
 
 def decades(axes: Axes, which: str, low: float, high: float, zero: float | None = None) -> None:
-    """Ticks of an axis in log10: at most four powers of ten, and zero at its place."""
+    """Place the ticks of an axis in log10: at most four powers of ten, and zero at its place."""
     powers = np.arange(np.ceil(low - 0.2), np.floor(high + 0.2) + 1)
     powers = powers[:: max(1, -(-len(powers) // 4))]
     names = ["10" + str(int(power)).translate(SUPERSCRIPT) for power in powers]
@@ -255,7 +255,7 @@ def decades(axes: Axes, which: str, low: float, high: float, zero: float | None 
 
 
 def fixed(axes: Axes, which: str, places: Iterable[float], names: Sequence[str]) -> None:
-    """Ticks at given places and no others."""
+    """Place ticks at the given positions only."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(FixedLocator(list(places)))
     axis.set_major_formatter(FixedFormatter(list(names)))
@@ -263,11 +263,11 @@ def fixed(axes: Axes, which: str, places: Iterable[float], names: Sequence[str])
 
 
 def bare(axes: Axes) -> None:
-    """No frame and no tick marks."""
+    """Remove frame and tick marks."""
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
 def names_left(names: Iterable[str], longest: int = 22) -> float:
-    """Inches that row labels need."""
+    """Compute the inches that row labels need."""
     return 0.25 + 0.066 * max(len(label(name, longest)) for name in names)

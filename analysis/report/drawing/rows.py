@@ -1,4 +1,4 @@
-"""Draws one row an optimizer: strips of backbones, interval bars, stacked shares, the critical-difference diagram."""
+"""Drawing of one row per optimizer: strips, interval bars, stacked shares, the critical-difference diagram."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from bocb_tune.analysis.report.plots.values import (
 )
 
 PARTS = (("learning rate", "#4477aa", ""), ("weight decay", "#ddaa33", "////"), ("both together", "#d9d9d9", "\\" * 4))
-"""Hatches carry the parts where colour does not."""
+"""Parts of variance with colour and hatch; hatches distinguish them without colour."""
 
 
 def strip(plot: Strip) -> Figure:
@@ -62,7 +62,7 @@ def strip(plot: Strip) -> Figure:
 
 
 def _rows(axes: Axes, names: tuple[str, ...]) -> None:
-    """One row a name, the first on top."""
+    """Label one row per name, the first on top."""
     fixed(axes, "y", range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -88,7 +88,7 @@ def forest(plot: Forest) -> Figure:
 
 
 def _reach(panels: tuple[ForestPanel, ...]) -> float:
-    """Every value is shown; a very long interval is cut where it would hide the others."""
+    """Choose the axis to show every value; a very long interval is cut where it would hide the others."""
     values = np.concatenate([panel.ranges.value for panel in panels])
     ends = np.fmax(values, np.concatenate([panel.ranges.hi for panel in panels]))
     if np.isnan(values).all():
@@ -168,7 +168,7 @@ def _rank_axis(axes: Axes, count: int) -> None:
 
 
 def _elbow(axes: Axes, name: str, rank: float, y: float, on_left: bool, count: int) -> None:
-    """From the rank down and out to the name."""
+    """Draw a line from the rank down and out to the name."""
     side = 1 - 0.02 * (count - 1) if on_left else count + 0.02 * (count - 1)
     color = optimizer_look(name).color
     axes.plot([rank, rank, side], [0, y, y], color=color, lw=1.0, clip_on=False)
@@ -178,7 +178,7 @@ def _elbow(axes: Axes, name: str, rank: float, y: float, on_left: bool, count: i
 
 
 def _ruler(axes: Axes, difference: float, count: int, top: float) -> None:
-    """The critical difference as a length, right above the axis' best end."""
+    """Draw the critical difference as a length, just above the axis' best end."""
     end = min(1 + difference, count)
     axes.plot([1, end], [top - 0.06] * 2, color=DARK, lw=1.1, marker="|", ms=5)
     axes.text((1 + end) / 2, top - 0.03, f"CD = {difference:.2f}", ha="center", va="bottom", size=7)

@@ -1,4 +1,4 @@
-"""Draws coupling against failures."""
+"""Drawing of coupling against failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bocb_tune.analysis.report.drawing.page import INK, fixed, slots
 from bocb_tune.analysis.report.plots.values import CouplingPanel, CouplingScatter
 
 MARKERS, NAMES = (-0.4, 0.0), 0.06
-"""Where the markers and the names of a column stand, in columns."""
+"""Positions of the markers and the names within a column, in columns."""
 
 
 def coupling_scatter(plot: CouplingScatter) -> Figure:
@@ -29,7 +29,7 @@ def coupling_scatter(plot: CouplingScatter) -> Figure:
 
 
 def _panel(axes: Axes, panel: CouplingPanel) -> None:
-    """One column a number of failures: most names share the lowest, and would hide each other on a true scale."""
+    """Draw one column per number of failures: most names share the lowest and would hide each other on a true scale."""
     known = np.flatnonzero(np.isfinite(panel.coupling.value))
     y, lo, hi = (part[known] for part in (panel.coupling.value, panel.coupling.lo, panel.coupling.hi))
     counts, index = np.unique(panel.failures[known], return_inverse=True)
@@ -50,7 +50,7 @@ def _panel(axes: Axes, panel: CouplingPanel) -> None:
 
 
 def spread(column: Array, y: Array) -> Array:
-    """Places [points] within their columns, lowest to highest from left to right."""
+    """Place points within their columns, lowest to highest from left to right [points]."""
     places = column.astype(float)
     for of_column in _columns(column, y):
         places[of_column] += np.linspace(*MARKERS, len(of_column)) if len(of_column) > 1 else sum(MARKERS) / 2
@@ -58,7 +58,7 @@ def spread(column: Array, y: Array) -> Array:
 
 
 def label_heights(column: Array, y: Array, gap: float) -> Array:
-    """Heights of names [points], near their markers but at least `gap` apart within a column."""
+    """Place names near their markers but at least `gap` apart within a column: heights [points]."""
     heights = y.astype(float)
     for of_column in _columns(column, y):
         steps = gap * np.arange(len(of_column))
@@ -68,6 +68,6 @@ def label_heights(column: Array, y: Array, gap: float) -> Array:
 
 
 def _columns(column: Array, y: Array) -> list[NDArray[np.intp]]:
-    """Indices of the points of each column, lowest first."""
+    """List the indices of the points of each column, lowest first."""
     order = np.lexsort((y, column))
     return np.split(order, np.flatnonzero(np.diff(column[order])) + 1) if len(order) else []

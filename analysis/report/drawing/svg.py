@@ -1,4 +1,4 @@
-"""The text of an SVG made small, with no difference to the eye, and fit to stand beside others on one page."""
+"""Reduction of an SVG's size without visible difference, and its preparation for a page with others."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from itertools import groupby
 from PIL import Image
 
 COLORS = 256
-"""Of a picture within."""
+"""Colours of an embedded picture."""
 MARK = re.compile(r'<use ([^>]*) style="([^"]*)"/>')
 PANEL = re.compile(r"panel(\d+)_[^_]*_([-\d.]+_[-\d.]+_[-\d.]+_[-\d.]+)$")
 """Id of a part of a panel, as `page.panel_id` writes it."""
 BAR = 999
-"""Number of the panel that a colour bar stands in, of a figure with several panels or of one without."""
+"""Number of the panel for a colour bar, in a figure with several panels or without any."""
 POINTS, PIXELS = 72.0, 96 / 72
-"""Of an inch; of a point."""
+"""Points per inch; pixels per point."""
 NARROW, SMALLEST = 420, 0.62
-"""Pixels that fit on a phone; of a wider figure it is shrunk to this part at most, and then scrolls."""
+"""Pixels that fit on a phone; least factor by which a wider figure is shrunk before it scrolls."""
 NAMESPACES = re.compile(r' xmlns(:\w+)?="[^"]*"|<metadata>.*?</metadata>|[\x00-\x08\x0b\x0c\x0e-\x1f]', re.DOTALL)
-"""What a page does without, and what XML does not allow in names."""
+"""Parts that a page does not need, and characters that XML does not allow in names."""
 FEWEST_MARKS = 3
-"""Fewer marks of one look than this are not worth a group."""
+"""Least number of marks of one style that are worth a group."""
 
 
 def lean(svg: str, prefix: str) -> str:
-    """Pictures in a palette, coordinates to a hundredth of a point, no indentation, no empty turns, no unused ids, the
-    others behind a prefix, and the look of equal marks said once."""
+    """Reduce an SVG: palette pictures, coordinates to 0.01 points, no indentation, no empty rotations, no unused ids.
+
+    The remaining ids get a prefix, and the style of equal marks is written once.
+    """
     svg = re.sub(r'(?<=data:image/png;base64,)[^"]+', lambda found: _in_palette(found[0]), svg)
     svg = re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", re.sub(r"\n\s+<", "\n<", svg))
@@ -43,10 +45,10 @@ def lean(svg: str, prefix: str) -> str:
 
 
 def inline(svg: str, stem: str) -> tuple[str, ...]:
-    """Parts of a figure that a page may lay out anew: its title and legend, each panel, its colour bar.
+    """Split a figure into parts that a page may rearrange: its title and legend, each panel, its colour bar.
 
-    Each is a whole SVG element; ids of parts of other figures must be other ones. A panel has the id STEM-pNUMBER,
-    title and legend number 0.
+    Each is a whole SVG element; its ids must differ from those of other figures. A panel has the id STEM-pNUMBER;
+    title and legend have number 0.
     """
     root = ElementTree.fromstring(NAMESPACES.sub("", svg[svg.index("<svg") :]).replace(" xlink:href=", " href="))
     figure, size = [child for child in root if child.tag == "g"][-1], _size(root)
@@ -69,13 +71,13 @@ def inline(svg: str, stem: str) -> tuple[str, ...]:
 
 
 def _size(root: ElementTree.Element) -> tuple[float, float]:
-    """Width and height, points."""
+    """Read width and height in points."""
     _, _, width, height = map(float, root.get("viewBox", "").split())
     return width, height
 
 
 def _element(view: list[float], children: Iterable[ElementTree.Element], name: str) -> str:
-    """An SVG element that shows a part of a figure at its natural size."""
+    """Make an SVG element that shows a part of a figure at its natural size."""
     root = ElementTree.Element("svg", {"viewBox": " ".join(f"{each:.1f}" for each in view)})
     root.set("width", f"{view[2] * PIXELS:.0f}")
     root.set("height", f"{view[3] * PIXELS:.0f}")
@@ -105,6 +107,6 @@ def _grouped(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _look(line: str) -> str:
-    """Of a mark; empty for what is none."""
+    """Return the style of a mark; empty for anything else."""
     found = MARK.fullmatch(line)
     return found[2] if found else ""

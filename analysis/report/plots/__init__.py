@@ -1,4 +1,4 @@
-"""What each figure shows, as values (`values.py`) and how they are made from findings, landscapes and arrays."""
+"""Content of each figure, as values (`values.py`), and how it is made from findings, landscapes and arrays."""
 
 from bocb_tune.analysis.report.plots.of_findings import (
     interaction_heatmap,

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from bocb_tune.analysis.answer.sentences import decades, interval
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
-from bocb_tune.analysis.answer.words import decades, interval
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots.values import Heatmap, Plot, Ranges, ReachScatter, Winners
 
-MOST_TOLD = 12
-"""Rows or cells that a text alternative lists."""
+MOST_DESCRIBED = 12
+"""Most rows or cells that a text alternative lists."""
 
 
 def answer_figures(findings: Findings, answer: Answer) -> tuple[Plot, ...]:
-    """Those for which there are values."""
+    """Make those figures for which there are values."""
     found: list[Plot | None] = [winners(findings, answer), reach_scatter(answer), failures_apart(findings, answer)]
     return tuple(plot for plot in found if plot is not None)
 
 
 def winners(findings: Findings, answer: Answer) -> Winners | None:
-    """Scores with their intervals, a row a backbone."""
+    """Show scores with their intervals, one row per backbone."""
     table = findings.table
     if all(contest.best is None for contest in answer.contests):
         return None
@@ -41,7 +41,7 @@ def winners(findings: Findings, answer: Answer) -> Winners | None:
         title="Best optimizer on each backbone",
         caption="Large: the best; filled: not significantly worse, or within the tolerance where nothing can be "
         "tested; hollow: worse. Bars: 95 %. An arrow: below the axis.",
-        told=" ".join(_row(contest) for contest in answer.contests[:MOST_TOLD]),
+        alt=" ".join(_row(contest) for contest in answer.contests[:MOST_DESCRIBED]),
         backbones=table.backbones,
         optimizers=table.optimizers,
         value=ends[..., 0],
@@ -56,12 +56,12 @@ def winners(findings: Findings, answer: Answer) -> Winners | None:
 
 
 def _row(contest: Contest) -> str:
-    each = [f"{c.optimizer} {interval(c.score)}" for c in contest.contenders[:MOST_TOLD]]
+    each = [f"{c.optimizer} {interval(c.score)}" for c in contest.contenders[:MOST_DESCRIBED]]
     return f"{contest.backbone}: {'; '.join(each)}."
 
 
 def reach_scatter(answer: Answer) -> ReachScatter | None:
-    """Sensitivity against score, of the cells that have both."""
+    """Show sensitivity against score, for the cells that have both."""
     behind = {(c.backbone, each.optimizer): each.behind.value for c in answer.contests for each in c.contenders}
     known = [
         (reach, gap)
@@ -78,7 +78,8 @@ def reach_scatter(answer: Answer) -> ReachScatter | None:
         title="Sensitivity and score",
         caption=f"Right: the learning rate may be further off (decades within {points} of the backbone's best, bars "
         f"95 %). Up: nearer to the backbone's best score.{without}",
-        told="; ".join(f"{r.key}: {decades(r.of_best)}, {gap:.2f} points behind" for r, gap in known[:MOST_TOLD]) + ".",
+        alt="; ".join(f"{r.key}: {decades(r.of_best)}, {gap:.2f} points behind" for r, gap in known[:MOST_DESCRIBED])
+        + ".",
         backbones=tuple(reach.backbone for reach, _ in known),
         optimizers=tuple(reach.optimizer for reach, _ in known),
         behind=np.array([gap for _, gap in known], float),
@@ -88,8 +89,10 @@ def reach_scatter(answer: Answer) -> ReachScatter | None:
 
 
 def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
-    """Interaction among viable cells, failures marked and not coloured; the distance from the best where there is
-    none."""
+    """Show the interaction among viable cells, failures marked but not coloured.
+
+    Without an interaction the distance from the best is shown.
+    """
     table, verdict = findings.table, findings.grid.verdict
     values, failed = verdict.viability.values, verdict.viability.is_failed
     if not np.isfinite(values).any() or len(table.optimizers) < 2:
@@ -99,9 +102,9 @@ def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
     marked = f" Cross: fails ({count} of {failed.size})." if count else " No cell fails."
     significant = None if verdict.test is None or not is_interaction else verdict.test.significant_cells
     what = (
-        "What a viable cell scores beyond what its backbone and its optimizer contribute, in points."
+        "Score of a viable cell beyond the contributions of its backbone and its optimizer, in points."
         if is_interaction
-        else "Points from the best of the backbone; too few cells are left to tell interaction apart."
+        else "Points from the best of the backbone; too few cells are left to estimate interaction."
     )
     return Heatmap(
         stem="failures-apart",
@@ -114,12 +117,12 @@ def failures_apart(findings: Findings, answer: Answer) -> Heatmap | None:
         signed=is_interaction,
         faint=None if significant is None else ~significant,
         failed=failed,
-        numbered=len(table.optimizers) <= MOST_TOLD,
+        numbered=len(table.optimizers) <= MOST_DESCRIBED,
     )
 
 
 def _shown(findings: Findings, answer: Answer) -> tuple[Array, bool]:
-    """Interaction of the viable cells that can be divided, else distance from the best of the row."""
+    """Take the interaction of the viable cells if it could be estimated, else the distance from the best of the row."""
     verdict = findings.grid.verdict
     if verdict.interaction is not None:
         return verdict.interaction, True

@@ -28,12 +28,12 @@ from bocb_tune.analysis.report.plots.values import (
 )
 
 Estimates = Mapping[tuple[str, str], Estimate]
-"""By (backbone, optimizer)."""
+"""Estimates by (backbone, optimizer)."""
 Names = tuple[str, ...]
 
 
 def cell_matrix(values: Array, backbones: Names, optimizers: Names, unit: str) -> Heatmap:
-    """Cell values [backbones, optimizers], NaN where missing."""
+    """Show cell values [backbones, optimizers], NaN where missing."""
     return Heatmap(
         stem="cell-matrix",
         title="Best score of each cell",
@@ -48,10 +48,12 @@ def cell_matrix(values: Array, backbones: Names, optimizers: Names, unit: str) -
 def interaction_matrix(
     interaction: Array, values: Array, backbones: Names, optimizers: Names, unit: str, significant: Flags | None = None
 ) -> Heatmap:
-    """What the additive fit of cell values leaves over, in the order of `cell_matrix`.
+    """Show the residuals of the additive fit of cell values, in the order of `cell_matrix`.
 
     Args:
         interaction, values: [backbones, optimizers], points.
+        backbones, optimizers: names.
+        unit: of the interaction.
         significant: cells whose interval excludes zero, where there are intervals.
     """
     return Heatmap(
@@ -69,7 +71,7 @@ def interaction_matrix(
 def _by_family(
     shown: Array, values: Array, significant: Flags | None, backbones: Names, optimizers: Names
 ) -> dict[str, Any]:
-    """A matrix in the order of the families of its rows and columns."""
+    """Arrange a matrix in the order of the families of its rows and columns."""
     classes, families = [*map(backbone_class, backbones)], [*map(optimizer_family, optimizers)]
     rows, columns = by_group(classes, values), by_group(families, values.T)
     place = np.ix_(rows, columns)
@@ -84,7 +86,7 @@ def _by_family(
 
 
 def by_group(groups: Sequence[str], values: Array) -> NDArray[np.intp]:
-    """Order of the lines of a matrix [lines, cells] that keeps groups together, best mean of the known cells first."""
+    """Order the rows of a matrix [rows, cells] so that groups stay together, best mean of the known cells first."""
     known = np.isfinite(values)
     total = np.where(known, values, 0.0)
     count = known.sum(axis=1)
@@ -97,7 +99,7 @@ def by_group(groups: Sequence[str], values: Array) -> NDArray[np.intp]:
 
 
 def usable_decades(found: Estimates, backbones: Names, optimizers: Names) -> Forest:
-    """Decades of learning rate within tolerance of the backbone's best, one panel a backbone; every cell is there."""
+    """Show the decades of learning rate within tolerance of the backbone's best, one panel per backbone."""
     panels = tuple(
         ForestPanel(title=name, ranges=Ranges.of(found[name, other] for other in optimizers), axis="decades")
         for name in backbones
@@ -118,9 +120,10 @@ def usable_decades(found: Estimates, backbones: Names, optimizers: Names) -> For
 
 
 def overview(optimizers: Names, mean_regret: Ranges, worst_regret: Ranges, where: Names, usable: Ranges) -> Forest:
-    """Which optimizer, and how much does it matter: each [optimizers], best mean regret first.
+    """Show which optimizer is best and how much that matters: each array is [optimizers], best mean regret first.
 
     Args:
+        optimizers: names.
         mean_regret: points lost against the best optimizer of each backbone, mean over backbones.
         worst_regret: the same, on the worst backbone.
         where: that backbone, by optimizer.
@@ -150,7 +153,7 @@ def overview(optimizers: Names, mean_regret: Ranges, worst_regret: Ranges, where
 
 
 def tuning_curves(optimizers: Names, panels: tuple[TuningPanel, ...], unit: str) -> TuningCurves:
-    """Expected best score by number of trials, a panel a backbone."""
+    """Show the expected best score by number of trials, one panel per backbone."""
     has_found = any(np.isfinite(panel.found).any() for panel in panels)
     has_observed = any(np.isfinite(panel.observed).any() for panel in panels)
     return TuningCurves(
@@ -172,9 +175,10 @@ def coupling_scatter(
     failures: tuple[Array, Array],
     coupling: tuple[Ranges, Ranges],
 ) -> CouplingScatter:
-    """Coupling among viable cells against failures.
+    """Show coupling among viable cells against failures.
 
     Args:
+        backbones, optimizers: names.
         failures: number of cells that fail, of each backbone and of each optimizer.
         coupling: rms interaction among viable cells, points, of each backbone and of each optimizer.
     """
@@ -196,9 +200,10 @@ def coupling_scatter(
 
 
 def critical_difference(optimizers: Names, mean_ranks: Array, difference: float) -> CriticalDifference:
-    """Diagram of mean ranks (Demsar, JMLR 7, 2006, section 3.2.2).
+    """Show mean ranks in a critical-difference diagram (Demsar, JMLR 7, 2006, section 3.2.2).
 
     Args:
+        optimizers: names.
         mean_ranks: [optimizers], 1 = best.
         difference: of mean ranks that is significant at 5 %.
     """
@@ -218,14 +223,14 @@ def critical_difference(optimizers: Names, mean_ranks: Array, difference: float)
 def drift(
     backbones: Names, optimizers: Names, values: Array, lo: Array, hi: Array, reference: str = "the most frequent one"
 ) -> Strip:
-    """Decades between each cell's best learning rate and the optimizer's reference [backbones, optimizers]."""
+    """Show the decades between each cell's best learning rate and the optimizer's reference [backbones, optimizers]."""
     size = np.array([np.nanmean(np.abs(column)) if np.isfinite(column).any() else np.inf for column in values.T])
     order = np.argsort(size, kind="stable")
     middle = [np.nanmedian(column) if np.isfinite(column).any() else np.nan for column in values.T]
     return Strip(
         stem="drift",
         title="Drift of the best learning rate between backbones",
-        caption=f"One marker a backbone: decades from {reference} of the optimizer to the best learning rate there; "
+        caption=f"One marker per backbone: decades from {reference} of the optimizer to the best learning rate there; "
         "thin bars: 95 %; thick bar: median. Steadiest optimizers on top.",
         optimizers=_pick(optimizers, order),
         backbones=backbones,
@@ -239,7 +244,7 @@ def drift(
 
 
 def transfer(backbones: Names, regret: Mapping[str, Array]) -> Transfer:
-    """What reusing the best setting of a backbone costs on another, points [from, to], by optimizer."""
+    """Show the loss from reusing the best setting of a backbone on another, points [from, to], by optimizer."""
     return Transfer(
         stem="transfer",
         title="What it costs to reuse the best setting of another backbone",
@@ -252,7 +257,7 @@ def transfer(backbones: Names, regret: Mapping[str, Array]) -> Transfer:
 
 
 def _ties(ranks: Array, difference: float) -> tuple[tuple[int, int], ...]:
-    """Longest runs of two or more ascending ranks whose ends are less than `difference` apart."""
+    """Find the longest runs of two or more ascending ranks whose ends are less than `difference` apart."""
     last = np.searchsorted(ranks, ranks + difference, side="left") - 1
     runs = [(first, int(end)) for first, end in enumerate(last) if end > first]
     return tuple(run for place, run in enumerate(runs) if place == 0 or run[1] > runs[place - 1][1])

@@ -25,19 +25,24 @@ from bocb_tune.core.types import Phase, TrialStatus
 P = TypeVar("P")
 
 Fits = Mapping[tuple[str, str], Landscape | NoLandscape]
-"""By (backbone, optimizer)."""
+"""Landscapes by (backbone, optimizer)."""
 NO_FITS: Fits = MappingProxyType({})
 
 
 def score_heatmap(findings: Findings) -> Heatmap:
-    """Cell values by family."""
+    """Show cell values by family."""
     table = findings.table
     plot = cell_matrix(findings.matrix, table.backbones, table.optimizers, score_label(findings))
     return replace(plot, metric=table.objective)
 
 
 def interaction_heatmap(findings: Findings, significant: Flags | None = None) -> Heatmap:
-    """What the additive fit leaves over, in the order of `score_heatmap`; `significant` [backbones, optimizers]."""
+    """Show the residuals of the additive fit, in the order of `score_heatmap`.
+
+    Args:
+        findings: with a decomposition.
+        significant: cells whose interval excludes zero [backbones, optimizers].
+    """
     assert findings.decomposition is not None
     table, interaction = findings.table, findings.decomposition.interaction
     return interaction_matrix(interaction, findings.matrix, table.backbones, table.optimizers, "points", significant)
@@ -49,9 +54,9 @@ def rank_dots(findings: Findings) -> Strip:
     return Strip(
         stem="ranks",
         title="Rank of each optimizer within each backbone",
-        caption="One marker a backbone; the bar is the mean rank. Were the order the same everywhere (W = 1), the "
+        caption="One marker per backbone; the bar is the mean rank. If the order were the same everywhere (W = 1), the "
         "markers of a row would stand at one rank.",
-        optimizers=_pick(findings.table.optimizers, order),
+        optimizers=tuple(findings.table.optimizers[index] for index in order),
         backbones=findings.table.backbones,
         values=findings.ranks.ranks[:, order],
         summary=findings.ranks.ranks.mean(axis=0)[order],
@@ -60,7 +65,7 @@ def rank_dots(findings: Findings) -> Strip:
 
 
 def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ...]:
-    """One figure a backbone that has trials with known learning rate and weight decay, with what was fitted to them."""
+    """Show trials and their fitted surface, one figure per backbone with known learning rates and weight decays."""
     trials = findings.table.trials.dropna(subset=["lr", "weight_decay"])
     panels = {
         key: _landscape_panel(findings, _summary_of(findings, key), cell, fits.get(key))
@@ -73,7 +78,7 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
             caption="",
             panels=row,
             epsilon=findings.tolerance,
-            told=f"Trials and fitted score over learning rate and weight decay, a panel an optimizer: {_titles(row)}.",
+            alt=f"Trials and fitted score over learning rate and weight decay, a panel per optimizer: {_titles(row)}.",
             **named_by(findings),
         )
         for number, backbone, row in _by_backbone(findings, panels)
@@ -81,7 +86,7 @@ def landscapes(findings: Findings, fits: Fits = NO_FITS) -> tuple[Landscapes, ..
 
 
 def learning_curves(findings: Findings) -> tuple[Curves, ...]:
-    """One figure a backbone that has curves."""
+    """Show learning curves: one figure per backbone that has some."""
     rows = findings.table.curves.dropna(subset=["score"])
     starts = _starts(rows)
     ended = findings.table.trials.set_index([*CELL, "trial"])[["status", "lr", "weight_decay"]]
@@ -95,7 +100,7 @@ def learning_curves(findings: Findings) -> tuple[Curves, ...]:
             title=backbone,
             caption="",
             panels=row,
-            told=f"Score of each trial by epoch, a panel an optimizer: {_titles(row)}.",
+            alt=f"Score of each trial by epoch, one panel per optimizer: {_titles(row)}.",
             **named_by(findings),
         )
         for number, backbone, row in _by_backbone(findings, panels)
@@ -103,13 +108,13 @@ def learning_curves(findings: Findings) -> tuple[Curves, ...]:
 
 
 def _starts(rows: pd.DataFrame) -> NDArray[np.intp]:
-    """Where the curve of each trial begins [trials]; the rows are sorted by trial, then by budget."""
+    """Find the row where the curve of each trial begins [trials]; the rows are sorted by trial, then by budget."""
     is_other = [np.diff(pd.factorize(rows[name])[0], prepend=-1) != 0 for name in (*CELL, "trial")]
     return np.flatnonzero(np.any(is_other, axis=0))
 
 
 def _by_backbone(findings: Findings, panels: Mapping[tuple[str, str], P]) -> Iterator[tuple[int, str, tuple[P, ...]]]:
-    """Place, name and panels of each backbone that has some, panels in the order of the optimizers."""
+    """Yield number, name and panels of each backbone that has some, panels in the order of the optimizers."""
     for number, backbone in enumerate(findings.table.backbones, start=1):
         row = tuple(panels[backbone, name] for name in findings.table.optimizers if (backbone, name) in panels)
         if row:
@@ -117,12 +122,12 @@ def _by_backbone(findings: Findings, panels: Mapping[tuple[str, str], P]) -> Ite
 
 
 def score_label(findings: Findings) -> str:
-    """Of an axis."""
+    """Return the label of a score axis."""
     return findings.table.objective.label
 
 
 def named_by(findings: Findings) -> dict[str, Any]:
-    """The unit and the metric of a plot of scores."""
+    """Return the unit and the metric of a plot of scores."""
     return {"unit": score_label(findings), "metric": findings.table.objective}
 
 
@@ -150,7 +155,7 @@ def _landscape_panel(
 def _curve_panel(
     findings: Findings, cell: CellSummary, trials: pd.DataFrame, measured: tuple[Array, Array]
 ) -> CurvePanel:
-    """`trials` say from where to where their budgets and scores stand in `measured`."""
+    """Make the panel of one cell; `trials` gives the rows of `measured` with the budgets and scores of each trial."""
     budget, score = measured
     of_trial = zip(trials["start"], trials["stop"], trials["status"], _at_best(cell, trials), strict=True)
     return CurvePanel(
@@ -164,7 +169,7 @@ def _curve_panel(
 
 
 def _at_best(cell: CellSummary, rows: pd.DataFrame) -> Flags:
-    """Completed trials at the best point of the cell."""
+    """Mark the completed trials at the best point of the cell."""
     at_point = (rows["lr"] == cell.lr) & (rows["weight_decay"] == cell.weight_decay)
     flags: Flags = (at_point & (rows["status"] == TrialStatus.completed)).to_numpy(bool)
     return flags
@@ -182,7 +187,3 @@ def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame
 def _summary_of(findings: Findings, key: tuple[str, str]) -> CellSummary:
     row, column = findings.table.backbones.index(key[0]), findings.table.optimizers.index(key[1])
     return findings.cells[row * len(findings.table.optimizers) + column]
-
-
-def _pick(names: tuple[str, ...], order: NDArray[np.intp]) -> tuple[str, ...]:
-    return tuple(names[index] for index in order)

@@ -22,32 +22,34 @@ from bocb_tune.analysis.report.plots.values import (
     VariancePanel,
     VarianceSplit,
 )
+from bocb_tune.analysis.tuning.settings import best_setting
 
 Cells = Mapping[str, tuple[CellTrials, Landscape | None]]
 """The searched cells of one backbone, by optimizer, in the order of their panels; None where there is no model."""
 
 
 def fitted_surface(cell: Landscape, epsilon: float = EPSILON) -> FittedSurface:
-    """The mean surface, its near-optimal region and its best point."""
+    """Return the mean surface, its near-optimal region and its best point."""
     grid, (row, column) = cell.grid, cell.best_node
-    at_zero = column >= grid.num_decay
     return FittedSurface(
         u=grid.u,
         v=grid.v[: grid.num_decay],
         score=cell.mean[:, : grid.num_decay],
         zero=cell.mean[:, -1] if grid.has_zero else None,
         level=float(cell.mean[row, column]) - epsilon,
-        best=(float(10 ** grid.u[row]), 0.0 if at_zero else float(10 ** grid.v[column])),
+        best=best_setting(cell),
     )
 
 
 def lr_profiles(number: int, backbone: str, cells: Cells, unit: str, epsilon: float = EPSILON) -> Profiles:
-    """Expected score over learning rate with weight decay the best for each, and what diverges there.
+    """Show the expected score over learning rate at the best weight decay for each, and the divergence there.
 
     Args:
         number: of the backbone, for the file's name.
+        backbone: name.
         cells: searched cells of the backbone.
         unit: of the score, as on the axis.
+        epsilon: tolerance, points.
     """
     return Profiles(
         stem=f"profile-{number:02d}",
@@ -63,17 +65,18 @@ def lr_profiles(number: int, backbone: str, cells: Cells, unit: str, epsilon: fl
 
 
 def points(epsilon: float) -> str:
-    """A tolerance in words."""
+    """Write a tolerance in words."""
     return f"{epsilon:g} point{'s' * (epsilon != 1)}"
 
 
 def isolation(
     number: int, backbone: str, cells: Mapping[str, tuple[CellTrials, Marginals | None]], unit: str
 ) -> Isolation:
-    """All trials against learning rate alone and weight decay alone (Sivaprasad et al. 2020, arXiv:1910.11758).
+    """Show all trials against learning rate alone and weight decay alone (Sivaprasad et al. 2020, arXiv:1910.11758).
 
     Args:
         number: of the backbone, for the file's name.
+        backbone: name.
         cells: searched cells of the backbone, by optimizer, in the order of their panels.
         unit: of the score, as on the axis.
     """
@@ -91,10 +94,12 @@ def isolation(
 def variance_split(
     number: int, backbone: str, optimizers: tuple[str, ...], whole: Array, better_half: Array
 ) -> VarianceSplit:
-    """Functional analysis of variance of each cell (Hutter et al. 2014).
+    """Show the functional analysis of variance of each cell (Hutter et al. 2014).
 
     Args:
         number: of the backbone, for the file's name.
+        backbone: name.
+        optimizers: names.
         whole, better_half: shares of variance [optimizers, 2] due to lr alone and to weight decay alone over the whole
             search space and over its better half, in [0, 1], NaN where refused; the rest is their interaction.
     """
@@ -113,7 +118,7 @@ def variance_split(
 
 
 def _profile(name: str, trials: CellTrials, cell: Landscape | None, epsilon: float) -> ProfilePanel:
-    """The band is taken at the weight decays of the mean's profile: the best of a draw is biased upwards."""
+    """Make the panel of one cell, its band at the weight decays of the mean's profile: a draw's best is biased."""
     dots = _dots(np.log10(trials.lr), trials)
     if cell is None:
         return ProfilePanel(title=name, trials=dots)

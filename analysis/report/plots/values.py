@@ -1,6 +1,6 @@
-"""What each figure shows, as values; `drawing/` only draws them.
+"""Content of each figure, as values; `drawing/` only draws them.
 
-Learning rates and weight decays on an axis are u = log10 lr and v = log10 weight decay; what is not known is NaN.
+Learning rates and weight decays on an axis are u = log10 lr and v = log10 weight decay; unknown values are NaN.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ import numpy as np
 
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.tuning.settings import Setting
 from bocb_tune.core.types import Objective
 
 FEW_COLUMNS = 5
-"""A heatmap of so many columns is drawn as wide as a phone."""
+"""Most columns of a heatmap that is drawn as narrow as a phone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """What all figures have."""
+    """Base of all figures."""
 
     stem: str
-    """File name without the ending; never made of users' names."""
+    """File name without the ending; never made from users' names."""
     title: str
     caption: str
-    """How to read it."""
-    told: str = ""
-    """What it shows, in words, for those who do not see it."""
+    """Explanation of how to read it."""
+    alt: str = ""
+    """Its content in words, for those who do not see it."""
 
     @property
     def alternative(self) -> str:
-        """Text that stands for the figure."""
-        return f"{self.title}. {self.told or self.caption}"
+        """Text alternative of the figure."""
+        return f"{self.title}. {self.alt or self.caption}"
 
     @property
     def is_wide(self) -> bool:
@@ -53,7 +54,7 @@ class Ranges:
     at_least: Flags
     """Whether the value is only a lower bound."""
     why: tuple[str, ...]
-    """Why each refused row is, in words; empty for the others."""
+    """Reason for each refused row, in words; empty for the others."""
 
     @classmethod
     def of(cls, estimates: Iterable[Estimate]) -> Ranges:
@@ -90,7 +91,7 @@ class Heatmap(Plot):
     numbered: bool = True
     """Whether each cell has its number."""
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric whose values label the colour scale; None to label scores as they are."""
 
     @property
     def is_wide(self) -> bool:
@@ -100,20 +101,20 @@ class Heatmap(Plot):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip(Plot):
-    """One row an optimizer, one marker and colour a backbone."""
+    """One row per optimizer, one marker and colour per backbone."""
 
     optimizers: tuple[str, ...]
     backbones: tuple[str, ...]
     values: Array
     """[backbones, optimizers]"""
     summary: Array
-    """[optimizers], where the bar of the row stands."""
+    """[optimizers], position of the bar in each row."""
     axis: str
     lo: Array | None = None
     """[backbones, optimizers]"""
     hi: Array | None = None
     from_zero: bool = False
-    """Whether zero is a reference to be shown."""
+    """Whether zero is a reference to show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +130,14 @@ class FittedSurface:
     zero: Array | None
     """[lr] at weight decay 0, where that is a choice."""
     level: float
-    """Score from which on a setting is as good as the best."""
-    best: tuple[float, float]
-    """Learning rate and weight decay of the best point."""
+    """Score from which a setting counts as good as the best."""
+    best: Setting
+    """Setting of the best point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LandscapePanel:
-    """The trials of one cell over learning rate and weight decay, and what was fitted to them."""
+    """The trials of one cell over learning rate and weight decay, and the surface fitted to them."""
 
     title: str
     lr: Array
@@ -155,19 +156,19 @@ class LandscapePanel:
     zero_is_choice: bool
     fit: FittedSurface | None = None
     note: str = ""
-    """Why there is no fit."""
+    """Reason for there being no fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landscapes(Plot):
-    """One panel an optimizer."""
+    """Landscapes of one backbone, one panel per optimizer."""
 
     panels: tuple[LandscapePanel, ...]
     unit: str
     epsilon: float = 1.0
-    """Points within which a score is as good as the best."""
+    """Points within which a score counts as good as the best."""
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric whose values label the colour scale; None to label scores as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +196,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilePanel:
-    """Expected score of one cell over learning rate, weight decay being the best for each; its trials alone, where it
-    has no model."""
+    """Expected score of one cell over learning rate, at the best weight decay for each; or only its trials."""
 
     title: str
     trials: TrialDots
@@ -206,19 +206,19 @@ class ProfilePanel:
     best: float = math.nan
     """log10 of the best learning rate."""
     level: float = math.nan
-    """Score from which on a setting is as good as the best."""
+    """Score from which a setting counts as good as the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profiles(Plot):
-    """One panel an optimizer."""
+    """Profiles of one backbone, one panel per optimizer."""
 
     panels: tuple[ProfilePanel, ...]
     unit: str
     epsilon: float
-    """Points within which a score is as good as the best."""
+    """Points within which a score counts as good as the best."""
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric whose values label the axis; None to label scores as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,29 +228,29 @@ class IsolationPanel:
     title: str
     lr_trials: TrialDots
     decay_trials: TrialDots
-    """Weight decay 0 stands at `zero_at`."""
+    """Trials by weight decay; 0 is placed at `zero_at`."""
     zero_at: float
     lr: Band | None = None
-    """Mean over weight decay, as trials are drawn; None without a model."""
+    """Mean over the distribution of weight decay; None without a model."""
     decay: Band | None = None
-    """Mean over learning rate; positive weight decays."""
+    """Mean over learning rate, at positive weight decays."""
     zero: Array | None = None
     """Value, lower and upper end of the mean at weight decay 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation(Plot):
-    """One pair of panels an optimizer."""
+    """Scores of one backbone against each hyper-parameter alone, one pair of panels per optimizer."""
 
     panels: tuple[IsolationPanel, ...]
     unit: str
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric whose values label the axis; None to label scores as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One trial's score by budget."""
+    """Score of one trial by budget."""
 
     budget: Array
     score: Array
@@ -269,12 +269,12 @@ class CurvePanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves(Plot):
-    """One panel an optimizer."""
+    """Learning curves of one backbone, one panel per optimizer."""
 
     panels: tuple[CurvePanel, ...]
     unit: str
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric whose values label the axis; None to label scores as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,37 +289,37 @@ class TuningPanel:
     lo: Array
     hi: Array
     observed: Array
-    """Of the trials themselves, NaN where they carry none."""
+    """Curve of the trials themselves, NaN where they give none."""
     found: Array
     """[optimizers, 2], trials and score of the search of each cell that has no model; NaN for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningCurves(Plot):
-    """One panel a backbone, one line an optimizer."""
+    """Tuning curves, one panel per backbone and one line per optimizer."""
 
     optimizers: tuple[str, ...]
     panels: tuple[TuningPanel, ...]
     unit: str
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric whose values label the axis; None to label scores as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForestPanel:
-    """One number of each optimizer."""
+    """One quantity of each optimizer."""
 
     title: str
     ranges: Ranges
     """[optimizers]"""
     axis: str
     notes: tuple[str, ...] = ()
-    """Beside each row, such as where it happens."""
+    """Notes beside each row, such as the backbone concerned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forest(Plot):
-    """Interval bars, one row an optimizer."""
+    """Interval bars, one row per optimizer."""
 
     optimizers: tuple[str, ...]
     panels: tuple[ForestPanel, ...]
@@ -338,7 +338,7 @@ class VariancePanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VarianceSplit(Plot):
-    """One panel a region of the search space, one bar an optimizer."""
+    """One panel per region of the search space, one bar per optimizer."""
 
     optimizers: tuple[str, ...]
     panels: tuple[VariancePanel, ...]
@@ -370,18 +370,18 @@ class CriticalDifference(Plot):
     """Mean ranks on an axis."""
 
     optimizers: tuple[str, ...]
-    """Best first."""
+    """Optimizers, best first."""
     mean_ranks: Array
     """[optimizers]"""
     difference: float
-    """Mean ranks nearer than this are not told apart."""
+    """Difference of mean ranks below which two optimizers do not differ significantly."""
     ties: tuple[tuple[int, int], ...]
     """First and last optimizer of each longest run within the critical difference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferPanel:
-    """What reusing the best setting of one backbone costs on another, with one optimizer."""
+    """Loss from reusing the best setting of one backbone on another, with one optimizer."""
 
     title: str
     regret: Array
@@ -390,7 +390,7 @@ class TransferPanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer(Plot):
-    """One panel an optimizer."""
+    """Transfer between backbones, one panel per optimizer."""
 
     backbones: tuple[str, ...]
     panels: tuple[TransferPanel, ...]
@@ -399,7 +399,7 @@ class Transfer(Plot):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Winners(Plot):
-    """Scores of all optimizers, a row a backbone, the best of each named."""
+    """Scores of all optimizers, one row per backbone, the best of each named."""
 
     backbones: tuple[str, ...]
     optimizers: tuple[str, ...]
@@ -408,19 +408,19 @@ class Winners(Plot):
     lo: Array
     hi: Array
     best: tuple[int, ...]
-    """Place of the best optimizer of each backbone, -1 where there is none."""
+    """Index of the best optimizer of each backbone, -1 where there is none."""
     tied: Flags
     """[backbones, optimizers], not significantly worse than the best, or within the tolerance of it."""
     failed: Flags
     """[backbones, optimizers]"""
     unit: str
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric whose values label the axis; None to label scores as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReachScatter(Plot):
-    """How far the learning rate may be off against how far a cell lies below the backbone's best, a point a cell."""
+    """Tolerance to a wrong learning rate against distance from the backbone's best score, one point per cell."""
 
     backbones: tuple[str, ...]
     """[cells]"""

@@ -1,5 +1,7 @@
-"""The sections of a report, each a function of the findings: a `Card`, `NotApplicable` with its reason, or None where
-the section is about another source."""
+"""The sections of a report, each a function of the findings.
+
+A section returns a `Card`, `NotApplicable` with a reason, or None where it is about another source.
+"""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The section on trials: what a number of them buys, and what the search found with its own."""
+"""The section on trials: the value of a number of them, and the results of each search."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bocb_tune.analysis.report.plots.values import TuningPanel
 from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why_none, with_metric
 
 FOUND = (
-    "Found: the cell's score after its own search. Random: what as many random trials on the fitted landscape "
-    f"(at most {LONGEST}) would have selected; the difference is what the sampler brought. Reported: the best score "
+    "Found: the cell's score after its own search. Random: the score that as many random trials on the landscape "
+    f"(at most {LONGEST}) would have found; the difference is the gain of the sampler. Reported: the best score "
     "the search saw, beside what random search would have reported; both are biased upwards. Early: the curve averaged "
-    f"over 1 to {CPE_TRIALS} trials, the early ones weighing most (Sivaprasad et al. 2020, arXiv:1910.11758)."
+    f"over 1 to {CPE_TRIALS} trials, with the largest weight on early ones (Sivaprasad et al. 2020, arXiv:1910.11758)."
 )
 
 
 def budget(findings: Findings) -> Card | NotApplicable:
-    """Tuning curves, what searches found, and ranks by number of trials."""
+    """Show tuning curves, the results of the searches, and ranks by number of trials."""
     title = "What a budget of trials buys"
     panels = [_panel(findings, name) for name in findings.table.backbones]
     known = tuple(panel for panel in panels if np.isfinite(panel.value).any() or np.isfinite(panel.found).any())
@@ -63,7 +63,7 @@ def _panel(findings: Findings, backbone: str) -> TuningPanel:
 
 
 def _found_alone(findings: Findings, backbone: str, optimizer: str) -> tuple[float, float]:
-    """Trials and score of a cell without a model, whose curve would otherwise be missed without a word."""
+    """Return trials and score of a cell without a model, whose curve would otherwise be missing without notice."""
     search = findings.searches[backbone, optimizer]
     if findings.models[backbone, optimizer].curve is not None or search.found.value is None or not search.trials:
         return np.nan, np.nan
@@ -80,7 +80,7 @@ def _numbers(estimates: Iterable[Estimate]) -> list[tuple[float, float, float]]:
 
 
 def _observed(findings: Findings) -> str:
-    """In how many cells the trials themselves carry a curve."""
+    """Say in how many cells the trials themselves give a curve."""
     found = [search.observed for search in findings.searches.values()]
     refused = [estimates[0].reason for estimates in found if estimates[0].value is None]
     if not refused:
@@ -120,7 +120,7 @@ def _found(findings: Findings) -> DataTable:
 
 
 def _whole_curves(findings: Findings) -> DataTable:
-    """Every curve, modelled and observed."""
+    """Tabulate every curve, modelled and observed."""
     names = ("random", "random_lo", "random_hi", "observed", "observed_lo", "observed_hi")
     objective = findings.table.objective
 
@@ -139,7 +139,7 @@ def _whole_curves(findings: Findings) -> DataTable:
 
 
 def _ranks(findings: Findings) -> tuple[tuple[str, ...], tuple[DataTable, ...]]:
-    """Ranks of the optimizers by number of trials: in words, as a table."""
+    """Describe the ranks of the optimizers by number of trials, in sentences and as a table."""
     ranks = findings.tuning.ranks
     if isinstance(ranks, Refused):
         return (f"No ranks by budget: {ranks.detail}.",), ()

@@ -35,9 +35,9 @@ PANELS: Mapping[type[Plot], str] = {
     Profiles: "score over learning rate",
     Curves: "learning curves",
 }
-"""Figures of a backbone with a panel a cell, and what a panel is called on the cell's page."""
+"""Figures of a backbone with one panel per cell, and the title of a panel on the cell's page."""
 MOST_ROWS, MOST_OF_BACKBONE = 100, 5
-"""Cells that a table lists on the page, and of each backbone where there are more."""
+"""Most cells that a table lists on the page; with more, the number listed for each backbone."""
 
 
 def best_points(findings: Findings) -> Card | NotApplicable:
@@ -105,14 +105,15 @@ def curves(findings: Findings) -> Card | NotApplicable:
     figures = plots.learning_curves(findings)
     if not figures:
         return NotApplicable(title=title, reason="the source has no measurements along the budget")
-    text = "One line a trial; stopped and diverged ones end early; black: trials at the cell's best setting."
+    text = "One line per trial; stopped and diverged ones end early; black: trials at the cell's best setting."
     return figure_card(title, text, figures)
 
 
 def pages(findings: Findings, figures: Iterable[Plot] = (), source: str = "") -> tuple[CellPage, ...]:
-    """One page a cell; none for a source that has a single trial in each and so no more to say than the tables.
+    """Make one page per cell; none for a source with a single trial in each cell, which the tables cover.
 
     Args:
+        findings: of the grid.
         figures: those of the report, whose panels the pages refer to.
         source: as the user named it.
     """
@@ -123,7 +124,7 @@ def pages(findings: Findings, figures: Iterable[Plot] = (), source: str = "") ->
 
 
 def _panels(figures: Iterable[Plot]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """By cell the panels of the figures of its backbone: title and id."""
+    """Collect the panels of each cell in the figures of its backbone: title and id."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for plot in figures:
         if not isinstance(plot, (Landscapes, Profiles, Curves)):
@@ -156,7 +157,7 @@ def _page(
 
 
 def _metrics(model: CellModel, stated: Mapping[str, Estimate]) -> list[tuple[str, str]]:
-    """List each metric with its value as `stated`, then once for each reason those that are not known."""
+    """List each metric with its value as `stated`; then, once per reason, those that are unknown."""
     found = [(metric.quantity.name, stated[metric.key]) for metric in METRICS]
     if isinstance(model.model, NoLandscape):
         return [("landscape", f"none: {in_full(model.model.reason, model.model.detail)}")]

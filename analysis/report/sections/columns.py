@@ -1,4 +1,4 @@
-"""Headings of the report's tables in words, each with the definition of what stands below it."""
+"""Headings of the report's tables in words, each with the definition of the column."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "worst_rank": ("worst rank", "Worst rank within a backbone, 1 is best."),
     "among_best_4": ("among the best four", "top4"),
     "regret_of_another's_setting": ("regret of another's setting", "transfer_regret"),
-    "within_1_point": ("pairs within 1 point", "within_1_point"),
+    "within_tolerance_of_tuned": ("pairs within the tolerance", "within_tolerance_of_tuned"),
     "cost_of_a_common_setting": ("cost of a common setting", "tunability"),
     "worst_cost": ("worst cost", "tunability_worst"),
     "reference_lr": ("reference learning rate", "Learning rate that the others are compared with."),
@@ -64,7 +64,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "mean_drift_wd": ("mean drift of weight decay", "drift"),
     "as_good": (
         "not significantly worse",
-        "Optimizers that are as good with a chance of at least .025; from single scores, those within 1 point.",
+        "Optimizers that are as good with a chance of at least .025; from single scores, those within the tolerance.",
     ),
     "judged_by_seeds": ("judged by seeds", "Optimizers without a landscape here, judged by repeated seeds."),
     "functional_ANOVA": ("functional ANOVA", "lr_variance_share"),
@@ -72,13 +72,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "first": ("first run", "best"),
     "second": ("second run", "best"),
 }
-"""Heading, and a key of `QUANTITIES` or the definition itself, by column where the column is no such key."""
+"""Heading of a column, and a key of `QUANTITIES` or the definition itself; for columns that are not such a key."""
 PATTERNS = (
     (re.compile(r"within_(.+)_of_best"), "within {} of the best", "near_best"),
     (re.compile(r"rank_at_(.+)"), "rank at {} trials", "budget_ranks"),
     (re.compile(r"Optuna's_(.+)"), "Optuna's {}", "cross_checks"),
 )
-"""The same by how columns begin and end that come in several sizes."""
+"""The same for groups of columns that differ in a number: pattern, heading, key."""
 
 
 HINTS = {quantity.name: quantity.hint for quantity in QUANTITIES.values()}
@@ -86,7 +86,7 @@ HINTS = {quantity.name: quantity.hint for quantity in QUANTITIES.values()}
 
 
 def heading(column: str) -> tuple[str, str]:
-    """Return the heading of a column and its definition, empty for what speaks for itself."""
+    """Return the heading of a column and its definition, empty where none is needed."""
     if column in COLUMNS:
         words, defined = COLUMNS[column]
         return words, _hint(defined)

@@ -1,4 +1,4 @@
-"""The comparison of two runs: what differs between them, then what changed."""
+"""The comparison of two runs: their differences, then the changes of their results."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from bocb_tune.analysis.answer.words import Part, part
-from bocb_tune.analysis.checks.remark import Check
+from bocb_tune.analysis.answer.sentences import Part, part
+from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.analysis.findings.comparison import Comparison, Difference, Key
+from bocb_tune.analysis.findings.comparison import Comparison, Key, PairedValue
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.values import Strip
 from bocb_tune.analysis.report.sections.first import FirstScreen
@@ -18,11 +18,11 @@ from bocb_tune.analysis.report.sections.values import Card, DataTable, or_nan, s
 from bocb_tune.core.names import listed
 
 MOST_DIFFERING, MOST_NAMED = 12, 6
-"""Differences between the specs that the first screen tells one by one, and cells named in a sentence."""
+"""Most differences between the specs on the first screen, and most cells named in a sentence."""
 
 
 def first_screen(found: Comparison) -> FirstScreen:
-    """What differs between the runs, and what changed."""
+    """Make the first screen: differences between the runs, and changes of their results."""
     checks = _checks(found)
     return FirstScreen(
         parts=parts_of(found), tables=(), figures=_figures(found), checks=checks, num_checks=len(checks), folded=()
@@ -30,12 +30,12 @@ def first_screen(found: Comparison) -> FirstScreen:
 
 
 def parts_of(found: Comparison) -> tuple[Part, ...]:
-    """The comparison in words."""
+    """Describe the comparison in sentences."""
     first, second = found.names
     told = list(found.notes[:MOST_DIFFERING])
     more = len(found.notes) - len(told)
     told += [f"{more} more differences are under What differs."] * (more > 0)
-    same = "Nothing that the two record differs: same settings, same ranges, same data."
+    same = "The recorded settings, ranges and data are the same."
     return (
         *part(f"What differs between {first} and {second}", told or [same]),
         *part(f"What changed from {first} to {second}", (*_whole(found), *_cells_told(found), *_coupling(found))),
@@ -43,15 +43,15 @@ def parts_of(found: Comparison) -> tuple[Part, ...]:
 
 
 def _whole(found: Comparison) -> tuple[str, ...]:
-    """Over the grid, from seeds and from landscapes."""
+    """Describe the change over the grid, from seeds and from landscapes."""
     lines = [f"On these {len(found.cells)} cells the score changes by {_span(found.from_seeds)} on average."]
     if found.from_landscapes.value is not None:
         count = len(found.scores)
         lines.append(f"By the landscapes of {count} cells it changes by {_span(found.from_landscapes)} on average.")
     if found.overall.lo is not None:
-        lines.append(f"For other backbones like these, {_span(found.overall)} is to be expected.")
+        lines.append(f"For other backbones like these, the expected change is {_span(found.overall)}.")
     else:
-        lines.append(f"What is to be expected of other backbones cannot be said from {len(found.backbones)}.")
+        lines.append(f"Nothing can be inferred for other backbones from {len(found.backbones)}.")
     return tuple(lines)
 
 
@@ -62,7 +62,7 @@ def _span(estimate: Estimate) -> str:
 
 
 def _cells_told(found: Comparison) -> tuple[str, ...]:
-    """Cells whose interval excludes zero."""
+    """List the cells whose interval excludes zero."""
     tested = {key: pair.change for key, pair in found.cells.items() if pair.change.lo is not None}
     if not tested:
         return ("No cell has an interval: each run needs repeated seeds.",)
@@ -97,16 +97,14 @@ def _figures(found: Comparison) -> tuple[Plot, ...]:
     for (backbone, optimizer), pair in found.cells.items():
         at = backbones.index(backbone), optimizers.index(optimizer)
         ends[(slice(None), *at)] = [or_nan(each) for each in (pair.change.value, pair.change.lo, pair.change.hi)]
-    told = "; ".join(
-        f"{'/'.join(key)} {shown(pair.change)}" for key, pair in list(found.cells.items())[:MOST_DIFFERING]
-    )
+    alt = "; ".join(f"{'/'.join(key)} {shown(pair.change)}" for key, pair in list(found.cells.items())[:MOST_DIFFERING])
     return (
         Strip(
             stem="change",
             title="Change of each cell",
-            caption=f"From {found.names[0]} to {found.names[1]}: one marker a backbone, right of zero is better; thin "
+            caption=f"From {found.names[0]} to {found.names[1]}: one marker per backbone, right is better; thin "
             "bars: 95 %, from the seeds of both runs; thick bar: mean of the optimizer.",
-            told=told,
+            alt=alt,
             optimizers=optimizers,
             backbones=backbones,
             values=ends[0],
@@ -120,8 +118,8 @@ def _figures(found: Comparison) -> tuple[Plot, ...]:
 
 
 def sections(found: Comparison) -> tuple[Card, ...]:
-    """The rest of the page."""
-    differing = Card(title="What differs", text=found.notes or ("Nothing that the two record.",))
+    """Make the rest of the page."""
+    differing = Card(title="What differs", text=found.notes or ("No recorded difference.",))
     return (differing, _cells(found), *_landscapes(found), _lines(found))
 
 
@@ -145,7 +143,7 @@ def _checks(found: Comparison) -> tuple[Check, ...]:
 def _lines(found: Comparison) -> Card:
     return Card(
         title="Change by backbone and by optimizer",
-        text=("Mean of the paired changes of the cells, points; interval over the cells of the line.",),
+        text=("Mean of the paired changes of the cells, points; interval over the cells of a row.",),
         tables=(_changes("backbone", found.backbones), _changes("optimizer", found.optimizers)),
     )
 
@@ -156,7 +154,7 @@ def _changes(kind: str, changes: Mapping[str, Estimate]) -> DataTable:
 
 
 def _cells(found: Comparison) -> Card:
-    text = "Means of fresh seeds in both runs; the interval is made of those of both."
+    text = "Means of fresh seeds in both runs; the interval combines those of both."
     return Card(title="Change of each cell, by seeds", text=(text,), tables=(_table("change_by_cell", found.cells),))
 
 
@@ -172,19 +170,21 @@ def _landscapes(found: Comparison) -> tuple[Card, ...]:
     return (Card(title="Change of each cell, by landscapes", text=(text,), tables=tuple(tables)),)
 
 
-def _table(stem: str, pairs: Mapping[Key, Difference]) -> DataTable:
+def _table(stem: str, pairs: Mapping[Key, PairedValue]) -> DataTable:
     rows = [
-        {"backbone": key[0], "optimizer": key[1], **_sides(pair), **_numbers(pair.change)}
-        for key, pair in pairs.items()
+        {
+            "backbone": backbone,
+            "optimizer": optimizer,
+            "first": or_nan(pair.first.value),
+            "second": or_nan(pair.second.value),
+            **_numbers(pair.change),
+        }
+        for (backbone, optimizer), pair in pairs.items()
     ]
     return DataTable(stem=stem, frame=pd.DataFrame(rows), formats=_FORMATS)
 
 
 _FORMATS = dict.fromkeys(("first", "second", "change", "from", "to"), ".2f")
-
-
-def _sides(pair: Difference) -> dict[str, float]:
-    return {"first": or_nan(pair.first.value), "second": or_nan(pair.second.value)}
 
 
 def _numbers(change: Estimate) -> dict[str, float]:

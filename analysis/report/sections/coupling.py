@@ -1,4 +1,4 @@
-"""Sections on the matrix: how much is interaction, whose it is, and whether backbones agree on the order."""
+"""Sections on the matrix: the share of interaction, its sources, and the agreement of backbones on the order."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def coupling(findings: Findings) -> Card | NotApplicable:
         return NotApplicable(title=title, reason=why(grid.coupling[0][0]))
     text = [
         *coupling_sentences(grid.verdict, (table.backbones, table.optimizers)),
-        "Coupling: root mean square deviation of a line's cells from additivity, in points. Failures: as said above. "
+        "Coupling: root mean square deviation of a row's cells from additivity, in points. Failures: as above. "
         "Viable coupling: the same deviation with failures left out. Polish: robust scale of a row after an additive "
         "fit by medians.",
     ]
@@ -109,7 +109,7 @@ def order(findings: Findings) -> Card | NotApplicable:
 
 
 def conclusions(findings: Findings) -> Card | None:
-    """What the paper concludes from its table, checked on that table and on no other."""
+    """Check the conclusions of the paper, on its own table only."""
     title = "The paper's conclusions, checked on its own table"
     if not findings.grid.claims:
         return None
@@ -129,7 +129,7 @@ def conclusions(findings: Findings) -> Card | None:
 
 
 def _shares(findings: Findings) -> tuple[str, ...]:
-    """Shares of all cells, failures included, beside what the answer says of the viable ones."""
+    """State the shares of all cells, failures included, beside those of the viable ones in the answer."""
     share, grid = findings.interaction_share, findings.grid
     if not grid.verdict.failed:
         return ()
@@ -146,7 +146,7 @@ def _shares(findings: Findings) -> tuple[str, ...]:
 
 
 def _closer(findings: Findings) -> tuple[str, ...]:
-    """A closer look at the interaction, unless it was tested and none was shown."""
+    """Describe the interaction in more detail, unless it was tested and none was shown."""
     verdict = findings.grid.verdict
     if verdict.test is not None and not verdict.is_shown:
         return ("Since no interaction can be shown, the figures and sums below describe this grid, noise included.",)
@@ -180,7 +180,7 @@ def _versions(findings: Findings) -> tuple[str, ...]:
 
 
 def _without(findings: Findings) -> tuple[str, ...]:
-    """How much the share hangs on one backbone or on one optimizer."""
+    """Say how much the share depends on a single backbone or optimizer."""
     if findings.grid.share_without is None:
         return ()
     table = findings.table
@@ -235,7 +235,7 @@ def _variation(findings: Findings) -> DataTable:
 
 
 def _of_backbones(findings: Findings) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[Any]]]:
-    """Robust scale of a row, and how many optimizers are near its best, where no cell is missing."""
+    """Compute robust scale of a row and number of optimizers near its best; empty where a cell is missing."""
     grid = findings.grid
     if grid.polish is None:
         return {}

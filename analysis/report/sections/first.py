@@ -1,4 +1,4 @@
-"""The first screen: the answer in words, its table, three figures, and the remarks that matter."""
+"""The first screen: the answer in sentences, its table, three figures, and the most important checks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bocb_tune.analysis.answer.sentences import BASES, LIMITS, NEXT, Part, parts_of
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
-from bocb_tune.analysis.answer.words import BASES, LIMITS, NEXT, Part, parts_of
-from bocb_tune.analysis.checks.remark import Check
+from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots import Plot
@@ -18,32 +18,32 @@ from bocb_tune.core.names import listed
 
 MOST_NAMED = 6
 MOST_CHECKS = 4
-"""Remarks on the first screen; the section of checks has all."""
+"""Most checks on the first screen; the section of checks has all."""
 VERDICTS = {"yes": "holds", "mostly": "mostly holds", "partly": "partly holds", "no": "does not hold"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstScreen:
-    """What a reader sees before scrolling."""
+    """The part of the page that a reader sees before scrolling."""
 
     parts: tuple[Part, ...]
     tables: tuple[DataTable, ...]
     figures: tuple[Plot, ...]
     checks: tuple[Check, ...]
     num_checks: int
-    """Of all remarks."""
+    """Number of all checks."""
     folded: tuple[str, ...] = (LIMITS,)
-    """Titles of parts that fold away."""
+    """Titles of parts that are folded."""
 
     @property
     def figures_before(self) -> int:
-        """Place of the part, from 1, before which figures and tables stand: what to do next, or the end."""
+        """Position of the part, from 1, before which figures and tables stand: what to do next, or the end."""
         titles = [part.title for part in self.parts]
         return titles.index(NEXT) + 1 if NEXT in titles else len(titles) + 1
 
 
 def first_screen(findings: Findings, answer: Answer) -> FirstScreen:
-    """The answer of a source."""
+    """Make the first screen of a source."""
     checks = run_checks(findings)
     grave = [check for check in checks if check.level in ("problem", "caution")]
     return FirstScreen(
@@ -88,7 +88,7 @@ def _named(names: list[str]) -> str:
 
 
 def _conclusions(answer: Answer) -> tuple[DataTable, ...]:
-    """Verdicts on the paper's conclusions, for its own table."""
+    """Tabulate the verdicts on the paper's conclusions, for its own table."""
     if not answer.conclusions:
         return ()
     rows = [

@@ -1,10 +1,9 @@
-"""Sections on the whole: checks, what became of the trials, methods."""
+"""Sections on the whole: checks, outcomes of the trials, methods."""
 
 from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 
 import pandas as pd
@@ -21,12 +20,17 @@ LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 
 def health(findings: Findings) -> Card | NotApplicable:
     checks = run_checks(findings)
-    return Card(title="Checks", text=() if checks else ("Nothing to remark.",), checks=checks)
+    return Card(title="Checks", text=() if checks else ("No check has a finding.",), checks=checks)
 
 
 def counts(findings: Findings) -> Card | NotApplicable:
     trials = findings.table.trials
-    by_status = pd.DataFrame([_count_row(cell.backbone, cell.optimizer, cell.counts) for cell in findings.cells])
+    rows = [
+        {"backbone": cell.backbone, "optimizer": cell.optimizer}
+        | {str(status): cell.counts.get(status, 0) for status in TrialStatus}
+        for cell in findings.cells
+    ]
+    by_status = pd.DataFrame(rows)
     tables = [DataTable(stem="counts_by_status", frame=by_status[_used(by_status)], only_file=_is_alike(by_status))]
     if (trials["phase"] != "").any():
         frame = pd.crosstab(trials["phase"], trials["status"]).reindex([p for p in Phase if p in set(trials["phase"])])
@@ -68,15 +72,11 @@ def methods(findings: Findings) -> Card | NotApplicable:
     return Card(title="Methods, exclusions, versions", text=text)
 
 
-def _count_row(backbone: str, optimizer: str, found: Mapping[TrialStatus, int]) -> dict[str, object]:
-    return {"backbone": backbone, "optimizer": optimizer, **{str(s): found.get(s, 0) for s in TrialStatus}}
-
-
 def _is_alike(by_status: pd.DataFrame) -> bool:
-    """Whether all cells have the same counts, which the total then says."""
+    """Tell whether all cells have the same counts, so that the total suffices."""
     return len(by_status) > 1 and not by_status.duplicated([*by_status.columns.drop(CELL)]).iloc[1:].eq(False).any()
 
 
 def _used(frame: pd.DataFrame) -> list[str]:
-    """Columns that are not zero all along."""
+    """List the columns that are not zero throughout."""
     return [str(name) for name in frame.columns if name in CELL or frame[name].any()]

@@ -1,4 +1,4 @@
-"""The section on what the trained weights look like."""
+"""The section on patterns in the trained weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplic
 
 
 def weights(findings: Findings) -> Card | NotApplicable:
-    """Spectra of the weights that each cell's best trial ended with."""
+    """Tabulate the spectra of the final weights of each cell's best trial."""
     title = "Patterns in the trained weights"
     if not findings.patterns:
         return NotApplicable(title=title, reason="asked for by `bocb-tune analyze RUN --patterns`, of a run's folder")

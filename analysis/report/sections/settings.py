@@ -1,4 +1,4 @@
-"""Sections on settings: what those of one backbone cost on another, and how far they lie apart."""
+"""Sections on settings: the cost of those of one backbone on another, and the distances between them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import drift as drift_plot
 from bocb_tune.analysis.report.plots.of_coupling import transfer as transfer_plot
+from bocb_tune.analysis.report.plots.of_landscapes import points
 from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why_none
 from bocb_tune.analysis.sources.table import IN_WORDS
 from bocb_tune.analysis.tuning.drift import MIN_BACKBONES
 
 
 def carry_over(findings: Findings) -> Card | NotApplicable:
-    """What settings of one backbone cost on another, and a common setting on all."""
+    """Show the cost of the settings of one backbone on another, and of a common setting on all."""
     title = "Do settings carry over between backbones?"
     found = {o: f.transfer for o, f in findings.tuning.optimizers.items() if not isinstance(f.transfer, Refused)}
     if not found:
@@ -31,7 +32,7 @@ def carry_over(findings: Findings) -> Card | NotApplicable:
         {
             "optimizer": name,
             "regret_of_another's_setting": or_nan(f.mean.value),
-            "within_1_point": or_nan(f.within.value),
+            "within_tolerance_of_tuned": or_nan(f.within.value),
             **_tunability(findings, name),
         }
         for name, f in found.items()
@@ -39,9 +40,10 @@ def carry_over(findings: Findings) -> Card | NotApplicable:
     frame = pd.DataFrame(rows)
     formats = {str(column): ".2f" for column in frame if column not in ("optimizer", "worth_tuning")}
     text = (
-        "Points lost on a backbone by the best setting of another one. A common setting is the best for the other "
+        "Points lost on a backbone by using the best setting of another. A common setting is the best for the other "
         "backbones together, so its cost is what tuning for each backbone is worth. Worth tuning: the fewest "
-        "hyper-parameters to tune for each backbone that bring the mean regret below 1 point."
+        "hyper-parameters to tune for each backbone that bring the mean regret below "
+        f"{points(findings.tolerance)}, the tolerance of this report."
     )
     table = DataTable(stem="transfer", frame=frame, formats=formats)
     return Card(title=title, text=(text,), tables=(table,), figures=(transfer_plot(backbones, regret),))
@@ -60,7 +62,7 @@ def _tunability(findings: Findings, optimizer: str) -> dict[str, object]:
 
 
 def drift(findings: Findings) -> Card | NotApplicable:
-    """How far the best settings lie from the optimizer's reference."""
+    """Show the distances of the best settings from the optimizer's reference."""
     title = "How far apart are the best settings?"
     if not findings.drifts:
         reason = f"fewer than {MIN_BACKBONES} backbones have a best setting with the same optimizer"
@@ -114,7 +116,7 @@ def _figure(findings: Findings, reference: str) -> Plot:
 
 
 def _placed(regret: tuple[tuple[Estimate, ...], ...], known: tuple[str, ...], backbones: tuple[str, ...]) -> Array:
-    """[from, to] over all backbones, NaN where there is none."""
+    """Arrange the regrets [from, to] over all backbones, NaN where there is none."""
     whole = np.full((len(backbones), len(backbones)), np.nan)
     place = [backbones.index(name) for name in known]
     whole[np.ix_(place, place)] = [[or_nan(e.value) for e in row] for row in regret]

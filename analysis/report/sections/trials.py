@@ -1,4 +1,4 @@
-"""The trials of a cell: settings, outcome, curve, the command that repeats each, and where its checkpoint is."""
+"""The trials of a cell: settings, outcome, curve, the command that repeats each, and the place of its checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bocb_tune.analysis.sources.table import CELL
 from bocb_tune.core.names import listed
 
 MOST_TRIALS, MOST_OF_CELL = 1000, 3
-"""Trials that the page lists in all, and of each cell where there are more."""
+"""Most trials that the page lists in all; with more, the number listed for each cell."""
 MOST_POINTS = 4
 """Scores of a curve that are written out."""
 CHECKPOINTS = "checkpoints"
@@ -25,7 +25,7 @@ class Trials:
     """Trials and curves of a table by cell."""
 
     def __init__(self, findings: Findings, source: str) -> None:
-        """Source is what the user named, in which a run's checkpoints lie."""
+        """Take the findings, and the source as the user named it, which contains a run's checkpoints."""
         table = findings.table
         self._objective, self._is_run = table.objective, table.source.kind == "run"
         self._source, self._whole = source, len(table.trials) <= MOST_TRIALS
@@ -39,7 +39,7 @@ class Trials:
         }
 
     def of(self, cell: CellSummary, index: int) -> TrialList | None:
-        """The trials of one cell, best first; None if it has none."""
+        """List the trials of one cell, best first; None if it has none."""
         rows = self._trials.get((cell.backbone, cell.optimizer))
         if rows is None:
             return None
@@ -70,7 +70,7 @@ class Trials:
         )
 
     def _curve(self, cell: CellSummary, trial: str) -> str:
-        """A few scores of a trial, from its first epoch to its last."""
+        """Write a few scores of a trial, from its first epoch to its last."""
         scores = self._curves.get((cell.backbone, cell.optimizer, trial))
         if scores is None or len(scores) < 2:
             return ""
@@ -78,7 +78,7 @@ class Trials:
         return " → ".join(f"{self._objective.shown(scores[place]):.3g}" for place in places)
 
     def _command(self) -> str:
-        """How a trial is repeated, but for its id, which the table has."""
+        """Write the command that repeats a trial; its id is in the table."""
         return f"bocb-tune trial --from {shlex.quote(self._source)} --id ID" if self._is_run else ""
 
     def _checkpoints(self, rows: pd.DataFrame) -> str:

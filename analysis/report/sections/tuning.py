@@ -1,4 +1,4 @@
-"""Sections on sensitivity: what to use, how wide the good region is, what the score depends on."""
+"""Sections on sensitivity: which optimizer to use, the width of the good region, and the causes of variance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot
 from bocb_tune.analysis.report.plots.of_coupling import usable_decades as decades_plot
 from bocb_tune.analysis.report.plots.of_findings import score_label
-from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, variance_split
+from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, points, variance_split
 from bocb_tune.analysis.report.plots.values import Ranges
 from bocb_tune.analysis.report.sections.values import (
     Card,
@@ -40,7 +40,7 @@ from bocb_tune.analysis.sources.table import CELL
 
 
 def recommendation(findings: Findings) -> Card | NotApplicable:
-    """Which optimizer, and how much it matters."""
+    """Show which optimizer to use, and how much that matters."""
     title = "Which optimizer, and how much does it matter?"
     general = findings.tuning.general
     ranking = general.tuned or general.fixed
@@ -76,18 +76,18 @@ def recommendation(findings: Findings) -> Card | NotApplicable:
 
 
 def sensitivity(findings: Findings) -> Card | NotApplicable:
-    """All metrics of all cells, and the usable decades drawn."""
+    """Show all metrics of all cells, with a figure of the usable decades."""
     title = "Sensitivity of each cell"
     if not has_landscape(findings):
         return NotApplicable(title=title, reason=why_none(findings))
     found = _reach(findings)
     text = (
-        f"Near-optimal volume: share of the search space within {_points(findings)} of the best, the tolerance of this "
-        "report. Usable decades: how far the learning rate may be off within that of the backbone's best, and of the "
-        "cell's own best, which says nothing of how good that is. Margin: decades from the best learning rate to "
-        "divergence. Sensitivity and cost of a random setting: points lost on average over the learning rates, over "
-        "all settings, of the search space. Every number with its interval is in the table's file and on the cell's "
-        "page."
+        f"Near-optimal volume: share of the search space within {points(findings.tolerance)} of the best, the "
+        "tolerance of this report. Usable decades: how far the learning rate may be off within that of the "
+        "backbone's best, or of the cell's own best, which does not show how good the cell is. Margin: decades from "
+        "the best learning rate to divergence. Sensitivity and cost of a random setting: points lost on average over "
+        "the learning rates, or over all settings, of the search space. Every number with its interval is in the "
+        "table's file and on the cell's page."
     )
     return Card(
         title=title,
@@ -128,15 +128,15 @@ def variance(findings: Findings) -> Card | NotApplicable:
 
 
 def cross_checks(findings: Findings) -> Card | NotApplicable:
-    """Importances by other methods beside the functional ANOVA."""
+    """Show importances by other methods beside the functional ANOVA."""
     title = "Cross-checks by other methods"
     rows = [_importances(findings, *key) for key in findings.models]
     numbers = [name for name in rows[0] if name not in CELL]
     if not any(math.isfinite(float(row[name])) for row in rows for name in numbers):  # type: ignore[arg-type]
         return NotApplicable(title=title, reason=why_none(findings))
     text = (
-        "Part of the learning rate in what the score depends on, by four methods that need not agree, weight decay "
-        "having the rest but for the interaction. Functional ANOVA: share of the variance of the fitted landscape, "
+        "Importance of the learning rate by four methods, which need not agree; the rest is that of weight decay "
+        "and of the interaction. Functional ANOVA: share of the variance of the fitted landscape, "
         "which this report relies on. PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255): how much the best tenth of "
         "the landscape differs from all of it, main effects only. Optuna's evaluators see completed trials only, which "
         "early stopping has selected."
@@ -158,16 +158,12 @@ def _importances(findings: Findings, backbone: str, optimizer: str) -> dict[str,
 
 
 def _left_out(findings: Findings) -> Iterator[str]:
-    """Cells without Optuna's numbers, by reason."""
+    """Count the cells without Optuna's numbers, by reason."""
     refused = [(name, each[name]["lr"]) for each in findings.importances.values() for name in EVALUATORS]
     for reason in dict.fromkeys(estimate.reason for _, estimate in refused if estimate.reason is not None):
         names = [name for name, estimate in refused if estimate.reason is reason]
         told = " and ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
         yield f"Without Optuna's {told} of {len(findings.models)} cells: {reason.sentence}."
-
-
-def _points(findings: Findings) -> str:
-    return f"{findings.tolerance:g} point{'s' * (findings.tolerance != 1)}"
 
 
 def _refusals(findings: Findings) -> tuple[str, ...]:
@@ -179,7 +175,7 @@ def _refusals(findings: Findings) -> tuple[str, ...]:
 
 
 def _known_nowhere(findings: Findings) -> Iterator[str]:
-    """Say of each number of the table that no landscape carries why that is, as in most of them."""
+    """Say, for each number of the table that no landscape gives, the most common reason."""
     fitted = [cell.estimates for cell in findings.models.values() if cell.curve is not None]
     for key in _short_keys(findings):
         reasons = [estimates[key].reason for estimates in fitted if estimates[key].value is None]
@@ -188,7 +184,7 @@ def _known_nowhere(findings: Findings) -> Iterator[str]:
 
 
 def _short_keys(findings: Findings) -> tuple[str, ...]:
-    """Keys of the metrics that the page shows side by side."""
+    """Return the keys of the metrics that the page shows side by side."""
     return (
         "lr_star",
         "wd_star",
@@ -223,14 +219,14 @@ def _short_table(findings: Findings) -> DataTable:
 
 
 def _reach(findings: Findings) -> dict[tuple[str, str], Estimate]:
-    """Usable decades of each cell, from the best of its backbone; why not, where there are none."""
+    """Return the usable decades of each cell, from the best of its backbone, or the refusal."""
     decades = at_tolerance("usable_decades_lr", findings.tolerance)
     known = {(each.backbone, each.optimizer): each.of_best for each in reaches_of(findings)}
     return {key: known.get(key, cell.estimates[decades]) for key, cell in findings.models.items()}
 
 
 def _ends(estimate: Estimate) -> str:
-    """An interval as text."""
+    """Write an interval as text."""
     return "–" if estimate.lo is None or estimate.hi is None else f"{estimate.lo:.2f} to {estimate.hi:.2f}"
 
 
@@ -258,7 +254,7 @@ def _long_table(findings: Findings) -> DataTable:
 
 
 def _searched(findings: Findings) -> Iterator[tuple[int, str, Mapping[str, tuple[CellTrials, Landscape | None]]]]:
-    """Number, name and cells of each backbone, those without a model too; none where no cell of the grid has one."""
+    """Yield number, name and cells of each backbone, also cells without a model; nothing if no cell has one."""
     if not has_landscape(findings):
         return
     for number_, backbone in enumerate(findings.table.backbones, start=1):
@@ -319,6 +315,6 @@ def _overview(findings: Findings, ranking: Ranking) -> Plot:
 
 
 def _worst_backbone(findings: Findings, optimizer: str) -> str:
-    """Where the optimizer falls furthest behind the best."""
+    """Find the backbone on which the optimizer is furthest behind the best."""
     cost = findings.grid.regret[:, findings.table.optimizers.index(optimizer)]
     return findings.table.backbones[int(np.nanargmax(cost))] if np.isfinite(cost).any() else ""

@@ -1,4 +1,4 @@
-"""What a section of the report is made of: text, remarks, tables, figures; or why there is none."""
+"""The parts of a section of the report: text, checks, tables, figures; or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from statistics import mode
 
 import pandas as pd
 
-from bocb_tune.analysis.checks.remark import Check
+from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.sections.columns import HINTS, heading
 
-# More figures than this in a section fold away, so that the page can be read past them.
+# Sections with more figures than this are folded, so that readers can pass them.
 MOST_OPEN = 4
 LONG = 24
-"""Letters beyond which a text of a table may break over lines."""
+"""Letters above which a text in a table may be broken into lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +32,13 @@ class DataTable:
     only_file: bool = False
     """Whether it is too long for the page."""
     excerpt: pd.DataFrame | None = None
-    """What of it the page shows; None: all."""
+    """Part of it that the page shows; None for all."""
 
     are_names: bool = False
-    """Whether columns are names of the grid, which stand as they are."""
+    """Whether columns are names of the grid, which are not translated."""
 
     def heading(self, column: str) -> tuple[str, str]:
-        """Return the heading of a column and its definition, empty for what speaks for itself."""
+        """Return the heading of a column and its definition, empty where none is needed."""
         return (column, "") if self.are_names else heading(column)
 
     @property
@@ -47,13 +47,13 @@ class DataTable:
         return self.frame if self.excerpt is None else self.excerpt
 
     def cell(self, column: str, value: object) -> str:
-        """As shown: rounded, and a dash for what is not known."""
+        """Format a value for the page: rounded, or a dash if it is unknown."""
         if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
             return "–"
         return format(value, self.formats.get(column, ""))
 
     def is_text(self, column: str) -> bool:
-        """Whether a column holds more than short names, which may break over lines."""
+        """Tell whether a column holds more than short names, so that it may be broken into lines."""
         return bool(self.on_page[column].astype(str).str.len().max() > LONG) if len(self.on_page) else False
 
     @property
@@ -65,7 +65,7 @@ class DataTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One section: paragraphs, remarks, tables, figures, in this order."""
+    """One section: paragraphs, checks, tables, figures, in this order."""
 
     title: str
     text: tuple[str, ...] = ()
@@ -73,12 +73,12 @@ class Card:
     tables: tuple[DataTable, ...] = ()
     figures: tuple[Plot, ...] = ()
     folded: bool = False
-    """Whether the figures are folded away until asked for."""
+    """Whether the figures are folded at first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotApplicable:
-    """A section the data cannot fill."""
+    """A section that the data cannot fill."""
 
     title: str
     reason: str
@@ -90,28 +90,28 @@ class TrialList:
 
     table: DataTable
     note: str
-    """What the table leaves out."""
+    """Sentence on the trials that the table leaves out."""
     command: str
-    """That repeats a trial, ID standing for its id; empty where the source is no run."""
+    """Command that repeats a trial, with ID for its id; empty where the source is not a run."""
     checkpoints: str
-    """Where its checkpoints are; empty where there are none."""
+    """Place of its checkpoints; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellPage:
-    """Everything about one cell, reachable from the matrix."""
+    """Everything about one cell; the matrix links to it."""
 
     key: str
     anchor: str
-    """Id on the page; never made of users' names."""
+    """Id on the page; never made from users' names."""
     rows: tuple[tuple[str, str], ...]
     """Name and text."""
     panels: tuple[tuple[str, str], ...] = ()
-    """Title of a panel of this cell in a figure of its backbone, and the id of it on the page."""
+    """Title of each panel of this cell in a figure of its backbone, and the panel's id on the page."""
     trials: TrialList | None = None
 
     def hint(self, name: str) -> str:
-        """Return the definition of a row, empty for what speaks for itself."""
+        """Return the definition of a row, empty where none is needed."""
         return HINTS.get(name, "")
 
 
@@ -122,12 +122,12 @@ def why(refused: Estimate) -> str:
 
 
 def has_landscape(findings: Findings) -> bool:
-    """Whether any cell has one."""
+    """Tell whether any cell has a landscape."""
     return any(cell.curve is not None for cell in findings.models.values())
 
 
 def why_none(findings: Findings) -> str:
-    """The commonest reason why cells have no landscape."""
+    """Find the most common reason why cells have no landscape."""
     refused = [cell.estimates["lr_star"] for cell in findings.models.values() if cell.estimates["lr_star"].reason]
     if not refused:
         return "too few backbones have a landscape of the same optimizer"
@@ -138,17 +138,17 @@ def why_none(findings: Findings) -> str:
 
 
 def in_full(reason: Reason, detail: str) -> str:
-    """Say a reason in words, and what it was in this case where that says more."""
+    """Write a reason as a sentence, with its details in this case if they add to it."""
     return f"{reason.sentence}; {detail}" if detail not in ("", reason.sentence) else reason.sentence
 
 
 def figure_card(title: str, text: str, figures: tuple[Plot, ...]) -> Card:
-    """A section of figures, folded if they are many."""
+    """Make a section of figures, folded if they are many."""
     return Card(title=title, text=(text,), figures=figures, folded=len(figures) > MOST_OPEN)
 
 
 def with_metric(findings: Findings, table: DataTable, columns: Iterable[str]) -> DataTable:
-    """A table in which some columns of scores are the metric itself."""
+    """Convert some columns of scores to the metric itself."""
     objective, names = findings.table.objective, list(columns)
     if objective.is_score:
         return table
@@ -158,12 +158,12 @@ def with_metric(findings: Findings, table: DataTable, columns: Iterable[str]) ->
 
 
 def or_nan(value: float | None) -> float:
-    """NaN for what is not known, as a table of numbers has it."""
+    """Replace None by NaN."""
     return math.nan if value is None else value
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """As shown; a dash for what is not known."""
+    """Format a number; a dash if it is unknown."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 

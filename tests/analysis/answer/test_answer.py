@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from bocb_tune.analysis.answer.as_json import to_json
 from bocb_tune.analysis.answer.compose import answer_of
 from bocb_tune.analysis.answer.contests import contests_of
+from bocb_tune.analysis.answer.sentences import Line, Part, markdown, parts_of, terminal
 from bocb_tune.analysis.answer.steps import seeds_to_tell, yaml_number
 from bocb_tune.analysis.answer.values import Answer, Basis, Standing
-from bocb_tune.analysis.answer.words import Line, Part, markdown, parts_of, terminal
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.landscape.fit import Landscape

@@ -14,7 +14,7 @@ import pytest
 
 from bocb_tune.analysis.cell.metrics import measure
 from bocb_tune.analysis.cell.tuning_curves import tuning_curve
-from bocb_tune.analysis.checks.remark import MOST_LISTED, Check
+from bocb_tune.analysis.checks.check import MOST_LISTED, Check
 from bocb_tune.analysis.checks.run import CHECKS, run_checks
 from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.landscape.fit import Landscape

@@ -7,7 +7,7 @@ import pytest
 
 from bocb_tune.analysis.core import bootstrap as draws
 from tests.support import real_landscapes
-from tests.support.intervals import Stated, held
+from tests.support.intervals import Answered, held
 from tests.support.real_landscapes import WHAT, jobs, stated
 
 LEAST, LEAST_MEAN = 0.75, 0.82
@@ -31,5 +31,5 @@ def test_each_number_holds_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     assert abs(bias(at_64, "expected score at the best point")) <= MOST_BIAS
 
 
-def bias(found: list[Stated], what: str) -> float:
+def bias(found: list[Answered], what: str) -> float:
     return float(np.mean([each.error for each in found if each.what == what and each.estimate.value is not None]))

@@ -15,7 +15,7 @@ from bocb_tune.analysis.matrix.exact import CLAIM, backbones_needed, rank_gap, s
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
 from bocb_tune.analysis.recommend.ranking import leave_one_out
 from tests.analysis.coupling.test_shares import additive, centred, noise_of, repeated
-from tests.support.coupling_coverage import BATCH, DESIGNS, Outcome, outcomes, share_of
+from tests.support.coupling_coverage import BATCH, DESIGNS, IntervalOutcome, outcomes, share_of
 
 SHAPE = (6, 6)
 NAMES = tuple(f"b{i}" for i in range(6)), tuple(f"o{i}" for i in range(6))
@@ -224,8 +224,8 @@ def test_orders_of_two_optimizers_are_those_of_a_coin() -> None:
 
 def band(design: str, shape: tuple[int, int], batches: int) -> tuple[float, float, float]:
     """Coverage with interaction; rejections and significant cells without."""
-    plain: list[Outcome] = [each for seed in range(batches) for each in outcomes(design, shape, 0.3, 100 + seed)]
-    null: list[Outcome] = [each for seed in range(batches) for each in outcomes(design, shape, 0.0, 100 + seed)]
+    plain = [each for seed in range(batches) for each in outcomes(design, shape, 0.3, 100 + seed)]
+    null: list[IntervalOutcome] = [each for seed in range(batches) for each in outcomes(design, shape, 0.0, 100 + seed)]
     assert len(plain) == batches * BATCH
     held = share_of([each for each in plain if not each.refused], lambda each: each.holds)
     return held, share_of(null, lambda each: each.rejects), share_of(null, lambda each: each.some_cell)

@@ -146,7 +146,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"one\.csv and one\.csv have scores in points \(max\) and units \(max\)"):
         compare(first, replace(first, objective=replace(first.objective, unit="units")))
     running = replace(first, trials=first.trials.assign(status="running"))
-    with pytest.raises(SourceError, match="none of the 12 cells they share has a value in both; let the runs go on"):
+    with pytest.raises(SourceError, match="none of the 12 cells they share has a value in both; continue the runs"):
         compare(first, running)
 
 

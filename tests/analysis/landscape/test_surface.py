@@ -10,8 +10,7 @@ from bocb_tune.analysis.core.bootstrap import ends
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.surface import Box, Grid
-from bocb_tune.analysis.landscape.surfaces import Known
-from tests.support.landscapes import BOX, bowl, cliff, exact, on_grid, ridge
+from tests.support.landscapes import BOX, StoredDraws, bowl, cliff, exact, on_grid, ridge
 
 EPSILON = 2.0
 
@@ -150,7 +149,7 @@ def test_slices_are_at_the_setting_found_whatever_each_draw_has_for_best() -> No
     """On a ridge draws have their best points all along it, and slices there cost half a point more."""
     cell = exact(ridge, nodes=201)
     moved = [ridge(cell.grid.u[:, None], cell.grid.v[None], (-2.5 + d, -3.5 - d)) for d in (-0.5, 0.0, 0.5)]
-    drawn = type(cell)(**{**cell.__dict__, "surfaces": Known(values=np.stack(moved))})
+    drawn = type(cell)(**{**cell.__dict__, "surfaces": StoredDraws(values=np.stack(moved))})
     found = sensitivity.lr_sensitivity(drawn)
     axis, column = cell.grid.u, cell.best_node[1]
     costs = [float(surface.line_sensitivity(e[:, column], axis, cell.floor)) for e in moved]

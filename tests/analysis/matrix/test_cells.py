@@ -13,7 +13,7 @@ from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, ONLY_POINT, SELECTED_MA
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from tests.support.fakes import FakeRun, write_run
-from tests.support.tables import HEADER, remarks, write
+from tests.support.tables import HEADER, messages_of, write
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_an_all_diverged_cell_of_a_run_has_the_floor(table: TrialTable) -> None:
     ended = table.trials.assign(status="diverged", score=1.0)
     findings = find(replace(table, trials=ended))
     assert all(cell.value == 1.0 for cell in findings.cells)
-    (message,) = remarks(findings, "all_diverged")
+    (message,) = messages_of(findings, "all_diverged")
     assert message.count("/") == 9
 
 
@@ -81,9 +81,9 @@ def test_an_unfinished_run_is_reported_and_not_decomposed(tmp_path: Path) -> Non
     findings = find(load(str(run)))
     assert findings.missing == ("vit_tiny/lamb",)
     assert findings.interaction_share.reason == "INCOMPLETE_MATRIX"
-    assert "1 of 9 cells have no value yet (vit_tiny/lamb)" in remarks(findings, "incomplete_matrix")[0]
-    assert "1 trial(s) are running" in remarks(findings, "unfinished")[0]
-    assert "from 1 to 8" in remarks(findings, "unequal_trials")[0]
+    assert "1 of 9 cells have no value yet (vit_tiny/lamb)" in messages_of(findings, "incomplete_matrix")[0]
+    assert "1 trial(s) are running" in messages_of(findings, "unfinished")[0]
+    assert "from 1 to 8" in messages_of(findings, "unequal_trials")[0]
 
 
 def test_a_best_point_near_the_edge_of_a_known_range_is_named_in_decades(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_a_best_point_near_the_edge_of_a_known_range_is_named_in_decades(tmp_pat
         "source: a test",
     )
     source = write(tmp_path / "t.csv", HEADER + ",lr,wd", "a,adamw,70,0.08,0", "b,adamw,70,1e-3,1e-2", "a,sgd,70,99,99")
-    (message,) = remarks(find(load(source, [space])), "edge_of_range")
+    (message,) = messages_of(find(load(source, [space])), "edge_of_range")
     assert message.endswith("may lie beyond: a/adamw (0.08, 0.10 decades from the end of 1e-05 .. 0.1).")
-    assert remarks(find(load(source)), "edge_of_range") == []
+    assert messages_of(find(load(source)), "edge_of_range") == []
     with pytest.raises(SourceError, match=r"search space of 'lion', but the trials are of sgd, adamw"):
         load(source, [space.rename(tmp_path / "lion.yaml")])
 
@@ -109,11 +109,11 @@ def test_scores_at_different_full_budgets_are_not_mixed(tmp_path: Path) -> None:
     rows = ["a,b,80,30,30,.1", "a,b,90,10,10,.2", "a,c,70,30,30,.1"]
     findings = find(load(write(tmp_path / "t.csv", HEADER + ",budget,max_budget,lr", *rows)))
     assert findings.cells[0].value == 80
-    assert "1 trial(s) were planned for less" in remarks(findings, "mixed_budgets")[0]
+    assert "1 trial(s) were planned for less" in messages_of(findings, "mixed_budgets")[0]
 
 
 def test_failed_trials_are_listed_with_their_messages(tmp_path: Path) -> None:
     rows = ["a,b,70,completed,", "a,b,,failed,worker died", "c,b,,failed,worker died", "c,b,,oom,", "c,b,60,completed,"]
     findings = find(load(write(tmp_path / "t.csv", HEADER + ",status,message", *rows)))
-    assert remarks(findings, "failed_trials") == ["2 failed in a/b, c/b: worker died", "1 oom in c/b: no message"]
+    assert messages_of(findings, "failed_trials") == ["2 failed in a/b, c/b: worker died", "1 oom in c/b: no message"]
     assert [cell.value for cell in findings.cells] == [70, 60]

@@ -14,16 +14,15 @@ from bocb_tune.analysis.cell.tuning_curves import tuning_curve
 from bocb_tune.analysis.core.estimate import Counts, Reason
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.landscape.surface import Box
-from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.recommend.backbone import recommend
+from bocb_tune.analysis.recommend.candidates import cautious_score, make_candidate, range_of
 from bocb_tune.analysis.recommend.general import recommend_general
-from bocb_tune.analysis.recommend.offers import box_of, cautious_score, make_offer
 from bocb_tune.analysis.recommend.ranking import leave_one_out, rank_optimizers
 from bocb_tune.analysis.recommend.recommendation import FROM_LANDSCAPES, FROM_SCORES, Evidence, General
 from bocb_tune.analysis.sources.paper import published
 from bocb_tune.analysis.tuning.settings import Setting
 from tests.support.curves import landscape
-from tests.support.landscapes import BOX, Array, Surface, bowl, cliff
+from tests.support.landscapes import BOX, Array, StoredDraws, Surface, bowl, cliff
 
 COUNTS = Counts(n_trials=64, n_completed=12)
 BACKBONES = ("b0", "b1", "b2", "b3", "b4")
@@ -165,9 +164,9 @@ def f1(cells: Mapping[str, Landscape | NoLandscape], scores: Array | None = None
 def test_one_trial_goes_where_a_low_quantile_of_the_score_is_best() -> None:
     """The best expected score stands at a cliff that is not quite sure; a cautious single trial keeps away from it."""
     cell = landscape(lambda u, v: 80 + u + 0 * v, divergence=lambda u, v: 0.2 * (u > -1) + 0 * v)
-    offer = make_offer(cell, 1, rng())
-    assert np.log10(offer.setting.lr) == pytest.approx(-1.0, abs=0.07)
-    assert make_offer(cell, 2, rng()).setting.lr == pytest.approx(1.0)
+    candidate = make_candidate(cell, 1, rng())
+    assert np.log10(candidate.setting.lr) == pytest.approx(-1.0, abs=0.07)
+    assert make_candidate(cell, 2, rng()).setting.lr == pytest.approx(1.0)
 
 
 def test_the_low_quantile_is_that_of_simulated_runs() -> None:
@@ -184,14 +183,14 @@ def test_the_low_quantile_is_that_of_simulated_runs() -> None:
 
 def test_the_box_bounds_the_near_optimal_region() -> None:
     """Of the bowl: half widths sqrt(2 / 8) and sqrt(2 / 2) decades."""
-    box = make_offer(landscape(bowl), 16, rng()).box
-    assert np.log10(box.lr) == pytest.approx((-3, -2), abs=0.07)
-    assert box.weight_decay is not None
-    assert np.log10(box.weight_decay) == pytest.approx((-4.5, -2.5), abs=0.11)
-    assert not box.zero
+    found = make_candidate(landscape(bowl), 16, rng()).search_range
+    assert np.log10(found.lr) == pytest.approx((-3, -2), abs=0.07)
+    assert found.weight_decay is not None
+    assert np.log10(found.weight_decay) == pytest.approx((-4.5, -2.5), abs=0.11)
+    assert not found.zero
     zero = Box(lr=BOX.lr, weight_decay=BOX.weight_decay, zero_mass=0.2)
     cell = landscape(lambda u, v: 80 - (u + 2) ** 2 - 20 * (v > -7), box=zero)
-    only_zero = box_of(cell.mean >= 79, cell.grid)
+    only_zero = range_of(cell.mean >= 79, cell.grid)
     assert (only_zero.weight_decay, only_zero.zero) == (None, True)
     assert str(only_zero) == "lr 0.001 to 0.1, weight decay 0"
 
@@ -201,15 +200,15 @@ def test_more_trials_do_not_expect_less_where_the_first_is_not_certain() -> None
     cell = landscape(bowl, noise=0.05)
     shift = np.random.default_rng(0).normal(0, 3.0, (40, 1, 1))
     draws = cell.draws + shift * (cell.grid.u[:, None] + 2.5)
-    uncertain = replace(cell, surfaces=Known(values=draws.astype(np.float32)))
-    few, many = (make_offer(uncertain, n, rng()).draws.mean() for n in (2, 64))
+    uncertain = replace(cell, surfaces=StoredDraws(values=draws.astype(np.float32)))
+    few, many = (make_candidate(uncertain, n, rng()).draws.mean() for n in (2, 64))
     assert many > few + 0.2
-    assert make_offer(cell, 64, rng()).expected == pytest.approx(90, abs=0.05)
+    assert make_candidate(cell, 64, rng()).expected == pytest.approx(90, abs=0.05)
 
 
 def test_no_trial_leaves_the_box() -> None:
     """Selection is all noise here; the corners of the box are 2 points below the best."""
-    found = make_offer(landscape(bowl, spread=0.0, noise=30.0), 64, rng())
+    found = make_candidate(landscape(bowl, spread=0.0, noise=30.0), 64, rng())
     assert 88 < found.expected < 89.9
 
 

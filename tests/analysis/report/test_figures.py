@@ -20,11 +20,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bocb_tune.analysis.answer.words import Line, Part
+from bocb_tune.analysis.answer.sentences import Line, Part
 from bocb_tune.analysis.cell.marginals import marginals
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surfaces import Known
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.names.table import BACKBONES, OPTIMIZERS
 from bocb_tune.analysis.report import figures
@@ -46,14 +45,14 @@ from bocb_tune.analysis.report.plots.values import (
 from bocb_tune.analysis.report.sections.first import FirstScreen
 from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.core.types import Objective
-from tests.support.landscapes import BOWL, BOX, CENTRE, bowl, exact, ridge, simulate
+from tests.support.landscapes import BOWL, BOX, CENTRE, StoredDraws, bowl, exact, ridge, simulate
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'q' ]]>\n../../e", "$x_2$ \\frac {{ 7*7 }}", "x" * 80, "名前")
 WITH_ZERO = replace(BOX, zero_mass=0.15)
 
 
 @dataclass(frozen=True)
-class Grid:
+class RandomGrid:
     """Names and random numbers of a grid, from which every figure can be made."""
 
     backbones: tuple[str, ...]
@@ -72,10 +71,10 @@ class Grid:
         return Ranges.of([replace(e, reason=Reason.OPTIMUM_AT_EDGE) if e is known[0] else e for e in known])
 
 
-SMALL = Grid(("r50", "swint", "mogas"), ("sgdm", "adamw", "lamb", "adan"))
-ONE = Grid(("r50",), ("adamw",))
-HOSTILE = Grid(NASTY, NASTY)
-LARGE = Grid(tuple(row.key for row in BACKBONES), tuple(row.key for row in OPTIMIZERS))
+SMALL = RandomGrid(("r50", "swint", "mogas"), ("sgdm", "adamw", "lamb", "adan"))
+ONE = RandomGrid(("r50",), ("adamw",))
+HOSTILE = RandomGrid(NASTY, NASTY)
+LARGE = RandomGrid(tuple(row.key for row in BACKBONES), tuple(row.key for row in OPTIMIZERS))
 
 
 def render(plot: Plot, folder: Path) -> str:
@@ -88,7 +87,7 @@ def trials(seed: int = 0) -> CellTrials:
     return simulate(BOWL, 30, seed)
 
 
-def cells(grid: Grid) -> dict[str, tuple[CellTrials, Landscape]]:
+def cells(grid: RandomGrid) -> dict[str, tuple[CellTrials, Landscape]]:
     return {name: (trials(n), exact(bowl, box=WITH_ZERO, nodes=31)) for n, name in enumerate(grid.optimizers)}
 
 
@@ -111,12 +110,12 @@ def landscape_panel(name: str, found: CellTrials, fitted: bool) -> LandscapePane
     )
 
 
-def landscapes(grid: Grid) -> Plot:
+def landscapes(grid: RandomGrid) -> Plot:
     panels = tuple(landscape_panel(name, trials(n), n % 2 == 0) for n, name in enumerate(grid.optimizers))
     return Landscapes(stem="landscape-01", title=grid.backbones[0], caption="", panels=panels, unit="top1 [points]")
 
 
-def curves(grid: Grid) -> Plot:
+def curves(grid: RandomGrid) -> Plot:
     ends = {"completed": 30, "stopped": 10, "diverged": 3, "failed": 4}
     lines = tuple(
         Curve(budget=np.arange(1.0, end + 1), score=np.log(np.arange(1.0, end + 1)), status=status, is_best=end == 30)
@@ -126,24 +125,24 @@ def curves(grid: Grid) -> Plot:
     return Curves(stem="curves-01", title=grid.backbones[0], caption="", panels=panels, unit="top1 [points]")
 
 
-def interaction(grid: Grid) -> Plot:
+def interaction(grid: RandomGrid) -> Plot:
     matrix = grid.rng.normal(0, 3, grid.shape)
     return of_coupling.interaction_matrix(matrix, matrix, grid.backbones, grid.optimizers, "points", np.abs(matrix) > 3)
 
 
-def cell_matrix(grid: Grid) -> Plot:
+def cell_matrix(grid: RandomGrid) -> Plot:
     matrix = grid.rng.uniform(60, 80, grid.shape)
     matrix[-1, -1] = np.nan if matrix.size > 1 else 70.0
     return of_coupling.cell_matrix(matrix, grid.backbones, grid.optimizers, "top1 [points]")
 
 
-def overview(grid: Grid) -> Plot:
+def overview(grid: RandomGrid) -> Plot:
     mean, worst, usable = (grid.ranges(len(grid.optimizers)) for _ in range(3))
     where = (grid.backbones[0],) * len(grid.optimizers)
     return of_coupling.overview(grid.optimizers, mean, worst, where, usable)
 
 
-def usable(grid: Grid) -> Plot:
+def usable(grid: RandomGrid) -> Plot:
     found = {
         (b, o): Estimate(value=None, reason=Reason.ALL_DIVERGED) if o == grid.optimizers[-1] else Estimate(value=0.7)
         for b in grid.backbones
@@ -152,7 +151,7 @@ def usable(grid: Grid) -> Plot:
     return of_coupling.usable_decades(found, grid.backbones, grid.optimizers)
 
 
-def tuning(grid: Grid) -> Plot:
+def tuning(grid: RandomGrid) -> Plot:
     n = np.array([1.0, 2, 4, 8, 16, 32])
     value = 70 + 5 * np.log2(n) + grid.rng.normal(0, 3, (len(grid.optimizers), 1))
     value[-1] = np.nan if len(value) > 1 else value[-1]
@@ -163,46 +162,46 @@ def tuning(grid: Grid) -> Plot:
     return of_coupling.tuning_curves(grid.optimizers, panels, "")
 
 
-def coupling(grid: Grid) -> Plot:
+def coupling(grid: RandomGrid) -> Plot:
     counts = tuple(grid.rng.integers(0, 3, count).astype(float) for count in grid.shape)
     ranges = tuple(grid.ranges(count) for count in grid.shape)
     return of_coupling.coupling_scatter(grid.backbones, grid.optimizers, (counts[0], counts[1]), (ranges[0], ranges[1]))
 
 
-def critical(grid: Grid) -> Plot:
+def critical(grid: RandomGrid) -> Plot:
     count = len(grid.optimizers)
     return of_coupling.critical_difference(grid.optimizers, np.arange(1, count + 1) * 0.7 + 0.15 * count, 0.3 * count)
 
 
-def drift(grid: Grid) -> Plot:
+def drift(grid: RandomGrid) -> Plot:
     value = grid.rng.normal(0, 0.4, grid.shape)
     value[:, -1] = np.nan if value.shape[1] > 1 else 0.0
     return of_coupling.drift(grid.backbones, grid.optimizers, value, value - 0.2, value + 0.2)
 
 
-def transfer(grid: Grid) -> Plot:
+def transfer(grid: RandomGrid) -> Plot:
     count = len(grid.backbones)
     regret = {name: grid.rng.gamma(1, 2, (count, count)) for name in grid.optimizers}
     regret[grid.optimizers[0]][0, -1] = np.nan
     return of_coupling.transfer(grid.backbones, regret)
 
 
-def variance(grid: Grid) -> Plot:
+def variance(grid: RandomGrid) -> Plot:
     shares = grid.rng.dirichlet([1, 1, 1], len(grid.optimizers))[:, :2]
     refused = np.where(np.arange(len(shares))[:, None] == 0, np.nan, shares)
     return of_landscapes.variance_split(1, grid.backbones[0], grid.optimizers, shares, refused)
 
 
-def profiles(grid: Grid) -> Plot:
+def profiles(grid: RandomGrid) -> Plot:
     return of_landscapes.lr_profiles(1, grid.backbones[0], cells(grid), "top1 [points]")
 
 
-def isolation(grid: Grid) -> Plot:
+def isolation(grid: RandomGrid) -> Plot:
     alone = {name: (found, marginals(cell)) for name, (found, cell) in cells(grid).items()}
     return of_landscapes.isolation(1, grid.backbones[0], alone, "top1 [points]")
 
 
-def winners(grid: Grid) -> Plot:
+def winners(grid: RandomGrid) -> Plot:
     value = grid.rng.normal(80, 5, grid.shape)
     value[0, 0] = np.nan if value.shape[1] > 1 else value[0, 0]
     value[-1, -1] = 10.0 if value.shape[1] > 1 else value[-1, -1]
@@ -224,7 +223,7 @@ def winners(grid: Grid) -> Plot:
     )
 
 
-def reach(grid: Grid) -> Plot:
+def reach(grid: RandomGrid) -> Plot:
     pairs = [(backbone, optimizer) for backbone in grid.backbones for optimizer in grid.optimizers]
     return values.ReachScatter(
         stem="sensitivity-score",
@@ -238,7 +237,7 @@ def reach(grid: Grid) -> Plot:
     )
 
 
-MAKERS: tuple[Callable[[Grid], Plot], ...] = (
+MAKERS: tuple[Callable[[RandomGrid], Plot], ...] = (
     landscapes,
     profiles,
     isolation,
@@ -258,7 +257,7 @@ MAKERS: tuple[Callable[[Grid], Plot], ...] = (
 )
 
 
-def by_name(maker: Callable[[Grid], Plot]) -> str:
+def by_name(maker: Callable[[RandomGrid], Plot]) -> str:
     return maker.__name__
 
 
@@ -270,7 +269,7 @@ def test_every_kind_of_plot_has_a_drawer_and_is_made_here() -> None:
 
 @pytest.mark.parametrize("make", MAKERS, ids=by_name)
 @pytest.mark.parametrize("grid", [ONE, SMALL, HOSTILE], ids=["one cell", "small", "hostile names"])
-def test_no_text_leaves_the_figure(make: Callable[[Grid], Plot], grid: Grid) -> None:
+def test_no_text_leaves_the_figure(make: Callable[[RandomGrid], Plot], grid: RandomGrid) -> None:
     with figures.look():
         figure = figures.draw(make(grid))
         canvas = FigureCanvasAgg(figure)
@@ -295,7 +294,7 @@ def drawn_texts(figure: Figure) -> list[Text]:
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=by_name)
-def test_files_are_sound_whatever_the_names(make: Callable[[Grid], Plot], tmp_path: Path) -> None:
+def test_files_are_sound_whatever_the_names(make: Callable[[RandomGrid], Plot], tmp_path: Path) -> None:
     plot = make(HOSTILE)
     inline = render(plot, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {f"{plot.stem}.svg", f"{plot.stem}.png"}
@@ -357,7 +356,7 @@ def test_rounding_coordinates_leaves_names_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS, ids=by_name)
-def test_a_whole_grid_of_twenty_by_twenty_is_drawn(make: Callable[[Grid], Plot], tmp_path: Path) -> None:
+def test_a_whole_grid_of_twenty_by_twenty_is_drawn(make: Callable[[RandomGrid], Plot], tmp_path: Path) -> None:
     svg = render(make(LARGE), tmp_path)
     assert len(svg) < 1_500_000
 
@@ -394,7 +393,7 @@ def test_the_band_of_a_profile_holds_it_and_is_not_lifted_by_the_best_of_each_dr
     """Weight decay does nothing here and draws are noise about 50: the band stays about 50."""
     cell = exact(lambda u, v: 50 + 0 * u * v, nodes=41)
     noise = np.random.default_rng(0).normal(0, 1, (200, 41, 41))
-    noisy = replace(cell, surfaces=Known(values=cell.mean + noise))
+    noisy = replace(cell, surfaces=StoredDraws(values=cell.mean + noise))
     band = of_landscapes.lr_profiles(1, "b", {"o": (trials(), noisy)}, "points").panels[0].score
     assert (band.lo <= band.value).all()
     assert (band.value <= band.hi).all()

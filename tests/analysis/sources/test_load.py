@@ -16,7 +16,7 @@ from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
 from bocb_tune.core.journal import FOLDER, apply, fold, header
 from bocb_tune.core.types import Cell, TrialRecord
 from tests.support.fakes import OBJECTIVE, FakeRun, write_run
-from tests.support.tables import HEADER, remarks, write
+from tests.support.tables import HEADER, messages_of, write
 
 
 def test_a_source_that_is_none_is_told_what_one_is(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_images_that_were_skipped_are_counted_and_named_beside_the_answer(tmp_pa
     (run / LOG_FILE).write_bytes(b"\xff\n" + "\n".join(lines).encode())
     (caution,) = load(str(run)).cautions
     assert "skipped: /d/a b.jpg, /d/c.jpg." in caution
-    assert any(caution in said for said in remarks(find(load(str(run))), "reading"))
+    assert any(caution in said for said in messages_of(find(load(str(run))), "reading"))
 
 
 def test_a_run_in_which_every_image_was_read_has_no_word_of_it(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_garbled_line_is_left_out_counted_and_named(tmp_path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:4], "{garbled", *lines[4:], '{"event": "mea']), encoding="utf-8")
     findings = find(load(str(run)))
-    (message,) = remarks(findings, "garbled_lines")
+    (message,) = messages_of(findings, "garbled_lines")
     assert "1 journal line(s) could not be read" in message
     assert "vit_tiny__sgd.jsonl:5: not a line of JSON" in message
     assert any("cut short by a crash" in note for note in findings.table.notes)

@@ -12,7 +12,7 @@ from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.spec.source import SpecError
 from bocb_tune.spec.space_file import read_ranges
-from tests.support.tables import HEADER, remarks, write
+from tests.support.tables import HEADER, messages_of, write
 
 ROWS = ["a,SGD,70,0.1,0", "a,AdamW,71,1e-3,1e-2", "a,lion,72,1e-4,1"]
 SGD = "lr: {low: 1e-3, high: 1.0}\nweight_decay: {low: 1e-6, high: 1e-2, zero: 0.1}"
@@ -119,4 +119,4 @@ def test_without_weight_decay_the_learning_rate_alone_was_searched(tmp_path: Pat
     assert any("only the learning rate was searched" in caution for caution in table.cautions)
     found = find(table)
     assert found.cells[0].value == 66
-    assert any("only the learning rate was searched" in message for message in remarks(found, "reading"))
+    assert any("only the learning rate was searched" in message for message in messages_of(found, "reading"))

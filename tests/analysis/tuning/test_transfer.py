@@ -24,7 +24,7 @@ from bocb_tune.analysis.tuning.settings import (
     held_out_defaults,
     score_at,
 )
-from bocb_tune.analysis.tuning.transfer import Transfer, transfer
+from bocb_tune.analysis.tuning.transfer import TransferRegret, transfer
 from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
 from tests.support.curves import landscape
 from tests.support.landscapes import BOWL, BOX, bowl, cliff, ridge, simulate
@@ -173,9 +173,9 @@ def test_a_gain_of_exactly_one_point_counts() -> None:
 # Another backbone's setting
 
 
-def a_transfer(cells: dict[str, Landscape]) -> Transfer:
+def a_transfer(cells: dict[str, Landscape]) -> TransferRegret:
     found = transfer(cells, np.random.default_rng(0))
-    assert isinstance(found, Transfer)
+    assert isinstance(found, TransferRegret)
     return found
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from bocb_tune.cli import main as cli
 from bocb_tune.optimizers import OPTIMIZERS, OptimizerRow, build_optimizer
-from bocb_tune.optimizers.needs import Averaging, SecondOrder, hutchinson
+from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.spec import space_file as spaces
 from bocb_tune.tasks import classification, get_task
 from bocb_tune.training.checkpoint import Checkpoints

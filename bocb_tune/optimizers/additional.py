@@ -1,10 +1,10 @@
-"""Optimizers younger than arXiv:2410.06373, or left out of it."""
+"""Optimizers that arXiv:2410.06373 does not cover, most of them younger."""
 
 from __future__ import annotations
 
 from bocb_tune.optimizers.row import OTHER, OptimizerRow
 
-BEYOND = (
+ADDITIONAL = (
     OptimizerRow(
         name="muon",
         target="timm.optim:Muon",

@@ -1,4 +1,4 @@
-"""Draws landscapes: trials by outcome over learning rate and weight decay, above the fitted surface."""
+"""Drawing of landscapes: trials by outcome over learning rate and weight decay, above the fitted surface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bocb_tune.core.types import TrialStatus
 LEVELS = 12
 COLORS = "viridis"
 STRIP = (-1.0, -0.25)
-"""Where weight decay 0 stands, decades below the axis."""
+"""Position of weight decay 0, in decades below the axis."""
 
 
 def landscapes(plot: Landscapes) -> Figure:
@@ -40,7 +40,7 @@ def landscapes(plot: Landscapes) -> Figure:
 
 
 def _completed_range(panels: tuple[LandscapePanel, ...]) -> Normalize:
-    """Colour range of the completed trials, without their lowest tenth; steps where surfaces are shown."""
+    """Choose the colours from completed trials, without their lowest tenth; in steps where surfaces are shown."""
     each = [panel.score[np.array(panel.status) == TrialStatus.completed] for panel in panels]
     scores = np.concatenate([*each, [] if any(map(len, each)) else [0.0, 1.0]])
     low, high = float(np.quantile(scores, 0.1)), float(scores.max())
@@ -72,7 +72,7 @@ def _panel(axes: Axes, panel: LandscapePanel, norm: Normalize) -> None:
 
 
 def _limits(bounds: tuple[float, float] | None, values: Array) -> tuple[float, float]:
-    """Range to show: the search space where known, and all trials in any case."""
+    """Choose the range to show: the search space where known, and all trials in any case."""
     shown = [*(bounds or ()), *values] or [-4.0, -1.0]
     return float(min(shown)), float(max(shown))
 
@@ -92,7 +92,7 @@ def _surface(axes: Axes, fit: FittedSurface, norm: Normalize, y_low: float) -> N
 
 
 def _trials(axes: Axes, panel: LandscapePanel, x: Array, y: Array, norm: Normalize) -> None:
-    """Markers stand on a pale rim, so that they are seen on any colour."""
+    """Draw trials with a pale rim, so that they are visible on any colour."""
     status = np.array(panel.status)
     completed, stopped = status == TrialStatus.completed, status == TrialStatus.stopped
     failed = np.isin(status, [TrialStatus.failed, TrialStatus.oom])
@@ -118,12 +118,12 @@ def _trials(axes: Axes, panel: LandscapePanel, x: Array, y: Array, norm: Normali
 
 
 def _best(panel: LandscapePanel, x: Array, y: Array, zero: float) -> tuple[Any, Any]:
-    """The model's best point, else that of the trials."""
+    """Locate the model's best point, or else that of the trials."""
     if panel.fit is None:
         at = panel.is_best & (np.array(panel.status) == TrialStatus.completed)
         return x[at], y[at]
-    lr, decay = panel.fit.best
-    return [np.log10(lr)], [np.log10(decay) if decay > 0 else zero]
+    best = panel.fit.best
+    return [np.log10(best.lr)], [np.log10(best.weight_decay) if best.weight_decay > 0 else zero]
 
 
 def _keys(fitted: bool, epsilon: float) -> list[Line2D]:

@@ -1,4 +1,4 @@
-"""Draws of a surface over the whole grid: as they are, or kept as the little they are made from."""
+"""Draws of a surface over the whole grid: stored as they are, or as the much smaller arrays they are computed from."""
 
 from __future__ import annotations
 
@@ -16,38 +16,24 @@ from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Box, Grid
 
 COARSE_LR, COARSE_DECAY = 17, 11
-"""Nodes at which the process is drawn; cubic splines take the draws to the full grid."""
+"""Nodes at which the process is drawn; cubic splines interpolate the draws to the full grid."""
 STEPS_LR, STEPS_DECAY = 41, 26
-"""Nodes at which trees are read off: every other one of the full grid, straight lines between them."""
+"""Nodes at which trees are evaluated: every other one of the full grid, interpolated linearly."""
 
 
-class Surfaces(Protocol):
+class SurfaceDraws(Protocol):
     """Draws of the expected score e over the nodes of a grid."""
 
     def whole(self) -> Array:
-        """All of them [draws, lr, decay]."""
+        """Compute all draws [draws, lr, decay]."""
 
     def at(self, row: Index, column: Index) -> Array:
-        """At some nodes [draws, *nodes], given their indices along lr and along decay [*nodes]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """Surfaces as they are."""
-
-    values: Array
-    """[draws, lr, decay]"""
-
-    def whole(self) -> Array:
-        return self.values
-
-    def at(self, row: Index, column: Index) -> Array:
-        return self.values[:, row, column]
+        """Compute the draws at some nodes [draws, *nodes], given their indices along lr and along decay [*nodes]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """Draws known at fewer nodes, straight lines between them."""
+class CoarseDraws:
+    """Draws on a coarser grid, interpolated linearly."""
 
     box: Box
     values: Array
@@ -65,10 +51,10 @@ class Steps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mixture:
-    """Draws of several models, one model's after the other's."""
+class MixedDraws:
+    """Draws of several models, one model after the other."""
 
-    parts: tuple[Drawn | Steps, ...]
+    parts: tuple[ProcessDraws | CoarseDraws, ...]
 
     def whole(self) -> Array:
         return np.concatenate([part.whole() for part in self.parts])
@@ -78,17 +64,17 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """What surfaces are drawn from: a twentieth of their size, and the same surfaces whenever they are asked for."""
+class ProcessDraws:
+    """Draws of the process and the boundary, from which surfaces are computed: a twentieth of their size."""
 
     box: Box
     scale: Scale
     process: Array
-    """Draws of the process on the coarse grid [draws, lr, decay], in the terms of `Scale.forward`."""
+    """Draws of the process on the coarse grid [draws, lr, decay], on the scale of `Scale.forward`."""
     noise: float
-    """sd of a trial about the process, in the same terms: the expected score is a mean over it."""
+    """sd of a trial about the process, on the same scale; the expected score averages over it."""
     place: Array
-    """Draws of the line of divergence: its place [draws] (see `divergence.py`)."""
+    """Draws of the boundary of divergence: its place [draws] (see `divergence.py`)."""
     log_steepness: Array
     """[draws]"""
     lean: Array
@@ -109,47 +95,47 @@ class Drawn:
         return expected[:, back].reshape(len(expected), *np.shape(row))
 
     def parts(self) -> tuple[Array, Array]:
-        """Expected score of a run that does not diverge, and probability of diverging, each [draws, lr, decay]."""
+        """Compute the score of a run that does not diverge and the probability of diverging [draws, lr, decay]."""
         grid = Grid(box=self.box)
         along_lr, along_decay = _splines(self.box)
         values = along_lr @ (self.process @ along_decay.T)
         return self.scale.expected(values, self.noise), self._diverging(grid.u[:, None], leaning(grid))
 
     def expected(self, score: Array, p: Array) -> Array:
-        """e of such parts."""
+        """Combine such parts to the expected score e."""
         return score + p * (self.scale.floor - score)
 
     def _diverging(self, u: Array, d: Array) -> Array:
-        """Probability [draws, *nodes]."""
+        """Compute the probability of diverging [draws, *nodes]."""
         shape = (-1, *(1 for _ in np.broadcast_shapes(u.shape, d.shape)))
         line = (part.reshape(shape) for part in (self.place, self.log_steepness, self.lean))
         return probability(u, d, *line)
 
 
 def coarse(box: Box) -> Grid:
-    """The grid on which a process is drawn."""
+    """Build the grid on which a process is drawn."""
     return Grid(box=box, num_lr=COARSE_LR, num_decay=COARSE_DECAY)
 
 
 def leaning(grid: Grid) -> Array:
-    """Weight decays as the line of divergence takes them: -1 to 1 over the box [decay]."""
+    """Scale weight decays for the boundary of divergence: -1 to 1 over the search space [decay]."""
     return np.asarray(np.clip(2 * grid.box.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1, -1, 1))
 
 
 def stepped(box: Box) -> Grid:
-    """The grid on which trees are read off."""
+    """Build the grid on which trees are evaluated."""
     return Grid(box=box, num_lr=STEPS_LR, num_decay=STEPS_DECAY)
 
 
 @lru_cache
 def _splines(box: Box) -> tuple[Array, Array]:
-    """Cubic splines from the coarse to the full grid, weight decay 0 apart: [lr, coarse lr], [decay, coarse decay]."""
+    """Build cubic splines from the coarse to the full grid, weight decay 0 apart: [lr, coarse], [decay, coarse]."""
     return _between(coarse(box), 3)
 
 
 @lru_cache
 def _lines(box: Box) -> tuple[Array, Array]:
-    """Straight lines from the grid of the trees to the full one, as `_splines`."""
+    """Build linear interpolation from the grid of the trees to the full one, in the form of `_splines`."""
     few = stepped(box)
     return tuple(each.astype(np.float32) for each in _between(few, 1))  # type: ignore[return-value]
 

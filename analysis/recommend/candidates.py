@@ -1,4 +1,4 @@
-"""What one optimizer offers on a backbone for a number of trials: where to begin, where to search, what to expect."""
+"""The use of a number of trials with one optimizer on a backbone: first setting, range to search, expected score."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bocb_tune.analysis.landscape.surface import Grid
 from bocb_tune.analysis.tuning.settings import Setting, at_node
 
 CAUTIOUS = 0.1
-"""With a single trial the setting with the best of this quantile of its score is taken."""
+"""Quantile of the score by which a setting is chosen if there is only a single trial."""
 SEARCHES, MOST_TRIALS = 64, 256
-"""Random searches simulated, and trials beyond which they find no more."""
+"""Random searches simulated, and the number of trials beyond which they find nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchBox:
-    """Where to search."""
+class SearchRange:
+    """Ranges to search."""
 
     lr: tuple[float, float]
     weight_decay: tuple[float, float] | None
-    """None if only weight decay 0 is worth a trial."""
+    """Range of positive weight decay; None if only weight decay 0 is worth a trial."""
     zero: bool
     """Whether weight decay 0 is worth trials."""
 
@@ -38,30 +38,30 @@ class SearchBox:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What one optimizer offers."""
+class Candidate:
+    """The best use of the trials with one optimizer."""
 
     setting: Setting
-    """The first trial."""
-    box: SearchBox
+    """Setting of the first trial."""
+    search_range: SearchRange
     merit: float
-    """What offers are chosen by, points: a low quantile of the score of one trial, or the expected score of several."""
+    """Criterion of the choice, points: a low quantile of the score of one trial, or the expected score of several."""
     expected: float
-    """Points."""
+    """Expected score, points."""
     draws: Array
     """Draws of the expected score [draws]."""
     robustness: tuple[float, float]
-    """Near-optimal volume and divergence margin in decades: the larger the safer."""
+    """Near-optimal volume and divergence margin in decades: larger is safer."""
     counts: Counts
 
 
-def make_offer(cell: Landscape, trials: int, rng: np.random.Generator) -> Offer:
-    """The best use of a number of trials.
+def make_candidate(cell: Landscape, trials: int, rng: np.random.Generator, tolerance: float = EPSILON) -> Candidate:
+    """Find the best use of a number of trials.
 
-    One trial is placed where a low quantile of its score is best, noise and divergence included. Of several the first
-    is the best setting, the others are random ones of the box around it; the best score of all is selected.
+    A single trial is placed where a low quantile of its score is best, noise and divergence included. Of several the
+    first is the best setting, the others are random ones of the range around it; the best score of all is selected.
     """
-    near = np.asarray(cell.mean >= cell.mean.max() - EPSILON)
+    near = np.asarray(cell.mean >= cell.mean.max() - tolerance)
     inside = _bounding(near, cell.grid)
     if trials == 1:
         caution = cautious_score(cell)
@@ -73,9 +73,9 @@ def make_offer(cell: Landscape, trials: int, rng: np.random.Generator) -> Offer:
         merit, expected, draws = float(values[0]), float(values[0]), values[1:]
     volume = float(np.sum(near * cell.grid.weights))
     margin = float(np.mean(cell.divergence_lr)) - float(cell.grid.u[cell.best_node[0]])
-    return Offer(
+    return Candidate(
         setting=at_node(cell.grid, row, column),
-        box=box_of(near, cell.grid),
+        search_range=range_of(near, cell.grid),
         merit=merit,
         expected=expected,
         draws=draws.astype(float),
@@ -85,10 +85,10 @@ def make_offer(cell: Landscape, trials: int, rng: np.random.Generator) -> Offer:
 
 
 def cautious_score(cell: Landscape) -> Array:
-    """Quantile `CAUTIOUS` of the score of one run at each node [lr, decay], points.
+    """Compute the quantile `CAUTIOUS` of the score of one run at each node [lr, decay], points.
 
-    A run diverges with probability p; the score of one that does not is taken as normal about (e - p floor) / (1 - p),
-    with the variance of e over the draws and of the noise.
+    A run diverges with probability p; the score of one that does not is modelled as normal about (e - p floor) / (1 -
+    p), with the variance of e over the draws plus that of the noise.
     """
     p = cell.divergence
     stays = p < CAUTIOUS
@@ -98,13 +98,13 @@ def cautious_score(cell: Landscape) -> Array:
     return np.where(stays, score + sd * ndtri((CAUTIOUS - safe) / (1 - safe)), cell.floor)
 
 
-def box_of(near: Flags, grid: Grid) -> SearchBox:
-    """The box that bounds some nodes [lr, decay]."""
+def range_of(near: Flags, grid: Grid) -> SearchRange:
+    """Find the ranges that bound some nodes [lr, decay]."""
     rows = np.flatnonzero(near.any(axis=1))
     columns = np.flatnonzero(near[:, : grid.num_decay].any(axis=0))
     low, high = (float(10 ** grid.u[row]) for row in (rows[0], rows[-1]))
     decays = [float(10 ** grid.v[column]) for column in (columns[0], columns[-1])] if len(columns) else None
-    return SearchBox(
+    return SearchRange(
         lr=(low, high),
         weight_decay=(decays[0], decays[1]) if decays else None,
         zero=bool(near[:, grid.num_decay :].any()),
@@ -116,19 +116,20 @@ def _ends(interval: tuple[float, float]) -> str:
 
 
 def _bounding(near: Flags, grid: Grid) -> Flags:
-    """Nodes of that box [lr, decay]."""
+    """Select all nodes within those ranges [lr, decay]."""
     rows, columns = (np.asarray(near.any(axis=axis)) for axis in (1, 0))
     zero = columns[grid.num_decay :]
     return np.outer(_span(rows), np.concatenate([_span(columns[: grid.num_decay]), zero]))
 
 
 def _span(flags: Flags) -> Flags:
-    """True from the first to the last True."""
+    """Fill with True from the first to the last True."""
     return np.logical_or.accumulate(flags) & np.logical_or.accumulate(flags[::-1])[::-1]
 
 
 def _search(cell: Landscape, inside: Flags, trials: int, rng: np.random.Generator) -> Array:
-    """Mean true score of the setting selected [1 + draws], the mean surface first; the same searches for all."""
+    """Compute the mean true score of the selected setting [1 + draws], the mean surface first, over the same
+    searches."""
     weights = (cell.grid.weights * inside).ravel()
     tried = rng.choice(weights.size, size=(SEARCHES, trials), p=weights / weights.sum())
     tried[:, 0] = np.ravel_multi_index(cell.best_node, cell.mean.shape)

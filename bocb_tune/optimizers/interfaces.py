@@ -1,4 +1,4 @@
-"""What some optimizers need of a training loop besides gradients."""
+"""Interfaces of optimizers that need more of a training loop than gradients."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @runtime_checkable
 class Averaging(Protocol):
-    """Trains at one point and is judged at another, an average (arXiv:2405.15682)."""
+    """An optimizer that trains at one point and is evaluated at another, an average (arXiv:2405.15682)."""
 
     def train(self) -> None:
-        """Moves the parameters to where gradients are to be taken; does nothing there."""
+        """Move the parameters to where gradients are taken; do nothing if they are there."""
 
     def eval(self) -> None:
-        """Moves the parameters to the average; does nothing there."""
+        """Move the parameters to the average; do nothing if they are there."""
 
 
 class SecondOrder(ABC):
-    """Wants an estimate of the Hessian's diagonal before some of its steps."""
+    """An optimizer that needs an estimate of the Hessian's diagonal before some of its steps."""
 
     @property
     @abstractmethod
     def curvature_due(self) -> bool:
-        """Whether the next step wants one."""
+        """Whether the next step needs an estimate."""
 
     @abstractmethod
     def observe(self, diagonal: Sequence[Tensor]) -> None:
-        """Takes the estimate, one tensor a parameter in the order of the groups, for the next step."""
+        """Take the estimate for the next step, one tensor per parameter in the order of the groups."""
 
 
 def hutchinson(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """An unbiased estimate of the diagonal of the Hessian of `loss`: u * Hu with u ~ N(0, I).
+    """Estimate the diagonal of the Hessian of `loss` without bias: u * Hu with u ~ N(0, I).
 
-    One tensor a parameter, in its shape (arXiv:2305.14342, algorithm 1; Hutchinson 1989). Attention runs unfused,
-    since the fused kernels have no second derivative. Draws u from torch's global generator; leaves `.grad` alone.
+    Returns one tensor per parameter, in its shape (arXiv:2305.14342, algorithm 1; Hutchinson 1989). Attention runs
+    unfused, since the fused kernels have no second derivative. Draws u from torch's global generator; leaves `.grad`
+    alone.
     """
     with sdpa_kernel(SDPBackend.MATH):
         gradients = torch.autograd.grad(loss(), parameters, create_graph=True, materialize_grads=True)

@@ -1,4 +1,4 @@
-"""A remark on the data: the value, and how the cells it is about are listed."""
+"""The result of a health check, and helpers that list the cells it concerns."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from bocb_tune.core import names
 
 MOST_LISTED = 10
-"""Cells or messages a remark lists one by one before it only counts."""
+"""Most cells or messages that are listed one by one; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One remark on the data."""
+    """A finding about the data that readers should know."""
 
     name: str
     level: str
@@ -22,22 +22,22 @@ class Check:
     message: str
     """Whole sentences, which name the cells."""
     cells: tuple[str, ...] = ()
-    """`backbone/optimizer` of the cells it is about, if not all."""
+    """`backbone/optimizer` of each cell concerned; empty if all are."""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; `cell` where it is about one cell."""
+        """Return a JSON-able mapping, with the key `cell` if exactly one cell is concerned."""
         one = {"cell": self.cells[0]} if len(self.cells) == 1 else {}
         return {**asdict(self), "cells": list(self.cells), **one}
 
 
 def about(cells: Collection[str], *, name: str, level: str, message: str) -> Iterator[Check]:
-    """One remark about all the cells it applies to; none if there are none."""
+    """Yield one check that concerns all of `cells`; nothing if there are none."""
     if cells:
         yield Check(name=name, level=level, message=message, cells=tuple(cells))
 
 
-def told(cells: Mapping[str, str]) -> str:
-    """Cells with what is said of each."""
+def details(cells: Mapping[str, str]) -> str:
+    """List cells, each with its details in brackets."""
     return listed([f"{key} ({text})" for key, text in cells.items()])
 
 
