@@ -1,4 +1,4 @@
-"""What the optimizer of a pre-training has to do with that of the fine-tuning.
+"""Comparison of the optimizer of a pre-training with that of the fine-tuning.
 
 Rows of the matrix are backbones, each from several pre-trainings; columns are optimizers of the fine-tuning.
     gap of a row          value with the optimizer of its pre-training - value with the best other one
@@ -61,7 +61,7 @@ class Transfer:
     """Everything about pre-training and fine-tuning of one grid."""
 
     gaps: tuple[Gap, ...]
-    """Of the rows whose pre-training's optimizer is in the grid and has a value."""
+    """Gaps of the rows whose pre-training's optimizer is in the grid and has a value."""
     without_gap: tuple[str, ...]
     """The other rows."""
     mean_gap: Estimate
@@ -135,7 +135,7 @@ def _gap(
 
 
 def _staying(values: Array, own: int) -> Array:
-    """Own value less that of the best other [...] of values [..., optimizers]."""
+    """Return the own value less that of the best other [...] of values [..., optimizers]."""
     return np.asarray(values[..., own] - np.nanmax(np.delete(values, own, axis=-1), axis=-1))
 
 

@@ -150,7 +150,7 @@ class Findings:
 
     @cached_property
     def transfer(self) -> Transfer:
-        """What the optimizer of a pre-training has to do with that of the fine-tuning."""
+        """Comparison of the optimizers of pre-training and fine-tuning."""
         table = self.table
         return transfer(self.matrix, self.grid.noise, table.backbones, table.optimizers, table.pretrainings)
 

@@ -64,7 +64,7 @@ def _within_frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _as_in_validation(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:  # noqa: ARG001
-    """Undo what `model.train()` did to a module: a hook, so that parameters keep their names."""
+    """Switch a module to validation, whatever `model.train()` did; as a hook, so that parameters keep their names."""
     module.training = False
 
 

@@ -25,7 +25,7 @@ def pretraining(findings: Findings) -> Card | NotApplicable | None:
 
 
 def sentences(found: Transfer) -> list[str]:
-    """Answer the question in words, with what is left out."""
+    """Say the answer in sentences, and name what is left out."""
     text = [_may_leave(found)] if found.gaps else []
     text.append(_advantage(found))
     if found.without_gap:
