@@ -37,6 +37,7 @@ class Reason(StrEnum):
     NO_SPACE = "NO_SPACE"
     NOT_SEARCHED = "NOT_SEARCHED"
     TOO_COSTLY = "TOO_COSTLY"
+    NOT_REFINED = "NOT_REFINED"
 
     @property
     def sentence(self) -> str:
@@ -69,6 +70,7 @@ _SENTENCES = {
     Reason.NO_SPACE: "the range the trials were drawn from is not known",
     Reason.NOT_SEARCHED: "no cell has several settings of learning rate and weight decay",
     Reason.TOO_COSTLY: "not computed: it takes too long on so many cells",
+    Reason.NOT_REFINED: "what is the optimizer's own was not refined (search.refine is 0)",
 }
 
 

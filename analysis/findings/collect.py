@@ -36,6 +36,7 @@ from bocb_tune.analysis.tuning.drift import (
     lr_variance,
     modal_setting,
 )
+from bocb_tune.analysis.tuning.refining import Refining, refining_of
 from bocb_tune.analysis.tuning.searches import Search, searches_of
 
 SCORES = ("expected_score",)
@@ -144,6 +145,11 @@ class Findings:
     def searches(self) -> Mapping[Key, Search]:
         """What the search of each cell found."""
         return searches_of(self.table.trials, self.cells, self.models, scale_of(self.table).floor)
+
+    @cached_property
+    def refining(self) -> Refining:
+        """What refining the optimizers' own hyper-parameters gained."""
+        return refining_of(self.table, self.cells)
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:

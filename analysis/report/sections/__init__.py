@@ -9,6 +9,7 @@ from bocb_tune.analysis.report.sections.cells import best_points, curves, landsc
 from bocb_tune.analysis.report.sections.coupling import conclusions, coupling, matrix, order
 from bocb_tune.analysis.report.sections.overview import counts, health, methods
 from bocb_tune.analysis.report.sections.patterns import weights
+from bocb_tune.analysis.report.sections.refining import refining
 from bocb_tune.analysis.report.sections.settings import carry_over, drift
 from bocb_tune.analysis.report.sections.tuning import (
     alone,
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     variance,
     cross_checks,
     budget,
+    refining,
     carry_over,
     drift,
     weights,
