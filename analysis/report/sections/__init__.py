@@ -20,6 +20,7 @@ from bocb_tune.analysis.report.sections.coupling import coupling, matrix, order
 from bocb_tune.analysis.report.sections.overview import counts, health, methods
 from bocb_tune.analysis.report.sections.patterns import weights
 from bocb_tune.analysis.report.sections.pretraining import pretraining
+from bocb_tune.analysis.report.sections.refining import refining
 from bocb_tune.analysis.report.sections.settings import carry_over, drift
 from bocb_tune.analysis.report.sections.tuning import (
     alone,
@@ -46,6 +47,7 @@ SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     variance,
     cross_checks,
     budget,
+    refining,
     carry_over,
     drift,
     paper_table,
