@@ -1,4 +1,4 @@
-"""What refining an optimizer's own hyper-parameters gained over the best learning rate and weight decay of each cell.
+"""Gain of refining an optimizer's own hyper-parameters over the best learning rate and weight decay of each cell.
 
 Both settings were chosen by their scores, the best one out of many more trials than the refined one, so that neither
 score says which is better. Both were then trained with the same fresh seeds: the gain is the mean of the differences.
@@ -30,7 +30,7 @@ MIN_BACKBONES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refined:
-    """What became of refining one cell."""
+    """Outcome of refining one cell."""
 
     trials: int = 0
     """Refine trials at the best point."""
@@ -47,7 +47,7 @@ class Refined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refining:
-    """What refining gained, by cell, by optimizer, and on the whole grid."""
+    """Gain of refining, by cell, by optimizer, and on the whole grid."""
 
     cells: Mapping[Key, Refined]
     optimizers: Mapping[str, Estimate]
@@ -89,7 +89,7 @@ def refining_of(table: TrialTable, cells: Sequence[CellSummary]) -> Refining:
 
 
 def _by_cell(frame: pd.DataFrame, full: float, floor: float) -> Mapping[Key, pd.DataFrame]:
-    """Trials at full budget, a diverged one scoring the floor, by cell."""
+    """Group trials at full budget by cell, a diverged one scoring the floor."""
     whole = frame[at_full_budget(frame, full)]
     diverged = whole["status"] == TrialStatus.diverged
     ended = whole.assign(score=whole["score"].mask(diverged, floor))
@@ -99,7 +99,7 @@ def _by_cell(frame: pd.DataFrame, full: float, floor: float) -> Mapping[Key, pd.
 def _pairs(
     cell: CellSummary, plain: Mapping[Key, pd.DataFrame], refined: Mapping[Key, pd.DataFrame]
 ) -> tuple[int, dict[str, float], Array]:
-    """Refine trials at the best point, own values of the best of them, and differences of fresh seeds [seeds]."""
+    """Count the refine trials at the best point; take the own values of the best and differences of seeds [seeds]."""
     key, none = (cell.backbone, cell.optimizer), np.empty(0)
     if key not in refined or key not in plain:
         return 0, {}, none
@@ -119,13 +119,13 @@ def _at(cell: CellSummary, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _fresh(rows: pd.DataFrame) -> pd.Series[float]:
-    """Scores of repeats by seed."""
+    """Collect the scores of repeats by seed."""
     ended = rows["status"].isin([TrialStatus.completed, TrialStatus.diverged])
     return rows[(rows["phase"] == Phase.repeat) & ended].drop_duplicates("seed").set_index("seed")["score"].dropna()
 
 
 def _errors(differences: Mapping[Key, Array], shape: tuple[int, int]) -> dict[Key, tuple[float, float]]:
-    """Variance of each cell's mean difference and its degrees of freedom; NaN where it is not known.
+    """Estimate the variance of each cell's mean difference and its degrees of freedom; NaN where it is not known.
 
     Each cell's own variance is moderated by those of the others, as the noise of cell values is.
     """
@@ -154,7 +154,7 @@ def _gain(trials: int, pairs: Array, variance: float, df: float) -> Estimate:
 
 
 def _mean(keys: Sequence[Key], cells: Mapping[Key, Refined], errors: Mapping[Key, tuple[float, float]]) -> Estimate:
-    """Mean gain of these cells, from the noise of their seeds; cells are taken as independent."""
+    """Estimate the mean gain of these cells, from the noise of their seeds; cells are taken as independent."""
     known = [key for key in keys if cells[key].gain.value is not None]
     counts = _counted(cells[key] for key in keys)
     if not known:
@@ -171,7 +171,7 @@ def _mean(keys: Sequence[Key], cells: Mapping[Key, Refined], errors: Mapping[Key
 
 
 def _over_backbones(backbones: Sequence[str], cells: Mapping[Key, Refined]) -> Estimate:
-    """Mean of the backbones' mean gains, with Student's t interval over backbones."""
+    """Estimate the mean of the backbones' mean gains, with Student's t interval over backbones."""
     rows = [
         [c.gain.value for (b, _), c in cells.items() if b == name and c.gain.value is not None] for name in backbones
     ]

@@ -6,6 +6,7 @@ A section returns a `Card`, `NotApplicable` with a reason, or None where it is a
 from collections.abc import Callable
 
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.cards.values import Card, NotApplicable
 from bocb_tune.analysis.report.sections.bocb import (
     paper_ranking,
     paper_table,
@@ -30,7 +31,6 @@ from bocb_tune.analysis.report.sections.tuning import (
     sensitivity,
     variance,
 )
-from bocb_tune.analysis.report.sections.values import Card, NotApplicable
 
 SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     best_points,

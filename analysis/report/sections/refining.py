@@ -6,7 +6,7 @@ import pandas as pd
 
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.report.sections.values import Card, DataTable, or_nan, shown
+from bocb_tune.analysis.report.cards.values import Card, DataTable, or_nan, shown
 
 HOW = (
     "Each cell's best setting and the best of its refined ones were trained anew with the same fresh seeds: the gain "
@@ -16,7 +16,7 @@ ENDS = ("from", "to")
 
 
 def refining(findings: Findings) -> Card | None:
-    """What refining gained by cell, by optimizer and in all; None where nothing was refined."""
+    """State what refining gained by cell, by optimizer and in all; None where nothing was refined."""
     found = findings.refining
     tried = {key: cell for key, cell in found.cells.items() if cell.trials}
     if not tried:
