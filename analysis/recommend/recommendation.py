@@ -16,6 +16,7 @@ from bocb_tune.analysis.recommend.offers import SearchBox
 from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
 from bocb_tune.analysis.sources.costs import NO_COST, Cost, mean_cost
 from bocb_tune.analysis.tuning.settings import Setting
+from bocb_tune.core.space import setting_text
 from bocb_tune.core.types import Objective
 
 WORSE = 0.025
@@ -99,6 +100,10 @@ class Recommendation:
     """None where refused; `reason` and `detail` say why."""
     setting: Setting | None = None
     """What to try first; None where the source has no settings."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """The optimizer's own hyper-parameters, where refining them gained over fresh seeds; else they stay as fixed."""
+    gained: Estimate | None = None
+    """What they gained, points."""
     box: SearchBox | None = None
     """Where to search with the other trials."""
     expected: Estimate
@@ -143,6 +148,8 @@ class Recommendation:
         return plain | {
             "lr": self.setting and self.setting.lr,
             "weight_decay": self.setting and self.setting.weight_decay,
+            "own": dict(self.own),
+            "refining_gain": self.gained and self.gained.to_json(),
             "box": self.box and asdict(self.box),
             "expected": self.expected.to_json(),
             "regret": self.regret.to_json(),
@@ -162,6 +169,7 @@ class Recommendation:
             assert self.reason is not None
             return (f"No recommendation for {target}: {self.reason.sentence}. {self.detail}".strip(),)
         first = f"For {target} and {budget}: {self.optimizer}{_in_words(self.setting)}."
+        refined = f"With {setting_text(self.own)}: refining gained {_number(self.gained)}." if self.gained else ""
         search = f"Search the other {self.trials - 1} in {self.box}." if self.box and self.trials > 1 else ""
         sure = "" if self.p_best is None else f"It is the best with probability {self.p_best:.2f}."
         is_single = self.backbone is not None and self.method == FROM_SCORES
@@ -171,7 +179,7 @@ class Recommendation:
         left_out = f"Not judged: {_by_reason(self.not_judged)}." if self.not_judged else ""
         numbers = f"Expected score {_number(self.expected)}, regret {_number(self.regret)}."
         cost = f"Cost, as in the grid: {self.cost}." if str(self.cost) else ""
-        lines = (first, search, numbers, sure, tied, seeds, cost, left_out, f"From {self.method}.")
+        lines = (first, refined, search, numbers, sure, tied, seeds, cost, left_out, f"From {self.method}.")
         return tuple(line for line in lines if line)
 
 
