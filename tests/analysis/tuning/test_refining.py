@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.matrix.cells import summarise_cells
+from bocb_tune.analysis.recommend.recommendation import Recommendation
+from bocb_tune.analysis.report.recommend import with_refined
 from bocb_tune.analysis.report.write import analyze
 from bocb_tune.analysis.sources.load import read_journals
 from bocb_tune.analysis.sources.table import REFINED_COLUMNS, TrialTable
@@ -99,6 +101,18 @@ def test_refusals(table: TrialTable, tmp_path: Path) -> None:
     lost = table.refined.assign(status="diverged")
     assert found_in(replace(table, refined=lost)).cells["bowl", "sgd"].gain.reason == Reason.TOO_FEW_REPLICATES
     assert found_in(refined_run(tmp_path, make_plan(repeats_best=0, refine=2))).grid.value is None
+
+
+def test_a_recommendation_names_what_gained_and_nothing_else(table: TrialTable) -> None:
+    none = Estimate(value=None, unit="points")
+    advice = Recommendation(backbone="bowl", trials=8, optimizer="sgd", expected=none, regret=none)
+    found = found_in(table)
+    cell = found.cells["bowl", "sgd"]
+    for lo, own in ((0.1, cell.own), (-0.1, {})):
+        gain = Estimate(value=1.0, lo=lo, hi=2.0, unit="points")
+        gained = with_refined(advice, replace(found, cells={("bowl", "sgd"): replace(cell, gain=gain)}))
+        assert gained.to_json()["own"] == own
+        assert any("refining gained 1.00" in line for line in gained.lines()) == (lo > 0)
 
 
 # Planted gains
