@@ -86,10 +86,13 @@ def _scores(kept: KeptModel) -> Iterator[str]:
         f"{objective.metric} {objective.text(best.score)} on the validation images after {best.budget} epochs, seed "
         f"{best.seed}. This model was chosen by it among the trials of its cell, so that it flatters the model."
     )
+    if kept.cell.settings["dataset"].get("validate_on") == "test":
+        yield "The validation images are the test images of the data set: `validate_on: test`."
     if len(seeds) < 2:
         yield f"No interval: {len(seeds)} fresh seed(s) at this setting were trained to the end, and it takes 2."
     else:
         low, mean, high = interval(seeds)
+        low, high = (max(low, 0.0), min(high, 100.0)) if objective.is_bounded else (low, high)
         each = ", ".join(objective.number(score) for score in seeds)
         yield (
             f"{objective.metric} {objective.text(mean)} ({LEVEL:.0%} interval {objective.number(low)} to "
