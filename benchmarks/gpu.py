@@ -256,13 +256,14 @@ def _seconds(work: Callable[[], object], device: str) -> list[float]:
 
 
 def checkpoints(bench: Bench, rates: dict[str, dict[str, list[float]]]) -> Iterator[Row]:
-    """A checkpoint, as each epoch ends with one, beside an epoch of 50,000 images."""
+    """A checkpoint, as each epoch ends with one, until it is written, beside an epoch of 50,000 images."""
     network = bench.cifar
     training = training_of(network, network.load, bench.device)
     list(network.load.epochs(training, bench.device, 1))
     state = {"model": training.model.state_dict(), "optimizer": training.optimizer.state_dict()}
     with tempfile.TemporaryDirectory() as folder:
-        saved = _seconds(lambda: Checkpoints(Path(folder)).save(state), bench.device)
+        kept = Checkpoints(Path(folder))
+        saved = _seconds(lambda: (kept.save(state), kept.wait()), bench.device)
     taken = max(rates.get(network.name, {}).values(), key=statistics.median, default=[])
     epoch = 50_000 / statistics.median(taken) if taken else float("nan")
     share = f"{statistics.median(saved) / epoch:.3f} of the epoch"

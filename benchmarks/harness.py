@@ -51,6 +51,7 @@ def run_engine(experiment: str, watcher: Watcher) -> None:
         spec = _load(experiment)
         plan = RunPlan(
             folder=Path(folder) / "run",
+            checkpoints=str(Path(folder) / "run" / "checkpoints"),
             cells=cell_plans(spec),
             objective=objective_of(spec),
             resources=Resources(**spec.resources.model_dump()),

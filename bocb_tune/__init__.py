@@ -34,13 +34,15 @@ def run(
 
     Args:
         experiment: the experiment file (YAML).
-        out: the run folder; `storage`/`name` of the experiment by default.
+        out: the run folder, a path or a URI such as `s3://bucket/runs/mine`; `storage`/`name` of the experiment by
+            default.
         address: a Ray cluster to attach to, such as `auto`; Ray is started on this machine by default.
         only: cells to train, by `BACKBONE/OPTIMIZER`, such as `*/sgd`.
         overrides: `PATH=VALUE` each, such as `budget.epochs=3`.
 
     Returns:
-        The run folder. Trials that failed are in it, with their messages, and are tried again by the next call.
+        The run folder; of a URI, the copy of it on this machine. Trials that failed are in it, with their messages, and
+        are tried again by the next call.
 
     Raises:
         ValueError: if the experiment, the data, the folder or the cluster are not as they must be; the message says
@@ -48,14 +50,12 @@ def run(
         OSError: if the run folder cannot be written.
         KeyboardInterrupt: if it was stopped by Ctrl-C, after the epochs in flight; nothing is lost.
     """
-    from pathlib import Path
-
     from bocb_tune.cli.commands import train
 
-    _, folder, outcome = train(Path(experiment), None if out is None else Path(out), address, only, overrides)
-    if outcome.interrupted:
+    trained = train(os.fspath(experiment), None if out is None else os.fspath(out), address, only, overrides)
+    if trained.outcome.interrupted:
         raise KeyboardInterrupt
-    return folder
+    return trained.folder
 
 
 def load(
@@ -71,8 +71,8 @@ def load(
     """Read trials, whoever made them.
 
     Args:
-        source: a run folder (finished or not), a CSV, TSV or Parquet table of trials, or a published table such as
-            `paper:cifar100`.
+        source: a run folder or its URI (finished or not), a CSV, TSV or Parquet table of trials, or a published table
+            such as `paper:cifar100`.
         spaces: search spaces that the trials of a table were drawn from, files or folders.
         metric: the column of a table that is the score.
         direction: `max` or `min`: which way the metric is better.
@@ -107,6 +107,10 @@ def analyze(
     tolerance: str | None = None,
     chance: float | None = None,
     where: Sequence[str] = (),
+    gap: float | None = None,
+    step: float | None = None,
+    weights: Sequence[float] | None = None,
+    components: int | None = None,
 ) -> Path:
     """Write the report of some trials: a page, and its numbers as `metrics.json` and tables beside it.
 
@@ -114,6 +118,10 @@ def analyze(
         source: as of `load`, and so are `spaces`, `metric`, `direction`, `tolerance`, `chance` and `where`.
         out: the report folder; `report` within a run folder, or here for another source.
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
+        gap: points of the paper's Eq. 1; 3 by default, and 1 for its ImageNet table.
+        step: decades of one step of a setting, where settings were searched continuously; 1/3 by default.
+        weights: of performance, settings, coupling and computation in the overall rank; .4, .2, .2, .2 by default.
+        components: principal components whose energy is drawn; 10 by default.
 
     Returns:
         Path of `report.html`.
@@ -124,9 +132,13 @@ def analyze(
     """
     from pathlib import Path
 
+    from bocb_tune.analysis.bocb.choices import choose
     from bocb_tune.analysis.report.write import analyze as write
     from bocb_tune.analysis.sources.stated import Stated
+    from bocb_tune.cli.launch import starting_weights
 
     stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where))
     folder = None if out is None else Path(out)
-    return write(os.fspath(source), folder, [Path(space) for space in spaces], patterns, stated)
+    choices = choose(gap, step, None if weights is None else ",".join(map(str, weights)), components)
+    start = starting_weights if patterns else None
+    return write(os.fspath(source), folder, [Path(space) for space in spaces], patterns, stated, choices, start)

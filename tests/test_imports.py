@@ -36,6 +36,7 @@ ORDER = (
     "analysis.matrix",
     "analysis.coupling",
     "analysis.tuning",
+    "analysis.bocb",
     "analysis.recommend",
     "analysis.findings",
     "analysis.answer",

@@ -15,17 +15,17 @@ VERBS = frozenset(
     re.findall(
         r"\w+",
         """
-        act add adjust analyse arrange ask attach attend augment average begin blend bound build centre change
-        check choose classify collate collect combine compare complete compute convert copy count cut decide
-        decode delete derive describe divide draw drop encode erase escape estimate evaluate feed fetch fill
-        find fingerprint fit flip fold format gather give group hash have hear hold initialise integrate
-        interpolate invert join judge keep label lay learn leave let limit list load locate look make map mark
-        measure merge mix model moderate move multiply name number open order pack pair parse pass pause pick
-        place plan predict print project put raise rank read rebuild recommend record reduce refuse remove
-        repeat replace report require resample resize resolve restore restrict return run save say scale score
-        see seed select send separate set shape shift shorten show shrink simulate smooth sort span split square
-        stack standardise start state store stretch strip subtract sum summarise switch tabulate take tell test
-        title trace train transform try tune turn understand update warn weigh widen write yield
+        act add adjust analyse answer arrange ask attach attend augment average begin blend bound bring build carry
+        centre change check choose classify collate collect combine compare complete compute convert copy count cut
+        decide decode delete derive describe divide draw drop encode end erase escape estimate evaluate feed fetch
+        fill find fingerprint fit flip fold format gather give group hash have hear hold initialise integrate
+        interpolate invert join judge keep label lay learn leave let limit list load locate look make map mark measure
+        merge mix model moderate move multiply name number open order pack pair parse part pass pause pick place plan
+        predict prepare print project put raise rank reach read rebuild recommend record reduce refuse remove repeat
+        replace report require resample resize resolve restore restrict return run save say scale score see seed
+        select send separate set shape shift shorten show shrink simulate smooth sort span split square stack
+        standardise start state store stretch strip subtract sum summarise switch tabulate take tell test title trace
+        train transform try tune turn understand undo update wait warn weigh widen write yield
         """,
     )
 )

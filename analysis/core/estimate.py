@@ -40,6 +40,9 @@ class Reason(StrEnum):
     NO_SPACE = "NO_SPACE"
     NOT_SEARCHED = "NOT_SEARCHED"
     TOO_COSTLY = "TOO_COSTLY"
+    NOT_IN_POINTS = "NOT_IN_POINTS"
+    NO_SETTINGS = "NO_SETTINGS"
+    NOT_MEASURED = "NOT_MEASURED"
 
     @property
     def sentence(self) -> str:
@@ -72,6 +75,9 @@ _SENTENCES = {
     Reason.NO_SPACE: "the range the trials were drawn from is not known",
     Reason.NOT_SEARCHED: "no cell has several settings of learning rate and weight decay",
     Reason.TOO_COSTLY: "not computed: it takes too long on so many cells",
+    Reason.NOT_IN_POINTS: "the scores are no points of 100, in which the rule is stated",
+    Reason.NO_SETTINGS: "the learning rates and weight decays of the best trials are not known",
+    Reason.NOT_MEASURED: "the source does not record it",
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bocb_tune.analysis.bocb.choices import DEFAULT, Choices
 from bocb_tune.analysis.cell.crosschecks import Importance, optuna_importances
 from bocb_tune.analysis.cell.metrics import COARSER
 from bocb_tune.analysis.cell.modelling import CellModel, Key, model_cells, scale_of
@@ -18,6 +19,7 @@ from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason, of_metric
 from bocb_tune.analysis.coupling.pretraining import Transfer, transfer
 from bocb_tune.analysis.coupling.shares import fitted_interaction_shares
+from bocb_tune.analysis.findings.bocb import BocbFindings
 from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
 from bocb_tune.analysis.findings.tuning import TuningFindings, compare_landscapes, evidence_of
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
@@ -55,8 +57,11 @@ class Findings:
     """Landscape and metrics of every cell, by (backbone, optimizer)."""
     landscapes: Mapping[Key, Landscape | NoLandscape]
     tuning: TuningFindings
+    choices: Choices = DEFAULT
     patterns: tuple[RunPatterns, ...] = ()
     """Patterns in the kept checkpoints, if requested."""
+    pattern_notes: tuple[str, ...] = ()
+    """Missing patterns, and why they are missing."""
 
     @property
     def matrix(self) -> Matrix:
@@ -161,6 +166,18 @@ class Findings:
         return {name: drift(lr, wd, modal_setting(lr, wd)) for name, lr, wd in pairs if is_enough(lr, wd)}
 
     @cached_property
+    def bocb(self) -> BocbFindings:
+        """The measures of the paper."""
+        evidence = self.tuning.evidence
+        return BocbFindings(
+            table=self.table,
+            cells=self.cells,
+            values=self.matrix,
+            settings=(evidence.lr, evidence.weight_decay),
+            choices=self.choices,
+        )
+
+    @cached_property
     def lr_variance(self) -> LrVariance | None:
         """Factors that the best learning rate depends on, over the backbones that have one with every optimizer."""
         shape = (len(self.table.backbones), len(self.table.optimizers))
@@ -194,10 +211,13 @@ def at_tolerance(key: str, epsilon: float) -> str:
     return key if epsilon == EPSILON else f"{key}_at_{epsilon:g}"
 
 
-def find(table: TrialTable, cache: Path | None = None) -> Findings:
+def find(table: TrialTable, cache: Path | None = None, choices: Choices = DEFAULT) -> Findings:
     """Compute all findings; those that the data cannot support are refused with a reason.
 
-    `cache` is a folder where slow results are kept from one analysis to the next.
+    Args:
+        table: trials of a grid.
+        cache: folder where slow results are kept from one analysis to the next.
+        choices: numbers that the paper's measures leave open.
     """
     cells = summarise_cells(table)
     values = cell_matrix(table, cells)
@@ -210,6 +230,7 @@ def find(table: TrialTable, cache: Path | None = None) -> Findings:
         table=table,
         cells=cells,
         grid=grid,
+        choices=choices,
         models=models,
         landscapes=landscapes,
         tuning=compare_landscapes(evidence, models),

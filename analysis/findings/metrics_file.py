@@ -15,6 +15,7 @@ from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, known, of_metric
 from bocb_tune.analysis.coupling.interaction_test import InteractionTest
 from bocb_tune.analysis.coupling.pretraining import Transfer
+from bocb_tune.analysis.findings import bocb_file
 from bocb_tune.analysis.findings.collect import Findings, interaction_estimate
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.matrix.contrasts import Contrast
@@ -159,6 +160,7 @@ def _grid(findings: Findings) -> dict[str, Any]:
             for c in grid.claims
         ],
         "budget_ranks": _budget_ranks(findings),
+        **bocb_file.of_grid(findings.bocb),
     }
 
 
@@ -205,6 +207,7 @@ def _backbone(findings: Findings, row: int) -> dict[str, Any]:
         "best_optimizer": best,
         "near_best": {f"{within:g}": _count(grid.near_best(within)[row], values) for within in NEAR_BEST},
         "polish_scale": None if grid.polish is None else float(grid.polish.row_scale[row]),
+        **bocb_file.of_backbone(findings.bocb, row),
     }
 
 
@@ -235,6 +238,7 @@ def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
         "tunability_worst": _part(found.tunability, "worst"),
         "worth_tuning": None if isinstance(found.dimension, Refused) else list(found.dimension.by_regret),
         "drift": _drift(findings, name),
+        **bocb_file.of_optimizer(findings.bocb, column),
     }
 
 

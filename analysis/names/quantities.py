@@ -30,6 +30,7 @@ CURVED = "points/decade^2"
 CELL_VALUE, LANDSCAPE = "Value of a cell", "Landscape of a cell"
 CHECK, SEARCH = "Check of a landscape", "Search of a cell"
 GRID, LINE, SETTINGS, USE = "Grid", "Backbones and optimizers", "Settings across backbones", "Recommendation"
+BOCB = "The measures of arXiv:2410.06373"
 WEIGHTS, COMPARISON = "Patterns in trained weights", "Two runs compared"
 INTRODUCTIONS = {
     CELL_VALUE: "A cell is a pair of a backbone b and an optimizer o; y_bo is its value.",
@@ -48,6 +49,9 @@ INTRODUCTIONS = {
     LINE: "Statistics of a row or a column of the matrix; regret is the distance from a backbone's best optimizer.",
     SETTINGS: "x is a setting of learning rate and weight decay, x*_bo the best one of a cell.",
     USE: "The optimizer and settings to use on a backbone of the grid, and on a new one like those of the grid.",
+    BOCB: "As the paper takes them, on any grid, beside ours. What they lack: a threshold of failure that fits its own "
+    "marks, any noise (one number a cell), and a scale on which a step of a setting costs the same. The failures of "
+    "the first screen, coupling among viable cells and drift in half widths of the landscape stand for these.",
     WEIGHTS: "Statistics of each weight matrix W (convolutions flattened) with eigenvalues of W'W; the report shows "
     "medians over layers. No value is better by itself.",
     COMPARISON: "Differences are second run minus first, in the unit of the score.",
@@ -376,6 +380,52 @@ _USE = (
              "Regret on each backbone of the optimizer that the others recommend, its mean, that of always using one, "
              "and the paired gain over it.", "points", "lower"),
 )
+_BOCB = (
+    Quantity(BOCB, "failures_by_equation", "failures, Eq. 1 as printed",
+             "Cells with r < max(R) - min(Q.75(R) - Q.25(R), gap), R the results of a backbone; the gap is 3 points, 1 "
+             "on ImageNet (`--gap`). Flags 258 of the paper's 400 cells, of which it marks 50.", "cells", "lower", LI,
+             (Reason.NOT_IN_POINTS, Reason.TOO_FEW_OPTIMIZERS)),
+    Quantity(BOCB, "failures_by_median", "failures, as marked",
+             "Cells more than 2 points below the median of their backbone: inferred from the grey marks of the paper's "
+             "CIFAR-100 table, of which it hits 49 of 50 and 2 other cells.", "cells", "lower", OWN,
+             (Reason.NOT_IN_POINTS, Reason.TOO_FEW_OPTIMIZERS)),
+    Quantity(BOCB, "failure_gap", "gap of Eq. 1", "The gap that was taken.", "points"),
+    Quantity(BOCB, "mean_drop_worst", "mean without the worst", "Mean of a backbone's cells without its worst.",
+             "points", "higher", LI),
+    Quantity(BOCB, "settings_distance", "distance of settings",
+             "Mean of |place of lr - mode| + |place of wd - mode| in steps of the values tried (continuous searches: "
+             "1/3 decade, `--step`): for an optimizer over backbones from its mode, for a backbone over optimizers "
+             "from its mode; of several modes the smallest; weight decay 0 is one step below the lowest. Bootstrap "
+             "interval, the mode taken anew. Says nothing of what a step costs: see drift in half widths.", "steps",
+             "lower", LI, (Reason.NO_SETTINGS, Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS)),
+    Quantity(BOCB, "settings_distance_drawn", "distance from the optimizers' modes",
+             "The same of a backbone from the mode of each optimizer, which fits the paper's figures better than its "
+             "text.", "steps", "lower", LI, (Reason.NO_SETTINGS, Reason.TOO_FEW_OPTIMIZERS)),
+    Quantity(BOCB, "overall_rank", "overall rank",
+             "Rank of .4 performance + .2 settings + .2 coupling + .2 computation (`--weights`): ranks of mean score, "
+             "of mean distance of settings and of relative computation without gaps, and 1 for an optimizer that fails "
+             "on a backbone as marked. A part that is not known leaves its weight to the others.", "rank", "lower", LI,
+             (Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS)),
+    Quantity(BOCB, "p_first", "P(first)",
+             "Share of bootstrap replicates over backbones in which the optimizer has overall rank 1.", "", "higher",
+             OWN, (Reason.TOO_FEW_BACKBONES,)),
+    Quantity(BOCB, "step_cost", "seconds of a step, relative",
+             "Median seconds of a step over those of SGD on the same backbone, where the grid has it, else of the "
+             "fastest; geometric mean over backbones, t interval.", "", "lower", OWN,
+             (Reason.NOT_MEASURED, Reason.TOO_FEW_BACKBONES)),
+    Quantity(BOCB, "state_cost", "bytes of state, relative",
+             "The same of the optimizer's state; that of SGD is its momentum.", "", "lower", OWN,
+             (Reason.NOT_MEASURED, Reason.TOO_FEW_BACKBONES)),
+    Quantity(BOCB, "paper_contrasts", "planned contrasts",
+             "Mean over a class of (category - other optimizers) minus that over the other classes; Welch's interval "
+             "over backbones, exact two-sided p by exchanging classes, and by Holm over all contrasts.", "points",
+             source=OWN,
+             refused=(Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS, Reason.INCOMPLETE_MATRIX)),
+    Quantity(BOCB, "training_loss", "training loss",
+             "Interaction share of -log10 of the final training loss, and Spearman's correlation of score and loss "
+             "over optimizers, mean over backbones with a bootstrap interval.", "", "", OWN,
+             (Reason.NOT_MEASURED, Reason.TOO_FEW_OPTIMIZERS)),
+)
 _WEIGHTS = (
     Quantity(WEIGHTS, "alpha", "exponent of the tail",
              "1 + n / sum ln(l_i / l_min) of the n largest eigenvalues, l_min by the least Kolmogorov distance.",
@@ -388,6 +438,10 @@ _WEIGHTS = (
              "-sum p ln p / ln rank, p the eigenvalues over their sum, in [0, 1].", source=MARTIN,
              refused=(Reason.TOO_FEW_EIGS,)),
     Quantity(WEIGHTS, "effective_rank", "effective rank", "exp(-sum p ln p).", source=ROY),
+    Quantity(WEIGHTS, "value_entropy", "entropy of the values",
+             "-sum p ln p over 100 equal bins between the least and the largest weight of a layer, p their shares; the "
+             "paper does not say how it makes values into probabilities. A large value is a flat histogram.", "nats",
+             source=LI, refused=(Reason.DEGENERATE_VARIANCE,)),
     Quantity(WEIGHTS, "frobenius_norm", "L2 norm", "Root of the sum of squares of the weights.", source=LI),
     Quantity(WEIGHTS, "rms", "rms of a weight", "Root mean square of the weights.", source=LI),
     Quantity(WEIGHTS, "spectral_norm", "spectral norm", "Largest singular value.", source=MARTIN),
@@ -398,6 +452,12 @@ _WEIGHTS = (
         for ending, words in (("", ""), ("_uncentred", ", columns not centred"))
         for count, components in (("1", "1"), ("5", "5"), ("tenth", "tenth of all"))
     ),
+    Quantity(WEIGHTS, "pca_energy_top", "top PCA energy",
+             "The same of the first 10 principal components, or as many as `--components` says, columns centred; the "
+             "paper does not say how many.", source=LI, refused=(Reason.TOO_FEW_EIGS,)),
+    Quantity(WEIGHTS, "alpha_within", "exponents from 2 to 6",
+             "Share of the layers with an exponent whose exponent lies from 2 to 6, the thresholds of the paper.",
+             "", "higher", LI, (Reason.TOO_FEW_EIGS,)),
     Quantity(WEIGHTS, "pca_components_90", "components for 90 %",
              "Least number of principal components that hold 0.9 of the sum of squares.", "components", source=LI,
              refused=(Reason.TOO_FEW_EIGS,)),
@@ -410,13 +470,26 @@ _COMPARISON = (
              "points"),
     Quantity(COMPARISON, "from_landscapes", "mean change, by landscapes",
              "The same of the expected scores at the best points of cells that have a landscape in both.", "points"),
+    Quantity(COMPARISON, "variance_shares", "shares of variation",
+             "Share of the variation of several runs that backbone, optimizer, the one factor they differ in, and "
+             "their interactions have; noise of seeds taken off, 90 % interval from draws of the true effects.",
+             refused=(Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS, Reason.TOO_FEW_REPLICATES)),
+    Quantity(COMPARISON, "share_that_moves", "coupling that moves",
+             "SS of backbone x optimizer x factor over that plus SS of backbone x optimizer: the part of the coupling "
+             "that is not the same in all runs.", refused=(Reason.TOO_FEW_REPLICATES,)),
+    Quantity(COMPARISON, "order_flips", "order that flips",
+             "Probability that two optimizers change order, in their means over backbones, from one run to another.",
+             refused=(Reason.TOO_FEW_REPLICATES,)),
+    Quantity(COMPARISON, "same_best", "same best optimizer",
+             "Probability that the optimizer with the best mean is the same in all runs.",
+             refused=(Reason.TOO_FEW_REPLICATES,)),
     Quantity(COMPARISON, "change", "change",
              "Second minus first; interval from those of both values.", "points", source="Zou & Donner 2008, eq. 3"),
 )
 # fmt: on
 QUANTITIES: dict[str, Quantity] = {
     quantity.key: quantity
-    for part in (_CELLS, _LANDSCAPE, _SEARCH, _GRID, _LINES, _SETTINGS, _USE, _WEIGHTS, _COMPARISON)
+    for part in (_CELLS, _LANDSCAPE, _SEARCH, _GRID, _LINES, _SETTINGS, _USE, _BOCB, _WEIGHTS, _COMPARISON)
     for quantity in part
 }
 

@@ -16,6 +16,11 @@ ADAPTIVE_LR = "adaptive lr, momentum gradient"
 ESTIMATED_LR = "estimated lr, momentum gradient"
 PLAIN_GRADIENT = "adaptive lr, current gradient"
 CLASSICAL, MODERN, METAFORMER = "classical", "modern", "metaformer"
+PRIMARY, ISOTROPIC = frozenset({"alexnet", "vgg13"}), frozenset({"deit_small", "mlp_mixer_small"})
+"""Keys of the classical networks before residual connections, and of the modern ones of one resolution throughout, as
+arXiv:2410.06373 has them."""
+ATTENTION = frozenset({"attentionformer_s12", "caformer_s12"})
+"""Keys of the MetaFormers whose token mixer is attention, in some stages at least."""
 OTHER = "other"
 """Family or class of a name that is not known, and of optimizers that the paper does not place."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bocb_tune.analysis.patterns.spectra import layers_of
-from bocb_tune.analysis.patterns.summary import RunPatterns, measure
+from bocb_tune.analysis.patterns.summary import COMPONENTS, RunPatterns, measure
 from bocb_tune.analysis.sources.table import CELL, SourceError, TrialTable
 from bocb_tune.core.types import TrialStatus
 
@@ -32,6 +32,7 @@ class Kept:
     backbone: str
     optimizer: str
     trial: str
+    score: float
     path: Path
 
 
@@ -44,22 +45,33 @@ def find_kept(run: Path, table: TrialTable) -> tuple[Kept, ...]:
     trials = table.trials
     kept = trials[(trials["status"] == TrialStatus.completed) & trials["trial"].astype(str).isin(files)]
     best = kept.sort_values("score", ascending=False, kind="stable").drop_duplicates(list(CELL)).sort_index()
-    cells = zip(*(best[column].astype(str) for column in (*CELL, "trial")), strict=True)
-    return tuple(Kept(backbone=b, optimizer=o, trial=trial, path=files[trial]) for b, o, trial in cells)
+    cells = zip(*(best[column].astype(str) for column in (*CELL, "trial")), best["score"], strict=True)
+    return tuple(Kept(backbone=b, optimizer=o, trial=t, score=score, path=files[t]) for b, o, t, score in cells)
 
 
-def patterns_of(kept: Kept) -> RunPatterns:
+def patterns_of(kept: Kept, components: int = COMPONENTS) -> RunPatterns:
     """Compute all patterns of all layers of one checkpoint.
 
     Raises:
         SourceError: if it cannot be read, or its weights are not finite.
     """
-    weights = read_weights(kept.path)
     try:
-        layers = layers_of(weights)
+        return _measured(kept, read_weights(kept.path), components)
     except ValueError as error:
-        raise SourceError(f"{kept.path}: {error}") from error
-    found = tuple(measure(layer) for layer in layers)
+        raise error if isinstance(error, SourceError) else SourceError(f"{kept.path}: {error}") from error
+
+
+def patterns_at_start(kept: Kept, weights: Weights, components: int = COMPONENTS) -> RunPatterns:
+    """Compute the same of the weights that a trial began with, in the layers that its checkpoint has.
+
+    Args:
+        weights: tensors by name, in the model's order.
+    """
+    return replace(_measured(kept, weights, components), is_start=True)
+
+
+def _measured(kept: Kept, weights: Weights, components: int) -> RunPatterns:
+    found = tuple(measure(layer, components) for layer in layers_of(weights))
     return RunPatterns(backbone=kept.backbone, optimizer=kept.optimizer, trial=kept.trial, layers=found)
 
 

@@ -30,6 +30,10 @@ NUM_CUTS = 200
 NUM_BOOTSTRAP = 100
 """Tells whether p is below 0.1 to within 0.03 (Clauset et al., section 4.1)."""
 POOR_FIT = 0.1
+RISKY = (2.0, 6.0)
+"""Exponents below and above which arXiv:2410.06373, after WeightWatcher, calls a layer poorly trained."""
+BINS = 100
+"""Equal bins between the least and the largest weight of a layer, for the entropy of its values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +229,18 @@ def effective_rank(layer: Layer) -> Estimate:
 def frobenius_norm(layer: Layer) -> Estimate:
     """Return the root of the sum of squares of the weights."""
     return Estimate(value=float(np.linalg.norm(layer.weight)), method="exact")
+
+
+def value_entropy(layer: Layer) -> Estimate:
+    """Return Shannon entropy of the values, nats: of `BINS` equal bins from the least to the largest weight.
+
+    As arXiv:2410.06373 has it, which does not say how values become probabilities: the scale of the weights cancels.
+    """
+    if np.ptp(layer.weight) == 0:
+        return Estimate(value=None, reason=Reason.DEGENERATE_VARIANCE)
+    counts, _ = np.histogram(layer.weight, bins=BINS)
+    shares = counts[counts > 0] / counts.sum()
+    return Estimate(value=float(-np.sum(shares * np.log(shares))), method=f"histogram of {BINS} equal bins")
 
 
 def rms(layer: Layer) -> Estimate:

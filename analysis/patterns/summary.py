@@ -27,6 +27,12 @@ NUM_COMPONENTS: dict[str, Callable[[int], int]] = {
 """Principal components whose energy is told, of as many as there are."""
 
 
+TOP_ENERGY = "pca_energy_top"
+"""Key of the energy of as many components as are asked for."""
+COMPONENTS = 10
+"""Components of it, unless said otherwise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
     """One number per layer; none has a good direction by itself."""
@@ -34,6 +40,11 @@ class Pattern:
     key: str
     """Name in `QUANTITIES`."""
     compute: Callable[[Layer], Estimate]
+
+
+def top_energy(layer: Layer, components: int = COMPONENTS) -> Estimate:
+    """Return the energy of so many principal components, or of all where there are fewer."""
+    return s.energy(layer, lambda count: min(components, count))
 
 
 PATTERNS: tuple[Pattern, ...] = (
@@ -45,6 +56,7 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(key="stable_rank", compute=s.stable_rank),
     Pattern(key="entropy", compute=s.entropy),
     Pattern(key="effective_rank", compute=s.effective_rank),
+    Pattern(key="value_entropy", compute=s.value_entropy),
     Pattern(key="frobenius_norm", compute=s.frobenius_norm),
     Pattern(key="rms", compute=s.rms),
     Pattern(key="spectral_norm", compute=s.spectral_norm),
@@ -56,6 +68,7 @@ PATTERNS: tuple[Pattern, ...] = (
         for centred in (True, False)
         for name, components in NUM_COMPONENTS.items()
     ),
+    Pattern(key=TOP_ENERGY, compute=top_energy),
     Pattern(key="pca_components_90", compute=s.components90),
 )
 
@@ -79,11 +92,21 @@ class RunPatterns:
     optimizer: str
     trial: str
     layers: tuple[LayerPatterns, ...]
+    is_start: bool = False
+    """Whether of the weights that the trial began with, before any step."""
 
     def profile(self, key: str) -> Array:
         """Return a pattern over the layers that have it: [layers, 2], depth and value."""
         found = [(layer.depth, layer.estimates[key].value) for layer in self.layers]
         return np.array([(depth, value) for depth, value in found if value is not None]).reshape(-1, 2)
+
+    def share_within(self, key: str, low: float, high: float) -> Estimate:
+        """Return the share of the layers that have the pattern whose value lies between two thresholds."""
+        values = self.profile(key)[:, 1]
+        if len(values) == 0:
+            return Estimate(value=None, reason=Reason.TOO_FEW_EIGS)
+        method = f"of {len(values)} of {len(self.layers)} layers"
+        return Estimate(value=float(np.mean((values >= low) & (values <= high))), method=method)
 
     def summary(self, key: str) -> Estimate:
         """Return the median over the layers that have the pattern; the interval is their quartiles."""
@@ -95,10 +118,11 @@ class RunPatterns:
         return Estimate(value=middle, lo=lo, hi=hi, level=0.5, method=method, counts=Counts(n_trials=1, n_seeds=1))
 
 
-def measure(layer: Layer) -> LayerPatterns:
+def measure(layer: Layer, components: int = COMPONENTS) -> LayerPatterns:
     """Compute all patterns of a layer."""
     rows, columns = layer.weight.shape
     estimates = {pattern.key: pattern.compute(layer) for pattern in PATTERNS}
+    estimates[TOP_ENERGY] = top_energy(layer, components)
     return LayerPatterns(name=layer.name, depth=layer.depth, shape=(rows, columns), estimates=estimates)
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bocb_tune.analysis.core.cache import code, fingerprint
 from bocb_tune.analysis.core.parallel import pool, uncollected, workers
 from bocb_tune.analysis.names.look import shown_together
-from bocb_tune.analysis.report.drawing import answer, landscapes, lines, matrices, rows, scatter
+from bocb_tune.analysis.report.drawing import answer, landscapes, lines, matrices, patterns, rows, samples, scatter
 from bocb_tune.analysis.report.drawing.page import DARK
 from bocb_tune.analysis.report.drawing.svg import inline, lean
 from bocb_tune.analysis.report.plots import values
@@ -66,6 +66,11 @@ DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
     values.VarianceSplit: rows.variance_split,
     values.CriticalDifference: rows.critical_difference,
     values.CouplingScatter: scatter.coupling_scatter,
+    values.CostScatter: scatter.cost_scatter,
+    values.MarkedTable: samples.marked_table,
+    values.Samples: samples.samples,
+    values.Ridges: patterns.ridges,
+    values.Bars: patterns.bars,
 }
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from bocb_tune.analysis.answer.as_json import to_json as answer_json
 from bocb_tune.analysis.answer.compose import answer_of
 from bocb_tune.analysis.answer.sentences import Part, parts_of
+from bocb_tune.analysis.bocb.choices import DEFAULT, Choices
 from bocb_tune.analysis.core.cache import FOLDER
 from bocb_tune.analysis.findings import comparison
 from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.findings.comparison import differing
+from bocb_tune.analysis.findings.factor import compare_several
 from bocb_tune.analysis.findings.metrics_file import to_json
 from bocb_tune.analysis.patterns.summary import RunPatterns
 from bocb_tune.analysis.report.figures import Drawing
@@ -26,6 +30,8 @@ from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.sections import SECTIONS, Card, NotApplicable, pages
 from bocb_tune.analysis.report.sections.comparison import first_screen as comparison_screen
 from bocb_tune.analysis.report.sections.comparison import sections as comparison_sections
+from bocb_tune.analysis.report.sections.factor import first_screen as several_screen
+from bocb_tune.analysis.report.sections.factor import sections as several_sections
 from bocb_tune.analysis.report.sections.first import FirstScreen, first_screen
 from bocb_tune.analysis.report.sections.values import CellPage
 from bocb_tune.analysis.sources.conditions import conditions
@@ -37,6 +43,8 @@ from bocb_tune.core.progress import say
 MOST_DRAWN = 60
 """Most cells whose figures are repeated on their own pages; with more cells there are links instead."""
 Cards = Sequence[Card | NotApplicable]
+Start = Callable[[Path, str], dict[str, NDArray[np.floating]]]
+"""Builds the tensors that a trial of a run folder began with, by its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +61,11 @@ def analyze(
     spaces: Sequence[Path] = (),
     patterns: bool = False,
     stated: Stated = NOTHING_STATED,
+    choices: Choices = DEFAULT,
+    start: Start | None = None,
 ) -> Path:
     """Write the report folder of a source, as `report`, and return its page."""
-    return report(source, out, spaces, patterns, stated).page
+    return report(source, out, spaces, patterns, stated, choices, start).page
 
 
 def report(
@@ -64,6 +74,8 @@ def report(
     spaces: Sequence[Path] = (),
     patterns: bool = False,
     stated: Stated = NOTHING_STATED,
+    choices: Choices = DEFAULT,
+    start: Start | None = None,
 ) -> Report:
     """Read a source and write its report folder.
 
@@ -78,6 +90,9 @@ def report(
         spaces: search spaces that the trials of a table were drawn from, files or folders.
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
         stated: meaning of the scores of a table, where its file does not say it.
+        choices: numbers that the paper's measures leave open.
+        start: builds the weights that a trial of a run folder began with, by its id, to stand beside what it ended
+            with; the analysis itself builds no models.
 
     Raises:
         ValueError: if the source or the search space cannot be read; the message says where and what to do.
@@ -86,9 +101,10 @@ def report(
     say("reading the trials")
     table = load(source, spaces, folder / FOLDER, stated)
     say("modelling the cells")
-    findings = find(table, folder / FOLDER)
+    findings = find(table, folder / FOLDER, choices)
     if patterns:
-        findings = replace(findings, patterns=_patterns(source, table))
+        found, notes = _patterns(source, table, choices.components, start)
+        findings = replace(findings, patterns=found, pattern_notes=notes)
     answer = answer_of(findings, source)
     first = first_screen(findings, answer)
     with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
@@ -138,17 +154,53 @@ def analyze_pair(first: str, second: str, out: Path | None = None) -> Report:
     return Report(page=page, parts=screen.parts)
 
 
-def _patterns(source: str, table: TrialTable) -> tuple[RunPatterns, ...]:
-    from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of
+def analyze_several(sources: Sequence[str], out: Path | None = None) -> Report:
+    """Split the scores of three or more runs of a grid by what they differ in; `comparison` by default.
+
+    Raises:
+        ValueError: as `report`, and if they differ in several things or have nothing to compare.
+    """
+    tables = []
+    for source in sources:
+        say(f"reading {source}")
+        tables.append(load(source, (), kept_in(source)))
+    found = compare_several(tables, [conditions(source) for source in sources])
+    screen, cards = several_screen(found), several_sections(found)
+    table = replace(tables[0], source=replace(tables[0].source, name=" | ".join(found.names)))
+    folder = out or Path("comparison")
+    with Drawing(folder / "figures", (*found.names, *found.optimizers)) as drawing:
+        drawing.start([*screen.figures, *_figures(cards)])
+        page = _write(folder, table, screen, cards, (), found.to_json(), drawing)
+    return Report(page=page, parts=screen.parts)
+
+
+def _patterns(
+    source: str, table: TrialTable, components: int, start: Start | None
+) -> tuple[tuple[RunPatterns, ...], tuple[str, ...]]:
+    """Compute the patterns of every kept checkpoint, and of the start of the best one of each backbone.
+
+    Returns:
+        The patterns, and why some starts are missing.
+    """
+    from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_at_start, patterns_of
 
     kept = find_kept(Path(source), table) if table.source.kind == "run" else ()
     if not kept:
         raise SourceError(f"{source}: no kept checkpoint of a completed trial, so there are no weights to read")
-    found = []
+    found, notes = [], []
     for number, each in enumerate(kept, start=1):
         say(f"weights of {each.backbone}/{each.optimizer}, checkpoint {number} of {len(kept)}")
-        found.append(patterns_of(each))
-    return tuple(found)
+        found.append(patterns_of(each, components))
+    best = {each.backbone: each for each in sorted(kept, key=lambda each: each.score)}
+    for each in best.values():
+        if start is None:
+            break
+        say(f"weights that {each.backbone} began with")
+        try:
+            found.append(patterns_at_start(each, start(Path(source), each.trial), components))
+        except (ValueError, OSError) as error:
+            notes.append(f"{each.backbone}: the weights it began with cannot be built here: {error}")
+    return tuple(found), tuple(notes)
 
 
 def _write(

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bocb_tune.analysis.sources.table import CELL, SourceError
+from bocb_tune.analysis.sources.table import CELL, MEASURED, SourceError
 from bocb_tune.core.types import Direction
 
 REQUIRED = (*CELL, "score")
 TEXTS = ("trial", "phase", "status", "audit", "message")
-NUMBERS = ("lr", "weight_decay", "seed", "score", "budget", "max_budget", "elapsed_s")
+NUMBERS = ("lr", "weight_decay", "seed", "score", "budget", "max_budget", "elapsed_s", *MEASURED)
 
 PREFIX = re.compile(
     r"^(config|params?|hparams|hyper_?param(?:eter)?s|user_attrs|metrics?|summary|tags)(?:[/.]|(?<=s)_)"

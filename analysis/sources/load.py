@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bocb_tune.analysis.sources.spaces import with_spaces
 from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
 from bocb_tune.analysis.sources.table import (
     CELL,
+    REFINED_COLUMNS,
     TRIAL_COLUMNS,
     Dims,
     Pretraining,
@@ -36,7 +38,9 @@ from bocb_tune.analysis.sources.trial_file import read_trial_file
 from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
 from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal, require_place
 from bocb_tune.core.names import listed
-from bocb_tune.core.space import Dim
+from bocb_tune.core.remote_run import fetched
+from bocb_tune.core.space import Dim, own_part
+from bocb_tune.core.storage import is_uri, name_of
 from bocb_tune.core.types import Objective, TrialRecord
 from bocb_tune.spec.source import read_source
 
@@ -55,7 +59,7 @@ def load(
     """Read a source.
 
     Args:
-        source: a run folder, a CSV, TSV or Parquet trial table, or `paper:NAME`.
+        source: a run folder or its URI, a CSV, TSV or Parquet trial table, or `paper:NAME`.
         spaces: search spaces the trials were drawn from, files or folders, for sources that do not bring their own.
         cache: folder where the journals of a large run are kept as arrays from one reading to the next.
         stated: what the user says of the scores.
@@ -67,6 +71,10 @@ def load(
 
 
 def _read(source: str, cache: Path | None, stated: Stated) -> TrialTable:
+    if is_uri(source):
+        with fetched(source) as folder:
+            table = _read(str(folder), None, stated)
+        return replace(table, source=replace(table.source, name=name_of(source)))
     path = Path(source)
     if is_table(path) and path.is_file():
         return read_trial_file(path, stated)
@@ -101,6 +109,7 @@ def read_journals(folder: Path, cache: Path | None = None) -> TrialTable:
         notes=_journal_notes(cells),
         cautions=_skipped_images(folder, max(cell.unreadable for cell in cells)),
         garbled=tuple(problem for cell in cells for problem in cell.garbled),
+        refined=pd.DataFrame((row for cell in cells for row in cell.refined), columns=REFINED_COLUMNS).astype(_DTYPES),
         rungs={cell.key: cell.rungs for cell in cells},
         spaces=_run_spaces(folder),
         cells=tuple(cell.key for cell in cells),
@@ -132,6 +141,8 @@ class _CellRows:
     validated_on_test: bool
     rows: list[tuple[Any, ...]]
     """[trials], as `TRIAL_COLUMNS`."""
+    refined: list[tuple[Any, ...]]
+    """[refined trials], as `REFINED_COLUMNS`."""
     lengths: list[int]
     """[trials], measurements of each."""
     budget: NDArray[np.float64]
@@ -160,7 +171,9 @@ def _read_cell(path: Path) -> _CellRows:
 def _reduced(path: Path) -> _CellRows:
     journal = read_journal(path)
     require_place(path, journal.cell)
-    records = fold(journal.cell, journal.events).values()
+    everything = fold(journal.cell, journal.events).values()
+    records = [record for record in everything if not own_part(record.hparams)]
+    refined = [record for record in everything if own_part(record.hparams)]
     measured = [measurement for record in records for measurement in record.measurements]
     try:
         scores = np.array([measurement.metrics.get("score") for measurement in measured], dtype=float)
@@ -168,6 +181,7 @@ def _reduced(path: Path) -> _CellRows:
         raise SourceError(
             f"{path}: a measurement's score is not a number ({error}); mend or delete its line"
         ) from error
+    batch_size = journal.settings.get("recipe", {}).get("batch_size")
     return _CellRows(
         key=(journal.cell.row, journal.cell.optimizer),
         objective=journal.objective,
@@ -176,7 +190,8 @@ def _reduced(path: Path) -> _CellRows:
         torn=sum(problem.torn for problem in journal.problems),
         rungs=_rungs(journal),
         validated_on_test=journal.settings.get("dataset", {}).get("validate_on") == "test",
-        rows=[_trial_row(record) for record in records],
+        rows=[_trial_row(record, batch_size) for record in records],
+        refined=[(*_trial_row(record, batch_size), json.dumps(own_part(record.hparams))) for record in refined],
         lengths=[len(record.measurements) for record in records],
         budget=np.array([measurement.budget for measurement in measured], dtype=float),
         score=scores,
@@ -201,7 +216,7 @@ _DTYPES: Any = {
 }
 
 
-def _trial_row(record: TrialRecord) -> tuple[Any, ...]:
+def _trial_row(record: TrialRecord, batch_size: int | None) -> tuple[Any, ...]:
     hparams = record.hparams
     return (
         record.cell.row,
@@ -218,6 +233,19 @@ def _trial_row(record: TrialRecord) -> tuple[Any, ...]:
         record.elapsed_s,
         record.audit,
         record.message.encode(errors="backslashreplace").decode(),  # it may name a file whose name is no Unicode
+        *_measured(record, batch_size),
+    )
+
+
+def _measured(record: TrialRecord, batch_size: int | None) -> tuple[float, float, float]:
+    """Return the numbers of `MEASURED`, NaN where a journal does not hold them."""
+    metrics = [measurement.metrics for measurement in record.measurements]
+    rates = [each["images_per_s"] for each in metrics if each.get("images_per_s")]
+    last = metrics[-1] if metrics else {}
+    return (
+        last.get("train_loss", math.nan),
+        batch_size / float(np.median(rates)) if rates and batch_size else math.nan,
+        last.get("optimizer_state_mib", math.nan),
     )
 
 

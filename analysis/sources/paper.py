@@ -81,6 +81,22 @@ def _coco() -> Table:
     return scores, Objective(metric="ap", unit="points", floor=0.0), ("coco_transfer.csv",)
 
 
+def ranking() -> pd.DataFrame:
+    """Read the published ranking (Table 4): a row an optimizer, a column a part."""
+    return pd.read_csv(PUBLISHED / "cifar100_ranking.csv")
+
+
+def settings() -> pd.DataFrame:
+    """Read the published settings: `optimizer`, `backbone`, `lr`, `wd`, also of two backbones without a score."""
+    return pd.read_csv(PUBLISHED / "cifar100_hyperparameters.csv")
+
+
+def marks(table: str) -> pd.DataFrame:
+    """Read the colours of the cells of a published table: `backbone`, `pretraining`, `optimizer`, `mark`."""
+    found = pd.read_csv(PUBLISHED / "cell_marks.csv")
+    return found[found["table"] == table].drop(columns="table")
+
+
 TABLES: dict[str, Callable[[], Table]] = {"cifar100": _cifar100, "imagenet": _imagenet, "coco": _coco}
 
 

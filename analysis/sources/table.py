@@ -20,6 +20,9 @@ Dims = Mapping[str, Dim]
 CELL = ["backbone", "optimizer"]
 HYPERPARAMETERS = ("lr", "weight_decay")
 IN_WORDS = {"lr": "learning rate", "weight_decay": "weight decay"}
+MEASURED = ("train_loss", "step_s", "state_mib")
+"""Last mean training loss, median seconds of an optimizer step, and MiB of the optimizer's state; of a run, or of a
+table that has such columns."""
 TRIAL_COLUMNS = [
     *CELL,
     "trial",
@@ -34,7 +37,9 @@ TRIAL_COLUMNS = [
     "elapsed_s",
     "audit",
     "message",
+    *MEASURED,
 ]
+REFINED_COLUMNS = [*TRIAL_COLUMNS, "own"]
 CURVE_COLUMNS = [*CELL, "trial", "budget", "score"]
 
 # Fewer distinct scores than this are multiples of some common share by chance.
@@ -96,6 +101,9 @@ class TrialTable:
     """Remarks that a reader must know beside the answer: what was inferred, and what is not told apart."""
     garbled: tuple[str, ...] = ()
     """Journal lines that could not be read, as file:line: why."""
+    refined: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=REFINED_COLUMNS))
+    """Trials that moved what is the optimizer's own at a best point, and repeats of the refined best: no part of
+    `trials`, since landscapes are of learning rate and weight decay alone. `REFINED_COLUMNS`, `own` being JSON."""
     rungs: Mapping[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     """Budgets at which the trials of a cell competed, by (backbone, optimizer)."""
     spaces: Mapping[str, Dims] = field(default_factory=dict)
@@ -140,6 +148,7 @@ def make_table(
     notes: tuple[str, ...] = (),
     cautions: tuple[str, ...] = (),
     garbled: tuple[str, ...] = (),
+    refined: pd.DataFrame | None = None,
     rungs: Mapping[tuple[str, str], tuple[int, ...]] | None = None,
     spaces: Mapping[str, Dims] | None = None,
     cells: tuple[tuple[str, str], ...] = (),
@@ -149,7 +158,8 @@ def make_table(
 ) -> TrialTable:
     """Sort the rows and name the axes; `cells` adds (backbone, optimizer) pairs that have no trial yet."""
     trials = trials.reindex(columns=TRIAL_COLUMNS)
-    trials = trials.assign(audit=trials["audit"].eq(True), elapsed_s=trials["elapsed_s"].astype(float))
+    numbers = {name: trials[name].astype(float) for name in ("elapsed_s", *MEASURED)}
+    trials = trials.assign(audit=trials["audit"].eq(True), **numbers)
     return TrialTable(
         trials=trials.sort_values([*CELL, "trial"], ignore_index=True),
         curves=curves[CURVE_COLUMNS].sort_values([*CELL, "trial", "budget"], ignore_index=True),
@@ -160,6 +170,7 @@ def make_table(
         notes=notes,
         cautions=cautions,
         garbled=garbled,
+        **({} if refined is None else {"refined": refined.sort_values([*CELL, "trial"], ignore_index=True)}),
         rungs=rungs or {},
         spaces=spaces or {},
         num_images=num_images,

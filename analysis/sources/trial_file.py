@@ -159,7 +159,18 @@ class _Reader:
             self.notes.append(
                 f"States read: {told.replace(f' as {ENDED}', ' as completed, or stopped where cut short')}."
             )
-        return clean.assign(audit=clean["audit"].map(FLAGS), status=clean["status"].map(STATES).fillna(""))
+        clean = clean.assign(audit=clean["audit"].map(FLAGS), status=clean["status"].map(STATES).fillna(""))
+        return self._without_refined(clean)
+
+    def _without_refined(self, clean: pd.DataFrame) -> pd.DataFrame:
+        """Drop trials of phase `refine`, and say how many: a table does not tell what else they moved."""
+        refined = clean["phase"] == Phase.refine
+        if refined.any():
+            self.notes.append(
+                f"{int(refined.sum())} row(s) of phase 'refine' were left out: they moved more than learning rate and "
+                "weight decay, which a table does not hold; give the run folder to have them analysed."
+            )
+        return clean[~refined]
 
     def _texts(self, rows: pd.DataFrame, name: str) -> pd.Series[str]:
         column = rows[name] if name in rows else pd.Series("", index=rows.index)

@@ -24,6 +24,26 @@ def moved(images: Tensor, shift: Tensor, flip: Tensor, *, mirror: bool) -> Tenso
     return taken.view_as(images).gather(3, columns[:, None, None].expand_as(images))
 
 
+def cropped(images: Tensor, box: Tensor) -> Tensor:
+    """Stretch a box (first row, first column, height, width) [n, 4] of each image to the whole of it, bicubically.
+
+    uint8 images come back as uint8.
+    """
+    size = torch.tensor(images.shape[2:], device=images.device)
+    first, sides = box[:, :2, None], box[:, 2:, None]
+    rows, columns = ((torch.arange(side, device=images.device) + 0.5) / side for side in images.shape[2:])
+    places = [2 * (first[:, axis] + sides[:, axis] * at) / size[axis] - 1 for axis, at in enumerate((rows, columns))]
+    grid = torch.stack(
+        [
+            places[1][:, None, :].expand(-1, len(rows), -1),
+            places[0][:, :, None].expand(-1, -1, len(columns)),
+        ],
+        3,
+    )
+    seen = functional.grid_sample(images.float(), grid, "bicubic", "border", align_corners=False)
+    return seen.round().clamp(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else seen
+
+
 def _within(place: Tensor, size: int, mirror: bool) -> Tensor:
     if not mirror:
         return place.clamp(0, size - 1)

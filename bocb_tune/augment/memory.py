@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from bocb_tune.augment.geometry import moved
+from bocb_tune.augment.geometry import cropped, moved
 from bocb_tune.augment.policy import Policy
 from bocb_tune.data.arrays import to_device
 from bocb_tune.data.base import Batch, Dataset
@@ -23,7 +23,10 @@ VIEWS_ON_A_GPU = 8192
 """The same on a GPU, which is idle between kernels while there is little for each to do."""
 
 NOISE_SHEETS = 256
-ERASE_ATTEMPTS = 10
+ATTEMPTS = 10
+"""Draws of a box that is to fit into an image before there is none."""
+CROP_ASPECT = (3 / 4, 4 / 3)
+"""Aspect ratios of random resized crops (arXiv:1409.4842, section 6), as in torchvision."""
 ERASE_AREA = (0.02, 1 / 3)
 ERASE_ASPECT = (0.3, 1 / 0.3)
 """Aspect ratios of random erasing: arXiv:1708.04896 and timm's `RandomErasing`, whose noise by pixel is ours too."""
@@ -79,6 +82,8 @@ class Epoch:
 
     shift: Tensor
     """Pixels [views, 2]."""
+    crop: Tensor | None
+    """First row, first column, height and width [views, 4] of what is seen of each image; None: all of it."""
     flip: Tensor
     """[views]."""
     mirror: bool
@@ -99,17 +104,18 @@ class Epoch:
         `device` is where the images are.
         """
         generator = torch.Generator().manual_seed(seed)
-        reach = 0 if recipe.augment == "none" else shape[2] // 8
+        reach = shape[2] // 8 if recipe.augment in ("shift", "flip_shift") else 0
         shift = torch.randint(2 * reach + 1, (views, 2), generator=generator) - reach
-        flips = recipe.augment == "flip_shift"
+        flips = recipe.augment in ("flip_shift", "flip_crop")
         flip = torch.rand(views, generator=generator) < 0.5 if flips else torch.zeros(views, dtype=torch.bool)
+        crop = _crops(recipe.crop_min_area, views, shape[1:], generator) if recipe.augment == "flip_crop" else None
         policy = erasing = None
         if recipe.rand_augment:
             std, layers = recipe.rand_augment_std, recipe.rand_augment_layers
             policy = Policy.draw(views, recipe.rand_augment, std, layers, generator)
         if recipe.erase:
             erasing = Erasing.draw(recipe.erase, views, shape, generator, device)
-        return cls(shift=shift, flip=flip, mirror=flips, policy=policy, erasing=erasing)
+        return cls(shift=shift, crop=crop, flip=flip, mirror=flips, policy=policy, erasing=erasing)
 
     def look(self, images: Tensor, views: Tensor, mean: tuple[float, ...]) -> Tensor:
         """Return image k as view `views[k]`, not yet normalised. Images that are floats, and so were ready, are only
@@ -118,6 +124,8 @@ class Epoch:
         device = images.device
         shift, flip = (to_device(drawn[views], device) for drawn in (self.shift, self.flip))
         images = moved(images, shift, flip, mirror=self.mirror)
+        if self.crop is not None:
+            images = cropped(images, to_device(self.crop[views], device))
         if self.policy is None:
             return images
         return self.policy(images, views, _by_channel(mean, device).flatten().round())
@@ -151,12 +159,8 @@ class Erasing:
         device: torch.device = CPU,
     ) -> Erasing:
         """Draw area and aspect ratio until the box is smaller than the image both ways, ten times at most."""
-        _, height, width = shape
-        tries = (views, ERASE_ATTEMPTS)
-        area = _uniform(ERASE_AREA, tries, generator) * (height * width)
-        aspect = _uniform((math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])), tries, generator).exp()
-        sides = torch.stack([(area * aspect).sqrt().round(), (area / aspect).sqrt().round()], 2)
-        limits = torch.tensor([height, width])
+        limits = torch.tensor(shape[1:])
+        sides = _sides(ERASE_AREA, ERASE_ASPECT, views, shape[1:], generator)
         fits = (sides < limits).all(2)
         chosen = sides[torch.arange(views), fits.int().argmax(1)]
         erased = fits.any(1) & (torch.rand(views, generator=generator) < probability)
@@ -181,6 +185,32 @@ class Erasing:
         rows = to_device(rows, images.device)
         images[rows] = torch.where(inside[:, None], noise, images[rows])
         return images
+
+
+def _crops(min_area: float, views: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Draw boxes [views, 4] as torchvision's `RandomResizedCrop` does; the whole image where none of ten fits."""
+    limits = torch.tensor(size)
+    sides = _sides((min_area, 1.0), CROP_ASPECT, views, size, generator)
+    fits = (sides <= limits).all(2)
+    chosen = torch.where(fits.any(1)[:, None], sides[torch.arange(views), fits.int().argmax(1)], limits)
+    first = (torch.rand(views, 2, generator=generator) * (limits - chosen + 1)).floor()
+    return torch.cat([first, chosen], 1)
+
+
+def _sides(
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    views: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw whole heights and widths [views, ATTEMPTS, 2] of boxes: area as a share of the image, aspect ratio by its
+    logarithm.
+    """
+    tries = (views, ATTEMPTS)
+    pixels = _uniform(area, tries, generator) * (size[0] * size[1])
+    ratio = _uniform((math.log(aspect[0]), math.log(aspect[1])), tries, generator).exp()
+    return torch.stack([(pixels * ratio).sqrt().round(), (pixels / ratio).sqrt().round()], 2)
 
 
 def _uniform(ends: tuple[float, float], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

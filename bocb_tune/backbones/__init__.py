@@ -57,25 +57,31 @@ def list_backbones() -> list[str]:
     return list(dict.fromkeys([*BACKBONES, *timm.list_models()]))
 
 
-def adapted(name: str, image_size: int) -> dict[str, Any]:
+def adapted(name: str, image_size: int, resized_to: int = 0) -> dict[str, Any]:
     """Say how a backbone differs, for images of `image_size` pixels, from timm's model of that name.
 
-    Any of `model` (another of timm's names), `image_size` (what images are enlarged to) and `small` (its form for small
-    images). It stands in the settings of a trial, whose result depends on it.
+    Any of `model` (another of timm's names), `image_size` (what images are resized to) and `small` (its form for small
+    images). It stands in the settings of a trial, whose result depends on it. `resized_to` is the size the backbone is
+    to see; 0 leaves it to the table.
     """
     row = BACKBONES.get(name)
-    if row is None:
-        return {}
-    model: dict[str, Any] = {"model": row.model} if row.model != name else {}
-    if image_size > SMALL:
-        return model
-    return model | ({"small": True} if row.reshape else {"image_size": FULL})
+    seen = resized_to or image_size
+    if row and not resized_to and image_size <= SMALL and not row.reshape:
+        seen = FULL
+    change: dict[str, Any] = {"model": row.model} if row and row.model != name else {}
+    if seen != image_size:
+        change["image_size"] = seen
+    if row and row.reshape and seen <= SMALL:
+        change["small"] = True
+    return change
 
 
-def build_backbone(name: str, *, num_classes: int, in_chans: int, image_size: int, drop_path: float = 0.0) -> nn.Module:
+def build_backbone(
+    name: str, *, num_classes: int, in_chans: int, image_size: int, resized_to: int = 0, drop_path: float = 0.0
+) -> nn.Module:
     """Build a freshly initialised classifier of images [batch, in_chans, image_size, image_size], in training mode.
 
-    Weights are drawn from torch's global generator.
+    Weights are drawn from torch's global generator. `resized_to` is as of `adapted`.
 
     Raises:
         ValueError: for an unknown name, or a size or a `drop_path` rate that the backbone cannot take.
@@ -88,7 +94,7 @@ def build_backbone(name: str, *, num_classes: int, in_chans: int, image_size: in
     model_name = row.model if row else name
     if not timm.is_model(model_name):
         raise unknown("backbone", name, list_backbones())
-    change = adapted(name, image_size)
+    change = adapted(name, image_size, resized_to)
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
     published = timm.get_pretrained_cfg(model_name)
     if published and published.fixed_input_size:
@@ -103,9 +109,10 @@ def build_backbone(name: str, *, num_classes: int, in_chans: int, image_size: in
         if "drop_path_rate" in str(error):
             raise NoDropPath(name, drop_path) from error
         wanted = ", ".join(f"{key} {value}" for key, value in arguments.items())
+        size, owner = (resized_to, "its recipe") if resized_to else (image_size, "the dataset")
         raise ValueError(
-            f"backbone {name!r} cannot take images of {image_size} pixels ({wanted}): {error}; "
-            f"give the dataset another image_size, such as {_published_size(published)}, or take another backbone"
+            f"backbone {name!r} cannot take images of {size} pixels ({wanted}): {error}; "
+            f"give {owner} another image_size, such as {_published_size(published)}, or take another backbone"
         ) from error
     if drop_path and not _drops_paths(model):
         raise NoDropPath(name, drop_path)
@@ -123,16 +130,16 @@ class Traits:
     """Stages before its head, the stem among them: those that can be frozen."""
 
 
-def traits(name: str, image_size: int) -> Traits:
-    """Return the traits of the backbone at this image size.
+def traits(name: str, image_size: int, resized_to: int = 0) -> Traits:
+    """Return the traits of the backbone at these image sizes, as of `build_backbone`.
 
     Raises:
         ValueError: as `build_backbone`.
     """
     try:
-        model, drop_path = _probe(name, image_size, 0.1), True
+        model, drop_path = _probe(name, image_size, resized_to, 0.1), True
     except NoDropPath:
-        model, drop_path = _probe(name, image_size, 0.0), False
+        model, drop_path = _probe(name, image_size, resized_to, 0.0), False
     return Traits(drop_path=drop_path, batch_norm=_has_batch_norm(model), stages=max(stages_of(model).values()))
 
 
@@ -147,12 +154,13 @@ def stages_of(model: nn.Module) -> dict[str, int]:
     return dict(group_parameters(model, matcher(coarse=True), reverse=True))
 
 
-def _probe(name: str, image_size: int, drop_path: float) -> nn.Module:
+def _probe(name: str, image_size: int, resized_to: int, drop_path: float) -> nn.Module:
     """Build a classifier without weights, which is quicker, where the model can be without."""
     import torch
 
     def build() -> nn.Module:
-        return build_backbone(name, num_classes=10, in_chans=3, image_size=image_size, drop_path=drop_path)
+        sizes = {"image_size": image_size, "resized_to": resized_to}
+        return build_backbone(name, num_classes=10, in_chans=3, **sizes, drop_path=drop_path)
 
     try:
         with torch.device("meta"):
@@ -181,9 +189,9 @@ def _has_batch_norm(model: nn.Module) -> bool:
 
 def _adapt(model: nn.Module, name: str, change: Mapping[str, Any]) -> None:
     if "image_size" in change:
-        from bocb_tune.backbones.small import enlarge
+        from bocb_tune.backbones.small import resize
 
-        enlarge(model, change["image_size"])
+        resize(model, change["image_size"])
     if "small" in change:
         module, function = BACKBONES[name].reshape.split(":")
         getattr(importlib.import_module(module), function)(model)

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def enlarge(model: nn.Module, size: int) -> None:
-    """Have the model enlarge its images [batch, channels, height, width] to `size` pixels, bicubically.
+def resize(model: nn.Module, size: int) -> None:
+    """Have the model resize its images [batch, channels, height, width] to `size` pixels, bicubically.
 
     By a hook rather than a module around it: parameters keep their names, and timm's tools still know the model.
     """
 
-    def resize(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        return functional.interpolate(inputs[0], size=(size, size), mode="bicubic")
+    def resized(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return functional.interpolate(inputs[0], size=(size, size), mode="bicubic", antialias=inputs[0].shape[2] > size)
 
-    model.register_forward_pre_hook(resize)
+    model.register_forward_pre_hook(resized)
 
 
 def resnet(model: Any) -> None:

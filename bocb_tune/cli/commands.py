@@ -8,15 +8,20 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
-from bocb_tune.core.files import LOG_FILE
+from bocb_tune.core.files import LOG_FILE, SPEC_FILE
 from bocb_tune.core.kept import FOLDER
 from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say
+from bocb_tune.core.remote_run import fetched
+from bocb_tune.core.space import setting_text
+from bocb_tune.core.storage import is_uri, join, storage_of
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
 from bocb_tune.spec.experiment_file import Resources
@@ -24,10 +29,13 @@ from bocb_tune.spec.model import ExperimentSpec, load_spec
 from bocb_tune.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
+    from bocb_tune.cli.status import GridStatus
     from bocb_tune.data.contents import Contents
+    from bocb_tune.engine.mirror import Mirror
     from bocb_tune.engine.run import Outcome
     from bocb_tune.profiling.cost import Cost
     from bocb_tune.profiling.measure import Measured, Totals
+    from bocb_tune.spec.checks import Check
     from bocb_tune.spec.grid import Grid
     from bocb_tune.training.context import Context
 
@@ -53,7 +61,7 @@ def show_plan(spec: ExperimentSpec, only: str, *, as_json: bool, measured: bool)
         print(json.dumps(plan_json(spec, grid, planned) | described | measurements, indent=2))
         return
     print_plan(screen(), spec, grid, planned, there)
-    for start in find_starts(spec, spec.run_dir, warn, file=spec.name, planned=True):
+    for start in find_starts(spec, Path(spec.run_dir), warn, file=spec.name, planned=True):
         print(plain(start.line))
     if found:
         print_measured(screen(), spec, *found)
@@ -74,18 +82,29 @@ def _measure(spec: ExperimentSpec, grid: Grid, planned: Cost) -> tuple[list[Meas
     return rows, total
 
 
-def run_experiment(spec_path: Path, out: Path | None, address: str | None, only: str, overrides: Sequence[str]) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A run that has come to an end, or has been interrupted."""
+
+    spec: ExperimentSpec
+    place: str
+    """Run folder as the user names it: a path or a URI."""
+    folder: Path
+    """Run folder on this machine; of a URI, the copy beside the driver."""
+    outcome: Outcome
+
+
+def run_experiment(spec_path: str, out: str | None, address: str | None, only: str, overrides: Sequence[str]) -> int:
     """Run or resume an experiment; returns the exit code."""
-    return _report_end(*train(spec_path, out, address, only, overrides))
+    return _report_end(train(spec_path, out, address, only, overrides))
 
 
-def train(
-    spec_path: Path, out: Path | None, address: str | None, only: str, overrides: Sequence[str]
-) -> tuple[ExperimentSpec, Path, Outcome]:
+def train(spec_path: str, out: str | None, address: str | None, only: str, overrides: Sequence[str]) -> Trained:
     """Train what an experiment still owes, and say on stderr how far it is.
 
-    Returns:
-        The experiment, its run folder, and how the run ended.
+    Args:
+        spec_path: an experiment file, or the URI of a run, which goes on as its own file says.
+        out: the run folder, a path or a URI.
 
     Raises:
         ValueError: if the experiment, the data, the folder or the cluster are not as they must be.
@@ -101,11 +120,11 @@ def train(
         from bocb_tune.engine.cluster import Resources as GroupResources
         from bocb_tune.spec.grid import plan_grid
 
-        spec = load_spec(spec_path, overrides, LOCAL if address is None else REMOTE, CAUTIONS, warn)
+        spec, place, mirror = _located(spec_path, out, overrides, LOCAL if address is None else REMOTE)
         there = contents(spec) if address is None or is_visible(spec) else None
         say("the sizes of its files")
         fingerprint = there.fingerprint() if there else None
-        folder = out or spec.run_dir
+        folder = mirror.folder if mirror else Path(place)
         plan_grid(spec, only)  # its errors come before the folder is made
         starts = find_starts(spec, folder, warn, file=spec_path)
     claim_folder(spec, folder, fingerprint)
@@ -118,20 +137,48 @@ def train(
         warn(unknown)
     plan = engine.RunPlan(
         folder=folder,
+        checkpoints=join(place if mirror else str(folder.resolve()), "checkpoints"),
         cells=cells,
         objective=objective_of(spec),
         resources=GroupResources(**spec.resources.model_dump()),
         checkpoint_every=spec.budget.checkpoint_every,
         address=address,
         data=fingerprint,
+        trouble=mirror.trouble if mirror else tuple,
     )
     log = folder / LOG_FILE
-    print(f"{spec.name}: {len(cells)} cells into {folder}; what Ray and the workers say: {log}", file=sys.stderr)
+    print(f"{spec.name}: {len(cells)} cells into {place}; what Ray and the workers say: {log}", file=sys.stderr)
     with last_words(KILLED), output_to(log) as open_stream, open_stream() as stream:
         view = View(stream)
-        with view.showing():
+        with view.showing(), mirror.carried() if mirror else nullcontext():
             outcome = engine.run(plan, view)
-    return spec, folder, outcome
+    return Trained(spec=spec, place=place, folder=folder, outcome=outcome)
+
+
+def _located(
+    spec_path: str, out: str | None, overrides: Sequence[str], checks: Sequence[Check]
+) -> tuple[ExperimentSpec, str, Mirror | None]:
+    """Load an experiment, and find the place of its run; a remote one is brought here.
+
+    Raises:
+        ValueError: if the experiment or the place are not as they must be.
+        OSError: if the place cannot be reached.
+    """
+    from bocb_tune.engine.mirror import Mirror
+
+    goes_on = is_uri(spec_path)
+    if goes_on and out is not None:
+        raise ValueError(f"--out {out}: {spec_path} goes on where it is; give an experiment file to begin another run")
+    place = spec_path if goes_on else out
+    mirror = Mirror(place) if place and is_uri(place) else None
+    if mirror:
+        mirror.bring()
+    file = mirror.folder / SPEC_FILE if mirror and goes_on else Path(spec_path)
+    spec = load_spec(file, overrides, checks, CAUTIONS, warn)
+    if place is None and is_uri(spec.run_dir):
+        mirror = Mirror(spec.run_dir)
+        mirror.bring()
+    return spec, place or spec.run_dir, mirror
 
 
 def _say_of_data(there: Contents | None) -> None:
@@ -150,9 +197,13 @@ def _use_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _report_end(spec: ExperimentSpec, folder: Path, outcome: Outcome) -> int:
+def _report_end(trained: Trained) -> int:
+    spec, outcome = trained.spec, trained.outcome
     if outcome.interrupted:
-        print(f"interrupted; everything so far is in {folder}. The same command goes on from there.", file=sys.stderr)
+        print(
+            f"interrupted; everything so far is in {trained.place}. The same command goes on from there.",
+            file=sys.stderr,
+        )
         return 130
     bad = [record for record in outcome.records if record.status in (TrialStatus.failed, TrialStatus.oom)]
     for line in failure_lines(bad):
@@ -165,9 +216,9 @@ def _report_end(spec: ExperimentSpec, folder: Path, outcome: Outcome) -> int:
         )
     elif bad:
         print(f"{len(bad)} trial(s) of {spec.name} have no result; the same command tries them again.", file=sys.stderr)
-    for line in closing_lines(folder):
+    for line in closing_lines(trained.folder, trained.place):
         print(plain(line), file=sys.stderr)
-    print(folder)
+    print(trained.place)
     return 1 if bad else 0
 
 
@@ -184,12 +235,12 @@ def failure_lines(bad: Sequence[TrialRecord]) -> list[str]:
     return lines
 
 
-def closing_lines(folder: Path) -> list[str]:
+def closing_lines(folder: Path, place: str) -> list[str]:
     """Give the last lines of a run, before its folder: what it found, and the command to type next."""
     from bocb_tune.analysis.answer.sentences import parts_of, terminal
     from bocb_tune.analysis.report.answer import answer_for
 
-    following = f"next: bocb-tune analyze {shlex.quote(str(folder))}"
+    following = f"next: bocb-tune analyze {shlex.quote(place)}"
     try:
         with busy("looking for the answer"):
             found = answer_for(folder)
@@ -228,21 +279,22 @@ def run_trial(
         return _train(trial, spec.resources, profile)
 
 
-def repeat_trial(folder: Path, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
+def repeat_trial(place: str, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
     """Train a trial that a run has recorded once more in this process, and keep its checkpoint if asked to; returns the
     exit code.
 
     Raises:
-        ValueError: if the folder is no run folder, or the run has no such trial, or several.
+        ValueError: if the place is no run folder, or the run has no such trial, or several.
     """
     from bocb_tune.cli.launch import recorded_trial
 
-    spec, trial, record = recorded_trial(folder, trial_id)
+    with _read(place) as folder:
+        spec, trial, record = recorded_trial(folder, trial_id)
     if record.world_size > 1:
         warn(
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
         )
-    kept = Checkpoints(folder / FOLDER / trial.id) if keep else None
+    kept = Checkpoints(storage_of(place).within(FOLDER).within(trial.id)) if keep else None
     code = _train(trial, spec.resources, profile, kept)
     score = "no score" if record.score is None else f"score {record.score:.4g}"
     print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)
@@ -259,7 +311,7 @@ def _train(trial: TrialSpec, resources: Resources, profile: Path | None, checkpo
     ranks = Ranks(device="cuda:0" if resources.gpus_per_worker and torch.cuda.is_available() else "cpu")
 
     print(
-        f"trial {trial.id}: {trial.cell.key} lr {trial.hparams['lr']:g} wd {trial.hparams['weight_decay']:g}",
+        f"trial {trial.id}: {trial.cell.key} {setting_text(trial.hparams)}",
         file=sys.stderr,
     )
     if profile is None:
@@ -301,16 +353,15 @@ def _train_on(trial: TrialSpec, context: Context) -> int:
     return 1
 
 
-def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
+def show_status(place: str, *, as_json: bool, watch: bool) -> None:
     """Print a run's status; with `watch`, until it is done or the user has seen enough."""
     from rich.live import Live
 
-    from bocb_tune.cli.launch import read_status
     from bocb_tune.cli.screen import screen
     from bocb_tune.cli.status import room_for_rows, table
 
-    with busy(f"reading {folder}"):
-        status = read_status(folder)
+    with busy(f"reading {place}"):
+        status = _status_at(place)
     if as_json:
         print(json.dumps(status.to_json(), indent=2))
         return
@@ -320,8 +371,20 @@ def show_status(folder: Path, *, as_json: bool, watch: bool) -> None:
         return
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            status = read_status(folder)
+            status = _status_at(place)
             live.update(table(status, rows=room_for_rows(console)), refresh=True)
             if status.is_done or not status.is_running:
                 return
-            time.sleep(2)
+            time.sleep(10 if is_uri(place) else 2)
+
+
+def _status_at(place: str) -> GridStatus:
+    from bocb_tune.cli.launch import read_status
+
+    with _read(place) as folder:
+        return read_status(folder)
+
+
+def _read(place: str) -> AbstractContextManager[Path]:
+    """Give the run folder at a place, to be read."""
+    return fetched(place) if is_uri(place) else nullcontext(Path(place))

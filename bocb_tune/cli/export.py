@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bocb_tune.cli.busy import busy, warn
-from bocb_tune.cli.launch import SPEC_FILE, FolderError
+from bocb_tune.cli.launch import FolderError
+from bocb_tune.core.files import SPEC_FILE
 from bocb_tune.core.kept import KeptModel, NotKeptError, journals_of, kept_model, kept_models
 from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say

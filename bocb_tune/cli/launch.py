@@ -10,7 +10,7 @@ from bocb_tune.cli.status import GridStatus, cell_status, grid_status
 from bocb_tune.cli.time_left import seconds_left, work_of
 from bocb_tune.cli.weights import KeptWeights, kept_weights
 from bocb_tune.core import journal
-from bocb_tune.core.files import write_atomically
+from bocb_tune.core.files import SPEC_FILE, write_atomically
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.data import free_options
 from bocb_tune.data.contents import Fingerprint, differences
@@ -23,7 +23,8 @@ from bocb_tune.spec.grid import PlannedCell, plan_grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec, resolved
 from bocb_tune.tasks import get_task
 
-SPEC_FILE = "spec.yaml"
+CLASSIFICATION = "classification"
+"""Task whose trials have a model."""
 
 
 class FolderError(ValueError):
@@ -90,6 +91,7 @@ def plan_of(spec: ExperimentSpec) -> Plan:
         epochs=spec.budget.epochs,
         design=spec.search.design,
         search=spec.num_search,
+        refine=spec.search.refine,
         repeats_best=spec.repeats.best,
         repeats_default=spec.repeats.default,
         audit=spec.search.audit,
@@ -160,8 +162,10 @@ def read_status(folder: Path) -> GridStatus:
         garbled = sum(not problem.torn for problem in read.problems) if read else 0
         rows.append(cell_status(cell.cell.key, owed, records.values(), again, garbled))
         work.append(work_of(plan, records.values(), again, earlier))
-    left_s = seconds_left(plan, work, driver.slots) if driver else None
-    return grid_status(rows, left_s, is_running=driver is not None)
+    if driver is None:
+        return grid_status(rows, None, is_running=False)
+    left_s = seconds_left(plan, work, driver.slots) if driver.slots else None
+    return grid_status(rows, left_s, news=driver.news)
 
 
 def _owed_again(
@@ -197,3 +201,18 @@ def recorded_trial(folder: Path, trial_id: str) -> tuple[ExperimentSpec, TrialSp
     if plan is None:
         raise FolderError(f"--id {trial_id}: its cell {record.cell.key} is not in {folder / SPEC_FILE}")
     return spec, spec_of(plan, record), record
+
+
+def starting_weights(folder: Path, trial_id: str) -> dict[str, Any]:
+    """Build the tensors that a trial of a run began with, by name, as NumPy arrays.
+
+    Raises:
+        ValueError: if its model cannot be built here, such as for want of its data.
+    """
+    _, trial, _ = recorded_trial(folder, trial_id)
+    if trial.cell.task != CLASSIFICATION:
+        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r} has no model that can be built")
+    from bocb_tune.tasks.classification import initial_model
+
+    tensors = initial_model(trial).state_dict().items()
+    return {name: each.detach().float().numpy() for name, each in tensors if each.is_floating_point()}

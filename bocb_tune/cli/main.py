@@ -95,8 +95,11 @@ def plan(
 
 @app.command()
 def run(
-    spec: SpecPath,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default: storage/name.")] = None,
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Experiment file (YAML), or the URI of a run to go on.")],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Run folder, or its URI; default: storage/name."),
+    ] = None,
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster to attach to, such as auto.")] = None,
     only: Only = "*",
     overrides: Overrides = None,
@@ -116,7 +119,7 @@ def trial(
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Default: the published one.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of initialisation, order, augmentation; 0.")] = None,
     overrides: Overrides = None,
-    folder: Annotated[Path | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
+    folder: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
     trial_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Which trial of the run.")] = None,
     profile: Annotated[
         Path | None, typer.Option("--profile", metavar="FILE", help="Trace some steps into FILE (.json).")
@@ -160,7 +163,7 @@ def require_hyperparameter(option: str, value: float | None, *, above_zero: bool
 
 @app.command()
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or its URI.")],
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run is done.")] = False,
 ) -> None:
@@ -171,7 +174,9 @@ def status(
     show_status(folder, as_json=as_json, watch=watch)
 
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder, CSV, TSV or Parquet table, or paper:NAME.")]
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Run folder or its URI, CSV, TSV, Parquet table, or paper:NAME.")
+]
 Space = Annotated[
     list[Path] | None,
     typer.Option("--space", metavar="FILE", help="Search spaces a table was drawn from: files or folders."),
@@ -194,8 +199,8 @@ Where = Annotated[list[str] | None, typer.Option("--where", metavar="COLUMN=VALU
 @app.command()
 def analyze(
     source: Source,
-    second: Annotated[
-        str | None, typer.Argument(metavar="[SOURCE]", help="Another run of the same grid, to compare with the first.")
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]", help="Other runs of the same grid, to compare with it.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Default: RUN/report or ./report.")
@@ -209,11 +214,26 @@ def analyze(
     patterns: Annotated[
         bool, typer.Option("--patterns", help="Also read the kept checkpoints: spectra of the trained weights.")
     ] = False,
+    gap: Annotated[
+        float | None, typer.Option("--gap", metavar="POINTS", help="Gap of the paper's Eq. 1; default: 3, ImageNet 1.")
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option("--step", metavar="DECADES", help="Step of settings searched continuously: 1/3.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="P,S,C,T", help="Of performance, settings, coupling, computation."),
+    ] = None,
+    components: Annotated[
+        int | None, typer.Option("--components", metavar="K", help="Principal components whose energy is drawn: 10.")
+    ] = None,
     form: Form = "text",
 ) -> None:
-    """Write the report of a run, of a table of trials, or of the published tables; of two runs, what differs."""
-    if second is not None and (space or patterns or where or {metric, direction, tolerance, chance} != {None}):
-        raise typer.BadParameter("options other than --out are for one source, and two are given")
+    """Write the report of a run, of a table of trials, or of the published tables; of several runs, what differs."""
+    measures = (gap, step, weights, components)
+    said = {metric, direction, tolerance, chance, *measures}
+    if others and (space or patterns or where or said != {None}):
+        raise typer.BadParameter("options other than --out are for one source, and several are given")
     with busy(f"analyzing {source}"):
         from bocb_tune.analysis.core.parallel import uncollected, warm_up
 
@@ -221,15 +241,19 @@ def analyze(
             warm_up()
         with uncollected():
             from bocb_tune.analysis.answer.sentences import markdown, terminal
-            from bocb_tune.analysis.report.write import analyze_pair, report
+            from bocb_tune.analysis.bocb.choices import choose
+            from bocb_tune.analysis.report.write import analyze_pair, analyze_several, report
             from bocb_tune.analysis.sources.stated import Stated
 
         kept = tuple(where or ())
         stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=kept)
-        if second is None:
-            written = report(source, out, space or (), patterns, stated)
+        if not others:
+            if patterns:
+                from bocb_tune.cli.launch import starting_weights as start
+            written = report(source, out, space or (), patterns, stated, choose(*measures), start if patterns else None)
         else:
-            written = analyze_pair(source, second, out)
+            pair = len(others) == 1
+            written = analyze_pair(source, others[0], out) if pair else analyze_several([source, *others], out)
     if form == "md":
         print(markdown(written.parts), end="")
         print(written.page, file=sys.stderr)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -33,6 +33,7 @@ class View(Watcher):
         self.console = screen(stream, highlight=False)
         self._ledger: Ledger | None = None
         self._slots = 1
+        self._news: tuple[str, ...] = ()
         self._note = "starting Ray"
         self._failed_before: dict[str, int] = {}
         """Attempts of the trials that had failed before this run, by id."""
@@ -94,6 +95,14 @@ class View(Watcher):
         self._said[kind] = self._said.get(kind, 0) + 1
         return self._said[kind]
 
+    def cluster(self, lines: Sequence[str], slots: int) -> None:
+        before, self._news = self._news, tuple(lines)
+        self._slots = slots or self._slots
+        if not self.console.is_terminal:
+            for line in lines:
+                if line not in before:
+                    self._line(line)
+
     def leaving(self) -> None:
         self._note = LEAVING
         if not self.console.is_terminal:
@@ -109,7 +118,7 @@ class View(Watcher):
             earlier = self._superseded[key]
             rows.append(cell_status(key, plan.trials(records) + earlier, records, again))
             work.append(work_of(plan, records, again, earlier))
-        return grid_status(rows, seconds_left(plan, work, self._slots))
+        return grid_status(rows, seconds_left(plan, work, self._slots), news=self._news)
 
     def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)

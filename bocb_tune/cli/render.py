@@ -37,7 +37,7 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
     """Return everything `bocb-tune plan` knows, JSON-able."""
     return {
         "spec": resolved(spec),
-        "run_dir": str(spec.run_dir),
+        "run_dir": spec.run_dir,
         "cells": [
             {**planned.cell.to_json(), "recipe": spec.recipe_of(planned.cell.backbone)[0]} for planned in grid.cells
         ],
@@ -68,12 +68,16 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
 
 def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
     """Make one row per cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
-    table = Table("cell", "lr", "weight decay", "default", "recipe", box=None, header_style="bold", pad_edge=False)
+    columns = ("cell", "lr", "weight decay", "default", "recipe", *(["refined"] if spec.search.refine else []))
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for planned in grid.cells:
         space = planned.space
         default = f"{space.default['lr']:g}, {space.default['weight_decay']:g}"
         recipe, _ = spec.recipe_of(planned.cell.backbone)
-        table.add_row(planned.cell.key, str(space.lr), str(space.weight_decay), default, recipe)
+        row = [planned.cell.key, str(space.lr), str(space.weight_decay), default, recipe]
+        if spec.search.refine:
+            row.append(", ".join(f"{name} {dim}" for name, dim in space.own.items()))
+        table.add_row(*row)
     return table
 
 

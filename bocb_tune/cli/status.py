@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bocb_tune.core.space import setting_text
 from bocb_tune.core.types import TrialRecord, TrialStatus, alike
 
 COLUMNS = (
@@ -78,6 +79,8 @@ class GridStatus:
     """Whether a process is at work on it."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Failures of all cells together."""
+    news: tuple[str, ...] = ()
+    """Lines on what is the matter with the cluster."""
 
     @property
     def is_done(self) -> bool:
@@ -133,7 +136,9 @@ def _unreadable(record: TrialRecord) -> int:
     return int(record.measurements[-1].metrics.get("unreadable_images", 0)) if record.measurements else 0
 
 
-def grid_status(cells: Sequence[CellStatus], left_s: float | None, *, is_running: bool = True) -> GridStatus:
+def grid_status(
+    cells: Sequence[CellStatus], left_s: float | None, *, is_running: bool = True, news: tuple[str, ...] = ()
+) -> GridStatus:
     """Add the cells up."""
     counts: Counter[str] = Counter()
     said: Counter[str] = Counter()
@@ -148,6 +153,7 @@ def grid_status(cells: Sequence[CellStatus], left_s: float | None, *, is_running
         left_s=left_s,
         is_running=is_running,
         failures=_grouped(said),
+        news=news,
     )
 
 
@@ -184,6 +190,7 @@ def table(status: GridStatus, *, rows: int | None = None, title: str = "") -> Re
             notes.append(Text(f"{cell.garbled} lines of {cell.cell}'s journal cannot be read: not counted here", "red"))
     for message, number in status.failures.items():
         notes.append(Text(f"{number} without a result: {message}", "red"))
+    notes += [Text(line, "yellow") for line in status.news]
     if not status.is_running and not status.is_done:
         notes.append(Text("nothing runs: the command that started it goes on from here", "yellow"))
     return Group(grid, *notes, total_line(status))
@@ -208,8 +215,7 @@ def trial_line(record: TrialRecord, ended: int, trials: int) -> str:
     score = "-" if record.score is None else f"{record.score:.2f}"
     line = (
         f"[{ended}/{trials}] {record.cell.key} {record.phase} {record.index}: {record.status} {score}"
-        f" after {record.budget}/{record.max_budget} epochs,"
-        f" lr {record.hparams['lr']:.3g}, wd {record.hparams['weight_decay']:.3g}"
+        f" after {record.budget}/{record.max_budget} epochs, {setting_text(record.hparams)}"
     )
     return f"{line}: {record.message}" if record.message else line
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
-from bocb_tune.engine.policy import Plan
+from bocb_tune.core.types import TrialRecord, TrialStatus
+from bocb_tune.engine.policy import COMPETING, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,8 @@ def work_of(
     ended = [r for r in records if r.status != TrialStatus.running and r.id not in owed_again]
     running = [r for r in records if r.status == TrialStatus.running]
     competed = [record for record in ended if _competes(plan, record)]
-    competing = round((1 - plan.audit) * (plan.design + plan.search + superseded)) if plan.rungs else 0
+    contested = plan.design + plan.search + plan.refine + superseded
+    competing = round((1 - plan.audit) * contested) if plan.rungs else 0
     to_the_end = plan.trials(records) + superseded - competing - (len(ended) - len(competed))
     in_flight = sum(record.budget for record in running if not _competes(plan, record))
     return Work(
@@ -59,7 +60,7 @@ def work_of(
 
 
 def _competes(plan: Plan, record: TrialRecord) -> bool:
-    return bool(plan.rungs) and record.phase in (Phase.design, Phase.search) and not record.audit
+    return bool(plan.rungs) and record.phase in COMPETING and not record.audit
 
 
 def expected_epochs(plan: Plan, cells: Sequence[Work]) -> float:

@@ -85,8 +85,10 @@ def find_starts(
         if planned and is_awaited(source):
             continue
         say(f"weights of {row}")
+        wanted = spec.recipe_of(cell.backbone)[1].image_size
         try:
-            fit = fit_of(source, cell.backbone, channels, image_size(spec.dataset.name, spec.dataset.options))
+            size = image_size(spec.dataset.name, spec.dataset.options, wanted)
+            fit = fit_of(source, cell.backbone, channels, size, wanted)
         except ValueError as error:
             if row not in kept:
                 raise StartError(f"{file}: {entry}: {error}") from error

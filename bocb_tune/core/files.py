@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+SPEC_FILE = "spec.yaml"
+"""Name of the file of a run folder that holds the experiment, resolved."""
+DRIVER_FILE = ".driver.json"
+"""Name of the file in which the driver says what it is at; there while it is at work."""
 LOG_FILE = "ray.log"
 """Name of the file of a run folder that holds what Ray and the workers said."""
 CANNOT_BE_DECODED = "cannot be decoded and is skipped"

@@ -20,8 +20,10 @@ class Phase(StrEnum):
     """A space-filling point, the same in every cell of an optimizer."""
     search = "search"
     """A point the sampler proposed."""
+    refine = "refine"
+    """The best point of the phases before, with other values of what is the optimizer's own."""
     repeat = "repeat"
-    """A fresh seed at the best point or at the default, run to the full budget."""
+    """A fresh seed at the best point, at the default or at the refined best, run to the full budget."""
 
 
 class TrialStatus(StrEnum):
@@ -189,7 +191,8 @@ class TrialSpec:
     index: int
     """Place within the phase, counted from 0."""
     hparams: Mapping[str, float]
-    """Tuned values: `lr` (peak of the base group at the recipe's batch size) and `weight_decay`."""
+    """Tuned values: `lr` (peak of the base group at the recipe's batch size) and `weight_decay`; where refined, also
+    what is the optimizer's own, in place of the value in `settings`."""
     seed: int
     """Moves initialisation, data order and augmentation alike."""
     budget: int
@@ -289,8 +292,13 @@ class TrialRecord:
         """Whether it failed before it measured anything, at a setting that was chosen by what others measured. They may
         have failed for the same reason, so that the setting is chosen anew.
         """
-        was_chosen = self.phase in (Phase.search, Phase.repeat)
+        was_chosen = self.phase in (Phase.search, Phase.refine, Phase.repeat)
         return was_chosen and self.status == TrialStatus.failed and not self.measurements
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """Learning rate and weight decay."""
+        return self.hparams["lr"], self.hparams["weight_decay"]
 
     @property
     def place(self) -> tuple[Phase, int, int]:

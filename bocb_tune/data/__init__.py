@@ -46,7 +46,7 @@ class DatasetRow:
     @property
     def is_decoded(self) -> bool:
         """Whether its images are decoded, by processes of their own, while they are trained on."""
-        return "flip_crop" in self.augments
+        return "max_pixels" in self.options
 
 
 HELD_OUT: dict[str, Any] = {"validate_on": "val", "val_share": 0.1, "split_seed": 0}
@@ -68,7 +68,7 @@ def _cifar(name: str, classes: int, pickled: str, binary: str) -> DatasetRow:
         train_images=50_000,
         options={"root": None, "download": False, **HELD_OUT},
         required=("root",),
-        augments=("none", "flip_shift"),
+        augments=("none", "flip_shift", "flip_crop"),
     )
 
 
@@ -260,11 +260,18 @@ def num_classes(name: str, options: Mapping[str, Any]) -> int:
     return len(contents_of(name, options).classes) if known is None else known
 
 
-def image_size(name: str, options: Mapping[str, Any]) -> int:
-    """Return height and width of its images in pixels; 0 if it holds none."""
+def image_size(name: str, options: Mapping[str, Any], wanted: int = 0) -> int:
+    """Return height and width in pixels of the images it gives; 0 if it holds none.
+
+    Args:
+        name: of the dataset.
+        options: those given of it.
+        wanted: the size a recipe asks for, if it does: images decoded from files are cropped to it, others stay as
+            they are until the backbone resizes them.
+    """
     resolved = resolve_options(name, options)
     size: int = DATASETS[name].image_size or resolved.get("image_size", 0)
-    return size
+    return wanted if wanted and DATASETS[name].is_decoded else size
 
 
 def load_dataset(name: str, options: Mapping[str, Any], device: str) -> Dataset:

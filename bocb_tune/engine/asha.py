@@ -23,6 +23,7 @@ class CellRungs:
     """Ray's ASHA over the trials of one cell, fed with the scores at the rungs only.
 
     Default, design and search trials are all recorded at their rungs; repeats are not, since they crowd the best point.
+    Refine trials, which crowd it too, compete among themselves.
     A trial that diverged is recorded at the floor at the next rung it would have reached: Ray's ASHA by itself neither
     stops nor counts a score that is not a number.
     """
@@ -32,33 +33,25 @@ class CellRungs:
         self._floor = floor
         self._phases: dict[str, Phase] = {}
         self._seen: set[tuple[str, int]] = set()
-        self._asha = (
-            AsyncHyperBandScheduler(
-                time_attr="budget",
-                metric="score",
-                mode="max",
-                max_t=plan.epochs,
-                grace_period=plan.rungs[0],
-                reduction_factor=plan.reduction_factor,
-            )
-            if plan.rungs
-            else None
-        )
+        self._brackets = (_bracket(plan), _bracket(plan)) if plan.rungs else ()
+        """Bracket of the search, and that of the refine trials."""
+
+    def _bracket_of(self, trial_id: str) -> AsyncHyperBandScheduler:
+        return self._brackets[self._phases[trial_id] == Phase.refine]
 
     def add(self, trial_id: str, phase: Phase) -> None:
-        if trial_id in self._phases or self._asha is None or phase == Phase.repeat:
+        if trial_id in self._phases or not self._brackets or phase == Phase.repeat:
             return
         self._phases[trial_id] = phase
-        self._asha.on_trial_add(None, _Competitor(trial_id))
+        self._bracket_of(trial_id).on_trial_add(None, _Competitor(trial_id))
 
     def stops(self, trial_id: str, budget: int, score: float) -> bool:
         """Record a score at a rung; True if it falls below the rung's cutoff. Elsewhere False, and no record."""
         if budget not in self._rungs or trial_id not in self._phases or (trial_id, budget) in self._seen:
             return False
         self._seen.add((trial_id, budget))
-        assert self._asha is not None
         result = {"budget": budget, "score": score}
-        action = self._asha.on_trial_result(None, _Competitor(trial_id), result)
+        action = self._bracket_of(trial_id).on_trial_result(None, _Competitor(trial_id), result)
         return bool(action == TrialScheduler.STOP)
 
     def diverged(self, trial_id: str, budget: int) -> None:
@@ -89,7 +82,21 @@ class CellRungs:
 
     def table(self) -> dict[int, dict[str, float]]:
         """Return the score by trial id at each rung, as ASHA holds them."""
-        if self._asha is None:
-            return {}
-        (bracket,) = self._asha._brackets
-        return {int(milestone): dict(recorded) for milestone, recorded in bracket._rungs if milestone in self._rungs}
+        found: dict[int, dict[str, float]] = {}
+        for scheduler in self._brackets:
+            (bracket,) = scheduler._brackets
+            for milestone, recorded in bracket._rungs:
+                if milestone in self._rungs:
+                    found.setdefault(int(milestone), {}).update(recorded)
+        return found
+
+
+def _bracket(plan: Plan) -> AsyncHyperBandScheduler:
+    return AsyncHyperBandScheduler(
+        time_attr="budget",
+        metric="score",
+        mode="max",
+        max_t=plan.epochs,
+        grace_period=plan.rungs[0],
+        reduction_factor=plan.reduction_factor,
+    )

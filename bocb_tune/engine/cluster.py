@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import services
+from ray._private import ray_constants, services
 
 KNOCK_S = 4.0
 """Seconds that a machine may take to answer; a host of two addresses is tried at both."""
@@ -30,6 +30,10 @@ class Resources:
     gpus_per_worker: float
     max_slots: int | None
     warm: bool
+    patience_min: float
+    """Minutes without a step or a measurement after which a group is taken to hang."""
+    share: float
+    """Share of the slots that the run keeps while another run waits for room."""
 
 
 @contextlib.contextmanager
@@ -43,13 +47,28 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         if address is not None:
             _require_listener(address)
-        ray.init(**options)
+        with _on_loopback() if address is None else contextlib.nullcontext():
+            ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(_why_not(address, error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have Ray's processes listen on 127.0.0.1 only, as they do on systems where it knows no clusters.
+
+    `_node_ip_address` cannot say so: Ray replaces that address by the machine's own.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _why_not(address: str | None, error: Exception) -> str:
@@ -92,9 +111,9 @@ def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int
     Raises:
         ClusterError: if it does not hold one.
     """
-    workers = sum(_workers_that_fit(node["Resources"], resources) for node in nodes if node["Alive"])
-    groups = workers // resources.workers
+    groups = room_for_groups(nodes, resources)
     if groups == 0:
+        workers = _room_for_workers(nodes, resources)
         cpus, gpus = (sum(node["Resources"].get(kind, 0) for node in nodes if node["Alive"]) for kind in ("CPU", "GPU"))
         raise ClusterError(
             f"resources: {resources.workers} worker(s) of {resources.cpus_per_worker:g} CPU and"
@@ -102,6 +121,15 @@ def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int
             f" room for {workers} such worker(s). Ask for fewer workers, or attach to a larger cluster with --address."
         )
     return groups if resources.max_slots is None else min(groups, resources.max_slots)
+
+
+def room_for_groups(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
+    """Count the worker groups that nodes hold at once when nobody else uses them."""
+    return _room_for_workers(nodes, resources) // resources.workers
+
+
+def _room_for_workers(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
+    return sum(_workers_that_fit(node["Resources"], resources) for node in nodes if node["Alive"])
 
 
 def _workers_that_fit(node: dict[str, float], resources: Resources) -> int:

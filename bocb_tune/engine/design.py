@@ -19,11 +19,17 @@ def design_points(seed: int, optimizer: str, space: SearchSpace, count: int, fir
     """Return points `first` to `first + count` of the optimizer's scrambled Sobol sequence: the same in every cell, and
     a longer design continues a shorter one.
     """
-    sobol = qmc.Sobol(d=len(AXES), scramble=True, rng=np.random.default_rng(derive_seed(seed, "design", optimizer)))
+    units = space_filling(derive_seed(seed, "design", optimizer), len(AXES), count, first)
+    return [space.from_unit((lr, weight_decay)) for lr, weight_decay in units]
+
+
+def space_filling(seed: int, axes: int, count: int, first: int = 0) -> list[list[float]]:
+    """Return points `first` to `first + count` of a scrambled Sobol sequence in the unit cube of so many axes."""
+    sobol = qmc.Sobol(d=axes, scramble=True, rng=np.random.default_rng(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a design need not be a power of two to be continued later
-        units = sobol.random(first + count)[first:]
-    return [space.from_unit((float(lr), float(weight_decay))) for lr, weight_decay in units]
+        units: list[list[float]] = sobol.random(first + count)[first:].tolist()
+    return units
 
 
 def design_of(cell: CellPlan) -> list[dict[str, float]]:

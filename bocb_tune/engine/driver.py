@@ -1,16 +1,18 @@
-"""Driver of a run: the process that holds the lock of the run folder, and says in it how many trials it runs."""
+"""Driver of a run: the process that holds the lock of the run folder, and says in it what it is at."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
-import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from bocb_tune.core.files import DRIVER_FILE, write_atomically
+from bocb_tune.core.names import plain
 
 LOCK = ".lock"
 PATIENCE_S = 1.0
@@ -28,8 +30,12 @@ class Driver:
     host: str
     started: float
     """Seconds since 1970."""
+    seen: float
+    """Seconds since 1970 when it last said this."""
     slots: int = 0
     """Trials at a time; 0 while that is not known yet."""
+    news: tuple[str, ...] = ()
+    """Lines on what is the matter with the cluster."""
 
 
 @contextlib.contextmanager
@@ -47,18 +53,25 @@ def only_driver(folder: Path) -> Iterator[None]:
                     f"{folder}: another `bocb-tune run` is at work in this folder; wait for it or end it"
                 )
             time.sleep(0.05)
+        (folder / DRIVER_FILE).unlink(missing_ok=True)
         announce(folder, 0)
         try:
             yield
         finally:
-            with contextlib.suppress(FileNotFoundError):  # the folder was removed: that has been said
-                os.truncate(folder / LOCK, 0)
+            (folder / DRIVER_FILE).unlink(missing_ok=True)
 
 
-def announce(folder: Path, slots: int) -> None:
-    """Write down that this process drives the run, with so many trials at a time."""
-    driver = Driver(host=platform.node(), started=time.time(), slots=slots)
-    (folder / LOCK).write_text(json.dumps(asdict(driver)), encoding="utf-8")
+def announce(folder: Path, slots: int, news: Sequence[str] = ()) -> None:
+    """Write down that this process drives the run, with so many trials at a time, and what is the matter.
+
+    Where the folder was removed, none is made.
+    """
+    if not (folder / LOCK).exists():
+        return
+    before = _said(folder)
+    started = before.started if before else time.time()
+    driver = Driver(host=platform.node(), started=started, seen=time.time(), slots=slots, news=tuple(news))
+    write_atomically(folder / DRIVER_FILE, lambda file: file.write(json.dumps(asdict(driver)).encode()))
 
 
 def current_driver(folder: Path) -> Driver | None:
@@ -66,13 +79,22 @@ def current_driver(folder: Path) -> Driver | None:
 
     Of a driver on another machine only what it wrote is known: one that was killed there still counts.
     """
+    driver = _said(folder)
+    if driver is None or (driver.host == platform.node() and not _is_locked(folder / LOCK)):
+        return None
+    return driver
+
+
+def _said(folder: Path) -> Driver | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        driver = Driver(**json.loads((folder / LOCK).read_text(encoding="utf-8")))
-        return driver if driver.host != platform.node() or _is_locked(folder / LOCK) else None
+        said = json.loads((folder / DRIVER_FILE).read_text(encoding="utf-8"))
+        return Driver(**said | {"news": tuple(plain(str(line)) for line in said["news"])})
     return None
 
 
 def _is_locked(path: Path) -> bool:
+    if not path.exists():
+        return False
     with path.open() as file:
         return not _lock(file.fileno(), fcntl.LOCK_SH)
 

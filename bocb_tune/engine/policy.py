@@ -7,6 +7,7 @@ run that was interrupted goes on exactly as it would have.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,8 @@ from bocb_tune.engine.worker import MAX_ATTEMPTS
 
 SELECTABLE = (Phase.default, Phase.design, Phase.search)
 """Phases among which the best point is chosen; repeats are fresh seeds, free of that selection."""
+COMPETING = (Phase.design, Phase.search, Phase.refine)
+"""Phases whose trials compete at rungs, but for those that are audited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +30,12 @@ class Plan:
     epochs: int
     design: int
     search: int
+    refine: int
+    """Trials at the best point that move what is the optimizer's own."""
     repeats_best: int
     repeats_default: int
     audit: float
-    """Share of design and search trials that is exempt from stopping."""
+    """Share of design, search and refine trials that is exempt from stopping."""
     rungs: tuple[int, ...]
     """Budgets at which trials compete; empty when nothing is stopped."""
     reduction_factor: int
@@ -38,12 +43,17 @@ class Plan:
     seed: int
 
     def trials(self, records: Iterable[TrialRecord]) -> int:
-        """Count the trials a cell with these records comes to in all: a cell without a best point has none to
-        repeat."""
+        """Count the trials a cell with these records comes to in all: a cell without a best point has none to refine
+        or repeat, and one where no refined setting got to its end has none of these to repeat."""
+        records = list(records)
         ended = [r for r in records if r.phase in SELECTABLE and r.status != TrialStatus.running]
-        selectable = 1 + self.design + self.search
-        repeats = self.repeats_best if len(ended) < selectable or best_record(ended) else 0
-        return selectable + repeats + self.repeats_default
+        total = 1 + self.design + self.search + self.repeats_default
+        best = best_record(ended)
+        if best is None and len(ended) >= 1 + self.design + self.search:
+            return total
+        total += self.repeats_best + self.refine
+        is_fruitless = len(refined_at(best, ended_of(records))) >= self.refine and refined_best(best, records) is None
+        return total + (0 if is_fruitless else self.repeats_best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +71,7 @@ class CellPlan:
 
     def trial(self, phase: Phase, index: int, hparams: Mapping[str, float], *, seed: int | None = None) -> TrialSpec:
         """Make the trial of one place in the plan. Seeds are shared, so that cells are compared pairwise."""
-        audit = phase in (Phase.design, Phase.search) and is_audited(self.plan, self.cell, phase, index)
+        audit = phase in COMPETING and is_audited(self.plan, self.cell, phase, index)
         exempt = audit or phase in (Phase.default, Phase.repeat)
         return TrialSpec(
             cell=self.cell,
@@ -104,8 +114,9 @@ def is_audited(plan: Plan, cell: Cell, phase: Phase, index: int) -> bool:
 
     Every trial has the same chance, and of any n consecutive trials of a cell n x share are drawn, up to one.
     """
-    place = index if phase == Phase.design else plan.design + index
-    start = derive_seed(plan.seed, "audit", cell.key) / 2**31
+    place = plan.design + index if phase == Phase.search else index
+    purpose = "audit" if phase in SELECTABLE else f"audit {phase}"
+    start = derive_seed(plan.seed, purpose, cell.key) / 2**31
     return math.floor((place + 1) * plan.audit + start) > math.floor(place * plan.audit + start)
 
 
@@ -124,13 +135,34 @@ def owed_search(plan: Plan, records: Mapping[str, TrialRecord]) -> int | None:
     return next((index for index in range(plan.search) if index not in taken), None)
 
 
+def _searches(records: Mapping[str, TrialRecord]) -> bool:
+    """Tell whether a trial is in flight that may still become the best point."""
+    return any(record.phase in SELECTABLE and record.status == TrialStatus.running for record in records.values())
+
+
+def owed_refine(plan: Plan, records: Mapping[str, TrialRecord]) -> tuple[TrialRecord, int] | None:
+    """Return the best point and the index of its first refine trial that has no record yet, once every selectable
+    trial has ended.
+    """
+    best = None if _searches(records) else best_record(records.values())
+    if best is None:
+        return None
+    taken = {record.index for record in refined_at(best, records.values())}
+    return next(((best, index) for index in range(plan.refine) if index not in taken), None)
+
+
 def owed_repeat(cell: CellPlan, records: Mapping[str, TrialRecord]) -> TrialSpec | Turn:
-    """Return the next fresh seed at the best point or at the default, once every selectable trial has ended."""
-    if any(record.phase in SELECTABLE and record.status == TrialStatus.running for record in records.values()):
+    """Return the next fresh seed, once every selectable trial has ended: at the best point, at the default and, once
+    every refine trial has ended, at the refined best, with the seeds of the best.
+    """
+    if _searches(records):
         return Turn.wait
     best = best_record(records.values())
     planned = _repeats(cell, best.hparams, cell.plan.repeats_best, "best") if best else []
     planned += _repeats(cell, cell.space.default, cell.plan.repeats_default, "default")
+    refines = refined_at(best, records.values())
+    if len(ended_of(refines)) == len(refines) and (refined := refined_best(best, refines)):
+        planned += _repeats(cell, refined.hparams, cell.plan.repeats_best, "best")
     owed = next((trial for trial in planned if trial.id not in records), None)
     if owed is not None:
         return owed
@@ -141,6 +173,32 @@ def owed_repeat(cell: CellPlan, records: Mapping[str, TrialRecord]) -> TrialSpec
 def _repeats(cell: CellPlan, point: Mapping[str, float], count: int, which: str) -> list[TrialSpec]:
     seeds = [derive_seed(cell.plan.seed, Phase.repeat, which, index) for index in range(count)]
     return [cell.trial(Phase.repeat, index, point, seed=seed) for index, seed in enumerate(seeds)]
+
+
+def ended_of(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """List the records of trials that are over."""
+    return [record for record in records if record.status != TrialStatus.running]
+
+
+def refined_at(best: TrialRecord | None, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """List the refine trials at the best point: an extended run may hold others, at what was the best before."""
+    return [r for r in records if r.phase == Phase.refine and best is not None and r.point == best.point]
+
+
+def refined_best(best: TrialRecord | None, records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """Find the refine trial at the best point with the highest score at the full budget; of equals the first.
+
+    It is repeated whether or not it beat the best: their fresh seeds say which of the two is better.
+    """
+    full = [r for r in refined_at(best, records) if r.status == TrialStatus.completed and r.score is not None]
+    return max(full, key=lambda record: (record.score, -record.index), default=None)
+
+
+def worth_keeping(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """List the trials whose checkpoints are kept: the best of the cell, and the best refined."""
+    records = list(records)
+    best = best_record(records)
+    return [record for record in (best, refined_best(best, records)) if record is not None]
 
 
 def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
@@ -189,6 +247,16 @@ def rung_after(rungs: Sequence[int], budget: int) -> int | None:
     next.
     """
     return next((rung for rung in rungs if rung >= budget), None)
+
+
+USUAL_EPOCHS = 10
+"""Epochs of the usual length that a group may be silent for."""
+
+
+def patience_s(records: Iterable[TrialRecord], patience_min: float) -> float:
+    """Return the seconds that a trial may take without a sign of life, after what those of its cell took an epoch."""
+    epochs = [record.elapsed_s / record.budget for record in records if record.budget]
+    return max(60 * patience_min, USUAL_EPOCHS * (statistics.median(epochs) if epochs else 0.0))
 
 
 HOPELESS_TRIALS = 8

@@ -21,6 +21,7 @@ import ray
 from ray import tune
 
 from bocb_tune.core.provenance import provenance
+from bocb_tune.core.storage import storage_of
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
@@ -28,20 +29,16 @@ from bocb_tune.engine.driver import announce, only_driver
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
+from bocb_tune.engine.slots import Slots, groups_beside_driver
 from bocb_tune.engine.store import Ledger
-from bocb_tune.engine.worker.group import Slot, SlotSetup
 from bocb_tune.engine.worker.queue import Client
+from bocb_tune.engine.worker.serve import TOKEN
+from bocb_tune.engine.worker.trainer import SlotSetup
 
 logger = logging.getLogger(__name__)
 
-CLOSE_S = 3.0
-"""Seconds that worker groups may take to go home before they are left to Ray, which ends what a run leaves behind."""
-
 PAIR_S = 2.0
 """Seconds after a signal to stop in which others say the same: `timeout` and Slurm send two at once."""
-
-LISTENER = {"node:__internal_head__": 0.0001}
-"""Resources of a listening Tune trial: no CPU that a worker group may need, on the node where Ray's head is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +46,9 @@ class RunPlan:
     """Everything a run needs, resolved; the CLI makes it of a spec."""
 
     folder: Path
+    """Folder of the journals, beside the driver."""
+    checkpoints: str
+    """Place of the checkpoints: a URI, or a path under which every node sees the same folder."""
     cells: tuple[CellPlan, ...]
     objective: Objective
     resources: Resources
@@ -57,6 +57,8 @@ class RunPlan:
     """Address of a Ray cluster to attach to; None starts Ray on this machine for the length of the run."""
     data: Mapping[str, Any] | None = None
     """Fingerprint of the data, for the journals' first lines; None if they are not seen from here."""
+    trouble: Callable[[], Sequence[str]] = tuple
+    """Lines on what else is the matter, asked for now and then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,9 @@ class Watcher:
 
     def ended(self, record: TrialRecord) -> None:
         """Hear that a trial has an outcome."""
+
+    def cluster(self, lines: Sequence[str], slots: int) -> None:
+        """Hear what there is to say of the cluster now, in plain lines, and how many slots can train."""
 
     def leaving(self) -> None:
         """Hear that the user asked to stop: epochs in flight are being finished."""
@@ -149,31 +154,44 @@ def _drive(
     """Run the Tuner to its end; the search knows how it ended."""
     scratch = plan.folder / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    number = slots_that_fit(ray.nodes(), plan.resources)
-    setup = SlotSetup(
+    number = min(slots_that_fit(ray.nodes(), plan.resources), plan.resources.max_slots or groups_beside_driver())
+    setup = _slot_setup(plan, scratch)
+
+    def news(lines: Sequence[str], ready: int) -> None:
+        announce(plan.folder, ready, lines)
+        unharmed(watcher.cluster)(lines, ready)
+
+    slots = Slots(setup, plan.resources, news, plan.trouble)
+    search = GridSearch(ledger, slots, resumed, plan.resources.patience_min)
+    scheduler = GridASHA(ledger, search, rungs, storage_of(plan.checkpoints))
+    announce(plan.folder, number)
+    unharmed(watcher.opened)(ledger, number)
+    try:
+        slots.look(frozenset())
+        with _interruptible(search, slots, watcher):
+            _fit(_tuner(search, scheduler, scratch))
+    finally:
+        slots.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    if slots.fault:
+        raise ClusterError(slots.fault)
+    return search
+
+
+def _slot_setup(plan: RunPlan, scratch: Path) -> SlotSetup:
+    """Describe the slots, and put the token into the folder of checkpoints that their ranks must see."""
+    token = uuid.uuid4().hex
+    storage_of(plan.checkpoints).write(TOKEN, token.encode())
+    return SlotSetup(
         workers=plan.resources.workers,
         cpus_per_worker=plan.resources.cpus_per_worker,
         gpus_per_worker=plan.resources.gpus_per_worker,
         warm=plan.resources.warm,
-        checkpoints=(plan.folder / "checkpoints").resolve(),
+        checkpoints=plan.checkpoints,
+        token=token,
         checkpoint_every=plan.checkpoint_every,
         scratch=scratch.resolve(),
     )
-    run_id = uuid.uuid4().hex[:8]
-    slots = [Slot(setup, f"bocb-tune-{run_id}-{index}") for index in range(number)]
-    search = GridSearch(ledger, slots, resumed)
-    scheduler = GridASHA(ledger, search, rungs, setup.checkpoints, number)
-    announce(plan.folder, number)
-    unharmed(watcher.opened)(ledger, number)
-    try:
-        with _interruptible(search, slots, watcher):
-            _fit(_tuner(search, scheduler, number, scratch))
-    finally:
-        ray.wait([slot.close() for slot in slots], num_returns=number, timeout=CLOSE_S)
-        shutil.rmtree(scratch, ignore_errors=True)
-    if all(slot.fault for slot in slots):
-        raise ClusterError(slots[0].fault)
-    return search
 
 
 def _fit(tuner: tune.Tuner) -> None:
@@ -185,10 +203,10 @@ def _fit(tuner: tune.Tuner) -> None:
         raise next((cause for cause in causes if isinstance(cause, (ValueError, OSError))), error) from None
 
 
-def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -> tune.Tuner:
+def _tuner(search: GridSearch, scheduler: GridASHA, scratch: Path) -> tune.Tuner:
     os.environ.update(
         {
-            "TUNE_MAX_PENDING_TRIALS_PG": str(slots),
+            "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # the search hands out no more than there are slots
             "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
             "TUNE_DISABLE_SIGINT_HANDLER": "1",
             "TUNE_GLOBAL_CHECKPOINT_S": "86400",
@@ -196,7 +214,7 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
         }
     )
     return tune.Tuner(
-        tune.with_resources(Client, tune.PlacementGroupFactory([LISTENER])),
+        tune.with_resources(Client, _beside_driver()),
         tune_config=tune.TuneConfig(search_alg=search, scheduler=scheduler, num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
@@ -207,8 +225,15 @@ def _tuner(search: GridSearch, scheduler: GridASHA, slots: int, scratch: Path) -
     )
 
 
+def _beside_driver() -> tune.PlacementGroupFactory:
+    """Place a listening Tune trial: on the driver's node, where it takes no CPU that a worker group may need."""
+    bundle = {f"node:{ray.util.get_node_ip_address()}": 0.0001}
+    node = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[node])
+
+
 @contextlib.contextmanager
-def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) -> Iterator[None]:
+def _interruptible(search: GridSearch, slots: Slots, watcher: Watcher) -> Iterator[None]:
     """Have the first Ctrl-C (or a batch system's SIGTERM, or a lost terminal's SIGHUP) finish the epochs in flight,
     and one that comes later end at once.
     """
@@ -223,8 +248,7 @@ def _interruptible(search: GridSearch, slots: Sequence[Slot], watcher: Watcher) 
             return
         search.leaving, patience_ends = True, time.monotonic() + PAIR_S
         unharmed(watcher.leaving)()
-        for slot in slots:
-            slot.leave()
+        slots.leave()
 
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

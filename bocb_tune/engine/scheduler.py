@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from bocb_tune.core.storage import Storage
 from bocb_tune.core.types import Measurement, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine import policy
 from bocb_tune.engine.asha import CellRungs
@@ -17,16 +16,18 @@ from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.store import Ledger
 from bocb_tune.engine.worker.queue import Item
 
+HEAR_S = 5.0
+"""Seconds that a slot may take to say that it is still there."""
+
 
 class GridASHA(FIFOScheduler):  # type: ignore[misc]
     """Writes down what every trial says, and stops those that fall behind their cell's rungs."""
 
     def __init__(
-        self, ledger: Ledger, search: GridSearch, rungs: Mapping[str, CellRungs], checkpoints: Path, slots: int
+        self, ledger: Ledger, search: GridSearch, rungs: Mapping[str, CellRungs], checkpoints: Storage
     ) -> None:
         super().__init__()
-        self._slots = slots
-        self._keeps_listeners = False
+        self._listeners = 0
         self._ledger = ledger
         self._search = search
         self._rungs = rungs
@@ -55,9 +56,9 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
     def _keep_listeners(self, tune_controller: Any, trial: Any) -> None:
         # Tune keeps at most one idle actor unless trials are waiting for it, and here none ever waits: a suggestion is
         # made when a slot is free, not before. Without this a new process starts whenever two trials end together.
-        if not self._keeps_listeners:
-            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._slots)
-            self._keeps_listeners = True
+        if len(self._ledger.in_flight) > self._listeners:
+            self._listeners += 1
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:  # noqa: ARG002
         spec = self._spec(trial)
@@ -68,16 +69,20 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         """Choose none in particular: Tune starts what is pending anyway, without a look through all that ever were."""
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
-        """Leave the training alone: the process that listens died, and another one listens on."""
+        """Have another process listen to a training that goes on, or another slot take the trial if its own is lost."""
         spec = self._ledger.in_flight.get(trial.config["trial"])
         if spec is None:
             return
+        slot = self._search.slot_of(spec)
+        slot.listen(wait_s=HEAR_S)
         tries = self._tries[spec.id] = self._tries.get(spec.id, 0) + 1
-        if policy.may_retry(TrialStatus.failed, tries, crashed=True):
-            self._search.listen_again(spec)
-        else:
-            self._search.slot_of(spec).fault = "its listeners die"
+        if not policy.may_retry(TrialStatus.failed, tries, crashed=True):
+            slot.is_leaving = True
             self._end(spec, TrialStatus.failed, message="the process that listens to the training died again and again")
+        elif slot.is_lost:
+            self._search.owe(spec)
+        else:
+            self._search.listen_again(spec)
 
     def _spec(self, trial: Any) -> TrialSpec:
         return self._ledger.in_flight[trial.config["trial"]]
@@ -100,7 +105,7 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
             case "failed":
                 return self._failed(trial, item)
             case "left":
-                self._ledger.leave(trial)
+                self._search.owe(trial)
         return False
 
     def _measured(self, trial: TrialSpec, measurement: Measurement) -> bool:
@@ -121,6 +126,8 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
     def _failed(self, trial: TrialSpec, item: Item) -> bool:
         if item.get("group_lost"):
             self._search.slot_of(trial).fault = item["message"]
+            self._search.owe(trial)
+            return False
         if item.get("final"):
             self._end(trial, TrialStatus.failed, message=item["message"])
             return False
@@ -131,21 +138,19 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         if not policy.may_retry(status, tries, crashed=False):
             self._end(trial, status, message=message)
             return False
-        record = self._ledger.start(trial)
-        self._search.slot_of(trial).submit(trial, seen=record.budget, divisor=self._divisor.get(trial.id, 1))
+        self._search.submit(trial, self._divisor.get(trial.id, 1))
         return True
 
     def _end(self, trial: TrialSpec, status: TrialStatus, *, budget: int | None = None, message: str = "") -> None:
-        """Keep the outcome, and of the checkpoints those still owed and that of the cell's best trial."""
+        """Keep the outcome, and of the checkpoints those still owed and those of the cell's best trials."""
         records = self._ledger.books[trial.cell.key].records
-        best_before = policy.best_record(records.values())
+        kept_before = policy.worth_keeping(records.values())
         ended = self._ledger.end(trial, status, budget=budget, message=message)
         self._look_for_hope(ended)
-        best = policy.best_record(records.values())
-        over = [record for record in (ended, best_before) if record is not None and record.status.is_result]
-        for record in over:
-            if best is None or record.id != best.id:
-                shutil.rmtree(self._checkpoints / record.id, ignore_errors=True)
+        kept = {record.id for record in policy.worth_keeping(records.values())}
+        for record in (ended, *kept_before):
+            if record.status.is_result and record.id not in kept:
+                self._checkpoints.remove(record.id)
 
     def _look_for_hope(self, ended: TrialRecord) -> None:
         """Give the run up while its new trials fail one after another, whatever came before."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,17 +17,16 @@ import numpy as np
 import optuna
 from ray.tune.search import Searcher
 
-from bocb_tune.core.space import SearchSpace
+from bocb_tune.core.space import SearchSpace, own_part
 from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
 from bocb_tune.engine import policy
-from bocb_tune.engine.design import AXES, design_of, design_points
+from bocb_tune.engine.design import AXES, design_of, design_points, space_filling
 from bocb_tune.engine.policy import CellPlan, Turn, told
+from bocb_tune.engine.slots import Slot, Slots
 from bocb_tune.engine.store import CellBook, Ledger
-from bocb_tune.engine.worker.group import Slot
 
-_DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = {
-    axis: optuna.distributions.FloatDistribution(0.0, 1.0) for axis in AXES
-}
+_UNIT = optuna.distributions.FloatDistribution(0.0, 1.0)
+_DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = dict.fromkeys(AXES, _UNIT)
 _STATES = {
     "complete": optuna.trial.TrialState.COMPLETE,
     "pruned": optuna.trial.TrialState.PRUNED,
@@ -39,22 +39,32 @@ def lattice_point(space: SearchSpace, count: int, index: int) -> dict[str, float
     """Return point `index` of the smallest square lattice of at least `count` points, in an order that spreads early
     ones.
     """
-    side = int(np.ceil(np.sqrt(count)))
-    order = np.random.default_rng(0).permutation(side * side)
-    row, column = divmod(int(order[index]), side)
-    return space.from_unit(((column + 0.5) / side, (row + 0.5) / side))
+    column, row = lattice(len(AXES), count, index)
+    return space.from_unit((column, row))
+
+
+def lattice(axes: int, count: int, index: int) -> list[float]:
+    """Return point `index`, in the unit cube of so many axes, of the smallest regular lattice of at least `count`."""
+    side = math.ceil(round(count ** (1 / axes), 9))
+    place = int(np.random.default_rng(0).permutation(side**axes)[index])
+    return [(place // side**axis % side + 0.5) / side for axis in range(axes)]
 
 
 def build_study(space: SearchSpace, records: Iterable[TrialRecord], objective: Objective) -> optuna.Study:
     """Build an in-memory study that knows every selectable record, by its place in the plan, as points of the unit
     square. A trial that took another's place is told where that one would have been.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
-    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    study = _empty_study()
     selectable = [record for record in records if record.phase in policy.SELECTABLE]
     for record in sorted(selectable, key=lambda each: (policy.SELECTABLE.index(each.phase), each.index)):
-        study.add_trial(_frozen_trial(space, record, objective))
+        units = dict(zip(AXES, space.to_unit(record.hparams), strict=True))
+        study.add_trial(_frozen_trial(units, record, objective))
     return study
+
+
+def _empty_study() -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
+    return optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
 
 
 class _Point(optuna.trial.FrozenTrial):  # type: ignore[misc]
@@ -64,7 +74,8 @@ class _Point(optuna.trial.FrozenTrial):  # type: ignore[misc]
         return copy.copy(self)
 
 
-def _frozen_trial(space: SearchSpace, record: TrialRecord, objective: Objective) -> optuna.trial.FrozenTrial:
+def _frozen_trial(units: Mapping[str, float], record: TrialRecord, objective: Objective) -> optuna.trial.FrozenTrial:
+    """Make what a study knows of a trial at a place, by axis of the unit cube."""
     news = told(record, objective)
     started = datetime.datetime.fromtimestamp(0, datetime.UTC)
     state = _STATES[news.state]
@@ -75,8 +86,8 @@ def _frozen_trial(space: SearchSpace, record: TrialRecord, objective: Objective)
         value=news.value if state == optuna.trial.TrialState.COMPLETE else None,
         datetime_start=started,
         datetime_complete=started if state.is_finished() else None,
-        params=dict(zip(AXES, space.to_unit(record.hparams), strict=True)),
-        distributions=_DISTRIBUTIONS,
+        params=dict(units),
+        distributions=dict.fromkeys(units, _UNIT),
         user_attrs={"trial": record.id, "phase": str(record.phase)},
         system_attrs={},
         intermediate_values=dict(news.intermediate or {}),
@@ -108,10 +119,46 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=4, multivariate=True, constant_liar=True)
 
 
+def suggest_own(
+    cell: CellPlan, best: TrialRecord, records: Iterable[TrialRecord], index: int, objective: Objective
+) -> dict[str, float]:
+    """Return hyperparameters of refine trial `index`: the best point, with values of what is the optimizer's own.
+
+    Studies know the best trial itself, at the values that are fixed elsewhere, and the refine trials at its point.
+    """
+    plan, own = cell.plan, cell.space.own
+    seed = derive_seed(plan.seed, "refine", cell.cell.key, index)
+    point = {name: best.hparams[name] for name in AXES}
+    if plan.sampler == "random":
+        units = np.random.default_rng(seed).random(len(own)).tolist()
+    elif plan.sampler == "qmc":
+        units = space_filling(derive_seed(plan.seed, "refine", cell.cell.optimizer), len(own), 1, first=index)[0]
+    elif plan.sampler == "grid":
+        units = lattice(len(own), plan.refine, index)
+    else:
+        study = _own_study(cell, [best, *policy.refined_at(best, records)], objective)
+        study.sampler = _sampler(plan.sampler, seed)
+        asked = study.ask(dict.fromkeys(own, _UNIT)).params
+        units = [asked[name] for name in own]
+    return {**point, **{name: dim.from_unit(unit) for (name, dim), unit in zip(own.items(), units, strict=True)}}
+
+
+def _own_study(cell: CellPlan, records: Iterable[TrialRecord], objective: Objective) -> optuna.Study:
+    """Build a study over what is the optimizer's own; without trials of ranges that are no longer searched."""
+    own, default = cell.space.own, cell.space.own_default
+    study = _empty_study()
+    for record in records:
+        values = {**default, **own_part(record.hparams)}
+        if values.keys() == own.keys() and all(own[name].contains(value) for name, value in values.items()):
+            units = {name: own[name].to_unit(value) for name, value in values.items()}
+            study.add_trial(_frozen_trial(units, record, objective))
+    return study
+
+
 class GridSearch(Searcher):  # type: ignore[misc]
     """Hands out the trials of all cells, one a slot: first what earlier runs left, then the cell with the fewest."""
 
-    def __init__(self, ledger: Ledger, slots: Sequence[Slot], resumed: Sequence[TrialSpec]) -> None:
+    def __init__(self, ledger: Ledger, slots: Slots, resumed: Sequence[TrialSpec], patience_min: float = 10.0) -> None:
         super().__init__()
         self.leaving = False
         """Set when the user asks to stop: no new trials."""
@@ -119,6 +166,7 @@ class GridSearch(Searcher):  # type: ignore[misc]
         """Set while trials fail one after another: no new trials."""
         self._ledger = ledger
         self._slots = slots
+        self._patience_min = patience_min
         self._slot_of: dict[str, Slot] = {}
         self._owed = list(resumed)
         self._unheard: list[TrialSpec] = []
@@ -128,18 +176,32 @@ class GridSearch(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
         del trial_id
+        busy = {self._slot_of[trial].name for trial in self._ledger.in_flight}
+        self._slots.look(busy)
         if self._unheard:
             return self._config(self._unheard.pop(0))
-        slot = self._free_slot()
-        if slot is None:
-            return None if self._ledger.in_flight else Searcher.FINISHED
-        trial = None if self.leaving or self.given_up else self._next_trial()
+        over = None if self._ledger.in_flight else Searcher.FINISHED
+        if self.leaving or self.given_up or self._slots.fault:
+            return over
+        slot = self._slots.free(busy)
+        if slot is None and over is None:
+            return None
+        trial = self._next_trial()
         if trial is None:
-            return None if self._ledger.in_flight else Searcher.FINISHED
-        record = self._ledger.start(trial)
+            return over
+        if slot is None:  # nothing that could change the choice happens before a slot is ready
+            self._owed.insert(0, trial)
+            return None
         self._slot_of[trial.id] = slot
-        slot.submit(trial, seen=record.budget, divisor=1)
+        self.submit(trial)
         return self._config(trial)
+
+    def submit(self, trial: TrialSpec, divisor: int = 1) -> None:
+        """Start a trial, or start it again, on the slot that it has."""
+        record = self._ledger.start(trial)
+        records = self._ledger.books[trial.cell.key].records.values()
+        patience_s = policy.patience_s(records, self._patience_min)
+        self._slot_of[trial.id].submit(trial, seen=record.budget, divisor=divisor, patience_s=patience_s)
 
     def _config(self, trial: TrialSpec) -> dict[str, Any]:
         return {"trial": trial.id, "mailbox": self._slot_of[trial.id].name}
@@ -151,6 +213,11 @@ class GridSearch(Searcher):  # type: ignore[misc]
         """Have another Tune trial listen to a training that goes on."""
         self._unheard.append(trial)
 
+    def owe(self, trial: TrialSpec) -> None:
+        """Have a trial go on that no slot trains any more, before any other."""
+        self._ledger.leave(trial)
+        self._owed.insert(0, trial)
+
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Learn nothing from Tune: the ledger knows."""
 
@@ -160,10 +227,6 @@ class GridSearch(Searcher):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to be able to restore it. This one is never restored from anything but journals."""
         return {}
-
-    def _free_slot(self) -> Slot | None:
-        busy = {self._slot_of[trial].name for trial in self._ledger.in_flight}
-        return next((slot for slot in self._slots if slot.name not in busy and not slot.fault), None)
 
     def _next_trial(self) -> TrialSpec | None:
         if self._owed:
@@ -183,6 +246,14 @@ class GridSearch(Searcher):  # type: ignore[misc]
             return trial
         index = policy.owed_search(book.plan.plan, book.records)
         if index is None:
-            return policy.owed_repeat(book.plan, book.records)
+            return self._after_search(book)
         point = suggest(book.plan, list(book.records.values()), index, self._ledger.objective)
         return book.plan.trial(Phase.search, index, point)
+
+    def _after_search(self, book: CellBook) -> TrialSpec | Turn:
+        owed = policy.owed_refine(book.plan.plan, book.records)
+        if owed is None:
+            return policy.owed_repeat(book.plan, book.records)
+        best, index = owed
+        values = suggest_own(book.plan, best, book.records.values(), index, self._ledger.objective)
+        return book.plan.trial(Phase.refine, index, values)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bocb_tune.core.types import Phase
-from bocb_tune.engine.policy import rung_budgets
+from bocb_tune.engine.policy import COMPETING, rung_budgets
 from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec
 
@@ -25,7 +25,8 @@ class Cost:
     epochs_expected: float
     """Epochs if one in `reduction_factor` goes on at each rung; exempt trials run to the end."""
     checkpoints: int
-    """Checkpoints left on disk: the best of each cell. While it runs, each running trial holds one more."""
+    """Checkpoints left on disk: the best of each cell, and the best refined. While it runs, each running trial holds
+    one more."""
 
     @property
     def total_trials(self) -> int:
@@ -37,7 +38,7 @@ def cost(spec: ExperimentSpec, grid: Grid) -> Cost:
     asha, epochs, cells = spec.search.asha, spec.budget.epochs, len(grid.cells)
     rungs = rung_budgets(asha.grace, asha.reduction_factor, epochs) if asha else ()
     trials = {phase: count * cells for phase, count in _trials_of_a_cell(spec).items()}
-    contested = trials[Phase.design] + trials[Phase.search]
+    contested = sum(trials[phase] for phase in COMPETING)
     share = competing_share(rungs, asha.reduction_factor if asha else 1, epochs)
     expected = contested * (spec.search.audit + (1 - spec.search.audit) * share)
     exempt = sum(trials.values()) - contested
@@ -47,7 +48,7 @@ def cost(spec: ExperimentSpec, grid: Grid) -> Cost:
         rungs=rungs,
         epochs_worst=(exempt + contested) * epochs,
         epochs_expected=(exempt + expected) * epochs,
-        checkpoints=cells,
+        checkpoints=cells * (2 if spec.search.refine else 1),
     )
 
 
@@ -56,7 +57,8 @@ def _trials_of_a_cell(spec: ExperimentSpec) -> dict[Phase, int]:
         Phase.default: 1,
         Phase.design: spec.search.design,
         Phase.search: spec.num_search,
-        Phase.repeat: spec.repeats.best + spec.repeats.default,
+        Phase.refine: spec.search.refine,
+        Phase.repeat: spec.repeats.best * (2 if spec.search.refine else 1) + spec.repeats.default,
     }
 
 

@@ -41,7 +41,7 @@ def load_of(spec: ExperimentSpec, planned: PlannedCell) -> Load:
         backbone=planned.cell.backbone,
         optimizer=planned.cell.optimizer,
         recipe=own,
-        image_size=image_size(name, options),
+        image_size=image_size(name, options, recipe.image_size),
         channels=DATASETS[name].channels,
         num_classes=num_classes(name, options),
         hparams={"lr": planned.space.lr.low, "weight_decay": planned.space.default["weight_decay"]},

@@ -56,6 +56,7 @@ class Load:
             num_classes=self.num_classes,
             in_chans=self.channels,
             image_size=self.image_size,
+            resized_to=self.recipe.image_size,
             drop_path=self.recipe.drop_path,
         )
 

@@ -211,7 +211,7 @@ def totals(spec: ExperimentSpec, grid: Grid, cost: Cost, measured: Sequence[Meas
     checkpoints = 0.0
     for planned in cells:
         copies = 1 + shares[planned.cell.optimizer] + bool(spec.recipe_of(planned.cell.backbone)[1].ema_decay)
-        checkpoints += rows[planned.cell.backbone].weights_gib * copies
+        checkpoints += rows[planned.cell.backbone].weights_gib * copies * cost.checkpoints / cost.cells
     images, counted = train_images(spec)
     return Totals(
         device=device_name(device_for(spec), spec.resources.cpus_per_worker),

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from bocb_tune.core.names import unknown
+from bocb_tune.core.space import own_names
 from bocb_tune.data import DATASETS, DatasetRow, resolve_options
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import Choice, SpaceChange, SpecFile
@@ -171,7 +172,7 @@ def _suits(chosen: Recipe, row: DatasetRow, at: Location) -> Iterator[Finding]:
         message = f"augment {chosen.augment!r} does not suit dataset {row.name!r}; it takes {', '.join(row.augments)}"
         yield Finding((*at, "augment"), message, needs=needs)
         return
-    for name, message in unheeded(chosen, row.augments):
+    for name, message in unheeded(chosen, row.is_decoded):
         yield Finding((*at, name), f"{message}; those of dataset {row.name!r} are in memory", needs=needs)
 
 
@@ -215,6 +216,19 @@ def spaces(file: SpecFile) -> Iterator[Finding]:
             yield Finding(("search_spaces", name, *found.at), found.message)
 
 
+def refining(file: SpecFile) -> Iterator[Finding]:
+    """Check that what is to be refined has ranges."""
+    known = [name for name in file.optimizers if name in OPTIMIZERS and name in available_spaces()]
+    bare = [name for name in known if not merged_space(file, name).own]
+    if file.search.refine and bare:
+        numbers = own_names(merged_space(file, bare[0]).fixed) or ["an argument that is a number, given under `fixed`"]
+        message = (
+            f"nothing is named to refine of {', '.join(bare)}; write search_spaces: {{{bare[0]}: {{own: {{NAME: "
+            f"{{low: ..., high: ...}}}}}}}}, NAME being one of {', '.join(numbers)}, or set search.refine to 0"
+        )
+        yield Finding(("search", "refine"), message, needs=(("optimizers",), ("search_spaces",)))
+
+
 def merged_space(file: SpecFile, optimizer: str) -> SpaceFile:
     """Return the optimizer's search space with the experiment's changes."""
     return file.search_spaces.get(optimizer, SpaceChange()).over(space_file(optimizer))
@@ -225,9 +239,15 @@ def _space(name: str, space: SpaceFile) -> Iterator[Finding]:
     row = OPTIMIZERS[name]
     if space.decay != row.decay:
         yield Finding(("decay",), f"is {space.decay!r}, but the weight decay of {name!r} is {row.decay!r}; correct it")
+    faults = list(_fixed(name, space))
+    yield from faults or space.own_findings()
+
+
+def _fixed(name: str, space: SpaceFile) -> Iterator[Finding]:
+    takes = OPTIMIZERS[name].takes
     for argument, value in space.fixed.items():
-        if argument not in row.takes:
-            yield Finding(("fixed", argument), str(unknown(f"argument of optimizer {name!r}", argument, row.takes)))
+        if argument not in takes:
+            yield Finding(("fixed", argument), str(unknown(f"argument of optimizer {name!r}", argument, takes)))
         elif problem := _refusal(like, space_file(name).fixed.get(argument), value):
             yield Finding(("fixed", argument), problem)
 
@@ -242,4 +262,5 @@ CHECKS: tuple[Check, ...] = (
     recipe_fits,
     budget,
     spaces,
+    refining,
 )

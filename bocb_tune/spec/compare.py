@@ -55,9 +55,11 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("budget.trials_per_cell", _is(Kind.extends)),
     ("budget.checkpoint_every", _is(Kind.free)),
     ("search.design", _if(lambda old, new: new > old)),
+    ("search.refine", _is(Kind.extends)),
     ("repeats.*", _is(Kind.extends)),
     ("resources.workers", _is(Kind.fixed)),
     ("resources.*", _is(Kind.free)),
+    ("search_spaces.*.own*", _is(Kind.extends)),  # refine trials stay; those out of range are not learnt from
     ("search_spaces.*.low", _if(lambda old, new: new < old)),
     ("search_spaces.*.high", _if(lambda old, new: new > old)),
     ("search_spaces.*.weight_decay.zero", _if(lambda _old, new: new > 0)),

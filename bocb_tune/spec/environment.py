@@ -41,18 +41,26 @@ def models(file: SpecFile) -> Iterator[Finding]:
     if file.task.name != "classification" or file.dataset.name not in DATASETS:
         return
     try:
-        size = image_size(file.dataset.name, file.dataset.options)
+        resolve_options(file.dataset.name, file.dataset.options)
     except ValueError:
         return  # found without looking at the disk
     known = set(get_task(file.task.name).backbones())
     for index, name in ((index, name) for index, name in enumerate(file.backbones) if name in known):
         say(f"backbone {index + 1} of {len(file.backbones)}, {name}")
+        wanted, place = _size_asked_for(file, index)
         try:
-            found = _traits(name, size)
+            found = _traits(name, image_size(file.dataset.name, file.dataset.options, wanted), wanted)
         except ValueError as error:
-            yield Finding(("backbones", index), str(error), needs=(("task",), ("dataset",)))
+            yield Finding(place, str(error), needs=(("task",), ("dataset",)))
         else:
             yield from _under_recipe(file, index, found)
+
+
+def _size_asked_for(file: SpecFile, index: int) -> tuple[int, Location]:
+    """Return the size that a backbone's recipe asks for, 0 if none, and the place of what decides it."""
+    at, choice = file.recipe.of(file.backbones[index])
+    wanted = sound_recipe(choice)[0].image_size if choice.base in RECIPES else 0
+    return wanted, (*at, "image_size") if wanted else ("backbones", index)
 
 
 _traits = cache(traits)
@@ -63,7 +71,7 @@ def weights(file: SpecFile) -> Iterator[Finding]:
     if file.dataset.name not in DATASETS:
         return
     try:
-        size = image_size(file.dataset.name, file.dataset.options)
+        resolve_options(file.dataset.name, file.dataset.options)
     except ValueError:
         return  # found without looking at the disk
     channels = DATASETS[file.dataset.name].channels
@@ -71,8 +79,10 @@ def weights(file: SpecFile) -> Iterator[Finding]:
         if is_awaited(source):
             continue
         say(f"weights of {backbone} from {source}")
+        wanted, _ = _size_asked_for(file, file.backbones.index(backbone))
+        size = image_size(file.dataset.name, file.dataset.options, wanted)
         try:
-            fit_of(source, backbone, channels, size)
+            fit_of(source, backbone, channels, size, wanted)
         except ValueError as error:
             yield Finding(at, str(error), needs=(("task",), ("dataset",), ("backbones",)))
 

@@ -13,7 +13,7 @@ from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.pretrained import ANY
 from bocb_tune.spec.shape import Shape
 from bocb_tune.spec.source import Location
-from bocb_tune.spec.space_file import Positive, SpaceFile
+from bocb_tune.spec.space_file import OwnRange, Positive, SpaceFile
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import RECIPES, Recipe
 
@@ -132,14 +132,17 @@ class Search(Shape):
     asha: Asha | None = Asha()
     """Early stopping; null runs every trial to the end."""
     audit: Share = 0.1
-    """Share of design and search trials that is exempt from stopping."""
+    """Share of design, search and refine trials that is exempt from stopping."""
+    refine: Count = 0
+    """Trials of a cell, when its search is over, that move what is the optimizer's own (momentum, betas ...) at the
+    best learning rate and weight decay, over the ranges that the search space names under `own`."""
 
 
 class Repeats(Shape):
     """Fresh seeds, run to the end when the search is over."""
 
     best: Count = 3
-    """Fresh seeds at the best point of the cell."""
+    """Fresh seeds at the best point of the cell, and as many, the same, at the refined best."""
     default: Count = 1
     """Fresh seeds at the optimizer's published setting."""
 
@@ -157,6 +160,10 @@ class Resources(Shape):
     """Most trials at a time; null for as many as fit."""
     warm: bool = True
     """Whether worker processes are reused from one trial to the next."""
+    patience_min: Positive = 10.0
+    """Minutes without a step or a measurement, but at least ten usual epochs, after which workers are started again."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the slots that a run keeps, one at least, while another run on the cluster waits for room."""
 
 
 class RangeChange(Shape):
@@ -197,10 +204,17 @@ class SpaceChange(Shape):
     """Arguments of the optimizer that are never tuned; those not given stay as shipped."""
     decay: str | None = None
     """Kind of weight decay; a property of the optimizer that cannot be changed."""
+    own: dict[str, OwnRange | None] = Field(default_factory=dict)
+    """Ranges of what is the optimizer's own, for `search.refine`; null leaves out one that is shipped."""
 
     def over(self, file: SpaceFile) -> SpaceFile:
         """Return the file with these changes."""
-        return SpaceFile.model_validate(_merge(file.model_dump(), self.model_dump(exclude_none=True)))
+        ranges = {name: bounds.model_dump(exclude_none=True) for name, bounds in self.own.items() if bounds}
+        changes = {**self.model_dump(exclude_none=True, exclude={"own"}), "own": ranges}
+        left_out = self.own.keys() - ranges.keys()
+        merged = _merge(file.model_dump(), changes)
+        own = {name: bounds for name, bounds in merged["own"].items() if name not in left_out}
+        return SpaceFile.model_validate({**merged, "own": own})
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +262,7 @@ class SpecFile(Shape):
     resources: Resources = Resources()
     """Resources of one trial."""
     storage: Annotated[str, Field(min_length=1)] = "runs"
-    """Folder that holds the run folder; `~` is the home folder."""
+    """Folder that holds the run folder, or a URI such as `s3://bucket/runs`; `~` is the home folder."""
     search_spaces: dict[str, SpaceChange] = Field(default_factory=dict)
     """Changes to the shipped search spaces, by optimizer."""
 

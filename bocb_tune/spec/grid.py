@@ -80,14 +80,16 @@ def _starts(spec: ExperimentSpec, cell: Cell) -> bool:
 
 def _planned(spec: ExperimentSpec, cell: Cell) -> PlannedCell:
     space = spec.search_spaces[cell.optimizer]
+    _, recipe = spec.recipe_of(cell.backbone)
     settings = {
         "task": dict(spec.task.options),
         "dataset": settings_of(spec.dataset.name, spec.dataset.options),
-        "recipe": recipe_settings(spec.recipe_of(cell.backbone)[1]),
+        "recipe": recipe_settings(recipe),
         "optimizer": dict(space.fixed),
         "workers": spec.resources.workers,
     }
     # Left out where nothing is changed, so that such trials keep the identity they always had.
-    if change := adapted(cell.backbone, image_size(spec.dataset.name, spec.dataset.options)):
+    size = image_size(spec.dataset.name, spec.dataset.options, recipe.image_size)
+    if change := adapted(cell.backbone, size, recipe.image_size):
         settings["backbone"] = change
     return PlannedCell(cell=cell, space=space, settings=settings)

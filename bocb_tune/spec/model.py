@@ -12,12 +12,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bocb_tune.core.space import Dim, SearchSpace
+from bocb_tune.core.storage import is_uri, join
 from bocb_tune.data import DATASETS, resolve_options
 from bocb_tune.spec.checks import CHECKS, Check, merged_space, sound_recipe
 from bocb_tune.spec.experiment_file import Budget, Choice, Repeats, Resources, Search, SpecFile
 from bocb_tune.spec.pretrained import ANY
 from bocb_tune.spec.shape import explain, like, shape_errors
 from bocb_tune.spec.source import Finding, Location, SpecError, read_source
+from bocb_tune.spec.space_file import space_file
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import Recipe, on_devices
 
@@ -68,9 +70,10 @@ class ExperimentSpec:
         return self.budget.trials_per_cell - 1 - self.search.design
 
     @property
-    def run_dir(self) -> Path:
-        """The run folder, unless another is given."""
-        return Path(self.storage).expanduser() / self.name
+    def run_dir(self) -> str:
+        """The run folder, a path or a URI, unless another is given."""
+        storage = self.storage if is_uri(self.storage) else str(Path(self.storage).expanduser())
+        return join(storage, self.name)
 
 
 def load_spec(
@@ -94,7 +97,7 @@ def load_spec(
     """
     source = read_source(path).with_overrides(overrides)
     errors = shape_errors(SpecFile, source.value)
-    broken = [_whole_recipe(error["loc"]) for error in errors]
+    broken = [_whole(error["loc"]) for error in errors]
     file = SpecFile.model_validate(_mended(source.value, broken))
     findings = [Finding(error["loc"], explain(SpecFile, error)) for error in errors]
     findings += [found for check in (*CHECKS, *checks) for found in check(file) if not _void(found, broken)]
@@ -118,9 +121,11 @@ STAND_IN: dict[str, Any] = {
 """Takes the place of a required value that is broken, so that the rest of the file can still be checked."""
 
 
-def _whole_recipe(at: Location) -> Location:
-    """Take a backbone's own recipe out whole: it has a required key and no stand-in."""
-    return at[:3] if at[:2] == ("recipe", "by_backbone") else at
+def _whole(at: Location) -> Location:
+    """Take a backbone's own recipe, or an optimizer's own range, out whole: they have required keys and no stand-in."""
+    if at[:2] == ("recipe", "by_backbone"):
+        return at[:3]
+    return at[:4] if at[:1] == ("search_spaces",) and at[2:3] == ("own",) else at
 
 
 def _mended(value: dict[str, Any], broken: Sequence[Location]) -> dict[str, Any]:
@@ -212,12 +217,14 @@ def _plain_sources(sources: Mapping[str, str]) -> str | dict[str, str]:
 
 
 def _plain_space(space: SearchSpace) -> dict[str, Any]:
+    own = {name: {**_ends(dim), "scale": dim.scale} for name, dim in space.own.items()}
     return {
         "lr": _ends(space.lr),
         "weight_decay": {**_ends(space.weight_decay), "zero": space.weight_decay.zero_mass},
         "default": dict(space.default),
         "fixed": dict(space.fixed),
         "decay": space.decay,
+        "own": {**dict.fromkeys(space_file(space.optimizer).own), **own},
     }
 
 

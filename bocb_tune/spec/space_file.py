@@ -11,11 +11,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from bocb_tune.core.names import unknown
-from bocb_tune.core.space import Dim, SearchSpace
+from bocb_tune.core.space import Dim, Scale, SearchSpace, own_names
 from bocb_tune.spec.shape import Shape, explain, shape_errors
 from bocb_tune.spec.source import Finding, Source, SpecError, parse_source, read_source
 
 Positive = Annotated[float, Field(gt=0)]
+MOST_OWN = 3
+"""Hyper-parameters of an optimizer's own that can be refined at once."""
 
 
 class Range(Shape):
@@ -32,6 +34,20 @@ class ZeroRange(Range):
 
     zero: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the draws that are exactly zero; 0 leaves zero out."""
+
+
+class OwnRange(Shape):
+    """A closed range of a hyper-parameter that is the optimizer's own."""
+
+    low: Annotated[float, Field(ge=0)]
+    """Smallest value tried."""
+    high: Positive
+    """Largest value tried."""
+    scale: Scale | None = None
+    """log: decades of the value. log_complement: decades of 1 - value, for momentum and betas. null: log, or as
+    shipped."""
+    source: str | None = None
+    """Source of the range."""
 
 
 class Point(Shape):
@@ -54,6 +70,7 @@ class Ranges(Shape):
     decay: str | None = None
     source: str | None = None
     note: str | None = None
+    own: dict[str, Any] | None = None
 
 
 class SpaceFile(Shape):
@@ -66,6 +83,8 @@ class SpaceFile(Shape):
     decay: str
     source: Annotated[str, Field(min_length=1)]
     note: str = ""
+    own: dict[str, OwnRange] = Field(default_factory=dict)
+    """Ranges of what is the optimizer's own and `search.refine` moves."""
 
     def findings(self) -> Iterator[Finding]:
         """Find ranges upside down, and defaults outside their range."""
@@ -77,6 +96,18 @@ class SpaceFile(Shape):
             if not dim.contains(default):
                 yield Finding(("default", name), f"{default:g} lies outside {dim}; widen the range or move the default")
 
+    def own_findings(self) -> Iterator[Finding]:
+        """Find too many own ranges, ones that are none, and ones of what the optimizer does not have."""
+        if len(self.own) > MOST_OWN:
+            message = f"{len(self.own)} ranges are more than {MOST_OWN}; leave out all but {MOST_OWN}, by `NAME: null`"
+            yield Finding(("own",), message)
+        valid = own_names(self.fixed)
+        for name, bounds in self.own.items():
+            if name not in valid:
+                yield Finding(("own", name), str(unknown("number among the fixed arguments", name, valid)))
+            elif problem := _own_fault(bounds):
+                yield Finding(("own", name), problem)
+
     def _dims(self) -> Iterator[tuple[str, Range, float, float]]:
         yield "lr", self.lr, 0.0, self.default.lr
         yield "weight_decay", self.weight_decay, self.weight_decay.zero, self.default.weight_decay
@@ -85,7 +116,23 @@ class SpaceFile(Shape):
         """Return the space it describes; only for a file without findings."""
         dims = {name: Dim(name=name, low=r.low, high=r.high, zero_mass=zero) for name, r, zero, _ in self._dims()}
         plain = self.model_dump(include={"default", "fixed", "decay", "source", "note"})
-        return SearchSpace(optimizer=optimizer, lr=dims["lr"], weight_decay=dims["weight_decay"], **plain)
+        own = {name: _own_dim(name, bounds) for name, bounds in self.own.items()}
+        return SearchSpace(optimizer=optimizer, lr=dims["lr"], weight_decay=dims["weight_decay"], own=own, **plain)
+
+
+def _own_dim(name: str, bounds: OwnRange) -> Dim:
+    return Dim(name=name, low=bounds.low, high=bounds.high, scale=bounds.scale or "log")
+
+
+def _own_fault(bounds: OwnRange) -> str | None:
+    """Say what is wrong with a range; None if nothing is."""
+    if bounds.low >= bounds.high:
+        return f"upside down: low {bounds.low:g} is not below high {bounds.high:g}; swap them"
+    if bounds.scale == "log_complement" and bounds.high >= 1:
+        return f"high is {bounds.high:g}, and scale log_complement takes values below 1; lower it"
+    if bounds.scale != "log_complement" and bounds.low == 0:
+        return "low is 0, which has no logarithm; raise it, or write scale: log_complement for values below 1"
+    return None
 
 
 @cache
@@ -179,7 +226,7 @@ def _checked(source: Source) -> SpaceFile:
     if problems:
         raise SpecError(problems)
     file = SpaceFile.model_validate(source.value)
-    problems = [source.problem(found.at, found.message) for found in file.findings()]
+    problems = [source.problem(found.at, found.message) for found in (*file.findings(), *file.own_findings())]
     if problems:
         raise SpecError(problems)
     return file

@@ -13,6 +13,7 @@ from torch.nn import functional
 from bocb_tune.augment import augmented, image_transform, mixed, normalise
 from bocb_tune.backbones import build_backbone, list_backbones, require_batch
 from bocb_tune.backbones.pretrained import start_from, verified
+from bocb_tune.core.space import arguments
 from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.data import DATASETS, load_dataset, num_classes
 from bocb_tune.data.base import Batch, Dataset, Transform
@@ -57,8 +58,8 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     _require_suits(recipe, name)
     pictures = Pictures(load_dataset(name, options, context.ranks.device), recipe, context)
     model = _build_model(trial, pictures.dataset, recipe, context.ranks)
-    fixed = {"layer_decay": recipe.layer_decay, **trial.settings["optimizer"]}
-    optimizer = build_optimizer(model, trial.cell.optimizer, **trial.hparams, **fixed)
+    given = {"layer_decay": recipe.layer_decay, **arguments(trial.settings["optimizer"], trial.hparams)}
+    optimizer = build_optimizer(model, trial.cell.optimizer, **given)
     require_own_statistics(model, optimizer, trial.cell.optimizer)
     return Training(
         model=model,
@@ -71,12 +72,19 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     )
 
 
+def initial_model(trial: TrialSpec) -> nn.Module:
+    """Build the model of a trial as it is before its first step, on the CPU."""
+    name, options = _named({**trial.settings["dataset"], **trial.data_options})
+    dataset = load_dataset(name, options, "cpu")
+    return _build_model(trial, dataset, Recipe(**trial.settings["recipe"]), Ranks())
+
+
 def _require_suits(recipe: Recipe, dataset: str) -> None:
     augments = DATASETS[dataset].augments
     if recipe.augment not in augments:
         valid = " or ".join(repr(augment) for augment in augments)
         raise ValueError(f"recipe field 'augment' is {recipe.augment!r}; dataset {dataset!r} can take {valid}")
-    for name, message in unheeded(recipe, augments):
+    for name, message in unheeded(recipe, DATASETS[dataset].is_decoded):
         raise ValueError(f"recipe field {name!r} {message}; dataset {dataset!r} is in memory")
 
 
@@ -90,7 +98,8 @@ def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Rank
         trial.cell.backbone,
         num_classes=dataset.num_classes,
         in_chans=dataset.in_chans,
-        image_size=dataset.image_size,
+        image_size=dataset.image_size if dataset.in_memory else recipe.image_size or dataset.image_size,
+        resized_to=recipe.image_size,
         drop_path=recipe.drop_path,
     )
     _start(model, trial)
@@ -162,7 +171,8 @@ class Pictures:
 
     def _transform(self, *, train: bool) -> Transform:
         mean, std = self.dataset.mean, self.dataset.std
-        return image_transform(self.recipe, self.dataset.image_size, train=train, mean=mean, std=std)
+        size = self.recipe.image_size or self.dataset.image_size
+        return image_transform(self.recipe, size, train=train, mean=mean, std=std)
 
     def _sent(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         if self.dataset.in_memory:

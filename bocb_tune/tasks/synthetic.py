@@ -6,8 +6,8 @@ cell; r = epoch / budget in (0, 1]; t = logit of the score. A cell's landscape i
     t(u, v, r) = height - DEPTH (1 - exp(-q / DEPTH)) - (r^-0.35 - 1) max(0.1, 0.6 + crossing u)
 
 with q = d'Hd / 2 and d = (u, v), so that at full budget the optimum is the planted one, while early on a smaller
-learning rate looks better. Beyond the cliff a trial diverges with probability sigmoid((u - cliff) / 0.12).
-Everything is a pure function of the trial.
+learning rate looks better. Beyond the cliff a trial diverges with probability sigmoid((u - cliff) / 0.12). Some cells
+gain from a better value of what is the optimizer's own: see `OWN`. Everything is a pure function of the trial.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ import random
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bocb_tune.core.errors import Diverged
-from bocb_tune.core.files import write_atomically
 from bocb_tune.core.names import unknown
+from bocb_tune.core.space import own_part
 from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context
 
 logger = logging.getLogger(__name__)
 
+EPOCHS_FILE = "synthetic.json"
+"""Name of the file of epochs done: the whole checkpoint of a trial."""
 FLOOR = 1.0
 """Points: chance level of 100 classes."""
 DEPTH = 2.5
@@ -115,6 +117,25 @@ INTERACTIONS: dict[tuple[str, str], float] = {
 """Interaction in the height of the optimum: logits added for this pair. Absent pairs: 0."""
 
 
+OWN: dict[str, tuple[str, float, float]] = {
+    "sgd": ("momentum", 0.9, 0.97),
+    "sgdp": ("momentum", 0.9, 0.97),
+    "lion": ("beta2", 0.99, 0.97),
+    "adam": ("beta2", 0.999, 0.99),
+    "adamw": ("beta2", 0.999, 0.99),
+}
+"""Hyper-parameter of some optimizers that matters here, the value that is fixed unless it is refined, and the best one.
+Its scale is log10(1 - value)."""
+
+OWN_GAINS: dict[tuple[str, str], float] = {
+    ("bowl", "sgd"): 0.5,
+    ("ridge", "adamw"): 0.3,
+    ("flat", "lion"): 0.2,
+}
+"""Logits that the best own value adds to the height of a cell. Absent pairs: 0, and any other value costs as much as
+half a logit would."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
     """Landscape planted in one cell."""
@@ -152,7 +173,15 @@ def truth(backbone: str, optimizer: str) -> Truth:
     )
 
 
-def clean_score(backbone: str, optimizer: str, *, lr: float, weight_decay: float, share: float) -> float:
+def clean_score(
+    backbone: str,
+    optimizer: str,
+    *,
+    lr: float,
+    weight_decay: float,
+    share: float,
+    own: Mapping[str, float] = MappingProxyType({}),
+) -> float:
     """Return points, without noise, after a `share` in (0, 1] of the full budget."""
     shape, planted = SHAPES[backbone], truth(backbone, optimizer)
     u = math.log10(lr / planted.lr)
@@ -161,7 +190,8 @@ def clean_score(backbone: str, optimizer: str, *, lr: float, weight_decay: float
     q = (uu * u * u + 2 * uv * u * v + vv * v * v) / 2
     lost = DEPTH * (1 - math.exp(-q / DEPTH))
     unlearnt = (share**-0.35 - 1) * max(0.1, 0.6 + shape.crossing * u)
-    return 100 * _sigmoid(shape.height + planted.interaction - lost - unlearnt)
+    gained = own_gain(backbone, optimizer, own)
+    return 100 * _sigmoid(shape.height + planted.interaction + gained - lost - unlearnt)
 
 
 def divergence_epoch(trial: TrialSpec) -> int | None:
@@ -172,6 +202,21 @@ def divergence_epoch(trial: TrialSpec) -> int | None:
     if _generator(trial, "cliff").random() >= _sigmoid(beyond / CLIFF_WIDTH):
         return None
     return 1 + int((trial.budget - 1) * min(1.0, math.exp(-beyond / 0.3)))
+
+
+def own_gain(backbone: str, optimizer: str, own: Mapping[str, float]) -> float:
+    """Return the logits that values of what is the optimizer's own add: a parabola through 0 at the fixed value.
+
+    Its top is the gain of the cell, at the best value; a cell without a gain has its top at the fixed value.
+    """
+    name, fixed, best = OWN.get(optimizer, ("", 0.0, 0.5))
+    if name not in own:
+        return 0.0
+    at, there, top = (math.log10(1 - value) for value in (own[name], fixed, best))
+    gain = OWN_GAINS.get((backbone, optimizer), 0.0)
+    if not gain:
+        return max(-DEPTH, -0.5 * ((at - there) / (top - there)) ** 2)
+    return max(-DEPTH, gain * (1 - ((at - top) / (top - there)) ** 2))
 
 
 class Synthetic:
@@ -200,7 +245,8 @@ class Synthetic:
 def _measure(trial: TrialSpec, epoch: int, options: Mapping[str, Any], world_size: int) -> Measurement:
     share = epoch / trial.budget
     lr, weight_decay = trial.hparams["lr"], trial.hparams["weight_decay"]
-    clean = clean_score(trial.cell.backbone, trial.cell.optimizer, lr=lr, weight_decay=weight_decay, share=share)
+    cell, own = trial.cell, own_part(trial.hparams)
+    clean = clean_score(cell.backbone, cell.optimizer, lr=lr, weight_decay=weight_decay, share=share, own=own)
     noise = _generator(trial, "trial").gauss(0, 1) + 0.5 * _generator(trial, f"epoch {epoch}").gauss(0, 1)
     score = min(100.0, max(FLOOR, clean + options["noise"] * noise))
     loss = -math.log(score / 100)
@@ -218,30 +264,26 @@ def _measure(trial: TrialSpec, epoch: int, options: Mapping[str, Any], world_siz
 
 
 def _generator(trial: TrialSpec, purpose: str) -> random.Random:
-    lr, weight_decay = trial.hparams["lr"], trial.hparams["weight_decay"]
-    return random.Random(derive_seed(purpose, trial.seed, trial.cell.key, repr(lr), repr(weight_decay)))
+    values = map(repr, trial.hparams.values())
+    return random.Random(derive_seed(purpose, trial.seed, trial.cell.key, *values))
 
 
 def _load_epochs(checkpoints: Checkpoints | None) -> int:
     """Read the epochs already done. Scores are a pure function of the epoch, so that it is a whole checkpoint."""
-    if checkpoints is None or not (path := _epochs_file(checkpoints)).exists():
+    content = checkpoints.storage.read(EPOCHS_FILE) if checkpoints else None
+    if checkpoints is None or content is None:
         return 0
     try:
-        return int(json.loads(path.read_text())["epochs"])
+        return int(json.loads(content)["epochs"])
     except ValueError as error:
-        logger.warning("checkpoint %s cannot be read and is ignored: %s", path, error)
+        logger.warning("checkpoint %s in %s cannot be read and is ignored: %s", EPOCHS_FILE, checkpoints.storage, error)
         return 0
 
 
 def _save_epochs(context: Context, epoch: int, last: int) -> None:
     due = epoch == last or epoch % context.checkpoint_every == 0
     if context.checkpoints is not None and context.ranks.rank == 0 and due:
-        content = json.dumps({"epochs": epoch}).encode()
-        write_atomically(_epochs_file(context.checkpoints), lambda file: file.write(content))
-
-
-def _epochs_file(checkpoints: Checkpoints) -> Path:
-    return checkpoints.folder / "synthetic.json"
+        context.checkpoints.storage.write(EPOCHS_FILE, json.dumps({"epochs": epoch}).encode())
 
 
 def _sigmoid(x: float) -> float:

@@ -110,3 +110,9 @@ def peak_memory_gib(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 2**10  # getrusage(2): bytes there, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def state_mib(optimizer: torch.optim.Optimizer) -> float:
+    """Give the MiB of the tensors that an optimizer keeps of its parameters: moments, factors, averages."""
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(each.numel() * each.element_size() for each in kept if isinstance(each, torch.Tensor)) / 2**20

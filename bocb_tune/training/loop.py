@@ -33,7 +33,7 @@ from bocb_tune.data.base import Batch
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.training.context import Context
-from bocb_tune.training.device import autocast, peak_memory_gib, prepare
+from bocb_tune.training.device import autocast, peak_memory_gib, prepare, state_mib
 from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.rng import rng_state, seed_all, set_rng_state
@@ -68,12 +68,16 @@ def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Mea
     """Train to `trial.budget`, from the checkpoint if there is one; yield the whole curve (see `Task.run`)."""
     loop = _Loop(training, trial, context)
     loop.restore()
-    yield from [Measurement.from_json(line) for line in loop.curve]
-    for epoch in range(len(loop.curve) + 1, trial.budget + 1):
-        measurement = loop.epoch(epoch)
-        if epoch % context.checkpoint_every == 0 or epoch == trial.budget:
-            loop.save()
-        yield measurement
+    try:
+        yield from [Measurement.from_json(line) for line in loop.curve]
+        for epoch in range(len(loop.curve) + 1, trial.budget + 1):
+            measurement = loop.epoch(epoch)
+            if epoch % context.checkpoint_every == 0 or epoch == trial.budget:
+                loop.save()
+            yield measurement
+    finally:
+        if context.checkpoints:
+            context.checkpoints.wait()
 
 
 def catch_out_of_memory(run: Iterator[Measurement]) -> Generator[Measurement, None, None]:
@@ -163,6 +167,7 @@ class _Loop:
             "images_per_s": images / trained_s,
             "seconds": seconds,
             "peak_memory_gib": memory,
+            "optimizer_state_mib": state_mib(self.training.optimizer),
             "world_size": self.ranks.world_size,
         }
         elapsed_s = seconds + (self.curve[-1]["elapsed_s"] if self.curve else 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,6 +11,9 @@ CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotun
 Augment = Literal["none", "shift", "flip_shift", "flip_crop"]
 Loss = Literal["ce", "bce"]
 Interpolation = Literal["bilinear", "bicubic"]
+
+SMALLEST_IMAGE = 8
+"""Pixels a side, as of datasets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class Recipe:
     """Rate of stochastic depth (arXiv:1603.09382) at the last block, rising linearly with depth."""
     augment: Augment = "none"
     """shift: random shift by up to 1/8 of the image, border repeated. flip_shift: the same with mirrored border, and
-    horizontal flip. flip_crop: random resized crop and horizontal flip, for images decoded from files."""
+    horizontal flip. flip_crop: random resized crop and horizontal flip."""
     ema_decay: float = 0.0
     """Decay per optimizer step of the averaged weights, validated in place of the raw ones; 0 turns them off."""
     ema_warmup: bool = False
@@ -92,10 +95,13 @@ class Recipe:
     """Share of the short side that validation keeps, for images decoded from files."""
     interpolation: Interpolation = "bilinear"
     """Filter with which images decoded from files are resized."""
+    image_size: int = 0
+    """Height and width in pixels that the backbone sees: images in memory are resized to it on their device,
+    bicubically, those from files are cropped to it. 0: the dataset's own, small ones as the backbone takes them."""
     frozen_stages: int = 0
     """Stages of a pre-trained backbone that stay as they are, with the statistics of their norms; 1 is the stem."""
     linear_probe: bool = False
-    """Train the head of a pre-trained backbone alone."""
+    """Whether only the head of a pre-trained backbone is trained."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
@@ -112,6 +118,8 @@ class Recipe:
         _require(1 <= self.rand_augment_layers <= 15, "rand_augment_layers", self.rand_augment_layers, "1 to 15")
         _require(0 < self.crop_min_area <= 1, "crop_min_area", self.crop_min_area, "above 0 and at most 1")
         _require(0 < self.eval_crop <= 1, "eval_crop", self.eval_crop, "above 0 and at most 1")
+        sound = self.image_size == 0 or self.image_size >= SMALLEST_IMAGE
+        _require(sound, "image_size", self.image_size, f"0 (the dataset's own) or at least {SMALLEST_IMAGE} pixels")
         for name in ("label_smoothing", "drop_path"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         for name in ("min_lr_ratio", "erase", "switch_prob", "color_jitter"):
@@ -175,7 +183,7 @@ def on_devices(recipe: Recipe, gpus: bool) -> Recipe:
     return replace(recipe, precision="bf16" if gpus else "fp32") if recipe.precision == "auto" else recipe
 
 
-DECODED_ONLY = ("eval_crop", "interpolation")
+DECODED_ONLY = ("eval_crop", "interpolation", "color_jitter")
 """Fields that only affect images decoded from files."""
 
 
@@ -191,9 +199,9 @@ def odd_to_mix(recipe: Recipe, workers: int) -> str | None:
     )
 
 
-def unheeded(recipe: Recipe, augments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield fields off their default that a dataset with these `augments` would not use, each with the reason."""
-    for name in DECODED_ONLY if "flip_crop" not in augments else ():
+def unheeded(recipe: Recipe, decoded: bool) -> Iterator[tuple[str, str]]:
+    """Yield fields off their default that a dataset (`decoded` from files or not) would not use, with the reason."""
+    for name in () if decoded else DECODED_ONLY:
         value = getattr(recipe, name)
         if value != DEFAULTS[name]:
             yield name, f"is {value!r} and acts on images decoded from files alone; leave it at {DEFAULTS[name]!r}"
@@ -214,6 +222,28 @@ def _require(holds: bool, name: str, value: object, valid: str) -> None:
 
 
 _DEIT_MIX: dict[str, Any] = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9.0, "erase": 0.25, "label_smoothing": 0.1}
+_ENLARGED: dict[str, Any] = {"image_size": 224, "augment": "flip_crop", "crop_min_area": 0.8}
+_CIFAR: dict[str, Any] = {"batch_size": 100, "precision": "auto", "augment": "flip_shift", "channels_last": True}
+_CIFAR_CONVNEXT: dict[str, Any] = {
+    **_CIFAR,
+    **_DEIT_MIX,
+    "warmup_epochs": 20.0,
+    "drop_path": 0.1,
+    "repeated_augment": 3,
+    "ema_decay": 0.9999,
+    "ema_warmup": True,
+}
+_CIFAR_DEIT: dict[str, Any] = {**_CIFAR_CONVNEXT, "warmup_epochs": 5.0, "clip_grad": 5.0, "ema_decay": 0.99996}
+_CIFAR_RSB_A2: dict[str, Any] = {
+    **_CIFAR,
+    "warmup_epochs": 5.0,
+    "drop_path": 0.05,
+    "loss": "bce",
+    "mixup": 0.1,
+    "cutmix": 1.0,
+    "repeated_augment": 3,
+    "rand_augment": 7.0,
+}
 _RSB: dict[str, Any] = {
     "batch_size": 2048,
     "precision": "bf16",
@@ -227,16 +257,13 @@ _RSB: dict[str, Any] = {
 
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(batch_size=64, warmup_epochs=0.5, label_smoothing=0.1, augment="shift"),
-    "cifar_torch": Recipe(batch_size=100, precision="auto", augment="flip_shift", channels_last=True),
-    "cifar_deit": Recipe(
-        batch_size=100,
-        precision="auto",
-        warmup_epochs=5.0,
-        drop_path=0.1,
-        augment="flip_shift",
-        channels_last=True,
-        **_DEIT_MIX,
-    ),
+    "cifar_torch": Recipe(**_CIFAR),
+    "cifar_torch_224": Recipe(**_CIFAR | _ENLARGED),
+    "cifar_deit": Recipe(**_CIFAR, **_DEIT_MIX, warmup_epochs=5.0, drop_path=0.1),
+    "cifar_deit_224": Recipe(**_CIFAR_DEIT | _ENLARGED),
+    "cifar_convnext": Recipe(**_CIFAR_CONVNEXT),
+    "cifar_convnext_224": Recipe(**_CIFAR_CONVNEXT | _ENLARGED),
+    "cifar_rsb_a2_224": Recipe(**_CIFAR_RSB_A2 | _ENLARGED),
     "imagenet": Recipe(
         batch_size=1024,
         precision="bf16",
@@ -264,8 +291,13 @@ RECIPES: dict[str, Recipe] = {
 
 DESCRIPTIONS: dict[str, str] = {
     "digits": "seconds an epoch on one core for models of less than a million weights; our own choice",
-    "cifar_torch": "crop and flip, cosine; classical backbones of arXiv:2410.06373 (OpenMixup, cifar100/sz32_bs100)",
-    "cifar_deit": "RandAugment, mixup, CutMix, erasing; modern backbones (OpenMixup, cifar100/advanced)",
+    "cifar_torch": "crop and flip, cosine; PyTorch-style setting of arXiv:2410.06373 at 32 pixels",
+    "cifar_torch_224": "crop and flip, cosine; PyTorch-style setting of arXiv:2410.06373, images enlarged to 224",
+    "cifar_deit": "RandAugment, mixup, CutMix, erasing at 32 pixels (OpenMixup, cifar100/advanced)",
+    "cifar_deit_224": "DeiT setting of arXiv:2410.06373, images enlarged to 224",
+    "cifar_convnext": "ConvNeXt setting of arXiv:2410.06373 at 32 pixels",
+    "cifar_convnext_224": "ConvNeXt setting of arXiv:2410.06373, images enlarged to 224",
+    "cifar_rsb_a2_224": "RSB A2 setting of arXiv:2410.06373, images enlarged to 224",
     "imagenet": "warm-up of 5 epochs, crop and flip (arXiv:1706.02677); label smoothing 0.1 (arXiv:1512.00567)",
     "imagenet_torch": "crop and flip, cosine, batch 256 (OpenMixup, imagenet/resnet50_4xb64_cos_ep100)",
     "deit": "arXiv:2012.12877, table 9",
@@ -278,7 +310,12 @@ because a recipe's fields enter the ids of its trials."""
 
 PUBLISHED_EPOCHS: dict[str, int] = {
     "cifar_torch": 200,
+    "cifar_torch_224": 200,
     "cifar_deit": 200,
+    "cifar_deit_224": 200,
+    "cifar_convnext": 200,
+    "cifar_convnext_224": 200,
+    "cifar_rsb_a2_224": 200,
     "imagenet_torch": 100,
     "deit": 300,
     "rsb_a1": 600,

@@ -19,7 +19,7 @@ from torchvision import transforms
 
 from bocb_tune.augment import augmented, image_transform, memory, mixed, normalise
 from bocb_tune.augment.decoded import _bits
-from bocb_tune.augment.geometry import affine, moved
+from bocb_tune.augment.geometry import affine, cropped, moved
 from bocb_tune.augment.memory import Erasing
 from bocb_tune.augment.policy import OPERATIONS, Operation, Policy
 from bocb_tune.data.arrays import Arrays, Rows
@@ -305,6 +305,36 @@ def test_crop_and_flip_alone() -> None:
     assert epoch.flip.float().mean().item() == pytest.approx(0.5, abs=0.06)
     expected = moved(data.splits["train"].images, epoch.shift, epoch.flip, mirror=True)
     assert torch.equal(images, normalise(expected, data.mean, data.std))
+
+
+def test_a_crop_is_stretched_to_the_whole_image() -> None:
+    """As torch enlarges the box bicubically, but where its border is: there the image goes on."""
+    images = colour_images(6).splits["train"].images
+    box = torch.tensor([[3.0, 5.0, 20.0, 24.0]]).expand(6, 4)
+    seen = cropped(images, box)
+    expected = functional.interpolate(images[:, :, 3:23, 5:29].float(), size=(32, 32), mode="bicubic")
+    inner = (slice(None), slice(None), slice(5, -5), slice(5, -5))
+    assert (seen.float() - expected.clamp(0, 255))[inner].abs().max() <= 1
+    whole = torch.tensor([[0.0, 0.0, 32.0, 32.0]]).expand(6, 4)
+    assert torch.equal(cropped(images, whole), images)
+
+
+def test_crops_are_drawn_as_torchvision_draws_them() -> None:
+    """Area and aspect ratio within their ranges, both used to the full, anywhere in the image."""
+    recipe = RECIPES["cifar_torch_224"]
+    epoch = memory.Epoch.draw(recipe, 5000, (3, 32, 32), 0)
+    assert epoch.crop is not None
+    top, left, height, width = epoch.crop.unbind(1)
+    area = height * width / 32**2
+    assert 0.76 < area.min() < 0.82  # whole pixels
+    assert area.max() == 1
+    drawn = [transforms.RandomResizedCrop.get_params(Image.new("L", (32, 32)), [0.8, 1.0], [3 / 4, 4 / 3])]
+    for _ in range(4999):
+        drawn.append(transforms.RandomResizedCrop.get_params(Image.new("L", (32, 32)), [0.8, 1.0], [3 / 4, 4 / 3]))
+    theirs = torch.tensor(drawn, dtype=torch.float)
+    assert (epoch.crop.mean(0) - theirs.mean(0)).abs().max() < 0.2
+    assert (epoch.crop.std(0) - theirs.std(0)).abs().max() < 0.2
+    assert ((top + height <= 32) & (left + width <= 32) & (top >= 0) & (left >= 0)).all()
 
 
 def test_views_of_an_image_differ() -> None:

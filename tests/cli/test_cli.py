@@ -31,6 +31,7 @@ from tests.support.processes import records_in
 from tests.support.simulated import Simulation
 
 EXPERIMENTS = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yaml"))
+MEASURES = ("--gap", "--step", "--weights", "--components")
 TABLE = ["--metric", "--direction", "--tolerance", "--chance", "--where"]
 """What the user says of a table."""
 FLAGS = {
@@ -40,7 +41,7 @@ FLAGS = {
     "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id", "--profile", "--keep"],
     "status": ["RUN", "--json", "--watch"],
     "export": ["RUN", "--to", "--cell", "--out"],
-    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns", "--format"],
+    "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns", *MEASURES, "--format"],
     "recommend": ["SOURCE", "--backbone", "--trials", "--space", *TABLE, "--json", "--format"],
     "schema": [],
     "list": ["KIND", "[PATTERN]", "--json"],
@@ -155,7 +156,7 @@ def test_plan_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         "optimizer": "sgd",
         "reason": "not matched by --only bowl/*",
     }
-    assert plan["trials"] == {"default": 2, "design": 16, "search": 22, "repeat": 8, "total": 48}
+    assert plan["trials"] == {"default": 2, "design": 16, "search": 22, "refine": 0, "repeat": 8, "total": 48}
     assert (plan["rungs"], plan["epochs"]["worst"], plan["checkpoints"]) == ([1, 3, 9], 48 * 27, 2)
 
 

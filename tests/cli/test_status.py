@@ -15,6 +15,7 @@ from rich.table import Table
 from bocb_tune.analysis.answer.sentences import parts_of, terminal
 from bocb_tune.analysis.report.answer import answer_for
 from bocb_tune.cli import commands
+from bocb_tune.cli.commands import Trained
 from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder, read_status
 from bocb_tune.cli.progress import LEAVING, View
 from bocb_tune.cli.screen import screen
@@ -409,15 +410,15 @@ def test_what_a_run_ends_with(
     out: str,
     err: str,
 ) -> None:
-    monkeypatch.setattr(commands, "closing_lines", lambda _: [NEXT.rstrip()])
-    assert commands._report_end(spec, Path("RUN"), ended) == code
+    monkeypatch.setattr(commands, "closing_lines", lambda *_: [NEXT.rstrip()])
+    assert commands._report_end(Trained(spec=spec, place="RUN", folder=Path("RUN"), outcome=ended)) == code
     said = capsys.readouterr()
     assert (said.out, said.err) == (out, err)
 
 
 def test_the_last_lines_of_a_run_are_its_answer(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", FakeRun(trials=4))
-    *found, following = commands.closing_lines(folder)
+    *found, following = commands.closing_lines(folder, str(folder))
     assert found == terminal(parts_of(answer_for(folder)))
     assert following == f"next: bocb-tune analyze {folder}"
-    assert commands.closing_lines(tmp_path / "none")[0].startswith("no answer: ")
+    assert commands.closing_lines(tmp_path / "none", "none")[0].startswith("no answer: ")

@@ -14,6 +14,11 @@ from bocb_tune.spec.source import SpecError
 from bocb_tune.spec.space_file import load_space, read_space
 
 exponents = st.floats(-12, 3)
+COMPLEMENTS = st.builds(
+    lambda low, decades: Dim(name="x", low=low, high=1 - (1 - low) * 10**-decades, scale="log_complement"),
+    st.floats(0, 0.95),
+    st.floats(0.1, 5),
+)
 DIMS = st.builds(
     lambda low, decades, zero: Dim(name="x", low=10**low, high=10 ** (low + decades), zero_mass=zero),
     exponents,
@@ -51,6 +56,18 @@ def test_unit_does_not_change_with_the_unit_of_the_value(dim: Dim, factor: float
     scaled = Dim(name="x", low=dim.low * factor, high=dim.high * factor, zero_mass=dim.zero_mass)
     middle = math.sqrt(dim.low * dim.high)
     assert scaled.to_unit(middle * factor) == pytest.approx(dim.to_unit(middle), abs=1e-9)
+
+
+@given(COMPLEMENTS, units, units)
+def test_the_scale_of_one_minus_the_value(dim: Dim, one: float, other: float) -> None:
+    """In both directions exact, rising, and even in the decades of 1 - value."""
+    value, another = dim.from_unit(one), dim.from_unit(other)
+    assert dim.contains(value)
+    assert dim.from_unit(dim.to_unit(value)) == pytest.approx(value, rel=1e-12)
+    assert (value < another) == (one < other) or value == another
+    decades = math.log10((1 - value) / (1 - another))
+    assert decades == pytest.approx((other - one) * dim.decades, abs=1e-6)
+    assert (dim.to_unit(dim.low), dim.to_unit(dim.high)) == pytest.approx((0, 1), abs=1e-9)
 
 
 def test_edge_distance_is_in_decades_and_negative_outside() -> None:

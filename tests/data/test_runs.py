@@ -123,7 +123,7 @@ def test_an_average_that_is_still_random_when_judged_is_warned_of(
 
 def test_a_storage_below_home_is_where_the_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert load_spec(write_spec(tmp_path, more="storage: ~/x")).run_dir == tmp_path / "x/mine"
+    assert load_spec(write_spec(tmp_path, more="storage: ~/x")).run_dir == str(tmp_path / "x/mine")
 
 
 # Which data a run goes on with

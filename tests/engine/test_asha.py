@@ -69,10 +69,11 @@ def stream(rng: random.Random, plan: Plan, trials: int) -> Iterator[tuple[str, P
 def test_decisions_equal_the_reference(seed: int, grace: int, reduction_factor: int, epochs: int) -> None:
     rungs = rung_budgets(grace, reduction_factor, epochs)
     plan = make_plan(epochs=epochs, rungs=rungs, reduction_factor=reduction_factor)
-    tested, reference = CellRungs(plan, FLOOR), Reference(rungs, reduction_factor)
+    tested, references = CellRungs(plan, FLOOR), [Reference(rungs, reduction_factor) for _ in range(2)]
     stopped = set()
     for trial, phase, budget, score in stream(random.Random(seed), plan, trials=25):
         tested.add(trial, phase)
+        reference = references[phase == Phase.refine]
         if trial in stopped:
             continue
         if score is None:
@@ -85,7 +86,8 @@ def test_decisions_equal_the_reference(seed: int, grace: int, reduction_factor: 
         assert tested.stops(trial, budget, score) == expected, (trial, budget, score)
         if expected:
             stopped.add(trial)
-    assert tested.table() == (reference.scores if rungs else {})
+    searched, refined = (reference.scores for reference in references)
+    assert tested.table() == ({at: searched[at] | refined[at] for at in rungs} if rungs else {})
 
 
 def test_a_stream_stops_trials_and_lets_others_through() -> None:

@@ -95,7 +95,9 @@ def node(*, cpus: float = 1000.0, gpus: float = 0.0, alive: bool = True) -> dict
 
 
 def groups(nodes: list[dict[str, Any]], *, workers: int = 1, cpus: float = 1, gpus: float = 0) -> int:
-    resources = Resources(workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, max_slots=None, warm=True)
+    resources = Resources(
+        workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, max_slots=None, warm=True, patience_min=10, share=1
+    )
     return slots_that_fit(nodes, resources)
 
 

@@ -21,7 +21,7 @@ backbones: [bowl, cliff]
 optimizers: [sgd, adamw]
 recipe: digits
 budget: {epochs: 9, trials_per_cell: 10}
-search: {design: 4, asha: {grace: 1, reduction_factor: 3}}
+search: {design: 4, asha: {grace: 1, reduction_factor: 3}, refine: 3}
 repeats: {best: 2, default: 1}
 resources: {max_slots: 1}
 """

@@ -71,11 +71,11 @@ def test_every_place_is_audited_with_the_same_frequency_over_cells(share: float)
         assert abs(sum(place) / cells - share) < four_sd
 
 
-def test_only_design_and_search_trials_are_audited_and_audit_means_no_rungs() -> None:
+def test_only_trials_that_compete_are_audited_and_audit_means_no_rungs() -> None:
     everything = make_cell(audit=1.0)
     nothing = make_cell(audit=0.0)
     for phase in Phase:
-        competes = phase in (Phase.design, Phase.search)
+        competes = phase in (Phase.design, Phase.search, Phase.refine)
         sample = everything.trial(phase, 3, everything.space.default)
         assert (sample.audit, sample.rungs) == (competes, ())
         sample = nothing.trial(phase, 3, nothing.space.default)

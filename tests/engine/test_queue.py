@@ -255,3 +255,76 @@ def test_what_calls_for_a_decision_is_heard_at_once_and_the_rest_may_gather(
         assert (await at_once(listening))[0] == word
 
     play(scenario)
+
+
+def test_a_group_is_silent_when_neither_step_nor_measurement_came_and_no_verdict_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(queue, "monotonic", lambda: now)
+
+    async def scenario(mailbox: Mailbox) -> None:
+        nonlocal now
+        await mailbox.submit(order("a") | {"patience_s": 10.0})
+        now += 11
+        assert not mailbox.is_silent()  # it has not been taken
+        await mailbox.next_trial()
+        now += 10
+        assert not mailbox.is_silent()
+        now += 1
+        assert mailbox.is_silent()
+        for sign in (mailbox.hear(), mailbox.report("a", epoch(1), competes=False)):
+            await sign
+            assert not mailbox.is_silent()
+            now += 11
+            assert mailbox.is_silent()
+        rung = asyncio.create_task(mailbox.report("a", epoch(2), competes=True))
+        assert await waits(rung)
+        now += 11
+        assert not mailbox.is_silent()
+        await mailbox.decide("a", 2, "go")
+        await at_once(rung)
+        assert not mailbox.is_silent()
+        await mailbox.end("a", COMPLETED)
+        now += 11
+        assert not mailbox.is_silent()
+
+    play(scenario)
+
+
+def test_the_third_hang_over_one_trial_is_its_outcome_and_says_so() -> None:
+    async def scenario(mailbox: Mailbox) -> None:
+        await serve(mailbox)
+        for _ in range(MAX_ATTEMPTS - 1):
+            mailbox.restarted("it was silent")
+            await mailbox.next_trial()
+        mailbox.restarted("it was silent")
+        idle = asyncio.create_task(mailbox.next_trial())
+        assert await waits(idle)
+        *_, last = await mailbox.take("a", 0)
+        assert last["message"] == "it was silent 3 times while it trained this trial"
+        await mailbox.submit(order("b"))
+        await at_once(idle)
+        for _ in range(MAX_ATTEMPTS):
+            ended = asyncio.create_task(mailbox.next_trial())
+            assert await waits(ended) == (_ == MAX_ATTEMPTS - 1)
+        *_, last = await mailbox.take("b", 0)
+        assert last["message"].startswith("a worker died 3 times")  # the hang was another trial's
+
+    play(scenario)
+
+
+def test_a_trial_that_is_given_back_is_left_and_what_its_group_says_later_is_not_heard() -> None:
+    async def scenario(mailbox: Mailbox) -> None:
+        await serve(mailbox)
+        rung = asyncio.create_task(mailbox.report("a", epoch(1), competes=True))
+        assert await waits(rung)
+        await mailbox.give_back()
+        assert await at_once(rung) == "leave"
+        assert await at_once(mailbox.report("a", epoch(2), competes=False)) == "leave"
+        await mailbox.end("a", COMPLETED)
+        assert kinds(await mailbox.take("a", 0)) == ["measured", "left"]
+        await mailbox.submit(None)
+        assert await at_once(mailbox.next_trial()) is None
+
+    play(scenario)

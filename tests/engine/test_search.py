@@ -19,13 +19,23 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from bocb_tune.core.types import Measurement, Phase, TrialRecord, TrialStatus
+from bocb_tune.engine import policy
 from bocb_tune.engine.design import design_points
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.search import GridSearch, build_study, lattice_point, suggest
 from bocb_tune.engine.store import Ledger
 from bocb_tune.spec.space_file import available_spaces, load_space
 from tests.support.records import make_cell, points, record_of
-from tests.support.simulated import OBJECTIVE, FakeSlot, Simulation, make_cells, make_plan
+from tests.support.simulated import (
+    OBJECTIVE,
+    FakeSlot,
+    FakeSlots,
+    Simulation,
+    essence,
+    make_cells,
+    make_plan,
+    records_of,
+)
 
 State = optuna.trial.TrialState
 
@@ -204,7 +214,7 @@ def test_no_weight_decay_goes_into_a_study_and_comes_back(optimizer: str) -> Non
 def opened(tmp_path: Path, slots: int, **plan: object) -> tuple[GridSearch, Ledger, list[FakeSlot]]:
     ledger = Ledger(tmp_path, make_cells(make_plan(**plan)), OBJECTIVE, {}, clock=lambda: 0.0)
     fakes = [FakeSlot(f"slot{number}") for number in range(slots)]
-    return GridSearch(ledger, fakes, []), ledger, fakes  # type: ignore[arg-type]
+    return GridSearch(ledger, FakeSlots(fakes), []), ledger, fakes  # type: ignore[arg-type]
 
 
 def hand_out(search: GridSearch) -> str:
@@ -262,7 +272,7 @@ def test_what_an_earlier_run_left_comes_first_and_says_how_far_it_was(tmp_path: 
     ledger.close()
     again = Ledger(tmp_path, make_cells(make_plan()), OBJECTIVE, {}, clock=lambda: 0.0)
     slot = FakeSlot("slot")
-    search = GridSearch(again, [slot], again.unfinished())  # type: ignore[list-item]
+    search = GridSearch(again, FakeSlots([slot]), again.unfinished())  # type: ignore[arg-type]
     assert hand_out(search) == trial.id
     assert slot.submitted == [(trial.id, 1, 1)]
     assert again.record(trial).attempt == 2
@@ -276,3 +286,61 @@ def test_optuna_is_left_out_of_the_global_random_state() -> None:
     cell = make_cell(sampler="tpe")
     suggest(cell, mixed_records(cell), 0, OBJECTIVE)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]
+
+
+def two_at_work_and_one_free(tmp_path: Path) -> tuple[Simulation, str]:
+    """Return a simulation with two trials in flight and a third slot that is ready only now; the first one's trial."""
+    simulation = Simulation(tmp_path, make_cells(make_plan()), slots=3)
+    simulation.slots[2].is_ready = False
+    simulation._start_what_can_start()
+    simulation.slots[2].is_ready = True
+    return simulation, simulation.slots[0].submitted[0][0]
+
+
+def lose(simulation: Simulation, how: str) -> None:
+    slot, listener = simulation.slots[0], simulation._listening["slot0"]
+    if how == "its process died":
+        slot.is_lost = True
+        simulation.scheduler.on_trial_error(simulation._controller, listener)
+        return
+    item = {"kind": "left"} if how == "its node left" else {"kind": "failed", "message": "why", "group_lost": True}
+    slot.is_ready = False
+    decision = simulation.scheduler.on_trial_result(simulation._controller, listener, {"items": [item]})
+    assert decision == "STOP"
+
+
+@pytest.mark.parametrize("how", ["its process died", "its node left", "its group cannot be had"])
+def test_a_trial_whose_slot_is_lost_goes_on_first_on_another(tmp_path: Path, how: str) -> None:
+    simulation, trial = two_at_work_and_one_free(tmp_path)
+    before = len(records_of(simulation.ledger))
+    lose(simulation, how)
+    assert hand_out(simulation.search) == trial
+    assert simulation.slots[2].submitted == [(trial, 0, 1)]
+    record = records_of(simulation.ledger)[trial]
+    assert (record.status, record.attempt) == (TrialStatus.running, 2)
+    assert len(records_of(simulation.ledger)) == before
+    simulation.ledger.close()
+
+
+def test_nothing_is_waited_for_when_nothing_is_owed_and_something_when_no_slot_is_ready(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, make_cells(make_plan(), ("bowl",), ("sgd",)))
+    simulation.slots[0].is_ready = False
+    assert [simulation.search.suggest("tune-id") for _ in range(2)] == [None, None]
+    simulation.slots[0].is_ready = True
+    simulation.run()
+    undisturbed = Simulation(tmp_path / "undisturbed", make_cells(make_plan(), ("bowl",), ("sgd",))).run()
+    assert essence(records_of(simulation.ledger)) == essence(undisturbed)
+    again = Simulation(tmp_path, make_cells(make_plan(), ("bowl",), ("sgd",)))
+    again.slots[0].is_ready = False
+    assert again.search.suggest("tune-id") == Searcher.FINISHED
+    again.ledger.close()
+
+
+def test_patience_is_ten_usual_epochs_of_the_cell_where_that_is_longer() -> None:
+    cell = make_cell(design=3)
+    started = record_of(cell.trial(Phase.default, 0, cell.space.default), TrialStatus.running, None)
+    started = replace(started, budget=0, elapsed_s=0.0)
+    slow = [replace(started, budget=2, elapsed_s=2.0 * seconds) for seconds in (100.0, 120.0, 5000.0)]
+    assert policy.patience_s([], 10) == policy.patience_s([started], 10) == 600
+    assert policy.patience_s([started, *slow], 10) == 1200
+    assert policy.patience_s(slow, 30) == 1800

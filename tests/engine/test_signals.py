@@ -18,8 +18,8 @@ class Ended(BaseException):
     """Stands for the end of the process."""
 
 
-class Slot:
-    """Counts how often it was told to leave."""
+class Slots:
+    """Counts how often they were told to leave."""
 
     def __init__(self) -> None:
         self.told = 0
@@ -51,10 +51,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @pytest.mark.parametrize("second", STOPPING)
 @pytest.mark.parametrize("first", STOPPING)
 def test_a_pair_of_signals_is_one_and_a_later_one_ends_at_once(first: signal.Signals, second: signal.Signals) -> None:
-    search, slot = SimpleNamespace(leaving=False), Slot()
-    with _interruptible(search, [slot], Watcher()):  # type: ignore[arg-type,list-item]
+    search, slots = SimpleNamespace(leaving=False), Slots()
+    with _interruptible(search, slots, Watcher()):  # type: ignore[arg-type]
         send(first, second, first)
-        assert (search.leaving, slot.told) == (True, 1)
+        assert (search.leaving, slots.told) == (True, 1)
         time.sleep(run.PAIR_S)
         with pytest.raises(Ended, match="130"):
             send(second)
@@ -62,7 +62,7 @@ def test_a_pair_of_signals_is_one_and_a_later_one_ends_at_once(first: signal.Sig
 
 def test_a_run_under_nohup_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    search, slot = SimpleNamespace(leaving=False), Slot()
-    with _interruptible(search, [slot], Watcher()):  # type: ignore[arg-type,list-item]
+    search, slots = SimpleNamespace(leaving=False), Slots()
+    with _interruptible(search, slots, Watcher()):  # type: ignore[arg-type]
         send(signal.SIGHUP)
-    assert (search.leaving, slot.told) == (False, 0)
+    assert (search.leaving, slots.told) == (False, 0)

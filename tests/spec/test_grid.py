@@ -82,7 +82,7 @@ def test_only_that_matches_nothing_is_refused(spec: ExperimentSpec) -> None:
 def test_cost_by_hand(spec: ExperimentSpec) -> None:
     """6 cells of 1 + 7 + 12 + 3 trials; rungs at 1 and 3 of 9 epochs; a competing trial takes 1 + 2/3 + 6/9 epochs."""
     planned = cost(spec, plan_grid(spec))
-    assert planned.trials == {Phase.default: 6, Phase.design: 42, Phase.search: 72, Phase.repeat: 18}
+    assert planned.trials == {Phase.default: 6, Phase.design: 42, Phase.search: 72, Phase.refine: 0, Phase.repeat: 18}
     assert planned.total_trials == 138
     assert planned.rungs == (1, 3)
     assert planned.epochs_worst == 138 * 9

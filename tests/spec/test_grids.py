@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.backbones import BACKBONES
-from bocb_tune.core.types import TrialStatus
+from bocb_tune.cli.launch import cell_plans
+from bocb_tune.core.types import Phase, TrialStatus
 from bocb_tune.optimizers.published import PUBLISHED
 from bocb_tune.profiling.cost import cost
 from bocb_tune.spec.environment import LOCAL, data, missing_data, models, present_data
@@ -19,8 +20,10 @@ from bocb_tune.training.recipes import PUBLISHED_EPOCHS
 from tests.support.cells import GRID, TRAINS, cifar_grid, outcomes, written
 from tests.support.command import bocb
 from tests.support.datasets import make_cifar
+from tests.support.paper_recipes import ours, published, rows
 from tests.support.processes import Run, records_in
 
+RECIPES_PAGE = GRID.parents[1] / "docs" / "RECIPES.md"
 IMAGENET = GRID.with_name("imagenet_grid.yaml")
 ALL = load_spec(GRID)
 
@@ -58,10 +61,96 @@ def test_the_cifar_grid_is_the_published_one() -> None:
     assert set(ALL.backbones) == BACKBONES.keys() - {"resnet101"}
     assert set(ALL.optimizers) == {row.name for row in PUBLISHED}
     assert (len(ALL.backbones), len(ALL.optimizers), ALL.budget.epochs) == (20, 20, 200)
-    recipes = {BACKBONES[name].family: ALL.recipe_of(name)[0] for name in ALL.backbones}
-    assert recipes == {"classical": "cifar_torch", "modern": "cifar_deit", "metaformer": "cifar_deit"}
-    assert all(ALL.recipe_of(name)[0] == recipes[BACKBONES[name].family] for name in ALL.backbones)
-    assert ALL.recipe.drop_path == 0
+    assert {ALL.recipe_of(name)[1].batch_size for name in ALL.backbones} == {100}
+
+
+@pytest.mark.parametrize("backbone", ALL.backbones)
+def test_a_backbone_is_trained_as_published(backbone: str) -> None:
+    """Every value of the paper's tables A1 and A3, and the image that the backbone sees."""
+    recipe = ALL.recipe_of(backbone)[1]
+    assert ours(recipe) == published(backbone)
+    (planned, *_) = plan_grid(ALL, f"{backbone}/*").cells
+    change = planned.settings.get("backbone", {})
+    assert ("image_size" in change, "small" in change) == ((True, False) if recipe.image_size else (False, True))
+
+
+def test_the_page_sets_the_papers_settings_beside_ours() -> None:
+    page = RECIPES_PAGE.read_text(encoding="utf-8").splitlines()
+    assert [row for row in rows(ALL) if row not in page] == []
+
+
+OLD = """\
+name: old
+task: classification
+dataset: {name: cifar100, root: /data/cifar100}
+backbones: [resnet50, deit_small, convnext_tiny]
+optimizers: [sgd, adamw]
+recipe: {base: cifar_torch, by_backbone: {deit_small: cifar_deit}}
+budget: {epochs: 200, trials_per_cell: 64}
+resources: {gpus_per_worker: 1}
+"""
+OLD_IDS = {
+    "resnet50/sgd": ("b70a17ce854c6756", "0384921b287cda9d"),
+    "resnet50/adamw": ("521458f0bb18e9b9", "52142332e5abe912"),
+    "deit_small/sgd": ("7f5ac3ea78bad21b", "326fa7695a1a2d5d"),
+    "deit_small/adamw": ("9a7fab335ce846f9", "c11c238e0bd983e0"),
+    "convnext_tiny/sgd": ("746827567c2e9fee", "6196aec1ec25f14e"),
+    "convnext_tiny/adamw": ("6885059a034da613", "2342902a2100f256"),
+}
+"""Of the default trial, and of a search trial, as a release wrote them that had neither sizes nor `own` ranges."""
+
+
+def test_trials_of_old_files_keep_their_ids(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(OLD)
+    cells = cell_plans(load_spec(path))
+    searched = {"lr": 0.01, "weight_decay": 0.0}
+    ids = {
+        cell.cell.key: (
+            cell.trial(Phase.default, 0, cell.space.default).id,
+            cell.trial(Phase.search, 3, searched).id,
+        )
+        for cell in cells
+    }
+    assert ids == OLD_IDS
+
+
+SIZES = """\
+name: sizes
+task: classification
+dataset: {name: digits, image_size: 32}
+backbones: [test_vit, resnet50, deit_small]
+optimizers: [sgd]
+recipe:
+  base: digits
+  by_backbone:
+    resnet50: {base: digits, image_size: 48}
+    deit_small: {base: digits, image_size: 64}
+budget: {epochs: 2, trials_per_cell: 9}
+"""
+
+
+def test_a_backbone_may_see_images_of_a_size_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.yaml"
+    path.write_text(SIZES)
+    cells = plan_grid(load_spec(path, checks=[models])).cells
+    assert [cell.settings.get("backbone") for cell in cells] == [
+        None,
+        {"image_size": 48, "small": True},
+        {"model": "deit_small_patch16_224", "image_size": 64},
+    ]
+    assert [cell.settings["recipe"].get("image_size") for cell in cells] == [None, 48, 64]
+
+
+def test_a_size_that_a_backbone_cannot_take_is_refused_where_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.yaml"
+    path.write_text(SIZES.replace("image_size: 64", "image_size: 60"))
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, checks=[models])
+    (found,) = map(str, caught.value.problems)
+    assert found.startswith(f"{path}:10: recipe.by_backbone.deit_small.image_size: backbone 'deit_small' cannot take")
+    assert "of 60 pixels" in found
+    assert "give its recipe another image_size, such as 224" in found
 
 
 def test_the_imagenet_grid_is_the_published_one() -> None:
@@ -71,7 +160,7 @@ def test_the_imagenet_grid_is_the_published_one() -> None:
     assert {PUBLISHED_EPOCHS[grid.recipe_of(name)[0]] for name in grid.backbones} == {grid.budget.epochs} == {300}
 
 
-@pytest.mark.parametrize(("path", "trainings"), [(GRID, 18), (IMAGENET, 8)])
+@pytest.mark.parametrize(("path", "trainings"), [(GRID, 27), (IMAGENET, 8)])
 def test_a_cell_costs_what_the_file_says(path: Path, trainings: int) -> None:
     grid = load_spec(path)
     planned = cost(grid, plan_grid(grid))
@@ -118,7 +207,7 @@ def test_stochastic_depth_is_refused_where_the_recipe_asks_for_it() -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(GRID, ["recipe.drop_path=0.1"], checks=[models])
     found = [str(problem) for problem in caught.value.problems]
-    assert [text.split("'")[1] for text in found] == ["alexnet", "vgg13", "densenet121"]
+    assert [text.split("'")[1] for text in found] == ["alexnet", "vgg13"]  # DenseNet has a recipe of its own
     start = "--set recipe.drop_path=0.1: recipe.drop_path: backbone 'alexnet' has no stochastic depth"
     assert found[0].startswith(start)
 
@@ -189,9 +278,10 @@ def test_the_page_has_every_cell_and_all_take_steps() -> None:
 def test_two_cells_through_the_engine_with_two_ranks(tmp_path: Path) -> None:
     """A classical and a modern one, each under its recipe, on files in CIFAR-100's format."""
     root = make_cifar(tmp_path / "cifar100", "cifar100", train=2)
-    own = "{poolformerv2_s12: {base: cifar_deit, batch_size: 20, warmup_epochs: 0.5}}"
+    own = "{poolformerv2_s12: {base: cifar_rsb_a2_224, batch_size: 20, warmup_epochs: 0.5, image_size: 64}}"
     changes = (
-        *(f"dataset.root={root}", "dataset.val_share=0.5", "recipe.batch_size=20", f"recipe.by_backbone={own}"),
+        *(f"dataset.root={root}", "dataset.val_share=0.5", "recipe.batch_size=20", "recipe.image_size=96"),
+        f"recipe.by_backbone={own}",
         *("budget.epochs=1", "budget.trials_per_cell=2", "search.design=1", "search.asha=null", "repeats.best=0"),
         *("repeats.default=0", "resources.workers=2", "resources.gpus_per_worker=0", "resources.cpus_per_worker=1"),
         "resources.max_slots=1",

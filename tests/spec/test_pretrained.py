@@ -143,6 +143,13 @@ def test_a_source_that_changed_is_refused(tmp_path: Path, source: Path) -> None:
         find_starts(spec, folder, pytest.fail, file=FILE)
 
 
+def test_weights_are_tried_at_the_size_that_the_recipe_asks_for(tmp_path: Path, source: Path) -> None:
+    spec = spec_of(tmp_path, source, TEXT.replace("warmup_epochs: 0", "image_size: 64"), checked=True)
+    lines = {start.row: start.line for start in find_starts(spec, tmp_path / "run", pytest.fail, file=FILE)}
+    assert "pos_embed" in lines["test_vit@adamw"]
+    assert "pos_embed" not in lines["test_resnet@adamw"]
+
+
 def test_a_damaged_copy_is_named(tmp_path: Path, source: Path) -> None:
     spec, folder = started(tmp_path, source)
     path = folder / "pretrained" / "test_vit@adamw.safetensors"

@@ -13,7 +13,7 @@ from bocb_tune.spec.experiment_file import Choice, GridRecipeFile, SpecFile
 from bocb_tune.training.recipes import DEFAULTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "EXPERIMENT.md"
-NAMED = {"recipe.by_backbone": "BACKBONE", "search_spaces": "OPTIMIZER"}
+NAMED = {"recipe.by_backbone": "BACKBONE", "search_spaces": "OPTIMIZER", "search_spaces.OPTIMIZER.own": "NAME"}
 
 
 def keys(shape: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.published import PUBLISHED
-from bocb_tune.spec.space_file import available_spaces, load_space
+from bocb_tune.spec.space_file import MOST_OWN, available_spaces, load_space, space_file
 
 TABLE = resources.files("bocb_tune.analysis.sources") / "published/cifar100_hyperparameters.csv"
 BESTS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines()))
@@ -54,6 +54,22 @@ def test_ranges_are_three_decades_or_more_between_whole_ones(optimizer: str) -> 
     for dim in (load_space(optimizer).lr, load_space(optimizer).weight_decay):
         assert dim.decades >= 3 - 1e-9
         assert [math.log10(end) % 1 for end in (dim.low, dim.high)] == pytest.approx([0, 0], abs=1e-9)
+
+
+@every_optimizer
+def test_its_own_ranges_hold_the_published_value_and_have_a_source(optimizer: str) -> None:
+    space, file = load_space(optimizer), space_file(optimizer)
+    assert 1 <= len(space.own) <= MOST_OWN
+    for name, dim in space.own.items():
+        value = space.own_default[name]
+        assert dim.from_unit(dim.to_unit(value)) == pytest.approx(value, rel=1e-12)
+        assert 0.04 < dim.to_unit(value) < 0.96 or value == 0
+        assert file.own[name].source
+
+
+def test_what_the_paper_tunes_beyond_lr_and_weight_decay_is_named() -> None:
+    named = {"sgd": "momentum", "adam": "beta2", "adabelief": "eps", "adabound": "final_lr"}
+    assert all(name in load_space(optimizer).own for optimizer, name in named.items())
 
 
 @every_optimizer

@@ -83,7 +83,7 @@ BAD_LINES = [
     ),
     (
         "recipe: digit",
-        f"6: recipe: unknown recipe 'digit'; did you mean 'digits'? (known: {', '.join(sorted(RECIPES))})",
+        f"6: recipe: {unknown('recipe', 'digit', RECIPES)}",
     ),
     (
         "recipe: {base: digits, precision: fp8}",
@@ -150,6 +150,32 @@ BAD_LINES = [
         "9: search_spaces.adamw.fixed.betas: must be like its default [0.9, 0.999], not [0.9]",
     ),
     (
+        "search_spaces: {sgd: {own: {beta2: {low: 0.9, high: 0.99}}}}",
+        "9: search_spaces.sgd.own.beta2: unknown number among the fixed arguments 'beta2' (known: momentum)",
+    ),
+    (
+        "search_spaces: {adamw: {own: {betaa2: {low: 0.9, high: 0.99}}}}",
+        "9: search_spaces.adamw.own.betaa2: unknown number among the fixed arguments 'betaa2'; did you mean 'beta2'? "
+        "(known: beta1, beta2, eps)",
+    ),
+    (
+        "search_spaces: {sgd: {own: {momentum: {low: 0.5}}}}",
+        "9: search_spaces.sgd.own.momentum.high: is required and missing",
+    ),
+    (
+        "search_spaces: {sgd: {own: {momentum: {low: 0.99, high: 0.5}}}}",
+        "9: search_spaces.sgd.own.momentum: upside down: low 0.99 is not below high 0.5; swap them",
+    ),
+    (
+        "search_spaces: {sgd: {own: {momentum: {low: 0.5, high: 1.0}}}}",
+        "9: search_spaces.sgd.own.momentum: high is 1, and scale log_complement takes values below 1; lower it",
+    ),
+    (
+        "search_spaces: {sgd: {own: {momentum: {low: 0, high: 0.95, scale: log}}}}",
+        "9: search_spaces.sgd.own.momentum: low is 0, which has no logarithm; raise it, or write scale: log_complement "
+        "for values below 1",
+    ),
+    (
         "search_spaces: {sgd: {decay: decoupled_times_lr}}",
         "9: search_spaces.sgd.decay: is 'decoupled_times_lr', but the weight decay of 'sgd' is 'coupled_l2'; "
         "correct it",
@@ -164,6 +190,25 @@ BAD_LINES = [
         f"9: search_spaces.lionn: unknown optimizer 'lionn'; did you mean 'lion'? {KNOWN_OPTIMIZERS}",
     ),
 ]
+
+
+def test_to_refine_an_optimizer_without_ranges_is_refused_with_what_to_type() -> None:
+    lines = ("search: {design: 4, refine: 3}", "search_spaces: {sgd: {own: {momentum: null}}}")
+    (found,) = problems(with_lines(*lines))
+    assert found == (
+        "8: search.refine: nothing is named to refine of sgd; write search_spaces: {sgd: {own: {NAME: "
+        "{low: ..., high: ...}}}}, NAME being one of momentum, or set search.refine to 0"
+    )
+    assert load(with_lines(lines[1])).search_spaces["sgd"].own == {}
+
+
+def test_an_own_range_keeps_the_scale_it_ships_with() -> None:
+    (dim,) = (
+        load(with_lines("search_spaces: {sgd: {own: {momentum: {low: 0.8, high: 0.95}}}}"))
+        .search_spaces["sgd"]
+        .own.values()
+    )
+    assert (dim.low, dim.high, dim.scale) == (0.8, 0.95, "log_complement")
 
 
 @pytest.mark.parametrize(("line", "problem"), BAD_LINES, ids=[line for line, _ in BAD_LINES])
@@ -377,8 +422,9 @@ class TestResolving:
     def test_num_search_and_run_dir(self) -> None:
         spec = load(GOOD)
         assert spec.num_search == 20 - 1 - 4
-        assert spec.run_dir == Path("runs/tiny")
-        assert load(with_lines("storage: ~/sweeps")).run_dir == Path.home() / "sweeps" / "tiny"
+        assert spec.run_dir == "runs/tiny"
+        assert load(with_lines("storage: ~/sweeps")).run_dir == str(Path.home() / "sweeps" / "tiny")
+        assert load(with_lines("storage: s3://bucket/a")).run_dir == "s3://bucket/a/tiny"
 
 
 def specs() -> st.SearchStrategy[dict[str, Any]]:
@@ -391,7 +437,11 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
         "resources": st.fixed_dictionaries({}, optional={"workers": st.sampled_from([1, 2, 4]), "warm": st.booleans()}),
         "search": st.fixed_dictionaries(
             {"design": st.integers(0, 9), "asha": st.none() | st.just({"grace": 1, "reduction_factor": 4})},
-            optional={"audit": st.floats(0, 1), "sampler": st.sampled_from(["tpe", "qmc"])},
+            optional={
+                "audit": st.floats(0, 1),
+                "sampler": st.sampled_from(["tpe", "qmc"]),
+                "refine": st.integers(0, 5),
+            },
         ),
         "search_spaces": st.just({}) | st.fixed_dictionaries({"sgd": changes()}),
     }
@@ -554,6 +604,9 @@ CHANGES = [
     ("optimizers=[adamw]", "optimizers", Kind.extends),
     ("budget.trials_per_cell=30", "budget.trials_per_cell", Kind.extends),
     ("search.design=5", "search.design", Kind.extends),
+    ("search.refine=5", "search.refine", Kind.extends),
+    ("search_spaces.sgd.own.momentum={low: 0.8, high: 0.99}", "search_spaces.sgd.own.momentum.low", Kind.extends),
+    ("search_spaces.sgd.own.momentum=null", "search_spaces.sgd.own.momentum", Kind.extends),
     ("repeats.best=9", "repeats.best", Kind.extends),
     ("search_spaces.sgd.lr.low=1e-6", "search_spaces.sgd.lr.low", Kind.extends),
     ("search_spaces.sgd.lr.high=9", "search_spaces.sgd.lr.high", Kind.extends),

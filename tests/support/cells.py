@@ -59,6 +59,7 @@ def _fresh(spec: ExperimentSpec, backbone: str, images: Dataset) -> nn.Module:
         num_classes=images.num_classes,
         in_chans=images.in_chans,
         image_size=images.image_size,
+        resized_to=spec.recipe_of(backbone)[1].image_size,
         drop_path=spec.recipe_of(backbone)[1].drop_path,
     )
 

@@ -22,10 +22,20 @@ class Run:
 
     def __init__(self, spec: Path, folder: Path, *options: str) -> None:
         self.folder = folder
+        self._start("run", str(spec), "--out", str(folder), *options)
+
+    @classmethod
+    def command(cls, *words: str) -> Run:
+        """Start any command of bocb-tune's."""
+        run = cls.__new__(cls)
+        run._start(*words)
+        return run
+
+    def _start(self, *words: str) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by close()
         self._said = ""
         self.process = subprocess.Popen(
-            [COMMAND, "run", str(spec), "--out", str(folder), *options],
+            [COMMAND, *words],
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,

@@ -6,7 +6,7 @@ What happens between the events of the journal is simulated, so a crash can be p
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from bocb_tune.core.errors import Diverged
+from bocb_tune.core.storage import Folder
 from bocb_tune.core.types import Cell, Objective, TrialRecord, TrialSpec
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
@@ -34,6 +35,7 @@ def make_plan(**changes: Any) -> Plan:
         "epochs": 9,
         "design": 4,
         "search": 5,
+        "refine": 0,
         "repeats_best": 2,
         "repeats_default": 1,
         "audit": 0.1,
@@ -48,7 +50,7 @@ def make_plan(**changes: Any) -> Plan:
 def make_cells(
     plan: Plan, backbones: tuple[str, ...] = ("bowl", "cliff"), optimizers: tuple[str, ...] = ("sgd", "adamw")
 ) -> tuple[CellPlan, ...]:
-    settings = {
+    settings: dict[str, Any] = {
         "task": {"noise": 0.5, "epoch_s": 0.0},
         "dataset": {"name": "synthetic"},
         "recipe": {},
@@ -74,10 +76,14 @@ class FakeSlot:
         self.name = name
         self.checkpoints = checkpoints
         self.fault = ""
+        self.is_ready = True
+        self.is_lost = False
+        self.is_leaving = False
         self.events: Iterator[dict[str, Any]] = iter(())
         self.submitted: list[tuple[str, int, int]] = []
 
-    def submit(self, trial: TrialSpec, *, seen: int, divisor: int) -> None:
+    def submit(self, trial: TrialSpec, *, seen: int, divisor: int, patience_s: float) -> None:
+        del patience_s
         self.submitted.append((trial.id, seen, divisor))
         kept = Checkpoints(self.checkpoints / trial.id) if self.checkpoints else None
         self.events = _events(trial, seen, Context(checkpoints=kept))
@@ -85,8 +91,26 @@ class FakeSlot:
     def decide(self, trial_id: str, budget: int, *, stop: bool) -> None:
         """The simulation asks the scheduler for its answer itself."""
 
-    def leave(self) -> None:
-        """The simulation is stopped from outside."""
+    def listen(self, wait_s: float = 0.0) -> None:
+        """What becomes of the slot is set from outside."""
+
+
+class FakeSlots:
+    """Slots that neither come nor go."""
+
+    def __init__(self, slots: Sequence[FakeSlot]) -> None:
+        self.slots = slots
+
+    def look(self, busy: Collection[str]) -> None:
+        """Nothing changes by itself."""
+
+    def free(self, busy: Collection[str]) -> FakeSlot | None:
+        fit = (slot for slot in self.slots if slot.is_ready and not slot.fault and not slot.is_lost)
+        return next((slot for slot in fit if slot.name not in busy), None)
+
+    @property
+    def fault(self) -> str:
+        return self.slots[0].fault if all(slot.fault for slot in self.slots) else ""
 
 
 def _events(trial: TrialSpec, seen: int, context: Context) -> Iterator[dict[str, Any]]:
@@ -121,8 +145,8 @@ class Simulation:
         resumed = settle(self.ledger, self.rungs)
         place = folder / "checkpoints" if checkpoints else None
         self.slots = [FakeSlot(f"slot{index}", place) for index in range(slots)]
-        self.search = GridSearch(self.ledger, self.slots, resumed)  # type: ignore[arg-type]
-        self.scheduler = GridASHA(self.ledger, self.search, self.rungs, folder / "checkpoints", slots)
+        self.search = GridSearch(self.ledger, FakeSlots(self.slots), resumed)  # type: ignore[arg-type]
+        self.scheduler = GridASHA(self.ledger, self.search, self.rungs, Folder(folder / "checkpoints"))
         self._random = random.Random(seed)
         self._controller = SimpleNamespace(_actor_cache=SimpleNamespace(increase_max=lambda *_: None))
         self._listening: dict[str, Any] = {}

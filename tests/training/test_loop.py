@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import torch
 from torch import multiprocessing, nn
 
 from bocb_tune.core.errors import Diverged, OutOfMemory
+from bocb_tune.core.storage import Folder
 from bocb_tune.core.types import Measurement, TrialSpec
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.tasks import classification, get_task
-from bocb_tune.training.checkpoint import Checkpoints
+from bocb_tune.training.checkpoint import BEFORE, LATEST, Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.distributed import all_reduce, gather_objects, require_same
 from bocb_tune.training.loop import catch_out_of_memory, fit
@@ -194,21 +196,84 @@ def test_a_resume_yields_the_whole_curve(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_the_checkpoint_is_there_before_the_measurement(tmp_path: Path) -> None:
+def test_the_checkpoint_of_an_epoch_is_there_before_the_next_ones_measurement(tmp_path: Path) -> None:
+    curve: list[dict[str, Any]] = []
     for measurement in get_task("classification").run(digits_trial(), Context(checkpoints=Checkpoints(tmp_path))):
         state = Checkpoints(tmp_path).load()
-        assert state is not None
-        assert state["curve"][-1] == measurement.to_json()
+        curve.append(measurement.to_json())
+        assert (state["curve"] if state else []) in (curve, curve[:-1])
+    state = Checkpoints(tmp_path).load()
+    assert state is not None
+    assert state["curve"] == curve
 
 
-def test_a_damaged_checkpoint_is_none_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+class SlowFolder(Folder):
+    """A folder whose files take until `go` to be written."""
+
+    go = threading.Event()
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        assert self.go.wait(10)
+        super().write(name, content)
+
+
+def test_a_checkpoint_is_written_while_training_goes_on_and_of_the_state_as_it_was(tmp_path: Path) -> None:
+    checkpoints, weights = Checkpoints(SlowFolder(tmp_path)), torch.zeros(3)
+    SlowFolder.go.clear()
+    checkpoints.save({"x": weights})
+    weights += 1
+    assert not list(tmp_path.iterdir())
+    SlowFolder.go.set()
+    state = checkpoints.load()
+    assert state is not None
+    assert state["x"].tolist() == [0.0, 0.0, 0.0]
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "bit":  # within the values of the tensor, where torch does not look
+        content[content.index(np.float32(7).tobytes() * 8) + 5] ^= 1
+    path.write_bytes(content[:100] if how == "half" else b"" if how == "empty" else content)
+
+
+def epoch_in(checkpoints: Checkpoints) -> int | None:
+    state = checkpoints.load()
+    return state["epoch"] if state else None
+
+
+@pytest.mark.parametrize("how", ["half", "empty", "bit"])
+def test_a_damaged_checkpoint_is_left_for_the_one_before_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
     checkpoints = Checkpoints(tmp_path / "trial")
-    assert checkpoints.load() is None
-    checkpoints.save({"x": torch.ones(3)})
-    assert list(checkpoints.folder.iterdir()) == [checkpoints.path]
-    checkpoints.path.write_bytes(checkpoints.path.read_bytes()[:100])
-    assert checkpoints.load() is None
-    assert "cannot be read and is ignored" in caplog.text
+    assert epoch_in(checkpoints) is None
+    for epoch in (1, 2, 3):
+        checkpoints.save({"epoch": epoch, "x": torch.full((100,), 7.0)})
+    assert epoch_in(checkpoints) == 3
+    damage(tmp_path / "trial" / LATEST, how)
+    assert caplog.text == ""
+    assert epoch_in(checkpoints) == 2
+    assert f"checkpoint {tmp_path}/trial/{LATEST} is damaged" in caplog.text
+    damage(tmp_path / "trial" / BEFORE, how)
+    assert epoch_in(checkpoints) is None
+
+
+@pytest.mark.parametrize(("keep", "left"), [(True, [LATEST]), (False, None)])
+def test_of_a_trial_that_ends_one_checkpoint_stays_or_none(tmp_path: Path, keep: bool, left: list[str] | None) -> None:
+    checkpoints = Checkpoints(tmp_path / "trial")
+    for epoch in (1, 2):
+        checkpoints.save({"epoch": epoch})
+    checkpoints.close(keep=keep)
+    folder = tmp_path / "trial"
+    assert ([path.name for path in folder.iterdir()] if folder.exists() else None) == left
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_trial(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    checkpoints = Checkpoints(tmp_path / "file" / "trial")
+    checkpoints.save({"x": 1})
+    with pytest.raises(OSError, match="file"):
+        checkpoints.save({"x": 2})
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
@@ -217,7 +282,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(AttributeError):
         checkpoints.save({"x": lambda: None})
     assert checkpoints.load() == {"x": 1}
-    assert list(tmp_path.iterdir()) == [checkpoints.path]
+    assert [path.name for path in tmp_path.iterdir()] == [LATEST]
 
 
 # Micro-batches

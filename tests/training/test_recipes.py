@@ -69,7 +69,7 @@ def test_settings_give_the_recipe_back(name: str) -> None:
 
 def test_every_field_is_told_apart() -> None:
     base = replace(RECIPES["rsb_a1"], crop_min_area=0.5, color_jitter=0.1, erase=0.1, layer_decay=0.9)
-    base = replace(base, ema_decay=0.9, ema_warmup=True, compile=True)
+    base = replace(base, ema_decay=0.9, ema_warmup=True, compile=True, image_size=96)
     off = {"switch_prob": 0.25, "rand_augment_std": 1.0, "rand_augment_layers": 3, "compile_mode": "reduce-overhead"}
     off |= {"tf32": False, "deterministic": True, "grad_checkpointing": True, "frozen_stages": 1}
     off |= {"linear_probe": True}
@@ -90,13 +90,13 @@ def test_every_recipe_is_described() -> None:
 
 def documented() -> dict[str, dict[str, str]]:
     """The table of docs/RECIPES.md, by field and recipe."""
-    rows = [
+    section = DOCS.read_text(encoding="utf-8").split("## The values\n")[1].split("\n## ")[0]
+    head, *rows = (
         [cell.strip().strip("`") for cell in line.split("|")[1:-1]]
-        for line in DOCS.read_text(encoding="utf-8").splitlines()
+        for line in section.splitlines()
         if line.startswith("| ") and not line.startswith("| ---")
-    ]
-    head = next(row for row in rows if row[0] == "field")
-    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows if len(row) == len(head) and row != head}
+    )
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
 
 
 def test_the_documented_table_is_the_code() -> None:
@@ -140,6 +140,7 @@ def test_a_field_that_nothing_would_heed_is_refused(given: dict[str, Any], name:
         ("cutmix", math.inf, "0 or a positive number"),
         ("switch_prob", 1.5, "between 0 and 1"),
         ("repeated_augment", 0, "1 \\(off\\) or more"),
+        ("image_size", 7, r"0 \(the dataset's own\) or at least 8 pixels"),
         ("rand_augment", 11.0, "0 \\(off\\) to 10"),
         ("rand_augment_std", math.nan, "0 or a positive number"),
         ("rand_augment_layers", 16, "1 to 15"),
@@ -357,7 +358,11 @@ def end_of(trial: TrialSpec, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"augment": "flip_crop"}, "'augment' is 'flip_crop'; dataset 'cifar10' can take 'none' or 'flip_shift'"),
+        (
+            {"augment": "shift"},
+            "'augment' is 'shift'; dataset 'cifar10' can take 'none' or 'flip_shift' or 'flip_crop'",
+        ),
+        ({"augment": "flip_crop", "color_jitter": 0.4}, "'color_jitter' is 0.4 and acts on .* files alone"),
         ({"augment": "none", "eval_crop": 0.95}, "'eval_crop' is 0.95 and acts on .* files alone; leave it at 0.875"),
         ({"augment": "none", "interpolation": "bicubic"}, "'interpolation' is 'bicubic' and acts on .* at 'bilinear'"),
     ],

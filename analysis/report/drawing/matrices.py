@@ -20,6 +20,7 @@ from bocb_tune.analysis.report.drawing.page import (
     RED,
     WIDTH,
     Look,
+    as_pixels,
     bare,
     color_bar,
     fixed,
@@ -33,6 +34,8 @@ from bocb_tune.analysis.report.plots.values import FEW_COLUMNS, Heatmap, Transfe
 MOST_NUMBERED = 24
 """Most columns of a heatmap that have room for its numbers."""
 NO_VALUE = "#e4e4e4"
+MOST_TEXTS = 200
+"""Numbers of a figure beyond which they are drawn as pixels, so that a page with several such figures stays small."""
 
 
 def heatmap(plot: Heatmap) -> Figure:
@@ -48,13 +51,16 @@ def heatmap(plot: Heatmap) -> Figure:
     colors, norm, extend = _scale(plot)
     axes.imshow(np.ma.masked_invalid(plot.values), cmap=colors, norm=norm, aspect="auto")
     _matrix_names(axes, plot)
-    _group_lines(axes, plot, width, left)
+    group_lines(axes, (plot.row_groups, plot.column_groups), (height / rows, width / columns), (width, left))
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     if plot.faint is not None:
         _rings(axes, plot.faint & np.isfinite(plot.values))
     if plot.failed is not None:
         _crosses(axes, plot.failed)
     if plot.numbered and columns <= MOST_NUMBERED:
         _number(axes, plot, colors, norm, size=min(8.0, 15.5 * cell))
+        if plot.values.size > MOST_TEXTS:
+            as_pixels(axes)
     color_bar(
         figure, (left + width + 0.15, bottom, 0.1, min(height, 2.6)), (norm, colors), plot.unit, extend, plot.metric
     )
@@ -71,20 +77,37 @@ def _matrix_names(axes: Axes, plot: Heatmap) -> None:
     axes.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, color="white", lw=0.8)
 
 
-def _group_lines(axes: Axes, plot: Heatmap, width: float, left: float) -> None:
-    """Separate groups by a gap, and name them at the top and at the far left; sizes in inches."""
-    rows, columns = plot.values.shape
+def group_lines(
+    axes: Axes,
+    groups: tuple[tuple[str, ...], tuple[str, ...]],
+    cell: tuple[float, float],
+    widths: tuple[float, float],
+) -> None:
+    """Separate groups of rows and columns by a gap, and name them at the far left and the top.
+
+    Args:
+        axes: of the matrix.
+        groups: group of each row and of each column.
+        cell: height and width of a cell, inches.
+        widths: of the axes and of the room at their left, inches.
+    """
+    width, left = widths
     across, down = axes.get_xaxis_transform(), axes.get_yaxis_transform()
-    for first, count, name in _runs(plot.column_groups):
+    for first, count, name in _runs(groups[1]):
         axes.axvline(first - 0.5, color="white", lw=3.5 if first else 0)
-        room = max(6, int(count * width / columns / 0.062))
-        text = "\n".join(label(line, room) for line in wrap(label(name, 60), room)[:2])
+        text = _in_lines(name, int(count * cell[1] / 0.062))
         axes.text(first + (count - 1) / 2, 1.015, text, transform=across, ha="center", va="bottom", size=7, color=DARK)
-    for first, count, name in _runs(plot.row_groups):
+    for first, count, name in _runs(groups[0]):
         axes.axhline(first - 0.5, color="white", lw=3.5 if first else 0)
         where: Look = {"transform": down, "ha": "center", "va": "center", "rotation": 90, "size": 7, "color": DARK}
-        axes.text(-(left - 0.12) / width, first + (count - 1) / 2, label(name, max(6, int(count * 4.5))), **where)
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+        text = _in_lines(name, int(count * cell[0] / 0.062))
+        axes.text(-(left - 0.14) / width, first + (count - 1) / 2, text, **where)
+
+
+def _in_lines(name: str, room: int) -> str:
+    """Write a name on two lines of so many letters at most."""
+    room = max(6, room)
+    return "\n".join(label(line, room) for line in wrap(label(name, 60), room)[:2])
 
 
 def _runs(groups: tuple[str, ...]) -> list[tuple[int, int, str]]:

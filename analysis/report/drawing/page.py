@@ -262,6 +262,13 @@ def fixed(axes: Axes, which: str, places: Iterable[float], names: Sequence[str])
     axis.set_minor_locator(NullLocator())
 
 
+def as_pixels(axes: Axes) -> None:
+    """Draw what is within the axes as pixels, and the axes themselves as lines and letters."""
+    for part in (axes.xaxis, axes.yaxis, *axes.spines.values()):
+        part.set_zorder(ABOVE)
+    axes.set_rasterization_zorder(ABOVE - 0.5)
+
+
 def bare(axes: Axes) -> None:
     """Remove frame and tick marks."""
     axes.tick_params(length=0)

@@ -1,4 +1,4 @@
-"""Drawing of coupling against failures."""
+"""Drawing of scatters of few named points: coupling against failures, score against computation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.names.look import backbone_look, label, optimizer_look
-from bocb_tune.analysis.report.drawing.page import INK, fixed, slots
-from bocb_tune.analysis.report.plots.values import CouplingPanel, CouplingScatter
+from bocb_tune.analysis.report.drawing.page import DARK, INK, fixed, metric_ticks, single, slots
+from bocb_tune.analysis.report.plots.values import CostScatter, CouplingPanel, CouplingScatter
 
 MARKERS, NAMES = (-0.4, 0.0), 0.06
 """Positions of the markers and the names within a column, in columns."""
@@ -71,3 +71,25 @@ def _columns(column: Array, y: Array) -> list[NDArray[np.intp]]:
     """List the indices of the points of each column, lowest first."""
     order = np.lexsort((y, column))
     return np.split(order, np.flatnonzero(np.diff(column[order])) + 1) if len(order) else []
+
+
+def cost_scatter(plot: CostScatter) -> Figure:
+    figure, axes = single(4.6, 3.0, 0.75, 0.9, 0.15, 0.5)
+    known = np.flatnonzero(np.isfinite(plot.score + plot.cost))
+    score, cost = plot.score[known], plot.cost[known]
+    front = known[plot.front[known]]
+    order = front[np.argsort(plot.cost[front])]
+    axes.step(plot.cost[order], plot.score[order], where="post", color=DARK, lw=0.9, zorder=0)
+    reach = float(np.ptp(cost)) or 1.0
+    heights = label_heights(np.round(cost / reach * 4), score, 0.045 * (float(np.ptp(score)) or 1.0))
+    for place, index in enumerate(known):
+        look = optimizer_look(plot.optimizers[index])
+        axes.plot(cost[place], score[place], look.marker, color=look.color, ms=5, zorder=3)
+        at = cost[place] + 0.03 * reach
+        axes.plot([cost[place], at], [score[place], heights[place]], color="#c8c8c8", lw=0.5, zorder=1)
+        axes.text(at, heights[place], label(plot.optimizers[index], 14), size=6.5, va="center", color=INK)
+    axes.margins(0.08)
+    metric_ticks(axes.yaxis, plot.metric, 6)
+    axes.set_xlabel(plot.axis)
+    axes.set_ylabel(plot.unit)
+    return figure

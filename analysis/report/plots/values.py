@@ -431,3 +431,114 @@ class ReachScatter(Plot):
     decades: Ranges
     """[cells]"""
     tolerance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkedTable(Plot):
+    """A grid of scores with its best cells and its failures marked, as a table."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Array
+    """[rows, columns], points, NaN where there is none."""
+    top: Flags
+    """[rows, columns], among the best four of the column."""
+    failed: Flags
+    """[rows, columns]"""
+    foot: tuple[tuple[str, tuple[str, ...]], ...]
+    """Name of each line below the table, and its texts [columns]."""
+    row_groups: tuple[str, ...] = ()
+    column_groups: tuple[str, ...] = ()
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its columns are too many for a third of a page."""
+        return len(self.columns) > FEW_COLUMNS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples(Plot):
+    """How numbers of each name are distributed."""
+
+    names: tuple[str, ...]
+    samples: tuple[Array, ...]
+    """Known numbers of each name."""
+    axis: str
+    are_backbones: bool
+    as_violins: bool
+    """Whether the shape of each distribution is drawn, or its quartiles."""
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostScatter(Plot):
+    """Mean score of each optimizer against what it costs."""
+
+    optimizers: tuple[str, ...]
+    score: Array
+    """[optimizers], points"""
+    cost: Array
+    """[optimizers]"""
+    front: Flags
+    """[optimizers], beaten by no other."""
+    axis: str
+    unit: str
+    metric: Objective | None = None
+    """What the scores are named by; None: as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ridge:
+    """A pattern of one model over its layers."""
+
+    name: str
+    """Optimizer, or what else it is."""
+    depth: Array
+    """[layers], places in [0, 1]."""
+    value: Array
+    """[layers]"""
+    is_start: bool = False
+    """Whether it is of the weights before training."""
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RidgePanel:
+    """One pattern of all optimizers of a backbone, best score first."""
+
+    title: str
+    ridges: tuple[Ridge, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ridges(Plot):
+    """One panel a pattern, one ridge an optimizer."""
+
+    panels: tuple[RidgePanel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BarPanel:
+    """One number of each optimizer on a backbone."""
+
+    title: str
+    value: Array
+    """[optimizers], NaN where there is none."""
+    lo: Array
+    hi: Array
+    failed: Flags
+    """[optimizers]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bars(Plot):
+    """One panel a backbone, one bar an optimizer."""
+
+    optimizers: tuple[str, ...]
+    panels: tuple[BarPanel, ...]
+    axis: str
+    thresholds: tuple[float, ...]
+    """Values that lines are drawn at."""

@@ -6,9 +6,17 @@ A section returns a `Card`, `NotApplicable` with a reason, or None where it is a
 from collections.abc import Callable
 
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.sections.bocb import (
+    paper_ranking,
+    paper_table,
+    planned,
+    settings_distance,
+    training_loss,
+)
 from bocb_tune.analysis.report.sections.budget import budget
 from bocb_tune.analysis.report.sections.cells import best_points, curves, landscape, pages
-from bocb_tune.analysis.report.sections.coupling import conclusions, coupling, matrix, order
+from bocb_tune.analysis.report.sections.claims import conclusions
+from bocb_tune.analysis.report.sections.coupling import coupling, matrix, order
 from bocb_tune.analysis.report.sections.overview import counts, health, methods
 from bocb_tune.analysis.report.sections.patterns import weights
 from bocb_tune.analysis.report.sections.pretraining import pretraining
@@ -40,6 +48,11 @@ SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     budget,
     carry_over,
     drift,
+    paper_table,
+    settings_distance,
+    paper_ranking,
+    planned,
+    training_loss,
     weights,
     curves,
     counts,

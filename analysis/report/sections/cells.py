@@ -22,6 +22,7 @@ from bocb_tune.analysis.report.sections.values import (
     DataTable,
     NotApplicable,
     figure_card,
+    has_landscape,
     in_full,
     or_nan,
     shown,
@@ -70,10 +71,18 @@ def best_points(findings: Findings) -> Card | NotApplicable:
     formats |= {"lr_of_model": ".3g", "wd_of_model": ".3g", "from": ".2f", "to": ".2f", "score_of_model": ".2f"}
     text = (
         "The score is the mean of fresh seeds at the best setting that a trial had, where there are any; the selected "
-        "score is the best observed one, biased upwards by having been selected. The model's best setting uses all "
-        "trials and differs from that of the best trial, which noise picks; both are good where the landscape is flat "
-        "between them."
+        "score is the best observed one, biased upwards by having been selected."
     )
+    if frame["from"].notna().any():
+        text += (
+            " Intervals are from a cell's own seeds; those of the answer take the noise from all cells, which three "
+            "seeds alone tell badly."
+        )
+    if has_landscape(findings):
+        text += (
+            " The model's best setting uses all trials and differs from that of the best trial, which noise picks; "
+            "both are good where the landscape is flat between them."
+        )
     excerpt = frame.dropna(axis="columns", how="all")
     if len(frame) > MOST_ROWS:
         excerpt = excerpt.groupby("backbone", sort=False).head(MOST_OF_BACKBONE)

@@ -108,26 +108,6 @@ def order(findings: Findings) -> Card | NotApplicable:
     )
 
 
-def conclusions(findings: Findings) -> Card | None:
-    """Check the conclusions of the paper, on its own table only."""
-    title = "The paper's conclusions, checked on its own table"
-    if not findings.grid.claims:
-        return None
-    rows = [
-        {
-            "claim": claim.statement,
-            "verdict": str(claim.verdict),
-            "evidence": "; ".join(("+ " if check.holds else "- ") + check.statement for check in claim.checks),
-            "notes": " ".join(claim.notes),
-        }
-        for claim in findings.grid.claims
-    ]
-    text = tuple(f"{row['claim']}: {row['verdict']}. {row['evidence']}. {row['notes']}".strip() for row in rows)
-    return Card(
-        title=title, text=text, tables=(DataTable(stem="claims", frame=pd.DataFrame(rows)[["claim", "verdict"]]),)
-    )
-
-
 def _shares(findings: Findings) -> tuple[str, ...]:
     """State the shares of all cells, failures included, beside those of the viable ones in the answer."""
     share, grid = findings.interaction_share, findings.grid

@@ -33,11 +33,14 @@ def counts(findings: Findings) -> Card | NotApplicable:
     by_status = pd.DataFrame(rows)
     tables = [DataTable(stem="counts_by_status", frame=by_status[_used(by_status)], only_file=_is_alike(by_status))]
     if (trials["phase"] != "").any():
-        frame = pd.crosstab(trials["phase"], trials["status"]).reindex([p for p in Phase if p in set(trials["phase"])])
+        whole = pd.concat([trials, findings.table.refined]) if len(findings.table.refined) else trials
+        frame = pd.crosstab(whole["phase"], whole["status"]).reindex([p for p in Phase if p in set(whole["phase"])])
         tables.insert(0, DataTable(stem="counts_by_phase", frame=frame.reset_index().rename_axis(columns=None)))
     total = trials["status"].value_counts()
     listed = ", ".join(f"{total[status]} {status}" for status in TrialStatus if status in total)
     text = f"{len(trials)} trials in {len(findings.cells)} cells: {listed or 'none'}."
+    if refined := len(findings.table.refined):
+        text += f" Beside them {refined} that moved what is the optimizer's own, or repeat the best of those."
     return Card(title="Trials by outcome", text=(text,), tables=tuple(tables))
 
 

@@ -8,31 +8,18 @@ the same way.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import contextlib
 
 import ray
+from ray.exceptions import RayActorError
 
-from bocb_tune.core.types import TrialSpec
+from bocb_tune.engine.worker import MAX_ATTEMPTS
 from bocb_tune.engine.worker.queue import Mailbox
-from bocb_tune.engine.worker.serve import serve
+from bocb_tune.engine.worker.roll import Arrival, GroupState, Roll
+from bocb_tune.engine.worker.trainer import SlotSetup, trainer_of
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotSetup:
-    """Properties of every slot of a run."""
-
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-    warm: bool
-    """Whether a group serves many trials; otherwise each trial starts a group of its own."""
-    checkpoints: Path
-    """Folder of the trials' checkpoint folders; every node sees it under the same path."""
-    checkpoint_every: int
-    scratch: Path
-    """Folder for what Ray Train itself writes; nothing in it is needed afterwards."""
+WATCH_S = 1.0
+"""Seconds between two looks at whether the group hangs."""
 
 
 class Host(Mailbox):
@@ -43,73 +30,66 @@ class Host(Mailbox):
         self._setup = setup
         self._closed = False
         self._own_handle = ray.get_runtime_context().current_actor
-        self._group: asyncio.Future[None] | None = None
+        self._roll = Roll(setup.workers)
+        self._tasks: list[asyncio.Future[None]] = []
 
     async def open(self) -> None:
         """Start the worker group."""
-        self._group = asyncio.ensure_future(self._keep_group())
+        self._tasks = [asyncio.ensure_future(self._keep_group()), asyncio.ensure_future(self._watch())]
 
     async def close(self) -> None:
         """Send the group home and wait until it is gone."""
         self._closed = True
         await self.submit(None)
-        if self._group is not None:
-            await self._group
+        if self._tasks:
+            await self._tasks[0]
+
+    async def join(self, arrival: Arrival) -> str | None:
+        """Have a rank wait for the others of its group (see `Roll.join`)."""
+        address = await self._roll.join(arrival)
+        await self.hear()
+        return address
+
+    async def lose(self, why: str) -> None:
+        """Hear that the group has lost a rank; one that does so before it is ready, again and again, is given up."""
+        self._roll.lose(why)
+        if self._roll.lost_starts > MAX_ATTEMPTS and not self._fault:
+            await self.broken(f"its workers end before they are ready: {why}")
+
+    async def state(self) -> tuple[GroupState, str]:
+        """Tell how the group is, and why it cannot be had any more, if it cannot."""
+        return self._roll.state, self._fault
 
     async def _keep_group(self) -> None:
-        try:
-            while not self._closed:
-                await asyncio.to_thread(lambda: _trainer(self._setup, self._own_handle).fit())
-                if self._setup.warm:
-                    return
-        except Exception as error:  # whatever Ray Train raises, the trials in flight must hear of it
-            await self.broken(f"the worker group cannot be had: {error}")
+        deaths = 0
+        while not self._closed and deaths < MAX_ATTEMPTS:
+            try:
+                await asyncio.to_thread(lambda: trainer_of(self._setup, self._own_handle).fit())
+            except RayActorError:  # Ray Train's own process died: the group goes with it
+                deaths += 1
+                self._roll.lose("the process that keeps the group died")
+                continue
+            except Exception as error:  # whatever Ray Train raises, the trials in flight must hear of it
+                await self.broken(f"the worker group cannot be had: {error}")
+                return
+            deaths = 0
+            if self._roll.problem:
+                await self.broken(self._roll.problem)
+            if self._setup.warm or self._roll.problem:
+                return
+        if not self._closed:
+            await self.broken(f"the process that keeps the worker group died {MAX_ATTEMPTS} times")
 
-
-class Slot:
-    """The driver's end of one worker group."""
-
-    def __init__(self, setup: SlotSetup, name: str) -> None:
-        self.name = name
-        self.fault = ""
-        """Why the group cannot be had any more; empty while it can."""
-        self._host = ray.remote(num_cpus=0, max_concurrency=1000)(Host).options(name=name).remote(setup)
-        self._host.open.remote()
-
-    def submit(self, trial: TrialSpec, *, seen: int, divisor: int) -> None:
-        self._host.submit.remote({"id": trial.id, "trial": trial.to_json(), "seen": seen, "divisor": divisor})
-
-    def decide(self, trial_id: str, budget: int, *, stop: bool) -> None:
-        self._host.decide.remote(trial_id, budget, "stop" if stop else "go")
-
-    def leave(self) -> None:
-        self._host.leave.remote()
-
-    def close(self) -> Any:
-        """Send the group home; the reference returned is ready when it is gone."""
-        return self._host.close.remote()
-
-
-def _trainer(setup: SlotSetup, mailbox: Any) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    resources = {"CPU": setup.cpus_per_worker}
-    if setup.gpus_per_worker:
-        resources["GPU"] = setup.gpus_per_worker
-    return TorchTrainer(
-        serve,
-        train_loop_config={
-            "mailbox": mailbox,
-            "threads": max(1, int(setup.cpus_per_worker)),
-            "gpu_share": setup.gpus_per_worker,
-            "checkpoints": str(setup.checkpoints),
-            "checkpoint_every": setup.checkpoint_every,
-            "warm": setup.warm,
-        },
-        scaling_config=ScalingConfig(
-            num_workers=setup.workers, use_gpu=setup.gpus_per_worker > 0, resources_per_worker=resources
-        ),
-        torch_config=TorchConfig(backend="nccl" if setup.gpus_per_worker else "gloo"),
-        run_config=RunConfig(storage_path=str(setup.scratch), failure_config=FailureConfig(max_failures=-1)),
-    )
+    async def _watch(self) -> None:
+        """End the processes of a group that hangs: Ray Train starts it again, and it is served its trial again."""
+        while not self._closed:
+            await asyncio.sleep(WATCH_S)
+            if not self.is_silent() or not self._roll.is_ready:
+                continue
+            assert self._current is not None
+            why = f"no step and no measurement for {self._current['patience_s']:g} s (resources.patience_min)"
+            self.restarted(f"{why},")
+            self._roll.lose(why)
+            for handle in self._roll.handles:
+                with contextlib.suppress(Exception):  # it may be dead by now
+                    ray.kill(handle)

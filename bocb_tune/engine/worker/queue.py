@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from time import monotonic
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from bocb_tune.engine.worker import MAX_ATTEMPTS
 
 BATCH_S = 0.5
 """Seconds that measurements may gather before the driver takes them, unless one calls for a decision."""
+WORKER_DIED = "a worker died"
 
 
 Item = dict[str, Any]
@@ -35,10 +37,12 @@ class Mailbox:
         self._undecided: set[tuple[str, int]] = set()
         self._leaving = False
         self._fault = ""
+        self._why_restarted = WORKER_DIED
+        self._heard = monotonic()
         self._news = asyncio.Condition()
 
     async def submit(self, order: dict[str, Any] | None) -> None:
-        """Queue a trial (`id`, `trial`, `seen`, `divisor`), or None to send the group home."""
+        """Queue a trial (`id`, `trial`, `seen`, `divisor`, `patience_s`), or None to send the group home."""
         if order is not None:
             self._items = {order["id"]: self._items.get(order["id"], [])}
             self._seen[order["id"]] = order["seen"]
@@ -49,19 +53,25 @@ class Mailbox:
 
     async def next_trial(self) -> dict[str, Any] | None:
         """The trial to train: the one in flight if the group was restarted, unless it killed the group too often."""
+        self._heard = monotonic()
         if self._current is not None:
             self._serves += 1
             if self._serves <= MAX_ATTEMPTS:
                 await self._say(self._current["id"], {"kind": "restarted"})
                 return self._current
-            message = f"a worker died {MAX_ATTEMPTS} times while it trained this trial"
+            message = f"{self._why_restarted} {MAX_ATTEMPTS} times while it trained this trial"
             await self.end(self._current["id"], {"kind": "failed", "message": message, "final": True})
         self._current = await self._orders.get()
+        self._heard = monotonic()
         self._serves = 1
+        self._why_restarted = WORKER_DIED
         return self._current
 
     async def report(self, trial_id: str, measurement: dict[str, Any], competes: bool) -> str:
         """Take a measurement; at a rung, wait for the verdict. Returns `go`, `stop` or `leave`."""
+        self._heard = monotonic()
+        if not self._trains(trial_id):
+            return "leave"
         rung = (trial_id, measurement["budget"])
         if measurement["budget"] > self._seen[trial_id]:
             self._seen[trial_id] = measurement["budget"]
@@ -70,12 +80,28 @@ class Mailbox:
             await self._say(trial_id, {"kind": "measured", "measurement": measurement, "competes": competes})
         async with self._news:
             await self._news.wait_for(lambda: rung not in self._undecided or self._leaving)
-        return "leave" if self._leaving else self._verdicts.get(rung, "go")
+        self._heard = monotonic()
+        return "leave" if self._leaving or not self._trains(trial_id) else self._verdicts.get(rung, "go")
+
+    async def hear(self) -> None:
+        """Take a sign of life: the group does not hang."""
+        self._heard = monotonic()
+
+    def is_silent(self) -> bool:
+        """Tell whether the group has trained for longer than it is given without a step or a measurement."""
+        if self._current is None or self._undecided:
+            return False
+        return monotonic() - self._heard > float(self._current["patience_s"])
+
+    def restarted(self, why: str) -> None:
+        """Hear why the group is being started again."""
+        self._why_restarted = why
 
     async def decide(self, trial_id: str, budget: int, verdict: str) -> None:
         async with self._news:
             self._verdicts[trial_id, budget] = verdict
             self._undecided.discard((trial_id, budget))
+            self._heard = monotonic()
             self._news.notify_all()
 
     async def leave(self) -> None:
@@ -83,6 +109,15 @@ class Mailbox:
         async with self._news:
             self._leaving = True
             self._news.notify_all()
+        await self._empty()
+
+    async def give_back(self) -> None:
+        """Give back the trial in flight, and those nobody has taken yet, without waiting for the group."""
+        if self._current is not None:
+            await self.end(self._current["id"], {"kind": "left"})
+        await self._empty()
+
+    async def _empty(self) -> None:
         while not self._orders.empty():
             order = self._orders.get_nowait()
             if order is not None:
@@ -90,13 +125,18 @@ class Mailbox:
 
     async def end(self, trial_id: str, item: Item) -> None:
         """The group is through with the trial. Only the first word counts: ranks may fail together."""
-        if self._current is None or self._current["id"] != trial_id:
+        if not self._trains(trial_id):
             return
         self._current = None
-        self._undecided = set()
         self._verdicts = {}
         self._seen.pop(trial_id)
+        async with self._news:
+            self._undecided = set()
+            self._news.notify_all()
         await self._say(trial_id, item)
+
+    def _trains(self, trial_id: str) -> bool:
+        return self._current is not None and bool(self._current["id"] == trial_id)
 
     async def broken(self, message: str) -> None:
         """The group cannot be had: whatever is in flight or will be submitted here fails."""

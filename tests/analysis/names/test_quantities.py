@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bocb_tune.analysis.cell.metrics import METRICS
+from bocb_tune.analysis.coupling.factor import FactorSplit
 from bocb_tune.analysis.findings.comparison import Comparison
 from bocb_tune.analysis.names.quantities import QUANTITIES, document
 from bocb_tune.analysis.patterns.summary import PATTERNS
@@ -21,6 +22,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "METRICS.md"
 NO_NUMBERS = {"objective", "schema", "floor", "level", "status"}
 """Keys of `metrics.json` whose numbers say nothing of an experiment."""
 ONLY_COLUMNS = {"selected_score", "sd", "seeds", "found", "within_tolerance_of_tuned", "decades_of_best"}
+ONLY_COLUMNS |= {"alpha_within"}
 """Numbers that only the report's tables have."""
 
 
@@ -65,7 +67,7 @@ def test_every_number_of_the_metrics_file_is_defined(stated: list[dict[str, Any]
 
 def test_every_definition_is_of_a_number_stated(stated: list[dict[str, Any]]) -> None:
     known = {key for metrics in stated for key in keys(metrics)} | {pattern.key for pattern in PATTERNS}
-    known |= ONLY_COLUMNS | {"change"} | set(Comparison.__slots__)
+    known |= ONLY_COLUMNS | {"change"} | set(Comparison.__slots__) | set(FactorSplit.__slots__)
     assert set(QUANTITIES) - known == set()
 
 

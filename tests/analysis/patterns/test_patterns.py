@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from bocb_tune.analysis.bocb.choices import Choices
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of, read_weights
 from bocb_tune.analysis.patterns.spectra import Layer, energy, fit_probability, fit_tail, layers_of
 from bocb_tune.analysis.patterns.summary import PATTERNS, LayerPatterns, Pattern, RunPatterns, contrast, measure
+from bocb_tune.analysis.report.plots.values import Bars, Ridges
 from bocb_tune.analysis.report.sections.patterns import weights
 from bocb_tune.analysis.report.sections.values import Card
+from bocb_tune.analysis.report.write import analyze
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.training.checkpoint import Checkpoints
@@ -245,12 +250,41 @@ def test_a_run_is_summed_up_over_its_layers() -> None:
     assert run_of(None).summary("rms").reason == Reason.TOO_FEW_EIGS
 
 
+def of_patterns(*runs: RunPatterns) -> SimpleNamespace:
+    """Findings of one cell, as far as the section on weights asks."""
+    return SimpleNamespace(
+        patterns=runs,
+        pattern_notes=("b: cannot be built",),
+        table=SimpleNamespace(backbones=("b",), optimizers=("o",)),
+        matrix=np.array([[50.0]]),
+        bocb=SimpleNamespace(by_median=np.array([[True]])),
+        choices=SimpleNamespace(components=10),
+    )
+
+
+def test_the_start_stands_last_and_failures_are_marked() -> None:
+    start = replace(run_of(9.0, 8.0), is_start=True)
+    card = weights(cast(Any, of_patterns(start, run_of(1.0, 2.0))))
+    assert isinstance(card, Card)
+    assert "b: cannot be built" in card.text
+    bars, ridges = card.figures
+    assert isinstance(bars, Bars)
+    assert isinstance(ridges, Ridges)
+    assert (bars.panels[0].value.tolist(), bars.panels[0].failed.tolist()) == ([1.5], [True])
+    assert [panel.title for panel in ridges.panels][-1] == "exponent (alpha)"
+    assert [(ridge.name, ridge.is_start, ridge.failed) for ridge in ridges.panels[0].ridges] == [
+        ("o", False, True),
+        ("at the start", True, False),
+    ]
+    assert card.tables[0].frame["optimizer"].tolist() == ["at the start", "o"]
+
+
 def test_the_report_names_the_file_that_holds_the_layers() -> None:
-    findings = SimpleNamespace(patterns=(run_of(1.0, 2.0), run_of(3.0)))
-    card = weights(cast(Any, findings))
+    start = replace(run_of(9.0, 8.0), is_start=True)
+    card = weights(cast(Any, of_patterns(run_of(1.0, 2.0), run_of(3.0), start)))
     assert isinstance(card, Card)
     (layers,) = (each for each in card.tables if "layer" in each.frame.columns)
-    assert len(layers.frame) == 3
+    assert len(layers.frame) == 5
     assert f"tables/{layers.stem}.csv" in " ".join(card.text)
 
 
@@ -303,6 +337,44 @@ def test_of_several_checkpoints_of_a_cell_the_best_trials_is_read(run: tuple[Pat
     best = completed.loc[completed.groupby(["backbone", "optimizer"])["score"].idxmax()]
     assert len(completed) > len(best) == 2
     assert {kept.trial for kept in find_kept(folder, table)} == set(best["trial"])
+
+
+def keep_all(folder: Path, table: TrialTable) -> None:
+    """Give every completed trial a checkpoint of two layers."""
+    state = {"a.weight": torch.randn(60, 60), "b.weight": torch.randn(12, 12)}
+    for name in table.trials.loc[table.trials["status"] == "completed", "trial"]:
+        Checkpoints(folder / "checkpoints" / name).save({"model": state, "ema": None})
+
+
+def test_what_a_backbone_began_with_stands_beside_what_it_ended_with(run: tuple[Path, TrialTable]) -> None:
+    folder, table = run
+    keep_all(folder, table)
+    asked: list[str] = []
+
+    def start(path: Path, trial: str) -> dict[str, Array]:
+        assert path == folder
+        asked.append(trial)
+        return {"a.weight": gaussian(60, 60), "b.weight": np.ones((12, 12))}
+
+    page = analyze(str(folder), patterns=True, choices=Choices(components=3), start=start)
+    rows = pd.read_csv(page.parent / "tables" / "patterns.csv")
+    assert sorted(rows["optimizer"]) == ["at the start", "lamb", "sgd"]
+    completed = table.trials[table.trials["status"] == "completed"]
+    assert asked == [completed.loc[completed["score"].idxmax(), "trial"]]
+    layers = pd.read_csv(page.parent / "tables" / "patterns_by_layer.csv")
+    assert {"value_entropy", "pca_energy_top", "alpha"} <= set(layers)
+    assert "PCA energy of 3 components" in page.read_text(encoding="utf-8")
+
+
+def test_a_start_that_cannot_be_built_is_said(run: tuple[Path, TrialTable]) -> None:
+    folder, table = run
+    keep_all(folder, table)
+
+    def start(path: Path, trial: str) -> dict[str, Array]:  # noqa: ARG001
+        raise ValueError("the data are elsewhere")
+
+    text = analyze(str(folder), patterns=True, start=start).read_text(encoding="utf-8")
+    assert "vit_tiny: the weights it began with cannot be built here: the data are elsewhere" in text
 
 
 def test_weights_are_those_that_were_scored(tmp_path: Path) -> None:
@@ -359,3 +431,33 @@ def test_a_checkpoint_without_a_model_is_named(tmp_path: Path) -> None:
             SourceError, match=r"latest\.pt: holds no model; a checkpoint has its weights under 'model'"
         ):
             read_weights(tmp_path / "latest.pt")
+
+
+def test_entropy_of_values_by_hand() -> None:
+    """Half of the weights in the lowest bin, half in the highest: ln 2; equally many in all of 100 bins: ln 100."""
+    two = layer(np.repeat([0.0, 1.0], 50).reshape(10, 10))
+    assert known(COMPUTE["value_entropy"](two)) == pytest.approx(math.log(2))
+    flat = layer(np.arange(10_000.0).reshape(100, 100))
+    assert known(COMPUTE["value_entropy"](flat)) == pytest.approx(math.log(100))
+    assert known(COMPUTE["value_entropy"](layer(7 * flat.weight - 3))) == pytest.approx(math.log(100))
+    assert COMPUTE["value_entropy"](layer(np.ones((4, 4)))).reason is Reason.DEGENERATE_VARIANCE
+
+
+def test_top_energy_is_of_as_many_components_as_asked_for() -> None:
+    weights = layer(gaussian(40, 60))
+    found = {count: known(measure(weights, count).estimates["pca_energy_top"]) for count in (1, 5, 1000)}
+    assert found[1] == known(COMPUTE["pca_energy_1"](weights))
+    assert found[5] == known(COMPUTE["pca_energy_5"](weights))
+    assert found[1000] == pytest.approx(1.0)
+
+
+def test_share_of_exponents_within_the_thresholds() -> None:
+    exponents = (1.5, 2.0, 4.0, 6.0, 7.0, None)
+    layers = tuple(
+        LayerPatterns(name=f"{n}.weight", depth=n / 5, shape=(1, 1), estimates={"alpha": Estimate(value=value)})
+        for n, value in enumerate(exponents)
+    )
+    run = RunPatterns(backbone="b", optimizer="o", trial="t", layers=layers)
+    found = run.share_within("alpha", 2.0, 6.0)
+    assert known(found) == 0.6
+    assert found.method == "of 5 of 6 layers"

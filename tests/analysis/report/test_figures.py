@@ -237,6 +237,100 @@ def reach(grid: RandomGrid) -> Plot:
     )
 
 
+def marked(grid: RandomGrid) -> Plot:
+    matrix = grid.rng.uniform(60, 80, grid.shape).T
+    return values.MarkedTable(
+        stem="paper-table",
+        title="Table",
+        caption="",
+        rows=grid.optimizers,
+        columns=grid.backbones,
+        values=matrix,
+        top=matrix > 75,
+        failed=matrix < 65,
+        foot=(("mean", ("70.1",) * len(grid.backbones)), ("fails, as marked", ("1",) * len(grid.backbones))),
+        row_groups=("adaptive lr, momentum gradient",) * len(grid.optimizers),
+        column_groups=("modern",) * len(grid.backbones),
+    )
+
+
+def violins(grid: RandomGrid) -> Plot:
+    """The first has an outlier far below, the last numbers that are all equal."""
+    found = [grid.rng.normal(70, 2, 12) for _ in grid.backbones]
+    found[0][0], found[-1] = 5.0, np.full(3, 70.0)
+    return values.Samples(
+        stem="paper-violins",
+        title="Violins",
+        caption="",
+        names=grid.backbones,
+        samples=tuple(found),
+        axis="top1 [points]",
+        are_backbones=True,
+        as_violins=True,
+    )
+
+
+def boxes(grid: RandomGrid) -> Plot:
+    found = tuple(grid.rng.integers(0, 7, 14).astype(float) for _ in grid.optimizers)
+    return values.Samples(
+        stem="settings-distance-optimizers",
+        title="Boxes",
+        caption="",
+        names=grid.optimizers,
+        samples=found,
+        axis="steps from the mode, learning rate and weight decay added",
+        are_backbones=False,
+        as_violins=False,
+    )
+
+
+def cost(grid: RandomGrid) -> Plot:
+    count = len(grid.optimizers)
+    score = grid.rng.normal(75, 2, count)
+    return values.CostScatter(
+        stem="score-computation",
+        title="Cost",
+        caption="",
+        optimizers=grid.optimizers,
+        score=score,
+        cost=np.linspace(1, 2, count),
+        front=score == score.max(),
+        axis="computation, relative to sgd",
+        unit="top1 [points]",
+    )
+
+
+def ridges(grid: RandomGrid) -> Plot:
+    depth = np.linspace(0, 1, 9)
+    lines = [
+        values.Ridge(name=name, depth=depth, value=grid.rng.gamma(2, 1, 9), failed=place == 1)
+        for place, name in enumerate(grid.optimizers)
+    ]
+    lines.append(values.Ridge(name="at the start", depth=depth, value=np.ones(9), is_start=True))
+    panels = tuple(values.RidgePanel(title=title, ridges=tuple(lines)) for title in ("L2 norm", "top PCA energy"))
+    return values.Ridges(stem="ridges-01", title=grid.backbones[0], caption="", panels=panels)
+
+
+def bars(grid: RandomGrid) -> Plot:
+    count = len(grid.optimizers)
+    value = grid.rng.uniform(1, 7, count)
+    value[-1] = np.nan if count > 1 else 3.0
+    failed = np.arange(count) == 0
+    panels = tuple(
+        values.BarPanel(title=name, value=value, lo=value - 0.5, hi=value + 0.5, failed=failed)
+        for name in grid.backbones
+    )
+    return values.Bars(
+        stem="exponents",
+        title="Exponents",
+        caption="",
+        optimizers=grid.optimizers,
+        panels=panels,
+        axis="alpha",
+        thresholds=(2.0, 6.0),
+    )
+
+
 MAKERS: tuple[Callable[[RandomGrid], Plot], ...] = (
     landscapes,
     profiles,
@@ -254,6 +348,12 @@ MAKERS: tuple[Callable[[RandomGrid], Plot], ...] = (
     variance,
     winners,
     reach,
+    marked,
+    violins,
+    boxes,
+    cost,
+    ridges,
+    bars,
 )
 
 

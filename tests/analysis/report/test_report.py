@@ -59,6 +59,8 @@ def test_the_folder_holds_what_it_should(page: Path) -> None:
         "counts_by_status",
         "decomposition",
         "trials",
+        "paper_ranking",
+        "training_loss",
     }
     assert {path.stem for path in (folder / "tables").iterdir()} == tables
     assert len(pd.read_csv(folder / "tables" / "best_points.csv")) == 9
@@ -263,7 +265,7 @@ def test_a_section_without_data_says_why(paper_findings: Findings) -> None:
     assert reasons["curves"] == "the source has no measurements along the budget"
     assert Reason.NOT_SEARCHED.sentence in reasons["sensitivity"]
     fitted = {"sensitivity", "profiles", "alone", "variance", "cross_checks", "budget", "carry_over"}
-    assert set(reasons) == {"landscape", "curves", "weights", *fitted}
+    assert set(reasons) == {"landscape", "curves", "weights", "training_loss", *fitted}
     told = sections["drift"]
     assert isinstance(told, Card)
     assert "89.2% is due to the optimizer, 2.6% to the backbone and 8.2% to the pairing" in told.text[1]

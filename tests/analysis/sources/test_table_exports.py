@@ -50,7 +50,8 @@ def test_an_export_of_weights_and_biases(tmp_path: Path) -> None:
     assert list(table.trials["trial"]) == [f"run-{number}" for number in range(1, 6)]
     assert list(table.trials["status"]) == ["completed", "stopped", "failed", "running", "stopped"]
     assert list(table.trials["lr"]) == [1e-3, 1e-2, 1e-1, 1e-4, 2e-3]  # not the rate that the schedule had reached
-    assert any("Columns not used: lr, train_loss." in note for note in table.notes)
+    assert any("Columns not used: lr." in note for note in table.notes)
+    assert table.trials["train_loss"].fillna(0).tolist() == [0.1, 0.2, 0, 0.9, 0.2]
     assert any("crashed as failed" in note and "killed as stopped" in note for note in table.notes)
 
 

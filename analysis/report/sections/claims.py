@@ -1,0 +1,60 @@
+"""The section on the paper's claims, for its own tables."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bocb_tune.analysis.bocb.claims import Verdict
+from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.sections.values import Card, DataTable
+
+
+def conclusions(findings: Findings) -> Card | None:
+    """Check what the paper claims on its tables, for these and no others."""
+    title = "The paper's claims, checked on its own tables"
+    if not findings.bocb.claims:
+        return None
+    several = "The last table checks the conclusions of its abstract by several measures: + holds, - does not."
+    text = (
+        "Each claim of sections 3.2 and 4 of arXiv:2410.06373 in parts that its three tables can be asked. A "
+        "comparison supports a part if it holds in .95 of the replicates that resample backbones or optimizers, "
+        "contradicts it if in .05, and otherwise cannot tell; a count of cells supports or contradicts by itself. "
+        "Every cell is one published number, so that no noise of seeds is in these shares.",
+        *((several,) if findings.grid.claims else ()),
+    )
+    return Card(title=title, text=text, tables=(_counts(findings), _points(findings), *_by_measures(findings)))
+
+
+def _counts(findings: Findings) -> DataTable:
+    rows = [
+        {
+            "no": f"{claim.number}.",
+            "claim": claim.statement,
+            **{str(v).replace(" ", "_"): claim.count(v) for v in Verdict},
+        }
+        for claim in findings.bocb.claims
+    ]
+    return DataTable(stem="paper_claims", frame=pd.DataFrame(rows))
+
+
+def _points(findings: Findings) -> DataTable:
+    rows = [
+        {"no": f"{claim.number}.", "part": p.statement, "tables": str(p.verdict), "evidence": p.evidence}
+        for claim in findings.bocb.claims
+        for p in claim.points
+    ]
+    return DataTable(stem="paper_claims_by_part", frame=pd.DataFrame(rows))
+
+
+def _by_measures(findings: Findings) -> tuple[DataTable, ...]:
+    """List the conclusions of its abstract by several of our measures, on CIFAR-100."""
+    rows = [
+        {
+            "claim": claim.statement,
+            "verdict": str(claim.verdict),
+            "evidence": "; ".join(("+ " if check.holds else "- ") + check.statement for check in claim.checks),
+            "notes": " ".join(claim.notes),
+        }
+        for claim in findings.grid.claims
+    ]
+    return (DataTable(stem="claims", frame=pd.DataFrame(rows)),) if rows else ()
