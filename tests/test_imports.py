@@ -43,6 +43,7 @@ ORDER = (
     "analysis.checks",
     "analysis.report.plots",
     "analysis.report.drawing",
+    "analysis.report.cards",
     "analysis.report.sections",
     "analysis.report",
     "cli",

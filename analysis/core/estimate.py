@@ -43,6 +43,7 @@ class Reason(StrEnum):
     NOT_IN_POINTS = "NOT_IN_POINTS"
     NO_SETTINGS = "NO_SETTINGS"
     NOT_MEASURED = "NOT_MEASURED"
+    NOT_REFINED = "NOT_REFINED"
 
     @property
     def sentence(self) -> str:
@@ -78,6 +79,7 @@ _SENTENCES = {
     Reason.NOT_IN_POINTS: "the scores are no points of 100, in which the rule is stated",
     Reason.NO_SETTINGS: "the learning rates and weight decays of the best trials are not known",
     Reason.NOT_MEASURED: "the source does not record it",
+    Reason.NOT_REFINED: "what is the optimizer's own was not refined (search.refine is 0)",
 }
 
 

@@ -39,6 +39,7 @@ from bocb_tune.analysis.tuning.drift import (
     lr_variance,
     modal_setting,
 )
+from bocb_tune.analysis.tuning.refining import Refining, refining_of
 from bocb_tune.analysis.tuning.searches import CellSearch, searches_of
 from bocb_tune.core.types import Objective
 
@@ -153,6 +154,11 @@ class Findings:
         """Comparison of the optimizers of pre-training and fine-tuning."""
         table = self.table
         return transfer(self.matrix, self.grid.noise, table.backbones, table.optimizers, table.pretrainings)
+
+    @cached_property
+    def refining(self) -> Refining:
+        """Gain of refining the optimizers' own hyper-parameters."""
+        return refining_of(self.table, self.cells)
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:

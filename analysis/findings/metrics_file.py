@@ -161,6 +161,9 @@ def _grid(findings: Findings) -> dict[str, Any]:
         ],
         "budget_ranks": _budget_ranks(findings),
         **bocb_file.of_grid(findings.bocb),
+        "refining_gain": findings.refining.grid.to_json(),
+        "refining_gain_over_backbones": findings.refining.over_backbones.to_json(),
+        "refining_calls": findings.refining.calls,
     }
 
 
@@ -239,6 +242,7 @@ def _optimizer(findings: Findings, column: int) -> dict[str, Any]:
         "worth_tuning": None if isinstance(found.dimension, Refused) else list(found.dimension.by_regret),
         "drift": _drift(findings, name),
         **bocb_file.of_optimizer(findings.bocb, column),
+        "refining_gain": findings.refining.optimizers[name].to_json(),
     }
 
 
@@ -288,6 +292,7 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 def _cell(findings: Findings, index: int) -> dict[str, Any]:
     cell = findings.cells[index]
     row, column = divmod(index, len(findings.table.optimizers))
+    refined = findings.refining.cells[cell.backbone, cell.optimizer]
     return {
         "best": _estimate(findings, cell.best),
         "interaction": interaction_estimate(findings, row, column).to_json(),
@@ -296,6 +301,8 @@ def _cell(findings: Findings, index: int) -> dict[str, Any]:
         "checks": _checks(findings, index),
         **{key: estimate.to_json() for key, estimate in findings.stated(cell.backbone, cell.optimizer).items()},
         "search": _search(findings, findings.searches[cell.backbone, cell.optimizer]),
+        "refining_gain": refined.gain.to_json(),
+        "refined": {"trials": refined.trials, "own": dict(refined.own)} if refined.trials else None,
         "cross_checks": {
             evaluator: {name: estimate.to_json() for name, estimate in found.items()}
             for evaluator, found in findings.importances[cell.backbone, cell.optimizer].items()

@@ -242,8 +242,22 @@ _SEARCH = (
     Quantity(SEARCH, "modelled", "curve of the model",
              "Expected best noisy score of n random trials on the landscape alone, to compare with `observed`.",
              "points", "higher", TANG),
+    Quantity(SEARCH, "refined", "refined setting",
+             "Refine trials at the best point, and the optimizer's own hyper-parameters of the best of them at full "
+             "budget.", "trials"),
+    Quantity(SEARCH, "refining_gain", "gain by refining",
+             "Mean over fresh seeds, the same for both, of score(refined best) - score(best point); negative where the "
+             "refined best is worse. Student's t interval, the variance of differences moderated by that of the other "
+             "cells. Of an optimizer and of the grid: mean over their cells, interval from the seeds of these cells.",
+             "points", "higher", refused=(Reason.NOT_REFINED, Reason.TOO_FEW_REPLICATES)),
 )
 _GRID = (
+    Quantity(GRID, "refining_gain_over_backbones", "gain by refining, of backbones like these",
+             "Mean of the backbones' mean gains by refining, Student's t interval over backbones.", "points", "higher",
+             refused=(Reason.NOT_REFINED, Reason.TOO_FEW_BACKBONES)),
+    Quantity(GRID, "refining_calls", "cells that gain by refining",
+             "Cells whose interval of the gain by refining lies above 0; of cells without a gain about one in forty "
+             "does.", "cells", "higher"),
     Quantity(GRID, "grand_mean", "mean", "Mean of all cells.", "points"),
     Quantity(GRID, "ss_backbone", "backbone, sum of squares", "O x sum over b of a_b^2.", "points^2"),
     Quantity(GRID, "ss_optimizer", "optimizer, sum of squares", "B x sum over o of c_o^2.", "points^2"),

@@ -17,6 +17,7 @@ from bocb_tune.analysis.recommend.candidates import SearchRange
 from bocb_tune.analysis.recommend.ranking import HeldOut, Ranking
 from bocb_tune.analysis.sources.costs import NO_COST, TrialCost, mean_cost
 from bocb_tune.analysis.tuning.settings import Setting
+from bocb_tune.core.space import setting_text
 from bocb_tune.core.types import Objective
 
 WORSE = 0.025
@@ -102,6 +103,10 @@ class Recommendation:
     """Recommended optimizer; None where refused: `reason` and `detail` say why."""
     setting: Setting | None = None
     """Setting of the first trial; None where the source has no settings."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """The optimizer's own hyper-parameters, where refining them gained over fresh seeds; else they stay as fixed."""
+    gained: Estimate | None = None
+    """Gain of refining them, points."""
     search_range: SearchRange | None = None
     """Ranges to search with the other trials."""
     expected: Estimate
@@ -146,6 +151,8 @@ class Recommendation:
         return plain | {
             "lr": self.setting and self.setting.lr,
             "weight_decay": self.setting and self.setting.weight_decay,
+            "own": dict(self.own),
+            "refining_gain": self.gained and self.gained.to_json(),
             "box": self.search_range and asdict(self.search_range),
             "expected": self.expected.to_json(),
             "regret": self.regret.to_json(),
@@ -165,6 +172,7 @@ class Recommendation:
             assert self.reason is not None
             return (f"No recommendation for {target}: {self.reason.sentence}. {self.detail}".strip(),)
         first = f"For {target} and {budget}: {self.optimizer}{_in_words(self.setting)}."
+        refined = f"With {setting_text(self.own)}: refining gained {_number(self.gained)}." if self.gained else ""
         elsewhere = self.search_range is not None and self.trials > 1
         search = f"Search the other {self.trials - 1} in {self.search_range}." if elsewhere else ""
         sure = "" if self.p_best is None else f"It is the best with probability {self.p_best:.2f}."
@@ -175,7 +183,7 @@ class Recommendation:
         left_out = f"Not judged: {_by_reason(self.not_judged)}." if self.not_judged else ""
         numbers = f"Expected score {_number(self.expected)}, regret {_number(self.regret)}."
         cost = f"Cost, as in the grid: {self.cost}." if str(self.cost) else ""
-        lines = (first, search, numbers, sure, tied, seeds, cost, left_out, f"From {self.method}.")
+        lines = (first, refined, search, numbers, sure, tied, seeds, cost, left_out, f"From {self.method}.")
         return tuple(line for line in lines if line)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from bocb_tune.analysis.recommend.recommendation import General, Recommendation,
 from bocb_tune.analysis.report.kept import kept_in
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
+from bocb_tune.analysis.tuning.refining import Refining
 from bocb_tune.core.names import unknown
 
 
@@ -57,7 +58,13 @@ def recommendation(
     if known is None:
         advice = recommend_general(evidence, trials, rng).of_metric(table.objective)
     else:
-        advice = recommend(evidence, known, trials, rng).of_metric(table.objective)
+        advice = with_refined(recommend(evidence, known, trials, rng), findings.refining).of_metric(table.objective)
     answer = answer_of(findings, source)
     parts = (*part("Recommendation", advice.lines()), *part("Cautions", table.cautions), *parts_of(answer))
     return Advice(advice=advice, cautions=table.cautions, parts=parts)
+
+
+def with_refined(advice: Recommendation, refining: Refining) -> Recommendation:
+    """Add the optimizer's own hyper-parameters where refining them gained on this backbone, by its interval."""
+    found = refining.cells.get((advice.backbone or "", advice.optimizer or ""))
+    return replace(advice, own=found.own, gained=found.gain) if found and found.gains else advice

@@ -24,6 +24,7 @@ from bocb_tune.analysis.findings.comparison import differing
 from bocb_tune.analysis.findings.factor import compare_several
 from bocb_tune.analysis.findings.metrics_file import to_json
 from bocb_tune.analysis.patterns.summary import RunPatterns
+from bocb_tune.analysis.report.cards.values import CellPage
 from bocb_tune.analysis.report.figures import Drawing
 from bocb_tune.analysis.report.kept import kept_in
 from bocb_tune.analysis.report.plots import Plot
@@ -33,7 +34,6 @@ from bocb_tune.analysis.report.sections.comparison import sections as comparison
 from bocb_tune.analysis.report.sections.factor import first_screen as several_screen
 from bocb_tune.analysis.report.sections.factor import sections as several_sections
 from bocb_tune.analysis.report.sections.first import FirstScreen, first_screen
-from bocb_tune.analysis.report.sections.values import CellPage
 from bocb_tune.analysis.sources.conditions import conditions
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 NAME = "bocb-tune"
 """Beginning of the names of the processes that keep groups, of all runs."""
+COORDINATOR = "AutoscalingCoordinator"
+"""Name of a process of Ray Train's that outlives runs, and of its namespace: it goes with the run that brought it."""
 LOOK_S = 1.0
 LOOK_SHARE = 0.05
 """Seconds between two looks at the groups and the nodes, and the share of the driver's time that looking may take."""
@@ -141,6 +144,7 @@ class Slots:
         self._said: tuple[tuple[str, ...], int] = ((), 0)
         self._most = resources.max_slots or groups_beside_driver()
         self._run_id = uuid.uuid4().hex[:8]
+        self._had_coordinator = COORDINATOR in _named_actors()
         self._opened = 0
 
     def __len__(self) -> int:
@@ -157,11 +161,15 @@ class Slots:
             return
         for slot in self._slots:
             slot.listen()
-        cluster = _cluster(self._resources, self._run_id)
         self._slots = [slot for slot in self._slots if not slot.is_lost]
-        self._resize(self._wanted(cluster), cluster.nodes, busy)
-        self._keep_count_of_nodes(cluster.nodes)
-        self._tell(tuple(self._lines(cluster)))
+        try:
+            cluster = _cluster(self._resources, self._run_id)
+        except Exception:  # Ray's head may be slow to answer: another look follows
+            logger.exception("the nodes of the cluster could not be looked at")
+        else:
+            self._resize(self._wanted(cluster), cluster.nodes, busy)
+            self._keep_count_of_nodes(cluster.nodes)
+            self._tell(tuple(self._lines(cluster)))
         now = time.monotonic()
         self._next_look = now + max(LOOK_S, (now - started) / LOOK_SHARE)
 
@@ -184,6 +192,9 @@ class Slots:
         going = [*self._closing, *(gone for slot in self._slots for gone in slot.close())]
         if going:
             ray.wait(going, num_returns=len(going), timeout=CLOSE_S)
+        if not self._had_coordinator and not _has_other_runs(self._run_id):
+            with contextlib.suppress(ValueError):  # there is none
+                ray.kill(ray.get_actor(COORDINATOR, namespace=COORDINATOR))
 
     def _wanted(self, cluster: Cluster) -> int:
         """Give the number of slots that there should be: a share, one at least, while another run waits for room."""
@@ -272,8 +283,11 @@ def _cluster(resources: Resources, run_id: str) -> Cluster:
 
 def _has_other_runs(run_id: str) -> bool:
     """Tell whether the processes that keep groups, which have names, are also those of other runs."""
-    names = (actor["name"] for actor in list_named_actors(all_namespaces=True))
-    return any(name.startswith(f"{NAME}-") and not name.startswith(f"{NAME}-{run_id}-") for name in names)
+    return any(name.startswith(f"{NAME}-") and not name.startswith(f"{NAME}-{run_id}-") for name in _named_actors())
+
+
+def _named_actors() -> list[str]:
+    return [actor["name"] for actor in list_named_actors(all_namespaces=True)]
 
 
 def _waits(group: Mapping[str, Any]) -> bool:

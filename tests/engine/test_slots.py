@@ -49,6 +49,7 @@ class World:
         monkeypatch.setattr(module, "LOOK_S", 0.0)
         monkeypatch.setattr(module, "LOOK_SHARE", 1e9)
         monkeypatch.setattr(module, "Slot", Group)
+        monkeypatch.setattr(module, "_named_actors", list)
         monkeypatch.setattr(module, "_cluster", lambda *_: self.cluster())
         monkeypatch.setattr(module, "_full_disk", lambda: iter(()))
         one = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0, "max_slots": None, "warm": True}
@@ -136,6 +137,19 @@ def test_a_group_at_fault_is_neither_replaced_nor_given_a_trial(monkeypatch: pyt
     assert any("no such folder" in line for line in world.said[-1][0])
     second.fault = "nor here"
     assert world.slots.fault == "no such folder"
+
+
+def test_a_cluster_that_cannot_be_looked_at_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(monkeypatch, "a")
+
+    def fail(*_: object) -> Cluster:
+        raise RuntimeError("the head does not answer")
+
+    monkeypatch.setattr(module, "_cluster", fail)
+    assert len(world.look()) == 1
+    assert "the head does not answer" in caplog.text
 
 
 def test_no_more_slots_than_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -450,7 +450,7 @@ class MarkedTable(Plot):
     row_groups: tuple[str, ...] = ()
     column_groups: tuple[str, ...] = ()
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric that the scores are named by; None: as they are."""
 
     @property
     def is_wide(self) -> bool:
@@ -460,7 +460,7 @@ class MarkedTable(Plot):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples(Plot):
-    """How numbers of each name are distributed."""
+    """Distributions of the numbers of each name."""
 
     names: tuple[str, ...]
     samples: tuple[Array, ...]
@@ -470,7 +470,7 @@ class Samples(Plot):
     as_violins: bool
     """Whether the shape of each distribution is drawn, or its quartiles."""
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric that the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -487,7 +487,7 @@ class CostScatter(Plot):
     axis: str
     unit: str
     metric: Objective | None = None
-    """What the scores are named by; None: as they are."""
+    """Metric that the scores are named by; None: as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ A section returns a `Card`, `NotApplicable` with a reason, or None where it is a
 from collections.abc import Callable
 
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.cards.values import Card, NotApplicable
 from bocb_tune.analysis.report.sections.bocb import (
     paper_ranking,
     paper_table,
@@ -20,6 +21,7 @@ from bocb_tune.analysis.report.sections.coupling import coupling, matrix, order
 from bocb_tune.analysis.report.sections.overview import counts, health, methods
 from bocb_tune.analysis.report.sections.patterns import weights
 from bocb_tune.analysis.report.sections.pretraining import pretraining
+from bocb_tune.analysis.report.sections.refining import refining
 from bocb_tune.analysis.report.sections.settings import carry_over, drift
 from bocb_tune.analysis.report.sections.tuning import (
     alone,
@@ -29,7 +31,6 @@ from bocb_tune.analysis.report.sections.tuning import (
     sensitivity,
     variance,
 )
-from bocb_tune.analysis.report.sections.values import Card, NotApplicable
 
 SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     best_points,
@@ -46,6 +47,7 @@ SECTIONS: tuple[Callable[[Findings], Card | NotApplicable | None], ...] = (
     variance,
     cross_checks,
     budget,
+    refining,
     carry_over,
     drift,
     paper_table,

@@ -13,8 +13,7 @@ from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.bocb import RANKED
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.report.plots import of_bocb as plots
-from bocb_tune.analysis.report.sections.values import (
+from bocb_tune.analysis.report.cards.values import (
     Card,
     DataTable,
     NotApplicable,
@@ -23,6 +22,7 @@ from bocb_tune.analysis.report.sections.values import (
     shown,
     with_metric,
 )
+from bocb_tune.analysis.report.plots import of_bocb as plots
 from bocb_tune.analysis.sources import paper
 
 MOST_ROWS = 12

@@ -13,10 +13,10 @@ from bocb_tune.analysis.cell.tuning_curves import CPE_TRIALS, LONGEST, SIZES
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, of_metric
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.cards.values import Card, DataTable, NotApplicable, or_nan, why_none, with_metric
 from bocb_tune.analysis.report.plots.of_coupling import tuning_curves
 from bocb_tune.analysis.report.plots.of_findings import score_label
 from bocb_tune.analysis.report.plots.values import TuningPanel
-from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why_none, with_metric
 
 FOUND = (
     "Found: the cell's score after its own search. Random: the score that as many random trials on the landscape "

@@ -12,11 +12,7 @@ from bocb_tune.analysis.core.estimate import Estimate, of_metric
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.report import plots
-from bocb_tune.analysis.report.plots import Plot
-from bocb_tune.analysis.report.plots.of_landscapes import points
-from bocb_tune.analysis.report.plots.values import Curves, Landscapes, Profiles
-from bocb_tune.analysis.report.sections.trials import Trials
-from bocb_tune.analysis.report.sections.values import (
+from bocb_tune.analysis.report.cards.values import (
     Card,
     CellPage,
     DataTable,
@@ -29,6 +25,10 @@ from bocb_tune.analysis.report.sections.values import (
     why,
     with_metric,
 )
+from bocb_tune.analysis.report.plots import Plot
+from bocb_tune.analysis.report.plots.of_landscapes import points
+from bocb_tune.analysis.report.plots.values import Curves, Landscapes, Profiles
+from bocb_tune.analysis.report.sections.trials import Trials
 from bocb_tune.analysis.sources.table import CELL
 
 PANELS: Mapping[type[Plot], str] = {

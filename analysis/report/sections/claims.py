@@ -6,7 +6,7 @@ import pandas as pd
 
 from bocb_tune.analysis.bocb.claims import Verdict
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.report.sections.values import Card, DataTable
+from bocb_tune.analysis.report.cards.values import Card, DataTable
 
 
 def conclusions(findings: Findings) -> Card | None:

@@ -11,10 +11,10 @@ from bocb_tune.analysis.answer.sentences import Part, part
 from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.comparison import Comparison, Key, PairedValue
+from bocb_tune.analysis.report.cards.values import Card, DataTable, or_nan, shown
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.values import Strip
 from bocb_tune.analysis.report.sections.first import FirstScreen
-from bocb_tune.analysis.report.sections.values import Card, DataTable, or_nan, shown
 from bocb_tune.core.names import listed
 
 MOST_DIFFERING, MOST_NAMED = 12, 6

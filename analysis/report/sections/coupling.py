@@ -13,9 +13,7 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.findings.metrics_file import NEAR_BEST
 from bocb_tune.analysis.matrix.contrasts import Contrast
 from bocb_tune.analysis.report import plots
-from bocb_tune.analysis.report.plots.of_coupling import coupling_scatter, critical_difference
-from bocb_tune.analysis.report.plots.values import Ranges
-from bocb_tune.analysis.report.sections.values import (
+from bocb_tune.analysis.report.cards.values import (
     Card,
     DataTable,
     NotApplicable,
@@ -25,6 +23,8 @@ from bocb_tune.analysis.report.sections.values import (
     why,
     with_metric,
 )
+from bocb_tune.analysis.report.plots.of_coupling import coupling_scatter, critical_difference
+from bocb_tune.analysis.report.plots.values import Ranges
 
 
 def matrix(findings: Findings) -> Card | NotApplicable:

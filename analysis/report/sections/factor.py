@@ -12,9 +12,9 @@ from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.coupling.factor import COUPLING, MOVING, FactorSplit
 from bocb_tune.analysis.findings.factor import Several
+from bocb_tune.analysis.report.cards.values import Card, DataTable, in_full, or_nan
 from bocb_tune.analysis.report.plots.values import Strip
 from bocb_tune.analysis.report.sections.first import FirstScreen
-from bocb_tune.analysis.report.sections.values import Card, DataTable, in_full, or_nan
 from bocb_tune.core.names import listed
 
 MOST_NAMED = 6

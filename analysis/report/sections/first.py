@@ -11,9 +11,9 @@ from bocb_tune.analysis.answer.values import Answer, Contest, Standing
 from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.cards.values import DataTable, or_nan
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_answer import answer_figures
-from bocb_tune.analysis.report.sections.values import DataTable, or_nan
 from bocb_tune.core.names import listed
 
 MOST_NAMED = 6

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bocb_tune.analysis.checks.run import run_checks
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable
+from bocb_tune.analysis.report.cards.values import Card, DataTable, NotApplicable
 from bocb_tune.analysis.sources.table import CELL
 from bocb_tune.core.types import Direction, Phase, TrialStatus
 from bocb_tune.core.version import VERSION

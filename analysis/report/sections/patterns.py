@@ -7,8 +7,8 @@ import pandas as pd
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.patterns.spectra import RISKY
 from bocb_tune.analysis.patterns.summary import PATTERNS, RunPatterns
+from bocb_tune.analysis.report.cards.values import MOST_OPEN, Card, DataTable, NotApplicable, or_nan
 from bocb_tune.analysis.report.plots.of_patterns import START, exponent_bars, ridges
-from bocb_tune.analysis.report.sections.values import MOST_OPEN, Card, DataTable, NotApplicable, or_nan
 
 
 def weights(findings: Findings) -> Card | NotApplicable:

@@ -7,7 +7,7 @@ import pandas as pd
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.coupling.pretraining import Transfer
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.report.sections.values import Card, DataTable, NotApplicable, or_nan, why
+from bocb_tune.analysis.report.cards.values import Card, DataTable, NotApplicable, or_nan, why
 
 TITLE = "Fine-tuning by another optimizer than the pre-training"
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.matrix.cells import CellSummary
-from bocb_tune.analysis.report.sections.values import DataTable, TrialList
+from bocb_tune.analysis.report.cards.values import DataTable, TrialList
 from bocb_tune.analysis.sources.table import CELL
 from bocb_tune.core.names import listed
 

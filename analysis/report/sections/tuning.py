@@ -21,13 +21,7 @@ from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.names.quantities import QUANTITIES
 from bocb_tune.analysis.recommend.ranking import Ranking
-from bocb_tune.analysis.report.plots import Plot
-from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot
-from bocb_tune.analysis.report.plots.of_coupling import usable_decades as decades_plot
-from bocb_tune.analysis.report.plots.of_findings import score_label
-from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, points, variance_split
-from bocb_tune.analysis.report.plots.values import Ranges
-from bocb_tune.analysis.report.sections.values import (
+from bocb_tune.analysis.report.cards.values import (
     Card,
     DataTable,
     NotApplicable,
@@ -36,6 +30,12 @@ from bocb_tune.analysis.report.sections.values import (
     or_nan,
     why_none,
 )
+from bocb_tune.analysis.report.plots import Plot
+from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot
+from bocb_tune.analysis.report.plots.of_coupling import usable_decades as decades_plot
+from bocb_tune.analysis.report.plots.of_findings import score_label
+from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, points, variance_split
+from bocb_tune.analysis.report.plots.values import Ranges
 from bocb_tune.analysis.sources.table import CELL
 
 

@@ -15,8 +15,8 @@ from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.coupling.pretraining import FACTORS, Transfer, advantage, sums_of_squares, transfer
 from bocb_tune.analysis.matrix.cells import cell_matrix, summarise_cells
 from bocb_tune.analysis.matrix.noise import seed_noise
+from bocb_tune.analysis.report.cards.values import Card
 from bocb_tune.analysis.report.sections.pretraining import pretraining
-from bocb_tune.analysis.report.sections.values import Card
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import Pretraining
 from tests.support.tables import HEADER, write

@@ -14,7 +14,7 @@ from bocb_tune.analysis.coupling.factor import FactorSplit
 from bocb_tune.analysis.findings.comparison import Comparison
 from bocb_tune.analysis.names.quantities import QUANTITIES, document
 from bocb_tune.analysis.patterns.summary import PATTERNS
-from bocb_tune.analysis.report.sections.columns import COLUMNS, heading
+from bocb_tune.analysis.report.cards.columns import COLUMNS, heading
 from bocb_tune.analysis.report.write import analyze
 from tests.support.fakes import FakeRun, write_run
 

@@ -22,9 +22,9 @@ from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.patterns.checkpoints import find_kept, patterns_of, read_weights
 from bocb_tune.analysis.patterns.spectra import Layer, energy, fit_probability, fit_tail, layers_of
 from bocb_tune.analysis.patterns.summary import PATTERNS, LayerPatterns, Pattern, RunPatterns, contrast, measure
+from bocb_tune.analysis.report.cards.values import Card
 from bocb_tune.analysis.report.plots.values import Bars, Ridges
 from bocb_tune.analysis.report.sections.patterns import weights
-from bocb_tune.analysis.report.sections.values import Card
 from bocb_tune.analysis.report.write import analyze
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable

@@ -27,6 +27,7 @@ from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.names.table import BACKBONES, OPTIMIZERS
 from bocb_tune.analysis.report import figures
+from bocb_tune.analysis.report.cards.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.analysis.report.drawing.scatter import label_heights, spread
 from bocb_tune.analysis.report.figures import DRAWERS
 from bocb_tune.analysis.report.plots import of_coupling, of_landscapes, values
@@ -43,7 +44,6 @@ from bocb_tune.analysis.report.plots.values import (
     TuningPanel,
 )
 from bocb_tune.analysis.report.sections.first import FirstScreen
-from bocb_tune.analysis.report.sections.values import Card, CellPage, DataTable, NotApplicable
 from bocb_tune.core.types import Objective
 from tests.support.landscapes import BOWL, BOX, CENTRE, StoredDraws, bowl, exact, ridge, simulate
 

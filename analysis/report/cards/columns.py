@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "share_of_total": ("share of all", "Sum of squares over the total."),
     "from": ("95 % from", "Lower end of the 95 % interval."),
     "to": ("95 % to", "Upper end of the 95 % interval."),
+    "refine_trials": ("refine trials", "Trials at the best point that moved what is the optimizer's own."),
     "found_from": ("found, 95 % from", "Lower end of the 95 % interval."),
     "found_to": ("found, 95 % to", "Upper end of the 95 % interval."),
     "random_from": ("random, 95 % from", "Lower end of the 95 % interval."),

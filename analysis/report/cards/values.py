@@ -12,8 +12,8 @@ import pandas as pd
 from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.report.cards.columns import HINTS, heading
 from bocb_tune.analysis.report.plots import Plot
-from bocb_tune.analysis.report.sections.columns import HINTS, heading
 
 # Sections with more figures than this are folded, so that readers can pass them.
 MOST_OPEN = 4
