@@ -47,14 +47,22 @@ class StartOfRow:
 
 
 def kept_weights(folder: Path) -> Mapping[str, KeptWeights]:
-    """Find the weights in a run folder, by row of the grid."""
-    found = {}
-    for path in sorted((folder / FOLDER).glob("*.safetensors")):
-        from safetensors import safe_open
+    """Find the weights in a run folder, by row of the grid.
 
+    Raises:
+        StartError: if a file is damaged, or was not written by a run.
+    """
+    return {path.stem: _kept(path) for path in sorted((folder / FOLDER).glob("*.safetensors"))}
+
+
+def _kept(path: Path) -> KeptWeights:
+    from safetensors import SafetensorError, safe_open
+
+    try:
         with safe_open(path, framework="numpy") as file:
-            found[path.stem] = KeptWeights(path=path, digest=file.metadata()["digest"])
-    return found
+            return KeptWeights(path=path, digest=file.metadata()["digest"])
+    except (OSError, SafetensorError, TypeError, KeyError) as error:
+        raise StartError(f"{path}: not readable as weights that a run started from ({error}); put it back") from error
 
 
 def find_starts(
@@ -77,8 +85,10 @@ def find_starts(
         if planned and is_awaited(source):
             continue
         say(f"weights of {row}")
+        wanted = spec.recipe_of(cell.backbone)[1].image_size
         try:
-            fit = fit_of(source, cell.backbone, channels, image_size(spec.dataset.name, spec.dataset.options))
+            size = image_size(spec.dataset.name, spec.dataset.options, wanted)
+            fit = fit_of(source, cell.backbone, channels, size, wanted)
         except ValueError as error:
             if row not in kept:
                 raise StartError(f"{file}: {entry}: {error}") from error

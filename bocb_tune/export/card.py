@@ -39,8 +39,10 @@ class Exported:
     channels: int
     image_size: int
     """Height and width in pixels that images are given in."""
-    enlarged: int
-    """Pixels they are enlarged to, bicubically, before the model sees them; 0 if they are not."""
+    resized_to: int
+    """Size that the recipe asks for; 0 if it asks for none."""
+    seen: int
+    """Pixels that the model sees: where they are others, images are resized bicubically."""
     mean: tuple[float, ...]
     """Mean that images are normalised by; empty where the data are not here to tell."""
     std: tuple[float, ...]
@@ -86,10 +88,13 @@ def _scores(kept: KeptModel) -> Iterator[str]:
         f"{objective.metric} {objective.text(best.score)} on the validation images after {best.budget} epochs, seed "
         f"{best.seed}. This model was chosen by it among the trials of its cell, so that it flatters the model."
     )
+    if kept.cell.settings["dataset"].get("validate_on") == "test":
+        yield "The validation images are the test images of the data set: `validate_on: test`."
     if len(seeds) < 2:
         yield f"No interval: {len(seeds)} fresh seed(s) at this setting were trained to the end, and it takes 2."
     else:
         low, mean, high = interval(seeds)
+        low, high = (max(low, 0.0), min(high, 100.0)) if objective.is_bounded else (low, high)
         each = ", ".join(objective.number(score) for score in seeds)
         yield (
             f"{objective.metric} {objective.text(mean)} ({LEVEL:.0%} interval {objective.number(low)} to "
@@ -119,8 +124,8 @@ def interval(scores: list[float]) -> tuple[float, float, float]:
 
 def _use(exported: Exported) -> str:
     images = f"Images are of {exported.image_size} pixels"
-    if exported.enlarged and exported.by_timm:
-        images += f", enlarged bicubically to {exported.enlarged}"
+    if exported.seen != exported.image_size and exported.by_timm:
+        images += f", resized bicubically to {exported.seen}"
     if exported.mean:
         mean, std = ([float(f"{value:.6g}") for value in values] for values in (exported.mean, exported.std))
         images += f", normalised by mean {mean} and standard deviation {std}"
@@ -139,6 +144,7 @@ _LOAD = 'model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=T
 
 def _build(exported: Exported) -> str:
     shape = f"num_classes={exported.num_classes}, in_chans={exported.channels}, image_size={exported.image_size}"
+    shape += f", resized_to={exported.resized_to}" if exported.resized_to else ""
     return (
         "from bocb_tune.backbones import build_backbone\n"
         "from safetensors.torch import load_file\n\n"

@@ -51,12 +51,15 @@ def _built(kept: KeptModel, data_options: Mapping[str, Any]) -> Exported:
     weights = read_weights(kept.checkpoint)
     classes = len(label_names(kept)) or num_classes(name, options)
     row = BACKBONES.get(backbone)
-    change = adapted(backbone, image_size(name, options))
+    wanted = Recipe(**settings["recipe"]).image_size
+    size = image_size(name, options, wanted)
+    change = adapted(backbone, size, wanted)
     model = build_backbone(
         backbone,
         num_classes=classes,
         in_chans=DATASETS[name].channels,
-        image_size=image_size(name, options),
+        image_size=size,
+        resized_to=wanted,
     )
     try:
         model.load_state_dict(weights)
@@ -71,8 +74,9 @@ def _built(kept: KeptModel, data_options: Mapping[str, Any]) -> Exported:
         architecture=row.model if row else backbone,
         module=row.module if row else "",
         by_timm="small" not in change,
-        image_size=image_size(name, options),
-        enlarged=change.get("image_size", 0),
+        image_size=size,
+        resized_to=wanted,
+        seen=change.get("image_size", size),
         mean=mean,
         std=std,
         digest=digest_of(weights),
@@ -119,7 +123,7 @@ def _own(exported: Exported, kept: KeptModel) -> dict[str, Any]:
 
 def _images(exported: Exported, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Say how images are given to the model, in timm's words."""
-    size, recipe = exported.enlarged or exported.image_size, Recipe(**settings["recipe"])
+    size, recipe = exported.seen, Recipe(**settings["recipe"])
     decoded = DATASETS[settings["dataset"]["name"]].is_decoded
     given = {
         "input_size": (exported.channels, size, size),

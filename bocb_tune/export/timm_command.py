@@ -53,7 +53,7 @@ def timm_command(
         raise NoCommandError("it begins with other weights than timm's, whose loading differs")
     workers = settings.get("workers", 1)
     start = f"torchrun --nproc-per-node={workers} train.py" if workers > 1 else "python train.py"
-    size = dataset["image_size"]
+    size = recipe.image_size or dataset["image_size"]
     words: list[Any] = ["--data-dir", "DATA", "--train-split", "train", "--val-split", "val", "--model", model]
     words += ["--num-classes", num_classes, "--img-size", size, "--epochs", epochs]
     words += ["--lr", f"{hparams['lr']:g}", "--weight-decay", f"{hparams['weight_decay']:g}"]

@@ -71,7 +71,7 @@ def weights(file: SpecFile) -> Iterator[Finding]:
     if file.dataset.name not in DATASETS:
         return
     try:
-        size = image_size(file.dataset.name, file.dataset.options)
+        resolve_options(file.dataset.name, file.dataset.options)
     except ValueError:
         return  # found without looking at the disk
     channels = DATASETS[file.dataset.name].channels
@@ -79,8 +79,10 @@ def weights(file: SpecFile) -> Iterator[Finding]:
         if is_awaited(source):
             continue
         say(f"weights of {backbone} from {source}")
+        wanted, _ = _size_asked_for(file, file.backbones.index(backbone))
+        size = image_size(file.dataset.name, file.dataset.options, wanted)
         try:
-            fit_of(source, backbone, channels, size)
+            fit_of(source, backbone, channels, size, wanted)
         except ValueError as error:
             yield Finding(at, str(error), needs=(("task",), ("dataset",), ("backbones",)))
 

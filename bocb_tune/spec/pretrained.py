@@ -88,8 +88,9 @@ class Fit:
 
 
 @cache
-def fit_of(source: str, backbone: str, in_chans: int, image_size: int) -> Fit | None:
-    """Try weights in the backbone; None for random ones. Kept in the process, so that a command tries them once.
+def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_to: int = 0) -> Fit | None:
+    """Try weights in the backbone, as `build_backbone` makes it for such images; None for random ones. Kept in the
+    process, so that a command tries them once.
 
     Raises:
         ValueError: if they cannot be had, or do not fit.
@@ -99,7 +100,7 @@ def fit_of(source: str, backbone: str, in_chans: int, image_size: int) -> Fit | 
     found = find_weights(source, backbone)
     if found is None:
         return None
-    model = build_backbone(backbone, num_classes=2, in_chans=in_chans, image_size=image_size)
+    model = build_backbone(backbone, num_classes=2, in_chans=in_chans, image_size=image_size, resized_to=resized_to)
     try:
         changes = start_from(model, found.weights)
     except WeightsError as error:

@@ -132,8 +132,17 @@ def test_the_interval_is_students(tmp_path: Path) -> None:
     assert kept.record.score == 80
     assert fresh_seeds(kept) == [70, 10, 72]  # a diverged one at chance
     text = (export(kept, {}, tmp_path / "out", "run") / "README.md").read_text()
-    assert all(f"{value:.2f}" in text for value in interval([70.0, 10.0, 72.0]))
+    assert f"{(70 + 10 + 72) / 3:.2f}" in text
     assert kept.record.id in text
+
+
+def test_an_interval_ends_where_scores_do(tmp_path: Path) -> None:
+    keep_model(tmp_path / "run", {"model": make_model("test_resnet").state_dict()}, seeds=[99.0, 97.0])
+    kept = kept_model(tmp_path / "run", "test_resnet/adamw")
+    low, _, high = interval([99.0, 97.0])
+    assert high > 100
+    text = (export(kept, {}, tmp_path / "out", "run") / "README.md").read_text()
+    assert f"{low:.2f} to 100.00" in text
 
 
 def test_names_in_a_card_are_no_markup(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bocb_tune.cli.launch import FolderError, cell_plans, claim_folder
 from bocb_tune.cli.weights import StartError, find_starts, keep_weights, kept_weights
@@ -42,8 +43,6 @@ def source(tmp_path: Path) -> Path:
     for folder in ("cells", "checkpoints"):
         for path in (tmp_path / "other" / folder).iterdir():
             path.rename(run / folder / path.name)
-    from safetensors.torch import save_file
-
     save_file(dict(make_model("test_resnet", seed=3).state_dict()), f"{run}.safetensors")
     return run
 
@@ -136,14 +135,32 @@ def test_a_run_goes_on_when_its_source_is_gone(tmp_path: Path, source: Path) -> 
 
 
 def test_a_source_that_changed_is_refused(tmp_path: Path, source: Path) -> None:
-    from safetensors.torch import save_file
-
     spec, folder = started(tmp_path, source)
     assert kept_weights(folder).keys() == {"test_resnet@adamw", "test_resnet@given", "test_vit@adamw"}
     save_file(dict(make_model("test_resnet", seed=4).state_dict()), f"{source}.safetensors")
     _forget()
     with pytest.raises(StartError, match=r"^tuned\.yaml: pretrained\.given: .*holds other weights now"):
         find_starts(spec, folder, pytest.fail, file=FILE)
+
+
+def test_weights_are_tried_at_the_size_that_the_recipe_asks_for(tmp_path: Path, source: Path) -> None:
+    spec = spec_of(tmp_path, source, TEXT.replace("warmup_epochs: 0", "image_size: 64"), checked=True)
+    lines = {start.row: start.line for start in find_starts(spec, tmp_path / "run", pytest.fail, file=FILE)}
+    assert "pos_embed" in lines["test_vit@adamw"]
+    assert "pos_embed" not in lines["test_resnet@adamw"]
+
+
+def test_a_damaged_copy_is_named(tmp_path: Path, source: Path) -> None:
+    spec, folder = started(tmp_path, source)
+    path = folder / "pretrained" / "test_vit@adamw.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StartError, match=r"test_vit@adamw\.safetensors"):
+        cell_plans(spec, folder=folder)
+    for row in ("test_resnet@given", "test_resnet@adamw", "test_vit@adamw"):
+        (folder / "pretrained" / f"{row}.safetensors").unlink()
+    save_file({"x": torch.ones(1)}, path)
+    with pytest.raises(StartError, match=r"test_vit@adamw\.safetensors"):
+        kept_weights(folder)
 
 
 def _forget() -> None:
