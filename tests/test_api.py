@@ -109,15 +109,15 @@ def test_bad_input_is_a_value_error_that_says_what_to_do(tmp_path: Path, experim
 
 @pytest.mark.parametrize(("name", "renamed"), [("run", {"spec": "experiment"}), ("analyze", {"space": "spaces"})])
 def test_a_function_takes_what_its_command_takes(name: str, renamed: dict[str, str]) -> None:
-    """Two sources to compare, and the form of what is printed, are the command's alone."""
+    """Several sources to compare, and the form of what is printed, are the command's alone."""
     group: Any = typer.main.get_command(cli.app)
     options = {str(renamed.get(param.name, param.name)) for param in group.commands[name].params}
-    assert options - {"second", "form"} == set(signature(getattr(bocb_tune, name)).parameters)
+    assert options - {"others", "form"} == set(signature(getattr(bocb_tune, name)).parameters)
 
 
 def test_what_a_table_means_is_said_alike() -> None:
     both = [signature(getattr(bocb_tune, name)).parameters for name in ("load", "analyze")]
-    assert set(both[1]) - set(both[0]) == {"out", "patterns"}
+    assert set(both[1]) - set(both[0]) == {"out", "patterns", "gap", "step", "weights", "components"}
     assert all(both[0][name] == both[1][name] for name in both[0])
 
 

@@ -131,32 +131,31 @@ def fit_tail(values: Array) -> Tail:
     ordered = np.sort(values)
     logs = np.log(ordered)
     starts = np.unique(np.linspace(0, len(logs) - MIN_TAIL, NUM_CUTS).astype(int))
-    above = np.maximum(logs - logs[starts, None], 0)
-    totals, sizes = above.sum(axis=1), len(logs) - starts
-    usable = totals > 0
-    above, starts, sizes = above[usable], starts[usable], sizes[usable]
-    alphas = 1 + sizes / totals[usable]
-    distances = _distances(above, starts, alphas)
+    starts = starts[logs[starts] < logs[-1]]
+    sizes = len(logs) - starts
+    alphas = 1 + sizes / (np.cumsum(logs[::-1])[::-1][starts] - sizes * logs[starts])
+    distances = [_distance(logs[start:] - logs[start], alpha) for start, alpha in zip(starts, alphas, strict=True)]
     best = int(np.argmin(distances))
     return Tail(
         alpha=float(alphas[best]),
         start=float(ordered[starts[best]]),
         size=int(sizes[best]),
-        distance=float(distances[best]),
+        distance=distances[best],
     )
 
 
-def _distances(above: Array, starts: NDArray[np.intp], alphas: Array) -> Array:
-    """Measure the distance [starts] from each law to the shares of its tail that are not larger.
+def _distance(above: Array, alpha: float) -> float:
+    """Measure the distance from a law to the shares of its tail that are not larger.
 
     The shares just before a value are left out, as in the published code for spectra: over samples from known laws that
     gives the smaller bias at the same error.
+
+    Args:
+        above: logarithms of the values of the tail over the smallest of them, ascending.
     """
-    law = -np.expm1((1 - alphas[:, None]) * above)
-    place = np.arange(above.shape[1]) - starts[:, None]
-    shares = (place + 1) / (above.shape[1] - starts[:, None])
-    found: Array = np.where(place >= 0, np.abs(shares - law), 0).max(axis=1)
-    return found
+    law = -np.expm1((1 - alpha) * above)
+    shares = np.arange(1, len(above) + 1) / len(above)
+    return float(np.abs(shares - law).max())
 
 
 def fit_probability(values: Array, tail: Tail, rng: np.random.Generator) -> float:

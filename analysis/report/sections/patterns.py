@@ -22,8 +22,8 @@ def weights(findings: Findings) -> Card | NotApplicable:
     text = (
         "Median over the layers of the model of each cell's best trial; every layer is in "
         "tables/patterns_by_layer.csv. One seed each: differences between optimizers are descriptions, not inferences. "
-        "Convolutions are flattened to matrices; norms, biases and depthwise convolutions are left out. Rows `at the "
-        "start` are the random initialisation of the same backbone, with the seed of its best cell."
+        "Convolutions are flattened to matrices; norms, biases and depthwise convolutions are left out. Rows 'at the "
+        "start' are the random initialisation of the same backbone, with the seed of its best cell."
     )
     bars = exponent_bars(findings)
     return Card(
