@@ -54,14 +54,14 @@ def fields(node: ast.ClassDef | ast.Module) -> Iterator[tuple[int, str]]:
                 yield after.lineno, value.value
 
 
-def is_property(node: ast.FunctionDef) -> bool:
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
 def faults(tree: ast.Module) -> Iterator[str]:
     """What is wrong with the docstrings of a module, each with its line."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
             yield from (f"{node.lineno}: {node.name}: {fault}" for fault in of_function(text, is_property(node)))
         elif isinstance(node, ast.ClassDef | ast.Module):
             texts = [(getattr(node, "lineno", 1), ast.get_docstring(node) or ""), *fields(node)]

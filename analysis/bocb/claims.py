@@ -51,7 +51,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperClaim:
-    """One claim of the paper, and what its tables say of each part."""
+    """One claim of the paper, with the verdict of its tables on each part."""
 
     number: int
     statement: str

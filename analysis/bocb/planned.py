@@ -69,7 +69,7 @@ def paper_class(backbone: str) -> str:
 def planned_contrasts(
     values: Matrix, backbones: Sequence[str], optimizers: Sequence[str], rng: np.random.Generator
 ) -> tuple[Planned, ...]:
-    """Make all contrasts of a grid, with those that cannot be had refused.
+    """Make all contrasts of a grid; those that the data cannot support are refused.
 
     Args:
         values: [backbones, optimizers], points, NaN where missing.

@@ -1,4 +1,4 @@
-"""The paper's measures of one grid, had once for the report and for `metrics.json`."""
+"""The paper's measures of one grid, computed once for the report and for `metrics.json`."""
 
 from __future__ import annotations
 

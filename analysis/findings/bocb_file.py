@@ -14,7 +14,7 @@ from bocb_tune.analysis.findings.bocb import BocbFindings
 
 
 def of_grid(found: BocbFindings) -> dict[str, Any]:
-    """Give what is told of the whole grid."""
+    """Return the numbers of the whole grid as a JSON-able mapping."""
     return {
         "failures_by_equation": None if found.failures_refused else int(found.by_equation.sum()),
         "failures_by_median": None if found.failures_refused else int(found.by_median.sum()),
@@ -31,7 +31,7 @@ def of_grid(found: BocbFindings) -> dict[str, Any]:
 
 
 def of_backbone(found: BocbFindings, row: int) -> dict[str, Any]:
-    """Give what is told of a backbone."""
+    """Return the numbers of one backbone as a JSON-able mapping."""
     told = found.failures_refused is None
     return {
         "failures_by_equation": int(found.by_equation[row].sum()) if told else None,
@@ -43,7 +43,7 @@ def of_backbone(found: BocbFindings, row: int) -> dict[str, Any]:
 
 
 def of_optimizer(found: BocbFindings, column: int) -> dict[str, Any]:
-    """Give what is told of an optimizer."""
+    """Return the numbers of one optimizer as a JSON-able mapping."""
     told, ranking = found.failures_refused is None, found.ranking
     return {
         "failures_by_equation": int(found.by_equation[:, column].sum()) if told else None,

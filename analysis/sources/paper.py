@@ -82,7 +82,7 @@ def _coco() -> Table:
 
 
 def ranking() -> pd.DataFrame:
-    """Read the published ranking (Table 4): a row an optimizer, a column a part."""
+    """Read the published ranking (Table 4): one row per optimizer, one column per part."""
     return pd.read_csv(PUBLISHED / "cifar100_ranking.csv")
 
 

@@ -60,7 +60,7 @@ def with_tolerance(objective: Objective, best: float, stated: str | None) -> Obj
         stated: as `Stated.tolerance`.
 
     Raises:
-        SourceError: if the tolerance is no positive number, or cannot be had from the best value.
+        SourceError: if the tolerance is not a positive number, or cannot be derived from the best value.
     """
     amount, is_percent = _amount(stated)
     if objective.is_bounded:

@@ -1,4 +1,4 @@
-"""Status of a run: records in, one row a cell out; and the live view of it."""
+"""Status of a run: records in, one row per cell out; and the live view of it."""
 
 from __future__ import annotations
 

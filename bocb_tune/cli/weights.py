@@ -74,7 +74,7 @@ def find_starts(
     the run folder keeps already may be gone from where it came from.
 
     Raises:
-        StartError: if weights cannot be had, do not fit, or are others than the folder's.
+        StartError: if weights cannot be loaded, do not fit, or are others than the folder's.
     """
     kept, found = kept_weights(folder), []
     channels = DATASETS[spec.dataset.name].channels

@@ -1,4 +1,4 @@
-"""Encoded images as eight-bit RGB: what is converted, and how, what is refused, and which of many cannot be had."""
+"""Encoded images as eight-bit RGB: conversions, refusals, and a search for those that cannot be read."""
 
 from __future__ import annotations
 

@@ -145,9 +145,9 @@ def load_files(layout: Layout, options: Mapping[str, Any], device: str) -> Files
 
 
 Named = dict[str, str]
-"""Why an image cannot be had, by its name."""
+"""Reason why an image cannot be read, by its name."""
 Sample = tuple[tuple[Tensor, int] | None, Named, Named]
-"""Image and label, unless it cannot be had; what was unreadable; what was refused."""
+"""Image and label, unless it cannot be read; the unreadable; the refused."""
 
 
 class _Images:

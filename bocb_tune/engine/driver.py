@@ -1,4 +1,4 @@
-"""Driver of a run: the process that holds the lock of the run folder, and says in it what it is at."""
+"""Driver of a run: the process that holds the lock of the run folder, and writes its state into it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Driver:
     slots: int = 0
     """Trials at a time; 0 while that is not known yet."""
     news: tuple[str, ...] = ()
-    """Lines on what is the matter with the cluster."""
+    """Lines about faults of the cluster."""
 
 
 @contextlib.contextmanager
@@ -62,9 +62,9 @@ def only_driver(folder: Path) -> Iterator[None]:
 
 
 def announce(folder: Path, slots: int, news: Sequence[str] = ()) -> None:
-    """Write down that this process drives the run, with so many trials at a time, and what is the matter.
+    """Record that this process drives the run, with so many trials at a time, and any faults of the cluster.
 
-    Where the folder was removed, none is made.
+    Nothing is written if the folder was removed.
     """
     if not (folder / LOCK).exists():
         return

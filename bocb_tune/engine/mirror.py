@@ -20,13 +20,13 @@ from bocb_tune.core.storage import Storage, name_of, storage_of
 from bocb_tune.engine.driver import FolderInUseError
 
 CARRY_S = 2.0
-"""Seconds between two looks for what is to be carried over."""
+"""Seconds between two checks for files to copy."""
 SIGN_OF_LIFE_S = 20.0
-"""Seconds after which what the driver says is carried over anew, so that others see that it is there."""
+"""Seconds after which the driver's state is copied again, so that others see that it is alive."""
 
 
 class Mirror:
-    """A run folder here, and its remote place."""
+    """A local run folder and its remote copy."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -38,12 +38,12 @@ class Mirror:
         self._over = threading.Event()
 
     def bring(self) -> None:
-        """Bring the folder here up to what the run has come to there.
+        """Update the local folder from the remote one.
 
-        Of a journal that goes on here from where it ends there, what is here stays: it was not carried over in time.
+        Where a local journal continues the remote one, the local lines stay: they had not been copied in time.
 
         Raises:
-            FolderInUseError: if a driver on another machine is at work on it.
+            FolderInUseError: if another driver works on it.
             OSError: if the storage cannot be reached.
         """
         said = driver_at_work(self._storage)
@@ -62,7 +62,7 @@ class Mirror:
                 write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
 
     def _is_own(self, said: bytes) -> bool:
-        """Tell whether a driver works, or worked, on the folder here, whose lock then tells whether it still does."""
+        """Tell whether the driver worked on the local folder, whose lock then shows whether it still does."""
         return bool(json.loads(said).get("host") == platform.node()) and (self.folder / DRIVER_FILE).exists()
 
     @contextlib.contextmanager
@@ -83,7 +83,7 @@ class Mirror:
             self._finish()
 
     def trouble(self) -> list[str]:
-        """Say since when nothing could be carried over, if so."""
+        """Report since when copying has failed, if it has."""
         if self._failing is None:
             return []
         since, error = self._failing

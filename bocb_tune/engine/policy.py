@@ -31,7 +31,7 @@ class Plan:
     design: int
     search: int
     refine: int
-    """Trials at the best point that move what is the optimizer's own."""
+    """Trials at the best point that vary the optimizer's own hyper-parameters."""
     repeats_best: int
     repeats_default: int
     audit: float

@@ -105,7 +105,7 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
 
     Raises:
         FolderInUseError: if another process drives a run in the folder.
-        ClusterError: if the resources cannot be had.
+        ClusterError: if the resources are not available.
         JournalError: if what earlier runs wrote cannot be read.
         OSError: if the run folder cannot be written.
     """

@@ -122,7 +122,7 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 def suggest_own(
     cell: CellPlan, best: TrialRecord, records: Iterable[TrialRecord], index: int, objective: Objective
 ) -> dict[str, float]:
-    """Return hyperparameters of refine trial `index`: the best point, with values of what is the optimizer's own.
+    """Return hyperparameters of refine trial `index`: the best point, with new values of the optimizer's own ones.
 
     Studies know the best trial itself, at the values that are fixed elsewhere, and the refine trials at its point.
     """
@@ -144,7 +144,7 @@ def suggest_own(
 
 
 def _own_study(cell: CellPlan, records: Iterable[TrialRecord], objective: Objective) -> optuna.Study:
-    """Build a study over what is the optimizer's own; without trials of ranges that are no longer searched."""
+    """Build a study over the optimizer's own hyper-parameters, without trials of ranges that are no longer searched."""
     own, default = cell.space.own, cell.space.own_default
     study = _empty_study()
     for record in records:

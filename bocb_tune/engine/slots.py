@@ -49,7 +49,7 @@ class Slot:
     def __init__(self, setup: SlotSetup, name: str) -> None:
         self.name = name
         self.fault = ""
-        """Why the group cannot be had any more; empty while it can."""
+        """Reason why the group can no longer be used; empty while it can."""
         self.is_lost = False
         """Whether the process that keeps the group is dead."""
         self.is_leaving = False
@@ -179,7 +179,7 @@ class Slots:
 
     @property
     def fault(self) -> str:
-        """Why no group can be had, if none can; empty otherwise."""
+        """Reason why no group can be used; empty while one can."""
         return self._slots[0].fault if self._slots and all(slot.fault for slot in self._slots) else ""
 
     def leave(self) -> None:
@@ -241,7 +241,7 @@ class Slots:
             if slot.state.condition != Condition.ready and slot.state.why:
                 yield f"group {number} is being started again since {_clock(slot.state.since)}: {slot.state.why}"
             if slot.fault:
-                yield f"group {number} cannot be had: {slot.fault}"
+                yield f"group {number} cannot be used: {slot.fault}"
         if cluster.is_shared:
             kept, most = self._wanted(cluster), min(cluster.room, self._most)
             yield f"another run waits for room: this one keeps {kept} of {most} groups (resources.share)"

@@ -93,7 +93,7 @@ def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_t
     process, so that a command tries them once.
 
     Raises:
-        ValueError: if they cannot be had, or do not fit.
+        ValueError: if they cannot be loaded, or do not fit.
     """
     from bocb_tune.backbones.pretrained import start_from
 

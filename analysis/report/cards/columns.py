@@ -81,7 +81,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "contrast": ("contrast, points", "paper_contrasts"),
     "p": ("p", "Exact two-sided p-value, by exchanging which backbones belong to the class."),
     "p_holm": ("p, Holm", "The same, corrected for all contrasts together."),
-    "why_not": ("why not", "The reason why the contrast cannot be had."),
+    "why_not": ("why not", "Reason why the contrast is refused."),
     "first": ("first run", "best"),
     "second": ("second run", "best"),
 }

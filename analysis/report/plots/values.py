@@ -535,7 +535,7 @@ class BarPanel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bars(Plot):
-    """One panel a backbone, one bar an optimizer."""
+    """One panel per backbone, one bar per optimizer."""
 
     optimizers: tuple[str, ...]
     panels: tuple[BarPanel, ...]

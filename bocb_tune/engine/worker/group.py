@@ -57,7 +57,7 @@ class Host(Mailbox):
             await self.broken(f"its workers end before they are ready: {why}")
 
     async def state(self) -> tuple[GroupState, str]:
-        """Tell how the group is, and why it cannot be had any more, if it cannot."""
+        """Tell the condition of the group, and why it can no longer be used, if so."""
         return self._roll.state, self._fault
 
     async def _keep_group(self) -> None:
@@ -70,7 +70,7 @@ class Host(Mailbox):
                 self._roll.lose("the process that keeps the group died")
                 continue
             except Exception as error:  # whatever Ray Train raises, the trials in flight must hear of it
-                await self.broken(f"the worker group cannot be had: {error}")
+                await self.broken(f"the worker group cannot be used: {error}")
                 return
             deaths = 0
             if self._roll.problem:

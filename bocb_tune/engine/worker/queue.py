@@ -42,7 +42,7 @@ class Mailbox:
         self._news = asyncio.Condition()
 
     async def submit(self, order: dict[str, Any] | None) -> None:
-        """Queue a trial (`id`, `trial`, `seen`, `divisor`, `patience_s`), or None to send the group home."""
+        """Put a trial in the queue (`id`, `trial`, `seen`, `divisor`, `patience_s`), or None to send the group home."""
         if order is not None:
             self._items = {order["id"]: self._items.get(order["id"], [])}
             self._seen[order["id"]] = order["seen"]
@@ -52,7 +52,7 @@ class Mailbox:
             await self._orders.put(order)
 
     async def next_trial(self) -> dict[str, Any] | None:
-        """The trial to train: the one in flight if the group was restarted, unless it killed the group too often."""
+        """Return the trial to train: the current one if the group was restarted, unless it killed it too often."""
         self._heard = monotonic()
         if self._current is not None:
             self._serves += 1
@@ -124,7 +124,7 @@ class Mailbox:
                 await self._say(order["id"], {"kind": "left"})
 
     async def end(self, trial_id: str, item: Item) -> None:
-        """The group is through with the trial. Only the first word counts: ranks may fail together."""
+        """Record that the group has finished the trial. Only the first item counts: ranks may fail together."""
         if not self._trains(trial_id):
             return
         self._current = None
@@ -139,7 +139,7 @@ class Mailbox:
         return self._current is not None and bool(self._current["id"] == trial_id)
 
     async def broken(self, message: str) -> None:
-        """The group cannot be had: whatever is in flight or will be submitted here fails."""
+        """Give the group up: the current trial, and every later one, fails with `message`."""
         self._fault = message
         for trial_id in list(self._items):
             await self._say(trial_id, self._no_group())
@@ -148,9 +148,9 @@ class Mailbox:
         return {"kind": "failed", "message": self._fault, "final": True, "group_lost": True}
 
     async def take(self, trial_id: str, skip: int) -> list[Item]:
-        """Everything said of a trial but the first `skip` items; waits for a word, then a little for more.
+        """Return everything reported on a trial but the first `skip` items; wait for one, then a little for more.
 
-        Nothing is forgotten before the next trial is submitted, so that a listener that dies loses nothing.
+        Nothing is dropped before the next trial is submitted, so that a listener that dies loses nothing.
         """
         async with self._news:
             await self._news.wait_for(lambda: len(self._items.get(trial_id, ())) > skip)
