@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that the tests are spread over, each on one thread; those that start Ray stay in one.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 READY := $(VENV)/.ready
 
 .PHONY: install quickstart test test-fast test-slow lint gpu bench clean
@@ -20,10 +23,10 @@ quickstart: install
 	$(BIN)/bocb-tune analyze runs/quickstart
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray" --ignore tests/backbones --ignore tests/spec/test_grids.py
+	$(PYTEST) -m "not slow and not gpu and not ray" --ignore tests/backbones --ignore tests/spec/test_grids.py
 
 test-slow: install
 	$(BIN)/python -m pytest -m "slow"
