@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bocb_tune.core.kept import KeptModel
 from bocb_tune.core.names import listed, plain
+from bocb_tune.core.space import arguments, own_part
 from bocb_tune.core.types import Phase
 from bocb_tune.data import DATASETS
 from bocb_tune.export.timm_command import NoCommandError, timm_command
@@ -156,7 +157,8 @@ def _build(exported: Exported) -> str:
 def _training(kept: KeptModel) -> Iterator[str]:
     record, settings = kept.record, kept.cell.settings
     yield f"lr {record.hparams['lr']:g}, weight decay {record.hparams['weight_decay']:g}, {record.max_budget} epochs"
-    yield f"optimizer: {_listed(settings['optimizer'])}" if settings["optimizer"] else "optimizer: its defaults"
+    own = arguments(settings["optimizer"], own_part(record.hparams))
+    yield f"optimizer: {_listed(own)}" if own else "optimizer: its defaults"
     yield f"recipe: {_listed(settings['recipe'])}"
     yield f"data set: {_listed(settings['dataset'])}; {DATASETS[kept.cell.cell.dataset].source}"
     if names := label_names(kept):

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from bocb_tune.core.space import arguments, own_part
 from bocb_tune.training.recipes import DEFAULTS, Recipe
 
 OPTIMIZERS: dict[str, str] = {
@@ -48,7 +49,8 @@ def timm_command(
     if optimizer not in OPTIMIZERS:
         raise NoCommandError(f"timm's script has no {optimizer} of the same class and arguments")
     for name, value in settings.get("backbone", {}).items():
-        raise NoCommandError(f"the backbone differs from timm's ({name}: {value})")
+        if name != "model":
+            raise NoCommandError(f"the backbone differs from timm's ({name}: {value})")
     if "pretrained" in settings:
         raise NoCommandError("it begins with other weights than timm's, whose loading differs")
     workers = settings.get("workers", 1)
@@ -57,7 +59,7 @@ def timm_command(
     words: list[Any] = ["--data-dir", "DATA", "--train-split", "train", "--val-split", "val", "--model", model]
     words += ["--num-classes", num_classes, "--img-size", size, "--epochs", epochs]
     words += ["--lr", f"{hparams['lr']:g}", "--weight-decay", f"{hparams['weight_decay']:g}"]
-    words += _optimizer_words(optimizer, settings["optimizer"])
+    words += _optimizer_words(optimizer, arguments(settings["optimizer"], own_part(hparams)))
     words += _recipe_words(recipe, hparams["lr"], workers)
     return shlex.join([*shlex.split(start), *map(str, words)])
 

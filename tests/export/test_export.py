@@ -10,6 +10,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -227,15 +228,18 @@ def test_timm_means_the_same_optimizer(name: str) -> None:
         assert argument in given or value == signature[argument].default
 
 
-def command(optimizer: str = "adamw", dataset: str = "imagefolder", **changes: object) -> list[str]:
+def command(
+    optimizer: str = "adamw", dataset: str = "imagefolder", backbone: dict[str, Any] | None = None, **changes: object
+) -> list[str]:
     recipe = Recipe(**{**recipe_settings(RECIPES["deit"]), **changes})  # type: ignore[arg-type]
-    settings = {
+    settings: dict[str, Any] = {
         "dataset": {"name": dataset, "image_size": 224},
         "recipe": recipe_settings(recipe),
         "optimizer": {"betas": [0.9, 0.999], "eps": 1e-8},
         "workers": 2,
     }
-    hparams = {"lr": 1e-3, "weight_decay": 0.05}
+    settings["backbone"] = {"model": "deit_small_patch16_224", **(backbone or {})}
+    hparams = {"lr": 1e-3, "weight_decay": 0.05, "beta2": 0.97}
     return timm_command("deit_small_patch16_224", optimizer, hparams, settings, 5, 300).split()
 
 
@@ -253,11 +257,13 @@ def test_the_command_says_what_the_trial_was() -> None:
         "--num-classes": "5",
     }
     assert {name: after[name] for name in expected} == expected
-    assert words[words.index("--opt-betas") + 1 : words.index("--opt-betas") + 3] == ["0.9", "0.999"]
+    assert words[words.index("--opt-betas") + 1 : words.index("--opt-betas") + 3] == ["0.9", "0.97"]  # as refined
 
 
 @pytest.mark.parametrize(
-    "changes", [{"dataset": "digits"}, {"optimizer": "sophia"}, {"warmup_epochs": 0.5}], ids=["data", "opt", "warmup"]
+    "changes",
+    [{"dataset": "digits"}, {"optimizer": "sophia"}, {"warmup_epochs": 0.5}, {"backbone": {"small": True}}],
+    ids=["data", "opt", "warmup", "backbone"],
 )
 def test_there_is_no_command_where_timm_has_no_counterpart(changes: dict[str, object]) -> None:
     with pytest.raises(NoCommandError):
