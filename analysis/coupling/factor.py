@@ -35,7 +35,7 @@ MARGIN = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactorSplit:
-    """Where the variation of several runs of one grid comes from."""
+    """Sources of the variation of several runs of one grid."""
 
     variance_shares: Mapping[str, Estimate]
     """Share of all variation that each effect has, by its factors joined with ` x `."""
@@ -150,7 +150,7 @@ def _estimate(draws: Array, level: float, method: str, above_zero: bool = True, 
 
 
 def _plug_in(parts: Mapping[str, Array]) -> FactorSplit:
-    """Shares with the noise in them, and nothing on order."""
+    """Give shares with the noise in them, and nothing on order."""
     squares = {name: float((effect**2).sum()) for name, effect in parts.items()}
     total, method = sum(squares.values()), "plug-in, includes noise"
     moves = squares[MOVING]
