@@ -141,7 +141,7 @@ def _every(tables: Sequence[TrialTable]) -> set[str]:
 
 
 def _noise(sides: Sequence[Sequence[CellSummary]]) -> tuple[float, int]:
-    """Average the variance of a cell's value and its degrees of freedom; NaN where too few seeds were repeated in any run."""
+    """Average the variance of a cell's value, and add up its degrees of freedom; NaN where a run has too few seeds."""
     found = []
     for cells in sides:
         sd = np.array([[cell.sd for cell in cells]])
