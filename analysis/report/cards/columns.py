@@ -33,6 +33,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "from": ("95 % from", "Lower end of the 95 % interval."),
     "to": ("95 % to", "Upper end of the 95 % interval."),
     "refine_trials": ("refine trials", "Trials at the best point that moved what is the optimizer's own."),
+    "from_90": ("90 % from", "Lower end of the 90 % interval."),
+    "to_90": ("90 % to", "Upper end of the 90 % interval."),
     "found_from": ("found, 95 % from", "Lower end of the 95 % interval."),
     "found_to": ("found, 95 % to", "Upper end of the 95 % interval."),
     "random_from": ("random, 95 % from", "Lower end of the 95 % interval."),

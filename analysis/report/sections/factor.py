@@ -52,18 +52,18 @@ def _split(found: Several) -> tuple[Card, ...]:
         {
             "source": name.replace("factor", found.factor),
             "share_of_total": or_nan(each.value),
-            "from": or_nan(each.lo),
-            "to": or_nan(each.hi),
+            "from_90": or_nan(each.lo),
+            "to_90": or_nan(each.hi),
         }
         for name, each in found.split.variance_shares.items()
     ]
-    first = next(iter(found.split.variance_shares.values()))
+    first, moving = next(iter(found.split.variance_shares.values())), MOVING.replace("factor", found.factor)
     text = (
         f"Share of all variation of the cells' values that each effect has; {first.level:.0%} intervals "
-        f"({first.method}). `{COUPLING}` is the coupling that all runs have in common, "
-        f"`{MOVING.replace('factor', found.factor)}` that which is not the same in all of them."
+        f"({first.method}). '{COUPLING}' is the coupling that all runs have in common, "
+        f"'{moving}' that which is not the same in all of them."
     )
-    formats = dict.fromkeys(("share_of_total", "from", "to"), ".3f")
+    formats = dict.fromkeys(("share_of_total", "from_90", "to_90"), ".3f")
     table = DataTable(stem="variance_shares", frame=pd.DataFrame(rows), formats=formats)
     return (Card(title="Where the variation comes from", text=(text,), tables=(table,)),)
 
