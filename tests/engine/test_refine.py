@@ -212,3 +212,12 @@ def test_landscapes_are_made_without_refine_trials(tmp_path: Path) -> None:
     assert len(refined.refined) == len(records) - len(plain.trials) == 2 * (4 + 2)
     assert set(refined.refined["phase"]) == {"refine", "repeat"}
     assert len(plain.refined) == 0
+
+
+def test_the_checkpoints_of_the_best_and_of_the_refined_best_are_kept() -> None:
+    cell = make_cell(refine=9)
+    best, records = trial_records(cell, 3)
+    assert policy.worth_keeping([best]) == [best]
+    assert policy.worth_keeping([best, *records]) == [best, records[-1]]
+    better = record_of(cell.trial(Phase.search, 0, {"lr": 0.2, "weight_decay": 0.0}), TrialStatus.completed, 60.0)
+    assert policy.worth_keeping([best, *records, better]) == [better]

@@ -29,7 +29,7 @@ ALL = load_spec(GRID)
 
 ONE_OF_EACH = {
     "alexnet": "sgd",
-    "vgg13": "sophia",
+    "vgg13": "adabound",
     "resnet50": "lars",
     "densenet121": "sgdp",
     "mobilenetv2": "adan",
@@ -44,7 +44,7 @@ ONE_OF_EACH = {
     "unireplknet_tiny": "adabelief",
     "transnext_tiny": "adam",
     "identityformer_s12": "novograd",
-    "poolformerv2_s12": "adabound",
+    "poolformerv2_s12": "sophia",
     "convformer_s12": "radam",
     "attentionformer_s12": "adamax",
     "caformer_s12": "adagrad",
