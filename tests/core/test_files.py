@@ -13,7 +13,7 @@ import torch
 from bocb_tune.cli.launch import SPEC_FILE, claim_folder
 from bocb_tune.core.files import write_atomically
 from bocb_tune.spec.model import load_spec
-from bocb_tune.training.checkpoint import Checkpoints
+from bocb_tune.training.checkpoint import LATEST, Checkpoints
 
 SPEC = """\
 name: small
@@ -40,9 +40,11 @@ def write_spec(folder: Path) -> Path:
 
 
 def write_checkpoint(folder: Path) -> Path:
-    checkpoints = Checkpoints(folder / "checkpoints" / "0123456789abcdef")
+    place = folder / "checkpoints" / "0123456789abcdef"
+    checkpoints = Checkpoints(place)
     checkpoints.save({"model": {"weight": torch.zeros(1)}})
-    return checkpoints.path
+    checkpoints.wait()
+    return place / LATEST
 
 
 @pytest.mark.parametrize("write", [write_spec, write_checkpoint])
