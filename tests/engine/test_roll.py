@@ -50,8 +50,9 @@ def test_a_group_is_ready_when_all_its_ranks_have_joined(first: int) -> None:
 def test_a_group_that_lost_a_rank_is_ready_again_when_all_ranks_of_its_next_start_have_joined() -> None:
     async def scenario(roll: Roll) -> None:
         await joins(roll, arrival(0), arrival(1))
-        roll.lose("killed")
-        assert (roll.state.condition, roll.state.why) == (Condition.restarting, "killed")
+        for why in ("killed", "the rest follows"):
+            roll.lose(why)
+            assert (roll.state.condition, roll.state.why) == (Condition.restarting, "killed")
         later = await stands_at_the_door(roll, arrival(1, "second"))  # not with rank 0 of the first start
         assert roll.state.condition == Condition.restarting
         assert await joins(roll, arrival(0, "second")) == ["second:1"]

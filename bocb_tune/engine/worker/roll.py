@@ -102,5 +102,5 @@ class Roll:
         self.lost_starts += 1
         if self.is_ready:
             self.state = GroupState(condition=Condition.restarting, since=self._clock(), why=why)
-        else:
+        elif self.state.condition == Condition.starting:
             self.state = replace(self.state, why=why)
