@@ -35,6 +35,13 @@ Array = NDArray[np.float64]
 COMPUTE = {pattern.key: pattern.compute for pattern in PATTERNS}
 
 
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, and wait until it is there."""
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(state)
+    checkpoints.close()
+
+
 def layer(weight: Array, **rest: Any) -> Layer:
     return Layer(name="w.weight", depth=0.0, weight=weight, **rest)
 
@@ -321,7 +328,7 @@ def test_the_checkpoints_of_a_run_are_found_by_their_trials(run: tuple[Path, Tri
     unfinished = table.trials[table.trials["status"] != "completed"]["trial"].tolist()
     state = {"model": {"fc.weight": torch.ones(3, 2)}, "ema": None}
     for name in (completed[0], "0000", *unfinished[:1]):
-        Checkpoints(folder / "checkpoints" / name).save(state)
+        save(folder / "checkpoints" / name, state)
     (folder / "checkpoints" / completed[1]).mkdir()
     (kept,) = find_kept(folder, table)
     assert (kept.trial, kept.path.name) == (completed[0], "latest.pt")
@@ -333,7 +340,7 @@ def test_of_several_checkpoints_of_a_cell_the_best_trials_is_read(run: tuple[Pat
     folder, table = run
     completed = table.trials[table.trials["status"] == "completed"]
     for name in completed["trial"]:
-        Checkpoints(folder / "checkpoints" / name).save({"model": {"fc.weight": torch.ones(3, 2)}, "ema": None})
+        save(folder / "checkpoints" / name, {"model": {"fc.weight": torch.ones(3, 2)}, "ema": None})
     best = completed.loc[completed.groupby(["backbone", "optimizer"])["score"].idxmax()]
     assert len(completed) > len(best) == 2
     assert {kept.trial for kept in find_kept(folder, table)} == set(best["trial"])
@@ -343,7 +350,7 @@ def keep_all(folder: Path, table: TrialTable) -> None:
     """Give every completed trial a checkpoint of two layers."""
     state = {"a.weight": torch.randn(60, 60), "b.weight": torch.randn(12, 12)}
     for name in table.trials.loc[table.trials["status"] == "completed", "trial"]:
-        Checkpoints(folder / "checkpoints" / name).save({"model": state, "ema": None})
+        save(folder / "checkpoints" / name, {"model": state, "ema": None})
 
 
 def test_what_a_backbone_began_with_stands_beside_what_it_ended_with(run: tuple[Path, TrialTable]) -> None:
@@ -379,11 +386,11 @@ def test_a_start_that_cannot_be_built_is_said(run: tuple[Path, TrialTable]) -> N
 
 def test_weights_are_those_that_were_scored(tmp_path: Path) -> None:
     plain, averaged = ({"fc.weight": torch.full((2, 2), value), "steps": torch.tensor(3)} for value in (1.0, 2.0))
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save({"model": plain, "ema": None, "rng": [torch.zeros(3, dtype=torch.uint8)]})
-    assert read_weights(checkpoints.path)["fc.weight"].mean() == 1
-    checkpoints.save({"model": plain, "ema": averaged})
-    weights = read_weights(checkpoints.path)
+    latest = tmp_path / "latest.pt"
+    save(tmp_path, {"model": plain, "ema": None, "rng": [torch.zeros(3, dtype=torch.uint8)]})
+    assert read_weights(latest)["fc.weight"].mean() == 1
+    save(tmp_path, {"model": plain, "ema": averaged})
+    weights = read_weights(latest)
     assert list(weights) == ["fc.weight"]
     assert weights["fc.weight"].mean() == 2
 
@@ -426,7 +433,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, content: bytes
 
 def test_a_checkpoint_without_a_model_is_named(tmp_path: Path) -> None:
     for state in ({"optimizer": {}}, {"model": None}, {"model": torch.ones(2)}):
-        Checkpoints(tmp_path).save(state)
+        save(tmp_path, state)
         with pytest.raises(
             SourceError, match=r"latest\.pt: holds no model; a checkpoint has its weights under 'model'"
         ):
