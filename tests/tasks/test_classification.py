@@ -116,6 +116,7 @@ TURNED: dict[str, Any] = {
     "label_smoothing": 0.1,
     "drop_path": 0.5,
     "augment": "none",
+    "image_size": 48,
 }
 """Fields that change what is learnt, off their value in QUICK."""
 OTHERWISE = {
@@ -127,6 +128,8 @@ OTHERWISE = {
     "tf32",
     "deterministic",
     "grad_checkpointing",
+    "frozen_stages",
+    "linear_probe",
     *test_recipes.TURNED,
     *test_augment.TURNED,
     "eval_crop",

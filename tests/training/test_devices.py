@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +235,7 @@ def test_images_are_augmented_alike_on_every_device(device: str, recipe: str) ->
 
 
 def vars_of(recipe: Recipe) -> dict[str, Any]:
-    return {name: getattr(recipe, name) for name in recipe.__dataclass_fields__}
+    return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
 
 
 @DEVICES
