@@ -19,6 +19,7 @@ from bocb_tune.core.journal import JournalError, JournalWriter, fold, read_heade
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.policy import HOPELESS_TRIALS
+from bocb_tune.training.context import Context
 from tests.support import simulated
 from tests.support.processes import count_lines
 from tests.support.simulated import Simulation, essence, make_cells, make_plan, records_of
@@ -95,7 +96,7 @@ def test_every_cell_gets_every_phase_whatever_the_order_of_arrival(tmp_path: Pat
     counts = Counter((record.cell.key, record.phase) for record in records)
     for cell in make_cells(plan):
         found = {phase: counts[cell.cell.key, phase] for phase in Phase}
-        assert found == {Phase.default: 1, Phase.design: 4, Phase.search: 5, Phase.repeat: 3}
+        assert found == {Phase.default: 1, Phase.design: 4, Phase.search: 5, Phase.refine: 0, Phase.repeat: 3}
 
 
 def test_more_trials_repeats_and_cells_extend_a_run(tmp_path: Path) -> None:
@@ -148,8 +149,12 @@ def test_a_fault_of_the_machine_changes_no_proposal(
     expected = essence(Simulation(tmp_path / "undisturbed", cells).run())
     sound, started = simulated._events, itertools.count()
 
-    def fail_from_then_on(trial: TrialSpec, seen: int) -> Iterator[dict[str, Any]]:
-        return sound(trial, seen) if next(started) < begins else iter([{"kind": "failed", "message": "disk full"}])
+    def fail_from_then_on(trial: TrialSpec, seen: int, context: Context) -> Iterator[dict[str, Any]]:
+        return (
+            sound(trial, seen, context)
+            if next(started) < begins
+            else iter([{"kind": "failed", "message": "disk full"}])
+        )
 
     with monkeypatch.context() as broken:
         broken.setattr(simulated, "_events", fail_from_then_on)
