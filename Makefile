@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes that the tests are spread over, each on one thread; those that start Ray stay in one.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 READY := $(VENV)/.ready
 
 .PHONY: install quickstart test test-fast test-slow lint gpu bench clean
