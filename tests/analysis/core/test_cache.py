@@ -136,6 +136,6 @@ def test_journals_from_the_cache_make_the_same_table(tmp_path: Path, monkeypatch
     monkeypatch.setattr("bocb_tune.analysis.sources.load.read_journal", None)
     again = load(str(run), cache=cache)
     for table in (first, again):
-        for name in ("trials", "curves"):
+        for name in ("trials", "curves", "refined"):
             pd.testing.assert_frame_equal(getattr(table, name), getattr(plain, name))
-        assert replace(table, trials=plain.trials, curves=plain.curves) == plain
+        assert replace(table, trials=plain.trials, curves=plain.curves, refined=plain.refined) == plain

@@ -89,7 +89,7 @@ def test_metrics_follow_the_schema(page: Path) -> None:
         "point": 1.0,
     }
     cell = metrics["cells"]["vit_tiny/sgd"]
-    own = {"best", "interaction", "counts", "landscape", "checks", "search", "cross_checks"}
+    own = {"best", "interaction", "counts", "landscape", "checks", "search", "cross_checks", "refined"}
     assert set(cell) == own | {metric.key for metric in METRICS}
     assert cell["search"]["trials"] == 9
     assert cell["search"]["observed"]["64"]["reason"] in ("NOT_IID", "BUDGET_EXCEEDS_DATA")
