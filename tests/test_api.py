@@ -124,6 +124,6 @@ def test_what_a_table_means_is_said_alike() -> None:
 def test_the_command_trains_as_the_function_does(
     tmp_path: Path, experiment: Path, engine_asked: list[engine.RunPlan], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert commands.run_experiment(experiment, tmp_path / "run", None, "*", ()) == 0
+    assert commands.run_experiment(str(experiment), str(tmp_path / "run"), None, "*", ()) == 0
     assert len(engine_asked) == 1
     assert capfd.readouterr().out.strip() == str(tmp_path / "run")
