@@ -14,7 +14,7 @@ from tests.support.intervals import (
     FIXTURES,
     LEVELS,
     SEEDS,
-    Stated,
+    Answered,
     held,
     of_fixture,
     of_grid,
@@ -33,7 +33,7 @@ def level_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "LEVEL", draws.LEVEL)
 
 
-def shares(stated: list[Stated]) -> dict[str, float]:
+def shares(stated: list[Answered]) -> dict[str, float]:
     """At 90 %; that of the grid is stated at 95 % only."""
     return {
         what: held((each for each in stated if each.what == what), LEVELS[what == intervals.SHARE])
@@ -81,6 +81,6 @@ def test_the_planted_surface_is_that_of_the_task() -> None:
 
 
 def test_an_open_side_holds_whatever_lies_there() -> None:
-    bound = Stated(where="", what="", estimate=Estimate(value=1.0, lo=1.0), truth=9.0)
+    bound = Answered(where="", what="", estimate=Estimate(value=1.0, lo=1.0), truth=9.0)
     assert bound.is_held
-    assert not Stated(where="", what="", estimate=Estimate(value=1.0, lo=1.0, hi=8.0), truth=9.0).is_held
+    assert not Answered(where="", what="", estimate=Estimate(value=1.0, lo=1.0, hi=8.0), truth=9.0).is_held
