@@ -3,9 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Processes that the tests are spread over, each on one thread; those that start Ray stay in one.
+# Processes that the tests are spread over, each on one thread. Those that start Ray come afterwards, one cluster at a time.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 READY := $(VENV)/.ready
 
 .PHONY: install quickstart test test-fast test-slow lint gpu bench clean
@@ -23,10 +23,11 @@ quickstart: install
 	$(BIN)/bocb-tune analyze runs/quickstart
 
 test: install
-	$(PYTEST) -m "not slow and not gpu"
+	$(SPREAD) -m "not slow and not gpu and not ray"
+	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 test-fast: install
-	$(PYTEST) -m "not slow and not gpu and not ray" --ignore tests/backbones --ignore tests/spec/test_grids.py
+	$(SPREAD) -m "not slow and not gpu and not ray" --ignore tests/backbones --ignore tests/spec/test_grids.py
 
 test-slow: install
 	$(BIN)/python -m pytest -m "slow"

@@ -14,8 +14,8 @@ from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.findings.metrics_file import to_json
 from bocb_tune.analysis.names.table import OPTIMIZERS
 from bocb_tune.analysis.report import figures
-from bocb_tune.analysis.report.sections import bocb as sections
 from bocb_tune.analysis.report.cards.values import Card, NotApplicable
+from bocb_tune.analysis.report.sections import bocb as sections
 from bocb_tune.analysis.sources.load import load
 
 NINE = tuple(row.key for row in OPTIMIZERS[:9])
