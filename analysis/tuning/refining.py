@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from bocb_tune.analysis.cell.modelling import Key
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
+from bocb_tune.analysis.core.intervals import mean_interval
 from bocb_tune.analysis.matrix.best import half_width, satterthwaite
 from bocb_tune.analysis.matrix.cells import MIN_SEEDS_FOR_INTERVAL, CellSummary, at_full_budget
 from bocb_tune.analysis.matrix.noise import seed_noise
@@ -180,8 +180,9 @@ def _over_backbones(backbones: Sequence[str], cells: Mapping[Key, Refined]) -> E
     if len(means) < MIN_BACKBONES:
         reason = Reason.TOO_FEW_BACKBONES if counts.n_trials else Reason.NOT_REFINED
         return Estimate(value=None, unit="points", counts=counts, reason=reason)
-    half = float(student.ppf(0.975, len(means) - 1)) * float(np.std(means, ddof=1)) / math.sqrt(len(means))
-    return _known(float(np.mean(means)), half, counts, f"Student's t over {len(means)} backbones")
+    lo, hi = mean_interval(np.array(means))
+    method = f"Student's t over {len(means)} backbones"
+    return Estimate(value=float(np.mean(means)), lo=lo, hi=hi, unit="points", counts=counts, method=method)
 
 
 def _counted(cells: Iterable[Refined]) -> Counts:
