@@ -132,6 +132,15 @@ def _figures(cards: Cards) -> Iterator[Plot]:
     return (plot for card in cards if isinstance(card, Card) for plot in card.figures)
 
 
+def compare_runs(sources: Sequence[str], out: Path | None = None) -> Report:
+    """Compare two runs of a grid cell by cell, or split the scores of more of them by what they differ in.
+
+    Raises:
+        ValueError: as `analyze_pair` and `analyze_several`.
+    """
+    return analyze_pair(sources[0], sources[1], out) if len(sources) == 2 else analyze_several(sources, out)
+
+
 def analyze_pair(first: str, second: str, out: Path | None = None) -> Report:
     """Compare two runs of a grid and write the report folder, by default `comparison` in the current folder.
 
@@ -147,11 +156,8 @@ def analyze_pair(first: str, second: str, out: Path | None = None) -> Report:
     screen, cards = comparison_screen(found), comparison_sections(found)
     table = sides[1].table
     table = replace(table, source=replace(table.source, name=f"{found.names[0]} -> {found.names[1]}"))
-    folder = out or Path("comparison")
-    with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
-        drawing.start([*screen.figures, *_figures(cards)])
-        page = _write(folder, table, screen, cards, (), comparison.to_json(found), drawing)
-    return Report(page=page, parts=screen.parts)
+    names = (*table.backbones, *table.optimizers)
+    return _compared(out, table, names, screen, cards, comparison.to_json(found))
 
 
 def analyze_several(sources: Sequence[str], out: Path | None = None) -> Report:
@@ -167,10 +173,22 @@ def analyze_several(sources: Sequence[str], out: Path | None = None) -> Report:
     found = compare_several(tables, [conditions(source) for source in sources])
     screen, cards = several_screen(found), several_sections(found)
     table = replace(tables[0], source=replace(tables[0].source, name=" | ".join(found.names)))
+    return _compared(out, table, (*found.names, *found.optimizers), screen, cards, found.to_json())
+
+
+def _compared(
+    out: Path | None,
+    table: TrialTable,
+    names: tuple[str, ...],
+    screen: FirstScreen,
+    cards: Cards,
+    numbers: dict[str, Any],
+) -> Report:
+    """Write the report folder of a comparison, in whose figures these backbones, optimizers or runs have a look."""
     folder = out or Path("comparison")
-    with Drawing(folder / "figures", (*found.names, *found.optimizers)) as drawing:
+    with Drawing(folder / "figures", names) as drawing:
         drawing.start([*screen.figures, *_figures(cards)])
-        page = _write(folder, table, screen, cards, (), found.to_json(), drawing)
+        page = _write(folder, table, screen, cards, (), numbers, drawing)
     return Report(page=page, parts=screen.parts)
 
 

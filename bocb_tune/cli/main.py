@@ -6,13 +6,16 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bocb_tune import __version__
 from bocb_tune.cli.busy import busy, warn
 from bocb_tune.core.names import plain
+
+if TYPE_CHECKING:
+    from bocb_tune.analysis.report.write import Start
 
 app = typer.Typer(
     help="How sensitive is a vision backbone, and its optimizer, to their hyperparameters?",
@@ -242,24 +245,28 @@ def analyze(
         with uncollected():
             from bocb_tune.analysis.answer.sentences import markdown, terminal
             from bocb_tune.analysis.bocb.choices import choose
-            from bocb_tune.analysis.report.write import analyze_pair, analyze_several, report
+            from bocb_tune.analysis.report.write import compare_runs, report
             from bocb_tune.analysis.sources.stated import Stated
-
         kept = tuple(where or ())
         stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=kept)
-        if not others:
-            if patterns:
-                from bocb_tune.cli.launch import starting_weights as start
-            written = report(source, out, space or (), patterns, stated, choose(*measures), start if patterns else None)
+        if others:
+            written = compare_runs([source, *others], out)
         else:
-            pair = len(others) == 1
-            written = analyze_pair(source, others[0], out) if pair else analyze_several([source, *others], out)
+            start = _starting_weights() if patterns else None
+            written = report(source, out, space or (), patterns, stated, choose(*measures), start)
     if form == "md":
         print(markdown(written.parts), end="")
         print(written.page, file=sys.stderr)
         return
     print(plain("\n".join(terminal(written.parts))), file=sys.stderr)
     print(written.page)
+
+
+def _starting_weights() -> Start:
+    """Return what builds the weights that a trial began with; it needs torch, as nothing else here does."""
+    from bocb_tune.cli.launch import starting_weights
+
+    return starting_weights
 
 
 @app.command()
