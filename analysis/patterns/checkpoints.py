@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from bocb_tune.analysis.patterns.spectra import layers_of
 from bocb_tune.analysis.patterns.summary import COMPONENTS, RunPatterns, measure
 from bocb_tune.analysis.sources.table import CELL, SourceError, TrialTable
+from bocb_tune.core.files import CHECKPOINTS, LATEST
 from bocb_tune.core.types import TrialStatus
 
-FOLDER = "checkpoints"
-NAMES = ("latest.pt", "model.safetensors")
+NAMES = (LATEST, "model.safetensors")
 """Names of the files that a trial's folder may hold."""
 
 Weights = dict[str, NDArray[np.floating]]
@@ -41,7 +41,7 @@ def find_kept(run: Path, table: TrialTable) -> tuple[Kept, ...]:
 
     A run keeps one a cell; an interruption may leave another beside it.
     """
-    files = {path.parent.name: path for name in NAMES for path in (run / FOLDER).glob(f"*/{name}")}
+    files = {path.parent.name: path for name in NAMES for path in (run / CHECKPOINTS).glob(f"*/{name}")}
     trials = table.trials
     kept = trials[(trials["status"] == TrialStatus.completed) & trials["trial"].astype(str).isin(files)]
     best = kept.sort_values("score", ascending=False, kind="stable").drop_duplicates(list(CELL)).sort_index()

@@ -15,8 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
-from bocb_tune.core.files import LOG_FILE, SPEC_FILE
-from bocb_tune.core.kept import FOLDER
+from bocb_tune.core.files import CHECKPOINTS, LOG_FILE, SPEC_FILE
 from bocb_tune.core.names import plain
 from bocb_tune.core.progress import say
 from bocb_tune.core.remote_run import fetched
@@ -137,7 +136,7 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         warn(unknown)
     plan = engine.RunPlan(
         folder=folder,
-        checkpoints=join(place if mirror else str(folder.resolve()), "checkpoints"),
+        checkpoints=join(place if mirror else str(folder.resolve()), CHECKPOINTS),
         cells=cells,
         objective=objective_of(spec),
         resources=GroupResources(**spec.resources.model_dump()),
@@ -294,7 +293,7 @@ def repeat_trial(place: str, trial_id: str, profile: Path | None = None, *, keep
         warn(
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
         )
-    kept = Checkpoints(storage_of(place).within(FOLDER).within(trial.id)) if keep else None
+    kept = Checkpoints(storage_of(place).within(CHECKPOINTS).within(trial.id)) if keep else None
     code = _train(trial, spec.resources, profile, kept)
     score = "no score" if record.score is None else f"score {record.score:.4g}"
     print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)

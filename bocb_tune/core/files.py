@@ -14,6 +14,8 @@ DRIVER_FILE = ".driver.json"
 """Name of the file in which the driver says what it is at; there while it is at work."""
 LOG_FILE = "ray.log"
 """Name of the file of a run folder that holds what Ray and the workers said."""
+CHECKPOINTS, LATEST = "checkpoints", "latest.pt"
+"""Names of the folder of a run folder that holds a folder a trial, and of the newest checkpoint there."""
 CANNOT_BE_DECODED = "cannot be decoded and is skipped"
 """Words of that file after the name of an image that no trial was given."""
 

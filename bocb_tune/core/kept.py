@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bocb_tune.core import journal
+from bocb_tune.core.files import CHECKPOINTS, LATEST
 from bocb_tune.core.journal import CellJournal
 from bocb_tune.core.names import unknown
-from bocb_tune.core.types import TrialRecord, TrialStatus
-
-FOLDER = "checkpoints"
-FILE = "latest.pt"
+from bocb_tune.core.types import TrialRecord, TrialStatus, merit
 
 
 class NotKeptError(ValueError):
@@ -108,8 +106,8 @@ def _records(path: Path) -> tuple[CellJournal, tuple[TrialRecord, ...]]:
 def _completed(records: tuple[TrialRecord, ...]) -> list[TrialRecord]:
     """Sort the trials at the full budget, the best first; of equals in the order in which a run chooses."""
     full = [record for record in records if record.status == TrialStatus.completed and record.score is not None]
-    return sorted(full, key=lambda r: (-(r.score or 0.0), r.hparams["lr"], r.hparams["weight_decay"]))
+    return sorted(full, key=merit, reverse=True)
 
 
 def _checkpoint(run: Path, record: TrialRecord) -> Path:
-    return run / FOLDER / record.id / FILE
+    return run / CHECKPOINTS / record.id / LATEST

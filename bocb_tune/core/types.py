@@ -306,6 +306,12 @@ class TrialRecord:
         return self.phase, self.index, self.seed
 
 
+def merit(record: TrialRecord) -> tuple[float, float, float]:
+    """Return what scored trials are chosen by: of equal scores the smaller learning rate, then decay, is best."""
+    assert record.score is not None, record.id
+    return record.score, -record.hparams["lr"], -record.hparams["weight_decay"]
+
+
 def alike(message: str) -> str:
     """Strip a trial's message of what differs from one trial to the next of the same fault: numbers and paths."""
     return re.sub(r"\S*/\S*", "PATH", re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "N", message))

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from bocb_tune.core.space import SearchSpace
-from bocb_tune.core.types import Cell, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, derive_seed
+from bocb_tune.core.types import Cell, Objective, Phase, TrialRecord, TrialSpec, TrialStatus, derive_seed, merit
 from bocb_tune.engine.worker import MAX_ATTEMPTS
 
 SELECTABLE = (Phase.default, Phase.design, Phase.search)
@@ -207,12 +207,7 @@ def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
     Of equals the one with the smaller learning rate, then the smaller weight decay: the analysis chooses the same.
     """
     full = [r for r in records if r.phase in SELECTABLE and r.status == TrialStatus.completed and r.score is not None]
-    return max(full, key=_merit, default=None)
-
-
-def _merit(record: TrialRecord) -> tuple[float, float, float]:
-    assert record.score is not None, record.id
-    return record.score, -record.hparams["lr"], -record.hparams["weight_decay"]
+    return max(full, key=merit, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bocb_tune.core.files import LATEST
 from bocb_tune.core.storage import Storage, storage_of
 
-LATEST, BEFORE = "latest.pt", "before.pt"
-"""Names of the newest checkpoint and, while a trial trains, of the one before it."""
+BEFORE = "before.pt"
+"""Name of the checkpoint before the newest, while a trial trains."""
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bocb_tune.cli.launch import SPEC_FILE, claim_folder
-from bocb_tune.core.files import write_atomically
+from bocb_tune.core.files import LATEST, write_atomically
 from bocb_tune.spec.model import load_spec
-from bocb_tune.training.checkpoint import LATEST, Checkpoints
+from bocb_tune.training.checkpoint import Checkpoints
 
 SPEC = """\
 name: small

@@ -16,11 +16,12 @@ import torch
 from torch import multiprocessing, nn
 
 from bocb_tune.core.errors import Diverged, OutOfMemory
+from bocb_tune.core.files import LATEST
 from bocb_tune.core.storage import Folder
 from bocb_tune.core.types import Measurement, TrialSpec
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.tasks import classification, get_task
-from bocb_tune.training.checkpoint import BEFORE, LATEST, Checkpoints
+from bocb_tune.training.checkpoint import BEFORE, Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.distributed import all_reduce, gather_objects, require_same
 from bocb_tune.training.loop import catch_out_of_memory, fit

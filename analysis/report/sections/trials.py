@@ -12,13 +12,13 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.report.cards.values import DataTable, TrialList
 from bocb_tune.analysis.sources.table import CELL
+from bocb_tune.core.files import CHECKPOINTS
 from bocb_tune.core.names import listed
 
 MOST_TRIALS, MOST_OF_CELL = 1000, 3
 """Most trials that the page lists in all; with more, the number listed for each cell."""
 MOST_POINTS = 4
 """Scores of a curve that are written out."""
-CHECKPOINTS = "checkpoints"
 
 
 class Trials:
