@@ -23,6 +23,7 @@ from bocb_tune.analysis.report.cards.values import (
     with_metric,
 )
 from bocb_tune.analysis.report.plots import of_bocb as plots
+from bocb_tune.analysis.report.plots.of_landscapes import points
 from bocb_tune.analysis.sources import paper
 
 MOST_ROWS = 12
@@ -84,8 +85,8 @@ def settings_distance(findings: Findings) -> Card | NotApplicable:
         f"Distance of a cell's best learning rate and weight decay from the most frequent ones, added up, in "
         f"{found.steps.how}; {found.steps.known} of {len(findings.cells)} cells have a setting. Intervals resample the "
         "cells of the line. A distance says nothing of what it costs: beside it stand the drift in decades and, where "
-        "landscapes are known, the drift in half widths of the stretch within 1 point of the best, below 1 of which "
-        "it hardly matters."
+        "landscapes are known, the drift in half widths of the stretch within "
+        f"{points(findings.tolerance)} of the best, below 1 of which it hardly matters."
     )
     tables = tuple(
         DataTable(
