@@ -141,6 +141,21 @@ def test_a_folder_can_be_taken_in_at_a_glance(folder: str) -> None:
     assert len(modules) <= MOST_MODULES
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
+def test_the_folders_of_tests_can_too() -> None:
+    folders = {path.parent for path in Path(__file__).parent.rglob("*.py")}
+    counts = {str(folder): len({*folder.glob("*.py")} - {folder / "__init__.py"}) for folder in folders}
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
+
+
 @pytest.mark.parametrize("module", of(*LIGHT))
 def test_spec_side_and_policy_import_no_framework(module: str) -> None:
     lazily = {"torch"} if module == "bocb_tune.spec.environment" else set()

@@ -256,12 +256,12 @@ def test_a_run_folder_that_is_removed_is_noticed_by_the_next_write(
     left: list[Path] = []
 
     def after_some(_: TrialRecord) -> None:
-        if sum(record.status.is_result for record in records_of(simulation.ledger).values()) == ends:
+        if sum(record.status.is_result for record in records_of(simulation.store).values()) == ends:
             remove(folder)
             left.extend(folder.rglob("*.jsonl"))
             monkeypatch.setattr(JournalWriter, "append", lambda *_, **__: pytest.fail("it was written"))
 
-    simulation.ledger.on_end = after_some
+    simulation.store.on_end = after_some
     with pytest.raises(JournalError, match=r"run/cells.*was removed, moved or replaced"):
         simulation.run()
     assert sorted(folder.rglob("*.jsonl")) == sorted(left)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bocb_tune.analysis.bocb.failures import BELOW_MEDIAN
-from bocb_tune.analysis.bocb.ranking import Ranking
+from bocb_tune.analysis.bocb.ranking import WeightedRanking
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.bocb import RANKED
@@ -188,7 +188,7 @@ def training_loss(findings: Findings) -> Card | NotApplicable:
     )
 
 
-def _ranked(findings: Findings, ranking: Ranking) -> list[str]:
+def _ranked(findings: Findings, ranking: WeightedRanking) -> list[str]:
     used = ", ".join(f"{weight:.2f} {PARTS[name]}" for name, weight in ranking.weights.items())
     first = int(np.argmin(ranking.total))
     name, sure = findings.table.optimizers[first], ranking.p_first[first]

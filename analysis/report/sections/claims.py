@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bocb_tune.analysis.bocb.claims import Verdict
+from bocb_tune.analysis.bocb.claims import TableVerdict
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.cards.values import Card, DataTable
 
@@ -30,7 +30,7 @@ def _counts(findings: Findings) -> DataTable:
         {
             "no": f"{claim.number}.",
             "claim": claim.statement,
-            **{str(v).replace(" ", "_"): claim.count(v) for v in Verdict},
+            **{str(v).replace(" ", "_"): claim.count(v) for v in TableVerdict},
         }
         for claim in findings.bocb.claims
     ]

@@ -24,7 +24,7 @@ from bocb_tune.analysis.report.cards.values import (
     with_metric,
 )
 from bocb_tune.analysis.report.plots.of_coupling import coupling_scatter, critical_difference
-from bocb_tune.analysis.report.plots.values import Ranges
+from bocb_tune.analysis.report.plots.values import Intervals
 
 
 def matrix(findings: Findings) -> Card | NotApplicable:
@@ -67,7 +67,7 @@ def coupling(findings: Findings) -> Card | NotApplicable:
     if grid.led_by_failures:
         text.append("The plain coupling index is driven by failures here: read viable coupling and failures instead.")
     failed = (grid.failed.sum(axis=1).astype(float), grid.failed.sum(axis=0).astype(float))
-    ranges = (Ranges.of(grid.viable[0]), Ranges.of(grid.viable[1]))
+    ranges = (Intervals.of(grid.viable[0]), Intervals.of(grid.viable[1]))
     return Card(
         title=title,
         text=tuple(text),

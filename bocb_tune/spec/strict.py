@@ -1,4 +1,4 @@
-"""Shapes of the files users write, as pydantic models, and pydantic's errors in our words and places."""
+"""Strict models of the files users write, on pydantic, and pydantic's errors in our words and places."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bocb_tune.core.names import unknown
 from bocb_tune.spec.source import Location
 
 
-class Shape(BaseModel):
+class StrictModel(BaseModel):
     """A mapping in a file: nothing converted silently, nothing unknown accepted."""
 
     model_config = ConfigDict(
@@ -19,20 +19,20 @@ class Shape(BaseModel):
     )
 
 
-def shape_errors(shape: type[Shape], value: Any) -> list[ErrorDetails]:
-    """List everything that keeps the value from being a `shape`."""
+def type_errors(model: type[StrictModel], value: Any) -> list[ErrorDetails]:
+    """List everything that keeps the value from being a `model`."""
     try:
-        shape.model_validate(value)
+        model.model_validate(value)
     except ValidationError as error:
         return error.errors(include_url=False)
     return []
 
 
-def explain(shape: type[Shape], detail: ErrorDetails) -> str:
+def explain(model: type[StrictModel], detail: ErrorDetails) -> str:
     """Say what is wrong, the value, and the nearest valid choice."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return str(unknown("key", str(detail["loc"][-1]), keys_at(shape, detail["loc"][:-1])))
+        return str(unknown("key", str(detail["loc"][-1]), keys_at(model, detail["loc"][:-1])))
     if kind == "literal_error":
         return str(unknown("choice", str(value), _choices(context["expected"])))
     if kind == "value_error":
@@ -64,9 +64,9 @@ def _choices(expected: str) -> list[str]:
     return [choice.strip("'") for choice in expected.replace(" or ", ", ").split(", ")]
 
 
-def keys_at(shape: type[Shape], at: Location) -> list[str]:
-    """List the keys the shape knows at a place within it."""
-    here: Any = shape
+def keys_at(model: type[StrictModel], at: Location) -> list[str]:
+    """List the keys the model knows at a place within it."""
+    here: Any = model
     for part in at:
         fields = getattr(here, "model_fields", None)
         here = _inner(fields[part].annotation if fields else get_args(here)[-1])
