@@ -442,8 +442,8 @@ _BOCB = (
 )
 _WEIGHTS = (
     Quantity(WEIGHTS, "alpha", "exponent of the tail",
-             "1 + n / sum ln(l_i / l_min) of the n largest eigenvalues, l_min by the least Kolmogorov distance among tails "
-             "of at least 20. On the same tail it equals the package powerlaw's, which also takes shorter ones.",
+             "1 + n / sum ln(l_i / l_min) of the n largest eigenvalues, l_min by the least Kolmogorov distance among "
+             "tails of at least 20. On the same tail it equals the package powerlaw's, which also takes shorter ones.",
              source=CLAUSET, refused=(Reason.TOO_FEW_EIGS, Reason.NOT_POWER_LAW)),
     Quantity(WEIGHTS, "alpha_by_position", "exponent of the tail, kernel positions apart",
              "The same of the pooled spectra of a convolution's kernel positions.", source=CLAUSET,

@@ -305,18 +305,20 @@ def recommend(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    to: Annotated[Literal["weights"], typer.Option("--to", help="weights: safetensors, timm's configuration, a card.")],
+    to: Annotated[
+        Literal["weights", "onnx"],
+        typer.Option("--to", help="weights: safetensors, timm's configuration, a card. onnx: these, and an ONNX file."),
+    ],
     cells: Annotated[
         list[str] | None, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cells; default: all.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: RUN/models.")] = None,
 ) -> None:
     """Write the best kept model of each cell for others to load, a folder each."""
-    del to  # there is one form so far
     with busy("loading what an export needs"):
         from bocb_tune.cli.export import export_run
 
-    export_run(folder, cells or (), out)
+    export_run(folder, cells or (), out, as_onnx=to == "onnx")
 
 
 @app.command("schema")
