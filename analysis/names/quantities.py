@@ -487,7 +487,7 @@ _COMPARISON = (
              "The same of the expected scores at the best points of cells that have a landscape in both.", "points"),
     Quantity(COMPARISON, "variance_shares", "shares of variation",
              "Share of the variation of several runs that backbone, optimizer, the one factor they differ in, and "
-             "their interactions have; noise of seeds taken off, 90 % interval from draws of the true effects.",
+             "their interactions have; noise of seeds taken off, interval from draws of the true effects.",
              refused=(Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS, Reason.TOO_FEW_REPLICATES)),
     Quantity(COMPARISON, "share_that_moves", "coupling that moves",
              "SS of backbone x optimizer x factor over that plus SS of backbone x optimizer: the part of the coupling "
