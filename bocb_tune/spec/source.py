@@ -149,7 +149,7 @@ def parse_source(text: str, file: str) -> Document:
 
 _HINTS = {
     r"'\t'": "indent with spaces, not tabs",
-    "mapping values are not allowed": "look for a colon, a quote or a line break that is missing here or one line above",
+    "mapping values are not allowed": "look for a missing colon, quote or line break, here or one line above",
     "expected ',' or ']'": "close the list with ]",
     "expected ',' or '}'": "close the mapping with }",
     "expected a single document": "leave out the line ---",

@@ -103,7 +103,10 @@ BAD_LINES = [
         "6: recipe.accumulation: recipe field 'accumulation' is 4; it must be a divisor of batch_size (30)",
     ),
     ("budget: {epochs: 0, trials_per_cell: 20}", "7: budget.epochs: must be greater than or equal to 1, not 0"),
-    ('budget: {epochs: "9", trials_per_cell: 20}', "7: budget.epochs: must be a whole number, not '9'; leave out the quotes"),
+    (
+        'budget: {epochs: "9", trials_per_cell: 20}',
+        "7: budget.epochs: must be a whole number, not '9'; leave out the quotes",
+    ),
     (
         f"budget: {{epochs: {10**30}, trials_per_cell: 20}}",
         f"7: budget.epochs: must be less than or equal to 1000000000, not {10**30}",
@@ -140,8 +143,8 @@ BAD_LINES = [
     ("lr: 0.1", "9: lr: unknown key 'lr'; did you mean 'search_spaces.OPTIMIZER.lr'?"),
     (
         "search: {seed: 1}",
-        "8: search.seed: unknown key 'seed'; 'seed' belongs at the top of the file (known: asha, audit, design, refine, "
-        "sampler)",
+        "8: search.seed: unknown key 'seed'; 'seed' belongs at the top of the file (known: asha, audit, design, "
+        "refine, sampler)",
     ),
     ("serch: {}", "9: serch: unknown key 'serch'; did you mean 'search'?"),
     ("recipe: {base: digits, name: x}", "6: recipe.name: unknown key 'name'; did you mean 'base'?"),
@@ -325,8 +328,14 @@ FILES = [
     (b"\xff\xfe\x00\x01", ": is not a text file in UTF-8"),
     (b"a: \x00", ": not valid YAML: unacceptable character #x0000: special characters are not allowed"),
     (b"a: 1\nb: [1\n", ":3: not valid YAML: while parsing a flow sequence expected ',' or ']', but got '<stream end>'"),
-    (b"a:\n\tb: 1\n", r":2: not valid YAML: while scanning for the next token found character '\t' that cannot start any "),
-    (b"a 1\nb: 2\n", ":2: not valid YAML: mapping values are not allowed here; look for a colon, a quote or a line break"),
+    (
+        b"a:\n\tb: 1\n",
+        r":2: not valid YAML: while scanning for the next token found character '\t' that cannot start any ",
+    ),
+    (
+        b"a 1\nb: 2\n",
+        ":2: not valid YAML: mapping values are not allowed here; look for a colon, a quote or a line break",
+    ),
     (b"a: 1\n---\nb: 2\n", ":2: not valid YAML: expected a single document in the stream but found another document"),
     (b"a: &a [x]\nb: [*a, *a]\n", ":2: not valid YAML: alias *a is not allowed; write it out"),
     (
