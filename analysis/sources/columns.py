@@ -58,6 +58,8 @@ EPOCHS = "epochs"
 """Names of planned epochs, beside a column of epochs done."""
 SIGNS = {"lr": r"(?:^|_)lr(?:_|$)|learning_?rate", "weight_decay": r"(?:^|_)wd(?:_|$)|(?:weight|l2)_?decay"}
 """Patterns of names, in lower case with an underscore for each gap, that look like a field's without being known."""
+NOT_USED = "Columns not used"
+"""Beginning of the note on them."""
 # Names that tell a time and no unit.
 TIMES = ("time", "elapsed", "runtime", "walltime", "duration", "trainingtime", "traintime")
 
@@ -238,7 +240,7 @@ def unused_note(columns: Iterable[Column]) -> str | None:
         return None
     times = [name for name in unused if squashed(name.lower()) in TIMES]
     hint = f" ({times[0]!r} has no unit: call it 'elapsed_s' if it holds seconds)" if times else ""
-    return f"Columns not used: {', '.join(unused)}{hint}."
+    return f"{NOT_USED}: {', '.join(unused)}{hint}."
 
 
 def lookalikes(columns: Iterable[Column]) -> dict[str, str]:
