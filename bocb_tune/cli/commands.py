@@ -116,7 +116,7 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         from bocb_tune.cli.progress import View, last_words, output_to
         from bocb_tune.cli.weights import find_starts, keep_weights
         from bocb_tune.engine import run as engine
-        from bocb_tune.engine.cluster import Resources as GroupResources
+        from bocb_tune.engine.cluster import Capacity
         from bocb_tune.spec.grid import plan_grid
 
         spec, place, mirror = _located(spec_path, out, overrides, LOCAL if address is None else REMOTE)
@@ -139,7 +139,7 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         checkpoints=join(place if mirror else str(folder.resolve()), CHECKPOINTS),
         cells=cells,
         objective=objective_of(spec),
-        resources=GroupResources(**spec.resources.model_dump()),
+        resources=Capacity(**spec.resources.model_dump()),
         checkpoint_every=spec.budget.checkpoint_every,
         address=address,
         data=fingerprint,

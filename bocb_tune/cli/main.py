@@ -39,10 +39,16 @@ Listed = Annotated[
 def main() -> None:
     """Run the command line. A user's error is a message on stderr and exit code 2, never a traceback."""
     try:
-        app()
+        app(args=[with_home(argument) for argument in sys.argv[1:]])
     except (ValueError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         sys.exit(2)
+
+
+def with_home(argument: str) -> str:
+    """Put the home folder in the place of a tilde that a shell leaves as it is: `--out=~/runs`."""
+    name, equals, value = argument.partition("=")
+    return f"{name}{equals}{Path(value).expanduser()}" if name.startswith("--") and value[:2] == "~/" else argument
 
 
 def _version(asked: bool) -> None:
@@ -255,10 +261,10 @@ def analyze(
             start = _starting_weights() if patterns else None
             written = report(source, out, space or (), patterns, stated, choose(*measures), start)
     if form == "md":
-        print(markdown(written.parts), end="")
+        print(markdown((*written.parts, *written.remarks)), end="")
         print(written.page, file=sys.stderr)
         return
-    print(plain("\n".join(terminal(written.parts))), file=sys.stderr)
+    print(plain("\n".join(terminal((*written.parts, *written.remarks)))), file=sys.stderr)
     print(written.page)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -43,6 +43,16 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
             if record.status in (TrialStatus.failed, TrialStatus.oom)
         }
         """Trials that had failed before this run."""
+        self._finish_removing()
+
+    def _finish_removing(self) -> None:
+        """Remove the checkpoints that the driver before this one was killed before it could: of a cell's last end."""
+        for book in self._store.books.values():
+            ended = [event["trial"] for event in book.history if event["event"] == "end"]
+            last = book.records.get(ended[-1]) if ended else None
+            if last is not None:
+                before = policy.worth_keeping(each for each in book.records.values() if each.id != last.id)
+                self._remove_but_the_best(book.records.values(), (last, *before))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its scheduler with the run. Nothing is ever restored from that: the journals are the state."""
@@ -147,8 +157,12 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         kept_before = policy.worth_keeping(records.values())
         ended = self._store.end(trial, status, budget=budget, message=message)
         self._look_for_hope(ended)
-        kept = {record.id for record in policy.worth_keeping(records.values())}
-        for record in (ended, *kept_before):
+        self._remove_but_the_best(records.values(), (ended, *kept_before))
+
+    def _remove_but_the_best(self, records: Collection[TrialRecord], some: Iterable[TrialRecord]) -> None:
+        """Remove the checkpoints of some of a cell's records, unless they are still owed or of its best trials."""
+        kept = {record.id for record in policy.worth_keeping(records)}
+        for record in some:
             if record.status.is_result and record.id not in kept:
                 self._checkpoints.remove(record.id)
 

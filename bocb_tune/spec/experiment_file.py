@@ -17,8 +17,10 @@ from bocb_tune.spec.strict import StrictModel
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import RECIPES, Recipe
 
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+MOST = 1_000_000_000
+"""Largest number of anything that is counted."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -232,7 +234,7 @@ def _for_any(value: Any) -> Any:
 class SpecFile(StrictModel):
     """An experiment: a grid of backbones and optimizers, how it is searched, and with what budget."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the experiment and its run folder: letters, digits, dot, underscore and hyphen."""
     task: Choice
     """Task to train for: a name, or a mapping of name and options."""
@@ -257,7 +259,7 @@ class SpecFile(StrictModel):
     """Exploration of the space of a cell."""
     repeats: Repeats = Repeats()
     """Fresh seeds, run to the end when the search is over."""
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw of the experiment."""
     resources: Resources = Resources()
     """Resources of one trial."""

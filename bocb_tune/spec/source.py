@@ -134,7 +134,7 @@ def parse_source(text: str, file: str) -> Document:
         node, lines, value = _load(text)
     except MarkedYAMLError as error:
         message = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise _file_error(file, f"not valid YAML: {message}", error.problem_mark.line + 1) from None
+        raise _file_error(file, f"not valid YAML: {message}{_hint(message)}", error.problem_mark.line + 1) from None
     except (YAMLError, ValueError) as error:
         raise _file_error(file, f"not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(node, MappingNode):
@@ -145,6 +145,20 @@ def parse_source(text: str, file: str) -> Document:
         for at, line in _duplicates(node)
     )
     return Document(file=file, value=value, lines=lines, problems=problems)
+
+
+_HINTS = {
+    r"'\t'": "indent with spaces, not tabs",
+    "mapping values are not allowed": "look for a missing colon, quote or line break, here or one line above",
+    "expected ',' or ']'": "close the list with ]",
+    "expected ',' or '}'": "close the mapping with }",
+    "expected a single document": "leave out the line ---",
+}
+
+
+def _hint(message: str) -> str:
+    """Say what to do about a fault of YAML that users make often; empty for others."""
+    return next((f"; {hint}" for sign, hint in _HINTS.items() if sign in message), "")
 
 
 def _read_text(path: Path) -> str:

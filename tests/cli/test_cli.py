@@ -262,6 +262,24 @@ class TestRepeatedTrial:
         assert "--id zz" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("--out=~/runs", "--out=HOME/runs"),
+        ("--set=storage=~/runs", "--set=storage=~/runs"),
+        ("storage=~/runs", "storage=~/runs"),
+        ("--where=a=~/b", "--where=a=~/b"),
+        ("--lr=1e-3", "--lr=1e-3"),
+        ("--out=~other/x", "--out=~other/x"),
+    ],
+)
+def test_a_tilde_that_the_shell_leaves_is_the_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argument: str, meant: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.with_home(argument) == meant.replace("HOME", str(tmp_path))
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert bocb(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"{__version__}\n"
