@@ -334,7 +334,8 @@ FILES = [
     ),
     (
         b"a 1\nb: 2\n",
-        ":2: not valid YAML: mapping values are not allowed here; look for a colon, a quote or a line break",
+        ":2: not valid YAML: mapping values are not allowed here; look for a missing colon, quote or line break, here "
+        "or one line above",
     ),
     (b"a: 1\n---\nb: 2\n", ":2: not valid YAML: expected a single document in the stream but found another document"),
     (b"a: &a [x]\nb: [*a, *a]\n", ":2: not valid YAML: alias *a is not allowed; write it out"),
