@@ -102,17 +102,17 @@ def _model_all(jobs: list[_Job]) -> list[CellModel]:
 
 
 def _model(job: _Job) -> CellModel:
-    with threadpool_limits(limits=1):
-        return _fit(job)
-
-
-def _fit(job: _Job) -> CellModel:
     trials = job.trials
     if job.domain is None:
         reason = Reason.NO_SPACE if len(trials.lr) > 1 else Reason.NOT_SEARCHED
-        cell: Landscape | NoLandscape = NoLandscape(reason=reason, detail=reason.sentence, counts=trials.counts)
-    else:
-        cell = fit_landscape(trials, job.domain, job.scale, seed=_seed(trials))
+        none = NoLandscape(reason=reason, detail=reason.sentence, counts=trials.counts)
+        return CellModel(model=none, estimates=_refused(none), trials=trials)
+    with threadpool_limits(limits=1):
+        return _fit(trials, job.domain, job.scale)
+
+
+def _fit(trials: CellTrials, domain: Domain, scale: Scale) -> CellModel:
+    cell = fit_landscape(trials, domain, scale, seed=_seed(trials))
     if isinstance(cell, NoLandscape):
         return CellModel(model=cell, estimates=_refused(cell), trials=trials)
     return CellModel(
