@@ -82,14 +82,17 @@ def why_unknown(verdict: CouplingVerdict) -> str:
 def _carried(verdict: CouplingVerdict, names: tuple[Names, Names]) -> tuple[str, ...]:
     if not verdict.lines:
         return ()
-    lines = " and ".join(f"{each.name} {_part(each.share)}" for each in verdict.lines)
-    fair = " and ".join(_percent(1 / len(each)) for each in names)
-    text = f"Of this interaction {lines} carry most among backbones and among optimizers (equal parts: {fair})"
+    parts = zip(verdict.lines, ("backbones", "optimizers"), names, strict=True)
+    told = [
+        f"that of {each.name}, {_part(each.share)} (equal parts of {len(own)} {kind}: {_percent(1 / len(own))})"
+        for each, kind, own in parts
+    ]
+    text = f"The largest parts of this interaction are {' and '.join(told)}."
     if verdict.test is None:
-        return (f"{text}; the largest single cells are {', '.join(_largest(verdict, names))}.",)
+        return (f"{text} The largest single cells are {', '.join(_largest(verdict, names))}.",)
     cells = listed(verdict.cells, MOST_NAMED)
-    beyond = f"significant by themselves: {cells}" if verdict.cells else "no single cell is significant by itself"
-    return (f"{text}; {beyond}.",)
+    beyond = f"Significant by themselves: {cells}" if verdict.cells else "No single cell is significant by itself"
+    return (f"{text} {beyond}.",)
 
 
 def _largest(verdict: CouplingVerdict, names: tuple[Names, Names]) -> list[str]:

@@ -31,6 +31,8 @@ Only = Annotated[str, typer.Option("--only", metavar="GLOB", help="Cells by BACK
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as budget.epochs=3.")
 ]
+MOST_SEED = 2**31 - 1
+"""Largest seed, as of the trials of a run."""
 Listed = Annotated[
     Literal["optimizers", "backbones", "datasets", "recipes", "tasks"], typer.Argument(help="What to list.")
 ]
@@ -126,7 +128,9 @@ def trial(
     cell: Annotated[str | None, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cell.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the published one.")] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Default: the published one.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of initialisation, order, augmentation; 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=MOST_SEED, help="Of initialisation, order, augmentation; 0.")
+    ] = None,
     overrides: Overrides = None,
     folder: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
     trial_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Which trial of the run.")] = None,

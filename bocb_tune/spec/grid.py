@@ -9,12 +9,16 @@ from itertools import product
 from typing import Any
 
 from bocb_tune.backbones import adapted
+from bocb_tune.core.names import listed
 from bocb_tune.core.space import SearchSpace
 from bocb_tune.core.types import Cell
 from bocb_tune.data import image_size, settings_of
 from bocb_tune.spec.model import ExperimentSpec
 from bocb_tune.spec.pretrained import source_for
 from bocb_tune.training.recipes import recipe_settings
+
+MOST_NAMED = 12
+"""Cells that an error names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,8 @@ def plan_grid(spec: ExperimentSpec, only: str = "*") -> Grid:
     cells = list(_cells(spec))
     matched = [cell for cell in cells if fnmatchcase(cell.key, only)]
     if not matched:
-        raise ValueError(f"--only {only!r} matches no cell; there are {', '.join(cell.key for cell in cells)}")
+        there = listed([cell.key for cell in cells], MOST_NAMED)
+        raise ValueError(f"--only {only!r} matches no cell, written BACKBONE/OPTIMIZER; there are {there}")
     chosen = [cell for cell in matched if _starts(spec, cell)]
     reasons = {cell: f"not matched by --only {only}" for cell in cells if cell not in matched}
     reasons |= {cell: f"no weights of {cell.pretrained!r} are named for it" for cell in matched if cell not in chosen}

@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import typer
 
 from bocb_tune import __version__
 from bocb_tune.backbones import BACKBONES
-from bocb_tune.cli import busy
+from bocb_tune.cli import busy, commands
 from bocb_tune.cli import main as cli
 from bocb_tune.cli.launch import cell_plans, claim_folder
 from bocb_tune.core.types import Phase
@@ -228,6 +230,35 @@ def test_a_weight_decay_of_zero_trains(
 ) -> None:
     assert bocb(monkeypatch, "trial", tiny, "--cell", "bowl/sgd", "--weight-decay=0") == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [f"{n}/9" for n in range(1, 10)]
+
+
+def test_each_epoch_of_a_trial_is_shown_while_it_is_trained(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def busy_with(what: str) -> Iterator[None]:
+        shown.append(what)
+        yield
+
+    monkeypatch.setattr(commands, "busy", busy_with)
+    assert bocb(monkeypatch, "trial", tiny, "--cell", "bowl/sgd") == 0
+    epochs = [what for what in shown if what.startswith("training")]
+    assert epochs == [f"training epoch {min(number, 9)} of 9" for number in range(1, 11)]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--cell", "bowl/sdg"], "--cell: unknown cell 'bowl/sdg'; did you mean 'bowl/sgd'? (known: bowl/adamw, "),
+        (["--cell", "bowl/sgd", "--seed=-1"], "--seed"),
+        (["--cell", "bowl/sgd", f"--seed={2**31}"], "--seed"),
+    ],
+)
+def test_a_cell_or_a_seed_that_is_none_is_refused_by_its_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path, args: list[str], message: str
+) -> None:
+    assert bocb(monkeypatch, "trial", tiny, *args) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

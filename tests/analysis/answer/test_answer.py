@@ -136,8 +136,8 @@ def test_single_scores_are_compared_but_not_tested() -> None:
     assert verdicts["AdamW is robust"] == "partly"
     assert [each.held for each in answer.conclusions if each.statement == "AdamW is robust"] == [1]
     carried = answer.coupling[-1]
-    assert "AlexNet 18 %" in carried
-    assert "AdaBound 14 %" in carried
+    assert "AlexNet, 18 %" in carried
+    assert "AdaBound, 14 %" in carried
     assert "Moga-S/AdaBound 5 %" in carried
 
 

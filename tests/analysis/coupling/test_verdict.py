@@ -66,8 +66,8 @@ def test_every_way_of_failing_has_its_name() -> None:
     found = part_failures(scores, values, diverged, NAMES, floor=1.0)
     assert {cell.key: cell.why for cell in found.failed} == {
         "b0/o0": "no better than chance",
-        "b1/o1": "more than 10 points below the best of its backbone",
-        "b2/o2": "most of its seeds collapsed",
+        "b1/o1": "more than 10 points below the best of the backbone",
+        "b2/o2": "most seeds collapsed",
         "b3/o3": "every trial diverged",
     }
     assert np.isnan(found.values).sum() == found.is_failed.sum() == 4
