@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -64,11 +68,29 @@ def mask_of(outline: Any, width: int, height: int) -> NDArray[np.uint8]:
     """Draw an outline as pycocotools does: uint8 [height, width], 1 within."""
     from pycocotools import mask
 
-    if isinstance(outline, list):
-        runs: Any = mask.merge(mask.frPyObjects(outline, height, width))
-    elif isinstance(outline["counts"], list):
-        runs = mask.frPyObjects(outline, height, width)
-    else:
-        runs = {"size": [height, width], "counts": outline["counts"].encode()}
-    drawn: NDArray[np.uint8] = mask.decode(runs)
+    with quiet():
+        if isinstance(outline, list):
+            runs: Any = mask.merge(mask.frPyObjects(outline, height, width))
+        elif isinstance(outline["counts"], list):
+            runs = mask.frPyObjects(outline, height, width)
+        else:
+            runs = {"size": [height, width], "counts": outline["counts"].encode()}
+        drawn: NDArray[np.uint8] = mask.decode(runs)
     return drawn
+
+
+def outline_of(drawn: NDArray[np.uint8]) -> dict[str, Any]:
+    """Return the compressed run lengths of a mask [height, width], JSON-able: the form of COCO's results."""
+    from pycocotools import mask
+
+    with quiet():
+        runs = mask.encode(np.asfortranarray(drawn))
+    return {"size": [int(side) for side in runs["size"]], "counts": runs["counts"].decode()}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep to itself what pycocotools prints, and numpy's word on how it makes arrays."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        yield

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from bocb_tune.data.coco.annotations import load_json
+from bocb_tune.data.coco.outlines import quiet
 from bocb_tune.data.coco.reader import Part
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ COLUMNS: dict[Kind, dict[str, int]] = {
 def ground_truth(part: Part) -> COCO:
     """Return the annotation file of a part as pycocotools has it, with what it needs and the file leaves unsaid.
 
-    Every annotation is in it, also those that nothing is trained on, so that scores are those of the file; but for those
-    without an outline, where outlines were read.
+    Every annotation is in it, also those that nothing is trained on, so that scores are those of the file; only those
+    without an outline are not, where outlines were read.
     """
     from pycocotools.coco import COCO
 
@@ -53,7 +52,7 @@ def ground_truth(part: Part) -> COCO:
             row.setdefault("num_keypoints", sum(visibility > 0 for visibility in row["keypoints"][2::3]))
     truth = COCO()
     truth.dataset = content | {"annotations": rows}
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         truth.createIndex()
     return truth
 
@@ -85,7 +84,7 @@ def average_precision(
     own = [{key: result[key] for key in keys} for result in results if result["image_id"] in counted]
     if not own:
         return dict.fromkeys(("ap", "ap50", "ap75"), 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         scorer = COCOeval(truth, truth.loadRes(own), kind)
         scorer.params.imgIds = sorted(counted)
         if category_ids is not None:
