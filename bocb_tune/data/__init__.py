@@ -148,8 +148,10 @@ DATASETS: dict[str, DatasetRow] = {
             "train_annotations": "annotations/instances_train2017.json",
             "val_images": "val2017",
             "val_annotations": "annotations/instances_val2017.json",
+            "loader_workers": 4,
             **MAX_PIXELS,
         },
+        free=("root", "max_pixels", "loader_workers"),
         required=("root",),
     ),
     "shapes": DatasetRow(
@@ -158,7 +160,8 @@ DATASETS: dict[str, DatasetRow] = {
         source="drawn by bocb_tune.data.coco.shapes",
         target="bocb_tune.data.coco.shapes:reader",
         holds="annotated images",
-        options={"image_size": 128, "images": 400, "held_out": 100, "draw_seed": 0, **MAX_PIXELS},
+        options={"image_size": 128, "images": 400, "held_out": 100, "draw_seed": 0, "loader_workers": 0, **MAX_PIXELS},
+        free=("max_pixels", "loader_workers"),
     ),
     "synthetic": DatasetRow(
         name="synthetic",

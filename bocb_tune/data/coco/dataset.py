@@ -16,6 +16,7 @@ from bocb_tune.data import load_dataset
 from bocb_tune.data.coco.outlines import mask_of
 from bocb_tune.data.coco.reader import Part
 from bocb_tune.data.decode import RefusedImage, decode
+from bocb_tune.data.loader import Loader
 
 Target = dict[str, Any]
 """Objects of an image: see `ObjectImages`."""
@@ -57,6 +58,10 @@ class ObjectImages:
             OSError, ValueError: and others of Pillow, if it is damaged.
         """
         return torch.from_numpy(self.pixels(index)).permute(2, 0, 1).contiguous(), self.target(index)
+
+    def read(self, index: int) -> tuple[Tensor, Target]:
+        """Decode an image, as `bocb_tune.data.loader.Samples` does."""
+        return self[index]
 
     def pixels(self, index: int) -> Any:
         """Decode an image to uint8 [height, width, 3]; raises as `__getitem__` does."""
@@ -101,7 +106,7 @@ class Coco:
     read: Callable[[bool], Mapping[str, Part]]
     """Parts by split; with outlines of the objects, if so asked."""
     max_pixels: int
-    pin_memory: bool
+    loader: Loader
 
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -147,4 +152,5 @@ def load_coco(name: str, options: Mapping[str, Any], device: str) -> Coco:
 
 def coco_of(read: Callable[[bool], Mapping[str, Part]], options: Mapping[str, Any], device: str) -> Coco:
     """Return the dataset of some parts; `options` are resolved."""
-    return Coco(read=read, max_pixels=options["max_pixels"], pin_memory=device.startswith("cuda"))
+    loader = Loader(workers=options["loader_workers"], pin_memory=device.startswith("cuda"))
+    return Coco(read=read, max_pixels=options["max_pixels"], loader=loader)
