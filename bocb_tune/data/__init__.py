@@ -25,7 +25,7 @@ class DatasetRow:
     source: str
     target: str = ""
     """`module:object`, a `bocb_tune.data.contents.Reader`; empty if there is nothing to read."""
-    holds: Literal["labelled images", "landscapes"] = "labelled images"
+    holds: Literal["labelled images", "annotated images", "landscapes"] = "labelled images"
     """Kind of data, which a task has to take to be trained on it."""
     channels: int = 3
     image_size: int | None = None
