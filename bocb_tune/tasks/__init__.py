@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,22 @@ class TaskRow:
     """Kind of data that it takes (`holds` of its row in `bocb_tune.data.DATASETS`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Each option with its default."""
+    rules: Mapping[str, tuple[Callable[[Any], bool], str]] = field(default_factory=dict)
+    """Whether a value of an option is valid, and what it must be; of those that take not every value."""
+    ignores: tuple[str, ...] = ()
+    """Fields of a recipe that have no effect on it, and so must stand at their default."""
+    once: str = ""
+    """Operator of its models that has no second derivative; empty where all have one."""
+
+    @property
+    def has_models(self) -> bool:
+        """Whether it trains models, which can begin with weights of another training."""
+        return self.takes != "landscapes"
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether it takes feature maps of a backbone, not its logits."""
+        return self.takes == "annotated images"
 
 
 TASKS: dict[str, TaskRow] = {

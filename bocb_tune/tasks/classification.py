@@ -60,7 +60,7 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     model = _build_model(trial, pictures.dataset, recipe, context.ranks)
     given = {"layer_decay": recipe.layer_decay, **arguments(trial.settings["optimizer"], trial.hparams)}
     optimizer = build_optimizer(model, trial.cell.optimizer, **given)
-    require_own_statistics(model, optimizer, trial.cell.optimizer)
+    require_own_statistics(model, optimizer, trial.cell.optimizer, recipe)
     return Training(
         model=model,
         optimizer=optimizer,
