@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from bocb_tune.data import load_dataset
 from bocb_tune.data.coco.outlines import mask_of
 from bocb_tune.data.coco.reader import Part
 from bocb_tune.data.decode import RefusedImage, decode
+from bocb_tune.data.loader import Loader
 
 Target = dict[str, Any]
 """Objects of an image: see `ObjectImages`."""
@@ -59,7 +60,7 @@ class ObjectImages:
         return torch.from_numpy(self.pixels(index)).permute(2, 0, 1).contiguous(), self.target(index)
 
     def read(self, index: int) -> tuple[Tensor, Target]:
-        """Decode an image, as a source of loaded images does; raises as `__getitem__` does."""
+        """Decode an image, as `bocb_tune.data.loader.Samples` does."""
         return self[index]
 
     def pixels(self, index: int) -> Any:
@@ -105,16 +106,12 @@ class Coco:
     read: Callable[[bool], Mapping[str, Part]]
     """Parts by split; with outlines of the objects, if so asked."""
     max_pixels: int
-    loader_workers: int | None
-    """Processes that decode, at most: 0 decodes in this one, None is as many as this one has threads."""
-    pin_memory: bool
+    loader: Loader
 
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
     in_memory: bool = False
-    named: set[str] = field(default_factory=set)
-    """Unreadable images the log has named."""
 
     @cached_property
     def parts(self) -> Mapping[str, Part]:
@@ -155,9 +152,5 @@ def load_coco(name: str, options: Mapping[str, Any], device: str) -> Coco:
 
 def coco_of(read: Callable[[bool], Mapping[str, Part]], options: Mapping[str, Any], device: str) -> Coco:
     """Return the dataset of some parts; `options` are resolved."""
-    return Coco(
-        read=read,
-        max_pixels=options["max_pixels"],
-        loader_workers=options["loader_workers"],
-        pin_memory=device.startswith("cuda"),
-    )
+    loader = Loader(workers=options["loader_workers"], pin_memory=device.startswith("cuda"))
+    return Coco(read=read, max_pixels=options["max_pixels"], loader=loader)
