@@ -313,7 +313,7 @@ def _require_not_corners(objects: Entries, boxes: Floats, sizes: NDArray[np.int6
 
 def _with_area(objects: Entries, boxes: Floats, left_out: Tally) -> NDArray[np.bool_]:
     """Tell which boxes have an area within their image."""
-    kept: NDArray[np.bool_] = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    kept: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     for index in np.flatnonzero(~kept):
         left_out.add("annotations whose box has no area within its image", _name(objects, int(index)))
     return kept

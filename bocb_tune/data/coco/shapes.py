@@ -156,7 +156,8 @@ def draw(folder: Path, *, image_size: int, images: int, held_out: int, draw_seed
 
 
 def _split(folder: Path, count: int, size: int, seed: int) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         name = f"{number:06}.png"
         pixels, shapes = scene(np.random.default_rng([seed, number]), size)
