@@ -17,6 +17,7 @@ HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "matplotlib"
 ORDER = (
     "core",
     "data",
+    "data.coco",
     "optimizers",
     "backbones",
     "training",
