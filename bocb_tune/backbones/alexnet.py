@@ -42,8 +42,8 @@ class AlexNet(models.AlexNet):  # type: ignore[misc]
     def prune_intermediate_layers(
         self,
         indices: Sequence[int] = (3,),
-        prune_norm: bool = False,
-        prune_head: bool = True,  # noqa: ARG002
+        prune_norm: bool = False,  # noqa: ARG002
+        prune_head: bool = True,
     ) -> list[int]:
         """Take the head away; the last of the features is always among those taken."""
         if prune_head:

@@ -52,8 +52,8 @@ class Pyramid(nn.Module):
     def prune_intermediate_layers(
         self,
         indices: Sequence[int] = (3,),
-        prune_norm: bool = False,
-        prune_head: bool = True,  # noqa: ARG002
+        prune_norm: bool = False,  # noqa: ARG002
+        prune_head: bool = True,
     ) -> list[int]:
         """Take the head away; every stage is needed for the last, which is always among those taken."""
         if prune_head:
