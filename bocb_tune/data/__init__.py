@@ -153,6 +153,7 @@ DATASETS: dict[str, DatasetRow] = {
         },
         free=("root", "max_pixels", "loader_workers"),
         required=("root",),
+        augments=("none", "flip"),
     ),
     "shapes": DatasetRow(
         name="shapes",
@@ -162,6 +163,7 @@ DATASETS: dict[str, DatasetRow] = {
         holds="annotated images",
         options={"image_size": 128, "images": 400, "held_out": 100, "draw_seed": 0, "loader_workers": 0, **MAX_PIXELS},
         free=("max_pixels", "loader_workers"),
+        augments=("none", "flip"),
     ),
     "synthetic": DatasetRow(
         name="synthetic",

@@ -43,8 +43,20 @@ def _choice(key: str, choice: Choice, table: Mapping[str, Any]) -> Iterator[Find
             yield Finding((key, option), str(unknown(f"option of {key} {choice.name!r}", option, row.options)))
         elif problem := _refusal(like, row.options[option], value):
             yield Finding((key, option), problem)
-        elif (rule := getattr(row, "rules", {}).get(option)) and not rule[0](value):
-            yield Finding((key, option), f"is {value!r}; it must be {rule[1]}")
+
+
+def task_options(file: SpecFile) -> Iterator[Finding]:
+    """Check the values of the task's options, beside one another."""
+    row = TASKS.get(file.task.name)
+    given = file.task.options
+    if row is None or any(
+        option not in row.options or _refusal(like, row.options[option], value) for option, value in given.items()
+    ):
+        return  # found already
+    options = {**row.options, **given}
+    for option, (valid, wanted) in row.rules.items():
+        if not valid(options[option], options):
+            yield Finding(("task", option), f"is {options[option]!r}; it must be {wanted}")
 
 
 def dataset_options(file: SpecFile) -> Iterator[Finding]:
@@ -272,6 +284,7 @@ def _fixed(name: str, space: SpaceFile) -> Iterator[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     task_and_dataset,
+    task_options,
     dataset_options,
     names,
     derivatives,

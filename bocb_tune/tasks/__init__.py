@@ -7,8 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bocb_tune.backbones.table import FULL
 from bocb_tune.core.names import unknown
+from bocb_tune.data import image_size
 from bocb_tune.tasks.base import Task
+
+Rule = tuple[Callable[[Any, Mapping[str, Any]], bool], str]
+"""Whether a value of an option is valid beside the other options, and what it must be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +27,10 @@ class TaskRow:
     """Kind of data that it takes (`holds` of its row in `bocb_tune.data.DATASETS`)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Each option with its default."""
-    rules: Mapping[str, tuple[Callable[[Any], bool], str]] = field(default_factory=dict)
-    """Whether a value of an option is valid, and what it must be; of those that take not every value."""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    """Rule of each option that does not take every value."""
+    strides: tuple[int, ...] = ()
+    """Strides of the feature maps that it takes of a backbone; empty where it takes logits."""
     ignores: tuple[str, ...] = ()
     """Fields of a recipe that have no effect on it, and so must stand at their default."""
     once: str = ""
@@ -36,15 +43,62 @@ class TaskRow:
 
     @property
     def has_maps(self) -> bool:
-        """Whether it takes feature maps of a backbone, not its logits."""
-        return self.takes == "annotated images"
+        """Whether it takes feature maps of a backbone, of images of any size, and not its logits."""
+        return bool(self.strides)
 
+
+OF_LABELS = (
+    *("label_smoothing", "loss", "mixup", "cutmix", "switch_prob", "rand_augment", "rand_augment_std"),
+    *("rand_augment_layers", "erase", "crop_min_area", "color_jitter", "eval_crop", "interpolation", "image_size"),
+)
+"""Fields of a recipe that act on images with one label each, or on images cropped to a square."""
+OF_ONE_SHAPE = ("compile", "compile_mode", "grad_checkpointing")
+"""Fields of a recipe that act on networks whose shapes do not change from batch to batch."""
+
+
+def _at_least(least: float) -> Rule:
+    return lambda value, _: value >= least, f"at least {least:g}"
+
+
+_ON_SCENES: dict[str, Any] = {"shorter": 800, "longer": 1333, "shorter_from": 0, "channels": 256}
+_RULES_ON_SCENES: dict[str, Rule] = {
+    "shorter": _at_least(32),
+    "longer": (lambda value, options: value >= options["shorter"], "at least as large as shorter"),
+    "shorter_from": (
+        lambda value, options: value == 0 or 32 <= value < options["shorter"],
+        "0 (no multi-scale training), or at least 32 and below shorter",
+    ),
+    "channels": (lambda value, _: value >= 8, "at least 8"),
+    "anchor_scale": _at_least(1),
+}
+"""Options of the tasks on whole images: side in pixels that the shorter side of an image becomes, unless the longer one
+would become larger than that; least shorter side in training; channels of the feature pyramid; side of the smallest
+anchors, in strides of their level."""
 
 TASKS: dict[str, TaskRow] = {
     "classification": TaskRow(
         target="bocb_tune.tasks.classification:Classification",
         description="image classification; score: top-1 accuracy on the validation split, in points",
         takes="labelled images",
+    ),
+    "detection": TaskRow(
+        target="bocb_tune.tasks.detection:Detection",
+        description="object detection by RetinaNet; score: average precision of boxes (COCO's AP), in points",
+        takes="annotated images",
+        strides=(8, 16, 32),
+        options={**_ON_SCENES, "anchor_scale": 4.0},
+        rules=_RULES_ON_SCENES,
+        ignores=(*OF_LABELS, *OF_ONE_SHAPE),
+    ),
+    "segmentation": TaskRow(
+        target="bocb_tune.tasks.segmentation:Segmentation",
+        description="instance segmentation by Mask R-CNN; score: average precision of masks (COCO's AP), in points",
+        takes="annotated images",
+        strides=(4, 8, 16, 32),
+        options={**_ON_SCENES, "anchor_scale": 8.0},
+        rules=_RULES_ON_SCENES,
+        ignores=(*OF_LABELS, *OF_ONE_SHAPE),
+        once="RoIAlign",
     ),
     "synthetic": TaskRow(
         target="bocb_tune.tasks.synthetic:Synthetic",
@@ -53,6 +107,18 @@ TASKS: dict[str, TaskRow] = {
         options={"noise": 0.5, "epoch_s": 0.0},
     ),
 }
+
+
+def seen_size(task: str, dataset: str, options: Mapping[str, Any], wanted: int = 0) -> int:
+    """Return height and width in pixels of the images that a backbone is built for; 0 if there are none.
+
+    Args:
+        task: its name; backbones that give maps of images of any size are built for FULL.
+        dataset: its name.
+        options: those given of the dataset.
+        wanted: the size that a recipe asks for, if it does.
+    """
+    return FULL if TASKS[task].has_maps else image_size(dataset, options, wanted)
 
 
 def get_task(name: str) -> Task:
