@@ -23,6 +23,7 @@ ORDER = (
     "training",
     "augment",
     "tasks",
+    "tasks.pose",
     "export",
     "spec",
     "engine.worker",

@@ -75,6 +75,39 @@ _RULES_ON_SCENES: dict[str, Rule] = {
 would become larger than that; least shorter side in training; channels of the feature pyramid; side of the smallest
 anchors, in strides of their level."""
 
+_SIDE: Rule = (lambda value, _: value >= 32 and value % 32 == 0, "a multiple of 32 pixels")
+_RULES_OF_POSE: dict[str, Rule] = {
+    "height": _SIDE,
+    "width": _SIDE,
+    "channels": _at_least(8),
+    "sigma": (lambda value, _: 0 < value <= 8, "above 0, and 8 pixels of a heat map at most"),
+    "scale": (lambda value, _: 0 <= value < 1, "0 (off) or below 1"),
+    "turn": (lambda value, _: 0 <= value <= 90, "0 (off) to 90 degrees"),
+    "flip_pairs": (
+        lambda value, _: value is None or _are_lists(value, str, 2),
+        "pairs of names of keypoints, such as [[left_eye, right_eye]]",
+    ),
+    "sigmas": (
+        lambda value, _: value is None or (_are_numbers(value) and min(value) > 0),
+        "a list of positive numbers, one for each keypoint",
+    ),
+}
+"""Options of the task `pose`: height and width of a crop in pixels; channels of the deconvolutions; standard deviation of a peak in pixels of the heat
+map, which is a fourth as large; variation of scale and turn (degrees) in training; whether to average with mirrored
+images in validation; keypoints that a mirror swaps, None: by `left` and `right` in their names; how exactly each can be
+placed, None: as COCO's 17."""
+
+
+def _are_lists(value: Any, kind: type, length: int) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, list) and len(one) == length and all(isinstance(each, kind) for each in one) for one in value
+    )
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(type(one) in (int, float) for one in value)
+
+
 TASKS: dict[str, TaskRow] = {
     "classification": TaskRow(
         target="bocb_tune.tasks.classification:Classification",
@@ -99,6 +132,18 @@ TASKS: dict[str, TaskRow] = {
         rules=_RULES_ON_SCENES,
         ignores=(*OF_LABELS, *OF_ONE_SHAPE),
         once="RoIAlign",
+    ),
+    "pose": TaskRow(
+        target="bocb_tune.tasks.pose.task:Pose",
+        description="keypoints in heat maps of each object's box; score: AP by object keypoint similarity, in points",
+        takes="annotated images",
+        strides=(32,),
+        options={
+            **{"height": 256, "width": 192, "channels": 256, "sigma": 2.0, "scale": 0.3, "turn": 40.0},
+            **{"flip_test": True, "flip_pairs": None, "sigmas": None},
+        },
+        rules=_RULES_OF_POSE,
+        ignores=(*OF_LABELS, *OF_ONE_SHAPE),
     ),
     "synthetic": TaskRow(
         target="bocb_tune.tasks.synthetic:Synthetic",

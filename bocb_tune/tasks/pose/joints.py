@@ -61,8 +61,8 @@ def joints_of(annotations: Annotations, options: Mapping[str, Any]) -> Joints:
     if not named or not annotations.keypoints.any():
         file = "person_keypoints_train2017.json" if "instances" in annotations.path.name else "another file"
         raise ValueError(
-            f"{annotations.path}: no category has 'keypoints' that are labelled in some annotation, and the task 'pose' "
-            f"learns these; name a file that holds them by the data set's options, such as {file}"
+            f"{annotations.path}: no category has 'keypoints' that some annotation labels, and the task 'pose' learns "
+            f"these; name a file that holds them by the data set's options, such as {file}"
         )
     (first, names), *others = named.items()
     for label, other in others:
@@ -100,8 +100,8 @@ def _mirrored(names: Sequence[str], pairs: Sequence[Sequence[str]] | None) -> tu
     partners = _named_pairs(names) if pairs is None else {}
     if pairs is None and not partners:
         raise ValueError(
-            f"the keypoints ({listed(names, 6)}) do not say by 'left' and 'right' in their names which of them a mirror "
-            "swaps; give the option flip_pairs of task 'pose', such as [[a, b]], or [] if none"
+            f"the keypoints ({listed(names, 6)}) do not say by 'left' and 'right' in their names which of them a "
+            "mirror swaps; give the option flip_pairs of task 'pose', such as [[a, b]], or [] if none"
         )
     for pair in pairs or ():
         for name, other in (pair, pair[::-1]):
@@ -116,15 +116,3 @@ def _named_pairs(names: Sequence[str]) -> dict[str, str]:
     """Return the keypoint on the other side of each that has a side in its name."""
     others = {name: name.replace(side, other) for name in names for side, other in SIDES if side in name}
     return {name: other for name, other in others.items() if other in names}
-
-
-def are_pairs(value: Any) -> bool:
-    """Tell whether a value is a list of pairs of two names."""
-    return isinstance(value, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in value
-    )
-
-
-def are_sigmas(value: Any) -> bool:
-    """Tell whether a value is a list of positive numbers."""
-    return isinstance(value, list) and all(type(one) in (int, float) and one > 0 for one in value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -10,8 +11,6 @@ from bocb_tune.backbones.features import FeatureMaps, OnMaps
 
 STRIDE = 4
 """Pixels of the image a side of a pixel of the heat maps."""
-CHANNELS = 256
-"""Channels of each deconvolution (arXiv:1804.06208, section 2)."""
 STARTING_STD = 0.001
 """Standard deviation of the first weights of the head (its code, `PoseResNet.init_weights`)."""
 
@@ -21,12 +20,12 @@ class PoseNetwork(OnMaps, nn.Module):
 
     maps_at = "maps"
 
-    def __init__(self, maps: FeatureMaps, keypoints: int) -> None:
+    def __init__(self, maps: FeatureMaps, keypoints: int, channels: int) -> None:
         super().__init__()
         self.maps = maps
         doublings = int(math.log2(maps.strides[-1] / STRIDE))
-        widths = [maps.channels[-1], *[CHANNELS] * doublings]
-        pairs = zip(widths, widths[1:], strict=False)
+        widths = [maps.channels[-1], *[channels] * doublings]
+        pairs = pairwise(widths)
         self.deconvolutions = nn.Sequential(*(layer for pair in pairs for layer in _doubling(*pair)))
         self.last = nn.Conv2d(widths[-1], keypoints, 1)
         for module in (*self.deconvolutions, self.last):
