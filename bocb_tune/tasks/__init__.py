@@ -92,10 +92,10 @@ _RULES_OF_POSE: dict[str, Rule] = {
         "a list of positive numbers, one for each keypoint",
     ),
 }
-"""Options of the task `pose`: height and width of a crop in pixels; channels of the deconvolutions; standard deviation of a peak in pixels of the heat
-map, which is a fourth as large; variation of scale and turn (degrees) in training; whether to average with mirrored
-images in validation; keypoints that a mirror swaps, None: by `left` and `right` in their names; how exactly each can be
-placed, None: as COCO's 17."""
+"""Options of the task `pose`: height and width of a crop in pixels; channels of the deconvolutions; standard deviation
+of a peak in pixels of the heat map, which is a fourth as large; variation of scale and turn (degrees) in training;
+whether to average with mirrored images in validation; keypoints that a mirror swaps, None: by `left` and `right` in
+their names; how exactly each can be placed, None: as COCO's 17."""
 
 
 def _are_lists(value: Any, kind: type, length: int) -> bool:
