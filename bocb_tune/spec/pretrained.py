@@ -51,10 +51,16 @@ def form_fault(source: str) -> str | None:
     return None if run and "/" in cell else f"{source!r} is no source of weights; give {FORMS}"
 
 
-def is_awaited(source: str) -> bool:
-    """Tell whether a source is a file or a run that is still to be put on this machine, or to be run."""
-    if source == SCRATCH or source.startswith(TIMM):
+def is_awaited(source: str, backbone: str) -> bool:
+    """Tell whether a source is a file or a run that is still to be put on this machine, or to be run, or is still to be
+    fetched.
+    """
+    if source == SCRATCH:
         return False
+    if source.startswith(TIMM):
+        from bocb_tune.backbones.pretrained import is_to_fetch
+
+        return is_to_fetch(_timm_name(backbone), source.removeprefix(TIMM))
     return not Path(source if source.endswith(FILES) else source.rpartition(":")[0]).expanduser().exists()
 
 
@@ -71,9 +77,12 @@ def find_weights(source: str, backbone: str) -> Found | None:
     if source.startswith(TIMM):
         from bocb_tune.backbones.pretrained import timm_weights
 
-        row, tag = BACKBONES.get(backbone), source.removeprefix(TIMM)
-        return Found(weights=timm_weights(row.model if row else backbone, tag), origin=source)
+        return Found(weights=timm_weights(_timm_name(backbone), source.removeprefix(TIMM)), origin=source)
     return _of_run(*source.rpartition(":")[::2])
+
+
+def _timm_name(backbone: str) -> str:
+    return BACKBONES[backbone].model if backbone in BACKBONES else backbone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
