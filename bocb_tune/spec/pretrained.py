@@ -68,7 +68,7 @@ def find_weights(source: str, backbone: str) -> Found | None:
     """Read the weights of a source for a backbone; None for random ones.
 
     Raises:
-        ValueError: if they are not there, or cannot be read, or are of a run that trains no images.
+        ValueError: if they are not there, or cannot be read, or are of a run of another task than classification.
     """
     if source == SCRATCH:
         return None
@@ -121,7 +121,7 @@ def _of_run(run: str, key: str) -> Found:
     kept = kept_model(Path(run).expanduser(), key)
     if kept.cell.cell.task != "classification":
         raise NotKeptError(
-            f"{run}: its task is {kept.cell.cell.task}, which trains no images; give one of classification"
+            f"{run}: its task is {kept.cell.cell.task}, whose models are no classifiers; give a run of classification"
         )
     objective, score = kept.cell.objective, kept.record.score
     assert score is not None
