@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def data(steps: int) -> dict[str, Any]:
 def ours(task: str, steps: int) -> list[float]:
     """Seconds of each step in the loop of the trials."""
     torch.set_num_threads(1)
-    recipe = Recipe(batch_size=BATCH, augment="flip")
+    recipe = Recipe(batch_size=BATCH)
     trial = TrialSpec(
         cell=Cell(task=task, dataset="shapes", backbone="resnet50", optimizer="sgd"),
         phase=Phase.default,
@@ -90,17 +91,13 @@ def reference(task: str, steps: int) -> list[float]:
 def _batches(images: Any, first: int) -> Iterator[tuple[list[Any], list[dict[str, Any]]]]:
     order = torch.randperm(len(images)).tolist()
     for scenes in DataLoader(Subset(images, order), batch_size=BATCH, collate_fn=list):
-        flipped = [torch.rand(()) < 0.5 for _ in scenes]
-        batch = [
-            image.flip(-1) / 255 if flip else image / 255 for (image, _), flip in zip(scenes, flipped, strict=True)
-        ]
         names = ("boxes", "masks") if "masks" in scenes[0][1] else ("boxes",)
         learnt = [{**{name: t[name] for name in names}, "labels": t["labels"] + first} for _, t in scenes]
-        yield batch, learnt
+        yield [image / 255 for image, _ in scenes], learnt
 
 
 def _seconds(ends: list[float]) -> list[float]:
-    return [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)][WARM:]
+    return [end - start for start, end in pairwise(ends)][WARM:]
 
 
 def compare(task: str, pairs: int, steps: int) -> list[str]:
