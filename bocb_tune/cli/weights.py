@@ -83,7 +83,7 @@ def find_starts(
         entry = f"pretrained.{cell.pretrained}"
         source = source_for(spec.pretrained[cell.pretrained], cell.backbone)
         assert source is not None
-        if planned and is_awaited(source):
+        if planned and is_awaited(source, cell.backbone):
             continue
         say(f"weights of {row}")
         wanted = spec.recipe_of(cell.backbone)[1].image_size

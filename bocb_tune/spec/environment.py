@@ -21,7 +21,7 @@ from bocb_tune.data.contents import Contents
 from bocb_tune.spec.checks import Check, sound_recipe
 from bocb_tune.spec.experiment_file import SpecFile
 from bocb_tune.spec.model import ExperimentSpec
-from bocb_tune.spec.pretrained import fit_of, form_fault, is_awaited, source_for
+from bocb_tune.spec.pretrained import TIMM, fit_of, form_fault, is_awaited, source_for
 from bocb_tune.spec.source import Finding, Location
 from bocb_tune.tasks import TASKS, get_task, seen_size
 from bocb_tune.training.recipes import RECIPES, Recipe
@@ -98,7 +98,7 @@ def weights(file: SpecFile) -> Iterator[Finding]:
         return  # found without looking at the disk
     channels = DATASETS[file.dataset.name].channels
     for at, backbone, source in _sources(file):
-        if is_awaited(source) or _is_skipped(file, backbone):
+        if is_awaited(source, backbone) or _is_skipped(file, backbone):
             continue
         say(f"weights of {backbone} from {source}")
         wanted, _ = _size_asked_for(file, file.backbones.index(backbone))
@@ -110,9 +110,12 @@ def weights(file: SpecFile) -> Iterator[Finding]:
 
 
 def awaited_weights(file: SpecFile) -> Iterator[Finding]:
-    """Find weights that are still to be put on this machine, or whose run is still to be run."""
-    for at in dict.fromkeys(at for at, _, source in _sources(file) if is_awaited(source)):
-        yield Finding(at, "is not on this machine, and nothing can be run here before it is")
+    """Find weights that are still to be put on this machine or fetched, or whose run is still to be run."""
+    found = {at: source for at, backbone, source in _sources(file) if is_awaited(source, backbone)}
+    for at, source in found.items():
+        fetched = source.startswith(TIMM)
+        here = "is not on this machine, and nothing can be run here before it is"
+        yield Finding(at, f"{source} is not on this machine yet, and is fetched when a run begins" if fetched else here)
 
 
 def _sources(file: SpecFile) -> Iterator[tuple[Location, str, str]]:
