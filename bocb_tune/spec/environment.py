@@ -18,12 +18,12 @@ from bocb_tune.core.names import unknown
 from bocb_tune.core.progress import say
 from bocb_tune.data import DATASETS, check_dataset, contents_of, resolve_options
 from bocb_tune.data.contents import Contents
-from bocb_tune.spec.checks import Check, sound_recipe
+from bocb_tune.spec.checks import Check, sound_recipe, task_options
 from bocb_tune.spec.experiment_file import SpecFile
 from bocb_tune.spec.model import ExperimentSpec
 from bocb_tune.spec.pretrained import TIMM, fit_of, form_fault, is_awaited, source_for
 from bocb_tune.spec.source import Finding, Location
-from bocb_tune.tasks import TASKS, get_task, seen_size
+from bocb_tune.tasks import TASKS, count_examples, get_task, seen_size
 from bocb_tune.training.recipes import RECIPES, Recipe
 
 
@@ -165,13 +165,27 @@ def data(file: SpecFile) -> Iterator[Finding]:
         yield Finding(("dataset", "root") if "root" in options else ("dataset",), str(error))
     else:
         if DATASETS[name].target:
-            yield from _batches_fit(file, contents_of(name, options).count("train"))
+            yield from _trains_on(file)
 
 
-def _batches_fit(file: SpecFile, images: int) -> Iterator[Finding]:
+def _trains_on(file: SpecFile) -> Iterator[Finding]:
+    """Find data that the task cannot learn from, and batches larger than all of them."""
+    name, options, row = file.dataset.name, file.dataset.options, TASKS.get(file.task.name)
+    if row is None or not row.examples or row.takes != DATASETS[name].holds or any(task_options(file)):
+        yield from _batches_fit(file, contents_of(name, options).count("train"), "training images")
+        return
+    try:
+        count = count_examples(row, name, options, file.task.options)
+    except ValueError as error:
+        yield Finding(("task",), str(error), needs=(("dataset",),))
+    else:
+        yield from _batches_fit(file, count, "objects to train on")
+
+
+def _batches_fit(file: SpecFile, count: int, what: str) -> Iterator[Finding]:
     for at, recipe, faults in _recipes(file):
-        if recipe.batch_size > images and "batch_size" not in faults:
-            message = f"a batch_size of {recipe.batch_size} is more than the {images} training images; give fewer"
+        if recipe.batch_size > count and "batch_size" not in faults:
+            message = f"a batch_size of {recipe.batch_size} is more than the {count} {what}; give fewer"
             yield Finding((*at, "batch_size"), message, needs=(("dataset",),))
 
 

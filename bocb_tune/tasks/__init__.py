@@ -33,6 +33,9 @@ class TaskRow:
     """Strides of the feature maps that it takes of a backbone; empty where it takes logits."""
     ignores: tuple[str, ...] = ()
     """Fields of a recipe that have no effect on it, and so must stand at their default."""
+    examples: str = ""
+    """`module:function` that counts what it is trained on, given dataset, its options and the task's, where this is not
+    images; it raises ValueError if it cannot be trained on these data."""
     once: str = ""
     """Operator of its models that has no second derivative; empty where all have one."""
 
@@ -143,6 +146,7 @@ TASKS: dict[str, TaskRow] = {
             **{"flip_test": True, "flip_pairs": None, "sigmas": None},
         },
         rules=_RULES_OF_POSE,
+        examples="bocb_tune.tasks.pose.task:count_objects",
         ignores=(*OF_LABELS, *OF_ONE_SHAPE),
     ),
     "synthetic": TaskRow(
@@ -152,6 +156,17 @@ TASKS: dict[str, TaskRow] = {
         options={"noise": 0.5, "epoch_s": 0.0},
     ),
 }
+
+
+def count_examples(row: TaskRow, dataset: str, options: Mapping[str, Any], task_options: Mapping[str, Any]) -> int:
+    """Count what a task with `examples` is trained on; options as given.
+
+    Raises:
+        ValueError: if it cannot be trained on these data.
+    """
+    module, attribute = row.examples.split(":")
+    count: int = getattr(importlib.import_module(module), attribute)(dataset, options, {**row.options, **task_options})
+    return count
 
 
 def seen_size(task: str, dataset: str, options: Mapping[str, Any], wanted: int = 0) -> int:

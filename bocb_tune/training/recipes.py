@@ -299,6 +299,8 @@ RECIPES: dict[str, Recipe] = {
     "rsb_a2": Recipe(drop_path=0.05, mixup=0.1, repeated_augment=3, rand_augment=7.0, **_RSB),
     "rsb_a3": Recipe(mixup=0.1, rand_augment=6.0, **_RSB),
     "coco_1x": Recipe(batch_size=16, warmup_epochs=0.068, lr_steps=(8, 11), augment="flip"),
+    "simple_baseline": Recipe(batch_size=128, lr_steps=(90, 120), augment="flip"),
+    "coco_pose": Recipe(batch_size=512, warmup_epochs=1.71, lr_steps=(170, 200), augment="flip"),
     "shapes": Recipe(batch_size=16, warmup_epochs=1.0, augment="flip", clip_grad=10.0),
 }
 
@@ -318,6 +320,8 @@ DESCRIPTIONS: dict[str, str] = {
     "rsb_a2": "arXiv:2110.00476, table 2, procedure A2",
     "rsb_a3": "arXiv:2110.00476, table 2, procedure A3; give the dataset image_size: 160",
     "coco_1x": "falls after 8 and 11 of 12 epochs, batch 16 (arXiv:2410.06373, A.2; MMDetection, schedule_1x)",
+    "simple_baseline": "falls after 90 and 120 of 140 epochs, batch 128 (arXiv:1804.06208, section 3.1, and its code)",
+    "coco_pose": "falls after 170 and 200 of 210 epochs (arXiv:2410.06373, A.2), batch 512 (MMPose, 8xb64-210e)",
     "shapes": "minutes on one core for small detectors; our own choice",
 }
 """Purpose of each recipe and the source of its values (all of them: docs/RECIPES.md). Kept apart from the recipes,
@@ -337,5 +341,7 @@ PUBLISHED_EPOCHS: dict[str, int] = {
     "rsb_a2": 300,
     "rsb_a3": 100,
     "coco_1x": 12,
+    "simple_baseline": 140,
+    "coco_pose": 210,
 }
 """Epochs that a recipe was published with. `budget.epochs` of an experiment decides; a plan shows both."""

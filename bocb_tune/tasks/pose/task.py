@@ -32,7 +32,7 @@ from bocb_tune.training.device import autocast, sent_ahead
 from bocb_tune.training.distributed import all_reduce
 from bocb_tune.training.freeze import freeze, require_own_statistics
 from bocb_tune.training.loop import Training, catch_out_of_memory, fit
-from bocb_tune.training.recipes import Recipe
+from bocb_tune.training.recipes import RECIPES, Recipe
 from bocb_tune.training.rng import seed_all
 
 STRIDES = (32,)
@@ -91,6 +91,19 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
         loss=figures.loss,
         evaluate=figures.evaluate,
     )
+
+
+def count_objects(dataset: str, options: Mapping[str, Any], task_options: Mapping[str, Any]) -> int:
+    """Count the objects that are trained on.
+
+    Raises:
+        ValueError: if they have no keypoints, or the task's options do not suit these.
+    """
+    loaded = load_coco(dataset, options, "cpu")
+    joints = joints_of(loaded.parts["train"].annotations, task_options)
+    figures = Figures(loaded, joints, RECIPES["simple_baseline"], task_options, Context())
+    figures.crops("val")  # must not be empty either
+    return len(figures.crops("train"))
 
 
 def build_model(trial: TrialSpec, keypoints: int, recipe: Recipe) -> nn.Module:

@@ -67,7 +67,7 @@ def test_objects_are_annotated_where_they_are() -> None:
             assert (labelled >= box[:2] - 0.1).all()
             assert (labelled <= box[2:] + 0.1).all()
             top, left, right = joints[:3, :2]
-            assert top[1] == pytest.approx(box[1], abs=0.1) or label != 0
+            assert abs(top[1] - box[1]) < 0.1 or label != 0  # a disc does not tilt
             assert left[0] < right[0]
     assert counts.min() > 5
 
