@@ -165,6 +165,15 @@ DATASETS: dict[str, DatasetRow] = {
         free=("max_pixels", "loader_workers"),
         augments=("none", "flip"),
     ),
+    "single_shapes": DatasetRow(
+        name="single_shapes",
+        description="one of these shapes an image, its class the label, to pre-train backbones on",
+        source="as shapes",
+        target="bocb_tune.data.coco.single:reader",
+        num_classes=3,
+        options={"image_size": 64, "images": 600, "held_out": 150, "draw_seed": 0},
+        augments=("none", "flip_shift"),
+    ),
     "synthetic": DatasetRow(
         name="synthetic",
         description="no images: the landscapes of the synthetic task",
