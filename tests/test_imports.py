@@ -17,11 +17,13 @@ HEAVY = {"torch", "torchvision", "timm", "ray", "optuna", "pandas", "matplotlib"
 ORDER = (
     "core",
     "data",
+    "data.coco",
     "optimizers",
     "backbones",
     "training",
     "augment",
     "tasks",
+    "tasks.pose",
     "export",
     "spec",
     "engine.worker",

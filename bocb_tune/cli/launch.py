@@ -211,7 +211,7 @@ def starting_weights(folder: Path, trial_id: str) -> dict[str, Any]:
     """
     _, trial, _ = recorded_trial(folder, trial_id)
     if trial.cell.task != CLASSIFICATION:
-        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r} has no model that can be built")
+        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r}; those of classifiers alone are built anew")
     from bocb_tune.tasks.classification import initial_model
 
     tensors = initial_model(trial).state_dict().items()

@@ -52,7 +52,7 @@ def export(kept: KeptModel, data_options: Mapping[str, Any], folder: Path, run: 
 def _built(kept: KeptModel, data_options: Mapping[str, Any]) -> Exported:
     settings, backbone = kept.cell.settings, kept.cell.cell.backbone
     if kept.cell.cell.task != "classification":
-        raise WeightsError(f"{kept.journal}: is of the task {kept.cell.cell.task}, which trains no model to export")
+        raise WeightsError(f"{kept.journal}: is of the task {kept.cell.cell.task}; only classifiers are exported")
     name, options = _dataset(settings, data_options)
     weights = read_weights(kept.checkpoint)
     classes = len(label_names(kept)) or num_classes(name, options)

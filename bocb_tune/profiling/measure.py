@@ -100,7 +100,7 @@ def measure(spec: ExperimentSpec, grid: Grid) -> Generator[Measured, None, None]
             publication.
     """
     if spec.task.name != "classification":
-        raise ValueError(f"--measure trains models, and task {spec.task.name!r} has none; leave it out")
+        raise ValueError(f"--measure trains classifiers, and the task is {spec.task.name!r}; leave it out")
     device, (num_images, _) = device_for(spec), train_images(spec)
     shares, is_here, loadings = state_shares(grid), missing_data(spec) is None, dict[Recipe, tuple[Loading, ...]]()
     for backbone in dict.fromkeys(planned.cell.backbone for planned in grid.cells):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
@@ -77,7 +77,16 @@ def _recipe_file() -> type[RecipeShape]:
     hints, described = get_type_hints(Recipe), TypeAdapter(Recipe).json_schema()["properties"]
     # A field left out takes the value of the base recipe, so it has no default of its own: None is never read.
     entries: dict[str, Any] = {
-        name: (hints[name], Field(None, description=field["description"], json_schema_extra=_drop_default))
+        name: (
+            hints[name],
+            # YAML has lists where a recipe has tuples
+            Field(
+                None,
+                strict=None if get_origin(hints[name]) is not tuple else False,
+                description=field["description"],
+                json_schema_extra=_drop_default,
+            ),
+        )
         for name, field in described.items()
     }
     return create_model("RecipeFile", __base__=RecipeShape, __doc__=RecipeShape.__doc__, **entries)
