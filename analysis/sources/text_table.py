@@ -6,6 +6,7 @@ import csv
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -70,7 +71,7 @@ def _is_nested(cell: object) -> bool:
 def _csv(path: Path, notes: list[str]) -> pd.DataFrame:
     encoding = _encoding(path)
     stated = SEPARATOR_LINE.fullmatch(_first_line(path, encoding))
-    options = {"encoding": encoding, "dtype": str, "skiprows": 1 if stated else 0}
+    options: dict[str, Any] = {"encoding": encoding, "dtype": str, "skiprows": 1 if stated else 0}
     separator = stated[1] if stated else _separator(path, encoding)
     _require_names(path, pd.read_csv(path, sep=separator, header=None, nrows=1, **options))
     with warnings.catch_warnings():
@@ -100,7 +101,7 @@ def _encoding(path: Path) -> str:
 
 
 def _first_line(path: Path, encoding: str) -> str:
-    options = {"sep": "\x1f", "header": None, "nrows": 1, "dtype": str, "quoting": csv.QUOTE_NONE}
+    options: dict[str, Any] = {"sep": "\x1f", "header": None, "nrows": 1, "dtype": str, "quoting": csv.QUOTE_NONE}
     return str(pd.read_csv(path, encoding=encoding, **options).iloc[0, 0])
 
 
