@@ -56,11 +56,10 @@ def read_cells(path: Path, notes: list[str]) -> pd.DataFrame:
 def _parquet(path: Path) -> pd.DataFrame:
     """Read the cells; lists and mappings, which no column here holds, as text."""
     rows = pd.read_parquet(path).astype(object)
-    nested = [name for name in rows if rows[name].map(_is_nested).any()]
-    rows = rows.assign(**{name: rows[name].map(str) for name in nested})
     rows.index = pd.RangeIndex(2, len(rows) + 2)
     rows.columns = rows.columns.map(str)
-    return rows
+    nested = [str(name) for name in rows if rows[name].map(_is_nested).any()]
+    return rows.assign(**{name: rows[name].map(str) for name in nested})
 
 
 def _is_nested(cell: object) -> bool:
