@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bocb_tune.data.coco.entries import Entries, entries_of, is_id, only_numbers
 from bocb_tune.data.coco.outlines import outline_fault
-from bocb_tune.data.contents import LeftOut, Tally
+from bocb_tune.data.contents import LeftOut, OmissionCounter
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 
 Floats = NDArray[np.float64]
@@ -143,7 +143,7 @@ def _build(path: Path, outlines: bool) -> SharedArrays:
     categories = entries_of(path, content, "categories")
     images = entries_of(path, content, "images")
     objects = entries_of(path, content, "annotations")
-    left_out, changed = Tally(), Tally()
+    left_out, changed = OmissionCounter(), OmissionCounter()
     arrays, about = _categories(categories)
     arrays |= _images(images)
     objects, image_of = _of_known_images(objects, arrays["image_ids"], left_out)
@@ -215,7 +215,7 @@ def _is_side(value: Any) -> bool:
 
 
 def _of_known_images(
-    objects: Entries, image_ids: NDArray[np.int64], left_out: Tally
+    objects: Entries, image_ids: NDArray[np.int64], left_out: OmissionCounter
 ) -> tuple[Entries, NDArray[np.int64]]:
     """Return the annotations of images that the file lists, and the place of the image of each."""
     owners = np.array(objects.column("image_id", is_id, "a whole number"), dtype=np.int64)
@@ -239,7 +239,7 @@ def _name(objects: Entries, index: int) -> str:
 
 
 def _objects(
-    objects: Entries, category_ids: NDArray[np.int64], sizes: NDArray[np.int64], changed: Tally
+    objects: Entries, category_ids: NDArray[np.int64], sizes: NDArray[np.int64], changed: OmissionCounter
 ) -> SharedArrays:
     boxes = objects.numbers("bbox", 4)
     _require_not_corners(objects, boxes, sizes)
@@ -268,7 +268,7 @@ def _is_flag(value: Any) -> bool:
     return value in (0, 1)
 
 
-def _areas(objects: Entries, boxes: Floats, changed: Tally) -> Floats:
+def _areas(objects: Entries, boxes: Floats, changed: OmissionCounter) -> Floats:
     """Return stated areas; those of the box where none is stated."""
     stated = objects.column("area", lambda value: value is None or only_numbers([value]), "square pixels")
     areas = np.array([np.nan if value is None else value for value in stated], dtype=np.float64)
@@ -279,7 +279,7 @@ def _areas(objects: Entries, boxes: Floats, changed: Tally) -> Floats:
     return np.where(missing, widths * heights, areas)
 
 
-def _ids(objects: Entries, changed: Tally) -> NDArray[np.int64]:
+def _ids(objects: Entries, changed: OmissionCounter) -> NDArray[np.int64]:
     """Return the ids of annotations; none but those who score need them, and there is one for each in `scores`."""
     ids = objects.column("id", lambda value: value is None or is_id(value), "a whole number")
     given = [number for number in ids if number is not None]
@@ -311,7 +311,7 @@ def _require_not_corners(objects: Entries, boxes: Floats, sizes: NDArray[np.int6
     )
 
 
-def _with_area(objects: Entries, boxes: Floats, left_out: Tally) -> NDArray[np.bool_]:
+def _with_area(objects: Entries, boxes: Floats, left_out: OmissionCounter) -> NDArray[np.bool_]:
     """Tell which boxes have an area within their image."""
     kept: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     for index in np.flatnonzero(~kept):
@@ -339,7 +339,9 @@ def _keypoints(objects: Entries, labels: NDArray[np.int64], names: Sequence[Sequ
     return keypoints
 
 
-def _outlines(objects: Entries, sizes: NDArray[np.int64], kept: NDArray[np.bool_], left_out: Tally) -> list[bytes]:
+def _outlines(
+    objects: Entries, sizes: NDArray[np.int64], kept: NDArray[np.bool_], left_out: OmissionCounter
+) -> list[bytes]:
     """Return the outline of each object as JSON; those without one are taken out of `kept`."""
     texts = []
     for index, (row, (width, height)) in enumerate(zip(objects.rows, sizes.tolist(), strict=True)):
