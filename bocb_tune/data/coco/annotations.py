@@ -5,8 +5,10 @@ Format: https://cocodataset.org/#format-data. Boxes are `x, y, width, height` th
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from bocb_tune.data.coco.entries import Entries, only_numbers, pieces_of, require_unique
 from bocb_tune.data.coco.json_lists import JsonLists, json_lists
-from bocb_tune.data.coco.outlines import outline_fault
+from bocb_tune.data.coco.outlines import are_polygons, outline_fault
 from bocb_tune.data.contents import LeftOut, Tally
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 
@@ -106,7 +108,8 @@ def read_annotations(path: Path, *, outlines: bool = False) -> Annotations:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; it must hold annotations in COCO's format")
     names = ARRAYS + OUTLINES if outlines else ARRAYS
-    arrays = shared_arrays([path], names, lambda: _build(path, outlines), variant=f"coco {outlines}")
+    with _uncollected():
+        arrays = shared_arrays([path], names, lambda: _build(path, outlines), variant=f"coco {outlines}")
     about = json.loads(arrays.pop("about").tobytes())
     return Annotations(
         path=path,
@@ -117,6 +120,18 @@ def read_annotations(path: Path, *, outlines: bool = False) -> Annotations:
         changed=_groups(about["changed"]),
         **arrays,
     )
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from going through millions of entries again and again; they hold no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _groups(values: Sequence[Mapping[str, Any]]) -> tuple[LeftOut, ...]:
@@ -349,14 +364,16 @@ def _keypoints(entries: Entries, labels: Ids, names: Sequence[Sequence[str]]) ->
 def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: Tally) -> SharedArrays:
     """Return the outlines of objects as JSON; those without one are taken out of `kept`."""
     texts = []
-    for index, (row, (width, height)) in enumerate(zip(entries.rows, sizes.tolist(), strict=True)):
-        outline = row.get("segmentation")
-        if not kept[index]:
-            continue
+    outlines: list[Any] = [
+        row.get("segmentation") if is_kept else [] for row, is_kept in zip(entries.rows, kept, strict=True)
+    ]
+    sound = are_polygons(outlines)
+    for index in np.flatnonzero(kept).tolist():
+        outline = outlines[index]
         if not outline:
             kept[index] = False
             left_out.add("annotations without a mask, 'segmentation'", entries.name(index))
-        elif wanted := outline_fault(outline, width, height):
+        elif not (sound and isinstance(outline, list)) and (wanted := outline_fault(outline, *sizes[index].tolist())):
             raise entries.fault(index, "segmentation", outline, wanted)
         else:
             texts.append(orjson.dumps(outline))
