@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bocb_tune.data.coco.entries import Entries, only_numbers, pieces_of, require_unique
 from bocb_tune.data.coco.json_lists import JsonLists, json_lists
 from bocb_tune.data.coco.outlines import are_polygons, outline_fault
-from bocb_tune.data.contents import LeftOut, Tally
+from bocb_tune.data.contents import LeftOut, OmissionCounter
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 
 Floats = NDArray[np.float64]
@@ -161,7 +161,7 @@ class Known:
 
 
 def _build(path: Path, outlines: bool) -> SharedArrays:
-    lists, left_out, changed = json_lists(path), Tally(), Tally()
+    lists, left_out, changed = json_lists(path), OmissionCounter(), OmissionCounter()
     arrays, about = _categories(_all_entries(lists, "categories"))
     arrays |= _images(list(pieces_of(lists, "images")))
     named = {name: arrays[name] for name in ("image_ids", "sizes", "category_ids")}
@@ -176,7 +176,7 @@ def _build(path: Path, outlines: bool) -> SharedArrays:
     return arrays
 
 
-def _ordered(objects: SharedArrays, images: int, changed: Tally) -> SharedArrays:
+def _ordered(objects: SharedArrays, images: int, changed: OmissionCounter) -> SharedArrays:
     """Order objects by image, and say where those of each image start."""
     image_of, numbered = objects.pop("image_of"), objects.pop("numbered")
     for place in objects.pop("places")[~numbered]:
@@ -263,7 +263,7 @@ def _sides(images: Entries, key: str) -> list[int]:
     return sides
 
 
-def _objects(entries: Entries, known: Known, left_out: Tally, changed: Tally) -> SharedArrays:
+def _objects(entries: Entries, known: Known, left_out: OmissionCounter, changed: OmissionCounter) -> SharedArrays:
     """Return annotations of images that the file lists, whose box has an area: columns as of `ARRAYS`, and beside them
     image, place in the file, the box as it is stated, and whether there is an id."""
     entries, places, image_of = _of_known_images(entries, known, left_out)
@@ -284,7 +284,7 @@ def _objects(entries: Entries, known: Known, left_out: Tally, changed: Tally) ->
     return {name: column[kept] for name, column in columns.items()} | outlines
 
 
-def _of_known_images(entries: Entries, known: Known, left_out: Tally) -> tuple[Entries, Ids, Ids]:
+def _of_known_images(entries: Entries, known: Known, left_out: OmissionCounter) -> tuple[Entries, Ids, Ids]:
     """Return the annotations of images that the file lists, and of each its place and that of its image."""
     owners = _ids(entries, "image_id")
     at = np.minimum(np.searchsorted(known.image_ids, owners, sorter=known.by_id), len(known.image_ids) - 1)
@@ -298,7 +298,7 @@ def _of_known_images(entries: Entries, known: Known, left_out: Tally) -> tuple[E
     return Entries(entries.path, entries.kind, rows, entries.first), places[there], found[there]
 
 
-def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: Tally) -> Floats:
+def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: OmissionCounter) -> Floats:
     """Return the corners of boxes, cut to their images."""
     corners = np.concatenate([stated[:, :2], stated[:, :2] + stated[:, 2:]], axis=1)
     within: Floats = np.clip(corners, 0, np.concatenate([sizes, sizes], axis=1))
@@ -316,7 +316,7 @@ def _labels(entries: Entries, known: Known) -> Ids:
     return np.array(found, dtype=np.int64)
 
 
-def _areas(entries: Entries, boxes: Floats, changed: Tally) -> Floats:
+def _areas(entries: Entries, boxes: Floats, changed: OmissionCounter) -> Floats:
     """Return stated areas; those of the box where none is stated."""
     stated = entries.column("area", (int, float, type(None)), "square pixels")
     areas = np.array([np.nan if value is None else value for value in stated], dtype=np.float64)
@@ -333,7 +333,7 @@ def _crowds(entries: Entries) -> NDArray[np.bool_]:
     return np.array(flags, dtype=np.bool_)
 
 
-def _with_area(entries: Entries, boxes: Floats, left_out: Tally) -> NDArray[np.bool_]:
+def _with_area(entries: Entries, boxes: Floats, left_out: OmissionCounter) -> NDArray[np.bool_]:
     """Tell which boxes have an area within their image."""
     kept: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     for index in np.flatnonzero(~kept):
@@ -361,7 +361,7 @@ def _keypoints(entries: Entries, labels: Ids, names: Sequence[Sequence[str]]) ->
     return keypoints
 
 
-def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: Tally) -> SharedArrays:
+def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: OmissionCounter) -> SharedArrays:
     """Return the outlines of objects as JSON; those without one are taken out of `kept`."""
     texts = []
     outlines: list[Any] = [
