@@ -5,9 +5,12 @@ Format: https://cocodataset.org/#format-data. Boxes are `x, y, width, height` th
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from bocb_tune.data.coco.entries import Entries, entries_of, is_id, only_numbers
-from bocb_tune.data.coco.outlines import outline_fault
+from bocb_tune.data.coco.entries import Entries, only_numbers, pieces_of, require_unique
+from bocb_tune.data.coco.json_lists import JsonLists, json_lists
+from bocb_tune.data.coco.outlines import are_polygons, outline_fault
 from bocb_tune.data.contents import LeftOut, OmissionCounter
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 
 Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
 
 ARRAYS = (
     *("image_ids", "files", "sizes", "starts"),
@@ -29,8 +34,8 @@ ARRAYS = (
 )
 """Id, name and `[width, height]` of each image, and where its objects start; what `Annotations` says of each object;
 ids of the categories, and the rest as JSON."""
-OUTLINES = ("outlines", "outline_starts")
-"""Outlines of all objects as JSON, one after the other, and where each starts."""
+OUTLINES = ("outlines", "outline_spans")
+"""Outlines of all objects as JSON, one after the other, and where that of each object begins and ends."""
 
 BEYOND = 1.0
 """Pixels by which a box may reach beyond its image without a word."""
@@ -71,7 +76,7 @@ class Annotations:
     changed: tuple[LeftOut, ...]
     """Entries that are used in another form than they stand in the file."""
     outlines: NDArray[np.uint8] | None = None
-    outline_starts: NDArray[np.int64] | None = None
+    outline_spans: NDArray[np.int64] | None = None
 
     def file(self, image: int) -> str:
         """Return the path of an image below the folder of images."""
@@ -85,8 +90,8 @@ class Annotations:
     def outline(self, at: int) -> Any:
         """Return polygons or run lengths of an object, as they stand in the file."""
         assert self.outlines is not None, "read without outlines"
-        assert self.outline_starts is not None
-        start, end = self.outline_starts[at : at + 2]
+        assert self.outline_spans is not None
+        start, end = self.outline_spans[at]
         return orjson.loads(self.outlines[start:end].tobytes())
 
 
@@ -103,7 +108,8 @@ def read_annotations(path: Path, *, outlines: bool = False) -> Annotations:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; it must hold annotations in COCO's format")
     names = ARRAYS + OUTLINES if outlines else ARRAYS
-    arrays = shared_arrays([path], names, lambda: _build(path, outlines), variant=f"coco {outlines}")
+    with _uncollected():
+        arrays = shared_arrays([path], names, lambda: _build(path, outlines), variant=f"coco {outlines}")
     about = json.loads(arrays.pop("about").tobytes())
     return Annotations(
         path=path,
@@ -116,72 +122,109 @@ def read_annotations(path: Path, *, outlines: bool = False) -> Annotations:
     )
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from going through millions of entries again and again; they hold no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _groups(values: Sequence[Mapping[str, Any]]) -> tuple[LeftOut, ...]:
     return tuple(LeftOut(reason=one["reason"], count=one["count"], names=tuple(one["names"])) for one in values)
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """Read an annotation file as it is.
-
-    Raises:
-        ValueError: naming the file, if it is no JSON object.
-    """
-    try:
-        content = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"{path}: is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a JSON {type(content).__name__}; COCO's format is an object of lists")
-    return content
 
 
 # From a file to arrays
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Contents of a file that its annotations refer to."""
+
+    image_ids: Ids
+    sizes: Ids
+    """[images, 2], width and height."""
+    category_ids: Ids
+    """Ascending."""
+    keypoint_names: Sequence[Sequence[str]]
+    outlines: bool
+    """Whether outlines are to be read."""
+
+    @cached_property
+    def by_id(self) -> Ids:
+        """Order of the images by id."""
+        return np.argsort(self.image_ids)
+
+
 def _build(path: Path, outlines: bool) -> SharedArrays:
-    content = load_json(path)
-    categories = entries_of(path, content, "categories")
-    images = entries_of(path, content, "images")
-    objects = entries_of(path, content, "annotations")
-    left_out, changed = OmissionCounter(), OmissionCounter()
-    arrays, about = _categories(categories)
-    arrays |= _images(images)
-    objects, image_of = _of_known_images(objects, arrays["image_ids"], left_out)
-    sizes = arrays["sizes"][image_of]
-    columns = _objects(objects, arrays["category_ids"], sizes, changed)
-    columns["keypoints"] = _keypoints(objects, columns["labels"], about["keypoint_names"])
-    kept = _with_area(objects, columns["boxes"], left_out)
-    texts = _outlines(objects, sizes, kept, left_out) if outlines else []
-    order = np.flatnonzero(kept)[np.argsort(image_of[kept], kind="stable")]
-    counts = np.bincount(image_of[order], minlength=len(images.rows))
-    arrays |= {name: column[order] for name, column in columns.items()}
-    arrays["starts"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    if outlines:
-        arrays |= _joined([texts[at] for at in order])
-    about["left_out"] = [asdict(group) for group in left_out.left_out()]
-    about["changed"] = [asdict(group) for group in changed.left_out()]
+    lists, left_out, changed = json_lists(path), OmissionCounter(), OmissionCounter()
+    arrays, about = _categories(_all_entries(lists, "categories"))
+    arrays |= _images(list(pieces_of(lists, "images")))
+    named = {name: arrays[name] for name in ("image_ids", "sizes", "category_ids")}
+    known = Known(**named, keypoint_names=about["keypoint_names"], outlines=outlines)
+    parts = [_objects(entries, known, left_out, changed) for entries in pieces_of(lists, "annotations")]
+    objects = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    _require_sound(path, objects, known)
+    arrays |= _ordered(objects, len(known.image_ids), changed)
+    about["left_out"] = [group.to_json() for group in left_out.left_out()]
+    about["changed"] = [group.to_json() for group in changed.left_out()]
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     return arrays
 
 
+def _ordered(objects: SharedArrays, images: int, changed: OmissionCounter) -> SharedArrays:
+    """Order objects by image, and say where those of each image start."""
+    image_of, numbered = objects.pop("image_of"), objects.pop("numbered")
+    for place in objects.pop("places")[~numbered]:
+        changed.add("annotations without 'id', numbered", f"annotations[{place}]")
+    if not numbered.all():
+        objects["object_ids"] = np.arange(1, len(image_of) + 1)
+    outlines = {name: objects.pop(name) for name in ("outlines", "outline_sizes") if name in objects}
+    if outlines:
+        ends = np.cumsum(outlines.pop("outline_sizes"))
+        objects["outline_spans"] = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+    del objects["stated"]
+    order = np.argsort(image_of, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(image_of, minlength=images))]).astype(np.int64)
+    return {name: column[order] for name, column in objects.items()} | outlines | {"starts": starts}
+
+
+def _all_entries(lists: JsonLists, kind: str) -> Entries:
+    return Entries(lists.path, kind, [row for entries in pieces_of(lists, kind) for row in entries.rows])
+
+
 def _categories(categories: Entries) -> tuple[SharedArrays, dict[str, Any]]:
-    ids = categories.column("id", is_id, "a whole number")
-    categories.require_unique("id", ids)
-    names = categories.column("name", lambda name: isinstance(name, str) and name != "", "a name")
-    categories.require_unique("name", names)
+    ids = _ids(categories, "id")
+    names = categories.column("name", (str,), "a name")
+    categories.require("name", names, map(bool, names), "a name")
+    keypoints = categories.column("keypoints", (list,), "a list of names", default=[])
+    categories.require("keypoints", keypoints, map(_are_names, keypoints), "a list of names")
+    for key, values in (("id", ids.tolist()), ("name", names)):
+        require_unique(categories.path, categories.kind, key, values)
     order = np.argsort(ids)
-    keypoints = categories.column("keypoints", _are_names, "a list of names", default=[])
-    bones = [_bones(categories, int(at), keypoints[at]) for at in order]
     about = {
         "classes": [names[at] for at in order],
         "keypoint_names": [keypoints[at] for at in order],
-        "skeletons": bones,
+        "skeletons": [_bones(categories, int(at), keypoints[at]) for at in order],
     }
-    return {"category_ids": np.array(ids, dtype=np.int64)[order]}, about
+    return {"category_ids": ids[order]}, about
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+def _ids(entries: Entries, key: str) -> Ids:
+    values = entries.column(key, (int,), "a whole number")
+    try:
+        return np.array(values, dtype=np.int64)
+    except OverflowError:
+        entries.require(key, values, (abs(value) < 2**63 for value in values), "a whole number of 64 bits")
+        raise
+
+
+def _are_names(values: list[Any]) -> bool:
+    return all(isinstance(name, str) for name in values)
 
 
 def _bones(categories: Entries, at: int, names: Sequence[str]) -> list[tuple[int, int]]:
@@ -193,170 +236,185 @@ def _bones(categories: Entries, at: int, names: Sequence[str]) -> list[tuple[int
     return [(first - 1, second - 1) for first, second in bones]
 
 
-def _images(images: Entries) -> SharedArrays:
-    ids = images.column("id", is_id, "a whole number")
-    images.require_unique("id", ids)
-    names = images.column("file_name", _is_path, "the path of a file below the folder of images")
-    images.require_unique("file_name", names)
-    sides = [images.column(key, _is_side, "a number of pixels") for key in ("width", "height")]
-    return {
-        "image_ids": np.array(ids, dtype=np.int64),
-        "files": np.array([name.encode() for name in names], dtype=np.bytes_),
-        "sizes": np.array(sides, dtype=np.int64).T,
+def _images(parts: Sequence[Entries]) -> SharedArrays:
+    ids = np.concatenate([_ids(images, "id") for images in parts])
+    names = [name for images in parts for name in _file_names(images)]
+    sides = [[side for images in parts for side in _sides(images, key)] for key in ("width", "height")]
+    for key, values in (("id", ids.tolist()), ("file_name", names)):
+        require_unique(parts[0].path, parts[0].kind, key, values)
+    files = np.array([name.encode() for name in names], dtype=np.bytes_)
+    return {"image_ids": ids, "files": files, "sizes": np.array(sides, dtype=np.int64).T.copy()}
+
+
+def _file_names(images: Entries) -> list[str]:
+    wanted = "the path of a file below the folder of images"
+    names: list[str] = images.column("file_name", (str,), wanted)
+    images.require("file_name", names, map(_is_path, names), wanted)
+    return names
+
+
+def _is_path(name: str) -> bool:
+    return name != "" and not name.startswith("/") and ".." not in name.split("/")
+
+
+def _sides(images: Entries, key: str) -> list[int]:
+    sides: list[int] = images.column(key, (int,), "a number of pixels")
+    images.require(key, sides, (0 < side < 2**31 for side in sides), "a number of pixels")
+    return sides
+
+
+def _objects(entries: Entries, known: Known, left_out: OmissionCounter, changed: OmissionCounter) -> SharedArrays:
+    """Return annotations of images that the file lists, whose box has an area: columns as of `ARRAYS`, and beside them
+    image, place in the file, the box as it is stated, and whether there is an id."""
+    entries, places, image_of = _of_known_images(entries, known, left_out)
+    stated = entries.numbers("bbox", 4)
+    boxes = _corners(entries, stated, known.sizes[image_of], changed)
+    labels = _labels(entries, known)
+    numbered = np.array(["id" in row for row in entries.rows], dtype=np.bool_)
+    columns = {
+        **{"image_of": image_of, "places": places, "stated": stated, "boxes": boxes, "labels": labels},
+        "areas": _areas(entries, boxes, changed),
+        "crowds": _crowds(entries),
+        "numbered": numbered,
+        "object_ids": _ids(entries, "id") if numbered.all() else np.zeros(len(labels), dtype=np.int64),
+        "keypoints": _keypoints(entries, labels, known.keypoint_names),
     }
+    kept = _with_area(entries, boxes, left_out)
+    outlines = _outlines(entries, known.sizes[image_of], kept, left_out) if known.outlines else {}
+    return {name: column[kept] for name, column in columns.items()} | outlines
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value != "" and not value.startswith("/") and ".." not in value.split("/")
+def _of_known_images(entries: Entries, known: Known, left_out: OmissionCounter) -> tuple[Entries, Ids, Ids]:
+    """Return the annotations of images that the file lists, and of each its place and that of its image."""
+    owners = _ids(entries, "image_id")
+    at = np.minimum(np.searchsorted(known.image_ids, owners, sorter=known.by_id), len(known.image_ids) - 1)
+    found, places = known.by_id[at], entries.first + np.arange(len(owners))
+    there = known.image_ids[found] == owners
+    if there.all():
+        return entries, places, found
+    for index in np.flatnonzero(~there):
+        left_out.add("annotations of images that the file does not list", entries.name(int(index)))
+    rows = [row for row, is_there in zip(entries.rows, there, strict=True) if is_there]
+    return Entries(entries.path, entries.kind, rows, entries.first), places[there], found[there]
 
 
-def _is_side(value: Any) -> bool:
-    return type(value) is int and 0 < value < 2**31
-
-
-def _of_known_images(
-    objects: Entries, image_ids: NDArray[np.int64], left_out: OmissionCounter
-) -> tuple[Entries, NDArray[np.int64]]:
-    """Return the annotations of images that the file lists, and the place of the image of each."""
-    owners = np.array(objects.column("image_id", is_id, "a whole number"), dtype=np.int64)
-    by_id = np.argsort(image_ids)
-    at = np.minimum(np.searchsorted(image_ids, owners, sorter=by_id), len(image_ids) - 1)
-    found = by_id[at]
-    known = image_ids[found] == owners
-    if known.all():
-        return objects, found
-    for index in np.flatnonzero(~known):
-        left_out.add("annotations of images that the file does not list", _name(objects, int(index)))
-    rows = [row for row, is_known in zip(objects.rows, known, strict=True) if is_known]
-    if not rows:
-        raise ValueError(f"{objects.path}: no annotation is of an image that the file lists; 'image_id' is that id")
-    return Entries(objects.path, objects.kind, rows), found[known]
-
-
-def _name(objects: Entries, index: int) -> str:
-    row = objects.rows[index]
-    return f"annotation {row['id']}" if "id" in row else f"annotations[{index}]"
-
-
-def _objects(
-    objects: Entries, category_ids: NDArray[np.int64], sizes: NDArray[np.int64], changed: OmissionCounter
-) -> SharedArrays:
-    boxes = objects.numbers("bbox", 4)
-    _require_not_corners(objects, boxes, sizes)
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    limits = np.concatenate([sizes, sizes], axis=1)
-    within = np.clip(corners, 0, limits)
+def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: OmissionCounter) -> Floats:
+    """Return the corners of boxes, cut to their images."""
+    corners = np.concatenate([stated[:, :2], stated[:, :2] + stated[:, 2:]], axis=1)
+    within: Floats = np.clip(corners, 0, np.concatenate([sizes, sizes], axis=1))
     for index in np.flatnonzero((np.abs(within - corners) > BEYOND).any(1)):
-        changed.add("boxes that reach beyond their image, cut to it", _name(objects, int(index)))
-    return {
-        "boxes": within,
-        "labels": _labels(objects, category_ids),
-        "areas": _areas(objects, within, changed),
-        "crowds": np.array(objects.column("iscrowd", _is_flag, "0 or 1", default=0), dtype=np.bool_),
-        "object_ids": _ids(objects, changed),
-    }
+        changed.add("boxes that reach beyond their image, cut to it", entries.name(int(index)))
+    return within
 
 
-def _labels(objects: Entries, category_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    labels = {int(number): label for label, number in enumerate(category_ids)}
+def _labels(entries: Entries, known: Known) -> Ids:
     wanted = "the id of one of the categories"
-    found = objects.column("category_id", lambda value: type(value) is int and value in labels, wanted)
-    return np.array([labels[number] for number in found], dtype=np.int64)
+    numbers = entries.column("category_id", (int,), wanted)
+    labels = {int(number): label for label, number in enumerate(known.category_ids)}
+    found = [labels.get(number, -1) for number in numbers]
+    entries.require("category_id", numbers, (label >= 0 for label in found), wanted)
+    return np.array(found, dtype=np.int64)
 
 
-def _is_flag(value: Any) -> bool:
-    return value in (0, 1)
-
-
-def _areas(objects: Entries, boxes: Floats, changed: OmissionCounter) -> Floats:
+def _areas(entries: Entries, boxes: Floats, changed: OmissionCounter) -> Floats:
     """Return stated areas; those of the box where none is stated."""
-    stated = objects.column("area", lambda value: value is None or only_numbers([value]), "square pixels")
+    stated = entries.column("area", (int, float, type(None)), "square pixels")
     areas = np.array([np.nan if value is None else value for value in stated], dtype=np.float64)
     missing = np.isnan(areas)
     for index in np.flatnonzero(missing):
-        changed.add("annotations without 'area', given that of their box", _name(objects, int(index)))
+        changed.add("annotations without 'area', given that of their box", entries.name(int(index)))
     widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     return np.where(missing, widths * heights, areas)
 
 
-def _ids(objects: Entries, changed: OmissionCounter) -> NDArray[np.int64]:
-    """Return the ids of annotations; none but those who score need them, and there is one for each in `scores`."""
-    ids = objects.column("id", lambda value: value is None or is_id(value), "a whole number")
-    given = [number for number in ids if number is not None]
-    if len(given) == len(ids):
-        objects.require_unique("id", given)
-        return np.array(ids, dtype=np.int64)
-    for index in (index for index, number in enumerate(ids) if number is None):
-        changed.add("annotations without 'id', numbered", f"annotations[{index}]")
-    return np.arange(1, len(ids) + 1)
+def _crowds(entries: Entries) -> NDArray[np.bool_]:
+    flags = entries.column("iscrowd", (int, bool), "0 or 1", default=0)
+    entries.require("iscrowd", flags, (flag in (0, 1) for flag in flags), "0 or 1")
+    return np.array(flags, dtype=np.bool_)
 
 
-def _require_not_corners(objects: Entries, boxes: Floats, sizes: NDArray[np.int64]) -> None:
-    """Refuse boxes that were written as two corners in place of a corner, width and height.
-
-    Raises:
-        ValueError: if all boxes make sense as corners, and most of them reach beyond their image as they are meant.
-    """
-    limits = np.concatenate([sizes, sizes], axis=1) + BEYOND
-    beyond = (boxes[:, :2] + boxes[:, 2:] > limits[:, :2]).any(1)
-    as_corners = (boxes[:, 2:] >= boxes[:, :2]).all(1) & (boxes <= limits).all(1)
-    if beyond.sum() < FEWEST_XYXY or 2 * beyond.sum() <= len(boxes) or not as_corners.all():
-        return
-    index = int(np.flatnonzero(beyond)[0])
-    x, y, x2, y2 = (f"{value:g}" for value in boxes[index])
-    raise ValueError(
-        f"{objects.place(index)}: 'bbox' seems to be written as two corners, x1, y1, x2, y2: as x, y, width, height "
-        f"{beyond.sum()} of {len(boxes)} boxes reach beyond their image, and as corners none does. Write "
-        f"[{x}, {y}, {x2} - {x}, {y2} - {y}], as COCO's format wants"
-    )
-
-
-def _with_area(objects: Entries, boxes: Floats, left_out: OmissionCounter) -> NDArray[np.bool_]:
+def _with_area(entries: Entries, boxes: Floats, left_out: OmissionCounter) -> NDArray[np.bool_]:
     """Tell which boxes have an area within their image."""
     kept: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     for index in np.flatnonzero(~kept):
-        left_out.add("annotations whose box has no area within its image", _name(objects, int(index)))
+        left_out.add("annotations whose box has no area within its image", entries.name(int(index)))
     return kept
 
 
-def _keypoints(objects: Entries, labels: NDArray[np.int64], names: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+def _keypoints(entries: Entries, labels: Ids, names: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     """Return the keypoints of each object; 0, not labelled, of classes that have fewer or none."""
     numbers = [len(of_class) for of_class in names]
     found = np.zeros((len(labels), 3 * max(numbers)), dtype=np.float32)
-    if not max(numbers):
-        return found.reshape(len(labels), 0, 3)
-    for index, (row, label) in enumerate(zip(objects.rows, labels.tolist(), strict=True)):
+    keypoints = found.reshape(len(labels), max(numbers), 3)
+    if not keypoints.size:
+        return keypoints
+    for index, (row, label) in enumerate(zip(entries.rows, labels.tolist(), strict=True)):
         given = row.get("keypoints")
         if not given:
             continue
         if not isinstance(given, list) or len(given) != 3 * numbers[label] or not only_numbers(given):
             wanted = f"x, y and visibility of the {numbers[label]} keypoints of its category"
-            raise objects.fault(index, "keypoints", given, wanted)
+            raise entries.fault(index, "keypoints", given, wanted)
         found[index, : len(given)] = given
-    keypoints = found.reshape(len(labels), -1, 3)
     if wrong := np.flatnonzero(~np.isin(keypoints[..., 2], (0, 1, 2)).all(1)).tolist():
-        raise objects.fault(wrong[0], "keypoints", objects.rows[wrong[0]]["keypoints"], "of visibility 0, 1 or 2")
+        raise entries.fault(wrong[0], "keypoints", entries.rows[wrong[0]]["keypoints"], "of visibility 0, 1 or 2")
     return keypoints
 
 
-def _outlines(
-    objects: Entries, sizes: NDArray[np.int64], kept: NDArray[np.bool_], left_out: OmissionCounter
-) -> list[bytes]:
-    """Return the outline of each object as JSON; those without one are taken out of `kept`."""
+def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: OmissionCounter) -> SharedArrays:
+    """Return the outlines of objects as JSON; those without one are taken out of `kept`."""
     texts = []
-    for index, (row, (width, height)) in enumerate(zip(objects.rows, sizes.tolist(), strict=True)):
-        outline = row.get("segmentation")
-        if kept[index] and not outline:
+    outlines: list[Any] = [
+        row.get("segmentation") if is_kept else [] for row, is_kept in zip(entries.rows, kept, strict=True)
+    ]
+    sound = are_polygons(outlines)
+    for index in np.flatnonzero(kept).tolist():
+        outline = outlines[index]
+        if not outline:
             kept[index] = False
-            left_out.add("annotations without a mask, 'segmentation'", _name(objects, index))
-        elif kept[index] and (wanted := outline_fault(outline, width, height)):
-            raise objects.fault(index, "segmentation", outline, wanted)
-        texts.append(orjson.dumps(outline))
-    return texts
+            left_out.add("annotations without a mask, 'segmentation'", entries.name(index))
+        elif not (sound and isinstance(outline, list)) and (wanted := outline_fault(outline, *sizes[index].tolist())):
+            raise entries.fault(index, "segmentation", outline, wanted)
+        else:
+            texts.append(orjson.dumps(outline))
+    sizes_of_texts = np.array([len(text) for text in texts], dtype=np.int64)
+    return {"outlines": np.frombuffer(b"".join(texts), dtype=np.uint8), "outline_sizes": sizes_of_texts}
 
 
-def _joined(texts: Sequence[bytes]) -> SharedArrays:
-    return {
-        "outlines": np.frombuffer(b"".join(texts), dtype=np.uint8),
-        "outline_starts": np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64),
-    }
+def _require_sound(path: Path, objects: SharedArrays, known: Known) -> None:
+    """Check what only all annotations together tell.
+
+    Raises:
+        ValueError: if none is left, two have the same id, or boxes are two corners.
+    """
+    if not len(objects["labels"]):
+        raise ValueError(f"{path}: no annotation with an area is of an image that the file lists; 'image_id' is its id")
+    ids, counts = np.unique(objects["object_ids"], return_counts=True)
+    if objects["numbered"].all() and (counts > 1).any():
+        first, second = objects["places"][objects["object_ids"] == ids[counts > 1][0]][:2]
+        raise ValueError(
+            f"{path}: annotations[{second}] (id {ids[counts > 1][0]}): 'id' is that of annotations[{first}] too; each "
+            "must have its own"
+        )
+    if message := corners_message(objects["stated"], known.sizes[objects["image_of"]]):
+        place, text = message
+        raise ValueError(f"{path}: annotations[{objects['places'][place]}]: {text}")
+
+
+def corners_message(stated: Floats, sizes: Ids) -> tuple[int, str] | None:
+    """Say if boxes were written as two corners in place of a corner, width and height, and give one of them.
+
+    They were if all of them make sense as corners, and most reach beyond their image as they are meant.
+    """
+    limits = np.concatenate([sizes, sizes], axis=1) + BEYOND
+    beyond = (stated[:, :2] + stated[:, 2:] > limits[:, :2]).any(1)
+    as_corners = (stated[:, 2:] >= stated[:, :2]).all(1) & (stated <= limits).all(1)
+    if beyond.sum() < FEWEST_XYXY or 2 * beyond.sum() <= len(stated) or not as_corners.all():
+        return None
+    index = int(np.flatnonzero(beyond)[0])
+    x, y, x2, y2 = (f"{value:g}" for value in stated[index])
+    return index, (
+        f"'bbox' seems to be written as two corners, x1, y1, x2, y2: as x, y, width, height {beyond.sum()} of "
+        f"{len(stated)} boxes reach beyond their image, and as corners none does. Write [{x}, {y}, {x2} - {x}, "
+        f"{y2} - {y}], as COCO's format wants"
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bocb_tune.data.coco.annotations import load_json
+from bocb_tune.data.coco.json_lists import parsed
 from bocb_tune.data.coco.outlines import quiet
 from bocb_tune.data.coco.reader import Part
 
@@ -37,7 +37,7 @@ def ground_truth(part: Part) -> COCO:
     """
     from pycocotools.coco import COCO
 
-    content = load_json(part.annotations.path)
+    content = parsed(part.annotations.path.read_bytes(), part.annotations.path)
     known = {image["id"] for image in content["images"]}
     outlined = part.annotations.outlines is not None
     rows = [

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from bocb_tune.data import contents_of, load_dataset
 from bocb_tune.data.coco import annotations as reading
-from bocb_tune.data.coco.annotations import read_annotations
+from bocb_tune.data.coco.annotations import corners_message, read_annotations
 from bocb_tune.data.coco.dataset import Coco, load_coco
-from bocb_tune.data.coco.entries import Entries
 from bocb_tune.data.coco.outlines import mask_of, outline_fault, outline_of, run_lengths
 from bocb_tune.data.contents import Contents, OmissionCounter, differences
 from bocb_tune.data.decode import RefusedImage
@@ -135,8 +134,8 @@ def test_a_file_is_read_once_on_a_node(tmp_path: Path, monkeypatch: pytest.Monke
     path = write(tmp_path, {"images": [image(1)], "annotations": [thing(1, 1)], "categories": CATEGORIES})
     before = read_annotations(path)
     calls: list[Path] = []
-    read = reading.load_json
-    monkeypatch.setattr(reading, "load_json", lambda path: calls.append(path) or read(path))
+    read = reading.json_lists
+    monkeypatch.setattr(reading, "json_lists", lambda path: calls.append(path) or read(path))
     again = read_annotations(path)
     assert calls == []
     assert again.boxes.tolist() == before.boxes.tolist()
@@ -230,19 +229,25 @@ def test_one_class_will_do(tmp_path: Path) -> None:
 ONE = [image(1)]
 BAD: dict[str, tuple[Any, str]] = {
     "no JSON": ("{", r"is no JSON: "),
-    "NaN": ('{"images": [NaN]}', r"is no JSON: "),
+    "NaN": ('{"images": [], "annotations": [], "categories": [NaN]}', r"is no JSON, from byte 49 on: "),
     "a list": ([], r"holds a JSON list; COCO's format is an object of lists"),
-    "no annotations": ({"images": ONE, "categories": CATEGORIES}, r"has no list 'annotations' \(it has categories, im"),
+    "no annotations": (
+        {"images": ONE, "categories": CATEGORIES},
+        r"has no list 'annotations' \(its lists are categories, im",
+    ),
     "empty annotations": ({"annotations": []}, r"the list 'annotations' is empty"),
     "empty images": ({"images": []}, r"the list 'images' is empty"),
     "no object": ({"annotations": [5]}, r"annotations\[0\] is 5; it must be an object"),
     "an image twice": (
         {"images": [image(1), image(2), image(1, file_name="other.png")]},
-        r"images\[2\] \(id 1\): 'id' is 1, as that of images\[0\]; each must have its own",
+        r"images\[2\]: 'id' is 1, as that of images\[0\]; each must have its own",
     ),
-    "a file twice": ({"images": [image(1), image(2, file_name="1.png")]}, r"images\[1\] .*'file_name' is '1.png', as"),
-    "an annotation twice": ({"annotations": [thing(4, 1), thing(4, 1)]}, r"annotations\[1\] \(id 4\): 'id' is 4, as"),
-    "a category twice": ({"categories": [CATEGORIES[1], CATEGORIES[1]]}, r"categories\[1\] \(id 3\): 'id' is 3, as"),
+    "a file twice": ({"images": [image(1), image(2, file_name="1.png")]}, r"images\[1\]: 'file_name' is '1.png', as"),
+    "an annotation twice": (
+        {"annotations": [thing(4, 1), thing(4, 1)]},
+        r"annotations\[1\] \(id 4\): 'id' is that of annotations\[0\] too",
+    ),
+    "a category twice": ({"categories": [CATEGORIES[1], CATEGORIES[1]]}, r"categories\[1\]: 'id' is 3, as"),
     "a name twice": ({"categories": [*CATEGORIES, {"id": 8, "name": "dog"}]}, r"'name' is 'dog', as that of categor"),
     "an id that is no number": ({"images": [image(1, id="1")]}, r"images\[0\].*'id' is '1'; it must be a whole number"),
     "no size": ({"images": [without(image(1), "width")]}, r"'width' is missing; it must be a number of pixels"),
@@ -251,7 +256,10 @@ BAD: dict[str, tuple[Any, str]] = {
         {"annotations": [thing(1, 1), thing(2, 1, category_id=4)]},
         r"annotations\[1\] \(id 2\): 'category_id' is 4; it must be the id of one of the categories",
     ),
-    "no known image": ({"annotations": [thing(1, 5)]}, r"no annotation is of an image that the file lists"),
+    "no known image": (
+        {"annotations": [thing(1, 5)]},
+        r"no annotation with an area is of an image that the file lists",
+    ),
     "three numbers": ({"annotations": [thing(1, 1, bbox=[1, 2, 3])]}, r"'bbox' is \[1, 2, 3\]; it must be 4 numbers"),
     "no numbers": ({"annotations": [thing(1, 1, bbox=[1, 2, 3, "4"])]}, r"'bbox' is .*'4'\]; it must be 4 numbers"),
     "no box": ({"annotations": [without(thing(1, 1), "bbox")]}, r"\(id 1\): 'bbox' is missing; it must be 4 numbers"),
@@ -311,7 +319,7 @@ def test_a_bad_outline_is_refused_where_masks_are_wanted(tmp_path: Path, fault: 
 
 def test_two_corners_in_place_of_width_and_height_are_noticed(tmp_path: Path) -> None:
     corners = [thing(number, 1, bbox=[x, 8, x + 9, 29]) for number, x in enumerate((2, 16, 20, 25, 30))]
-    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 0\): 'bbox' seems to be .* two corners") as caught:
+    with pytest.raises(ValueError, match=r"annotations\[0\]: 'bbox' seems to be .* two corners") as caught:
         look(make_coco(tmp_path, ONE, corners))
     assert "Write [2, 8, 11 - 2, 29 - 8]" in str(caught.value)
 
@@ -324,8 +332,7 @@ sides = st.floats(0, 1)
 def test_boxes_within_their_image_are_never_taken_for_corners(shares: Any) -> None:
     width, height = SIZE
     boxes = np.array([[x * width, y * height, w * (1 - x) * width, h * (1 - y) * height] for x, y, w, h in shares])
-    rows = Entries(Path("x.json"), "annotations", [{"id": 1}] * len(boxes))
-    reading._require_not_corners(rows, boxes, np.tile(SIZE, (len(boxes), 1)))
+    assert corners_message(boxes, np.tile(SIZE, (len(boxes), 1))) is None
 
 
 def test_missing_files_are_refused(tmp_path: Path) -> None:
