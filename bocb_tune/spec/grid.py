@@ -86,7 +86,7 @@ def _planned(spec: ExperimentSpec, cell: Cell) -> PlannedCell:
         "dataset": settings_of(spec.dataset.name, spec.dataset.options),
         "recipe": recipe_settings(recipe),
         "optimizer": dict(space.fixed),
-        "workers": spec.resources.workers,
+        "workers": spec.resources.of(cell.backbone).workers,
     }
     # Left out where nothing is changed, so that such trials keep the identity they always had.
     size = image_size(spec.dataset.name, spec.dataset.options, recipe.image_size)
