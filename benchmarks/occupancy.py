@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.types import TrialSpec, derive_seed
 from bocb_tune.engine.policy import CellPlan, rung_budgets
-from bocb_tune.engine.room import Machine, Resources
+from bocb_tune.engine.room import Capacity, Machine
 from bocb_tune.engine.slots import everything
-from tests.support.event_cluster import EventCluster
+from tests.support.events.cluster import EventCluster
 from tests.support.simulated import make_cells, make_plan
 
 SLOTS, GPUS = 64, 8
@@ -58,13 +58,13 @@ def cells_of(count: int, trials: int, sampler: str) -> tuple[CellPlan, ...]:
             replace(cell, settings=cell.settings | {"copy": seed}) for cell in make_cells(plan, SYNTHETIC, OPTIMIZERS)
         ]
         seed += 1
-    named = [replace(cell, cell=replace(cell.cell, dataset=f"synthetic{number}")) for number, cell in enumerate(made)]
+    named = [replace(cell, cell=replace(cell.cell, pretrained=f"p{number}")) for number, cell in enumerate(made)]
     return tuple(named[:count])
 
 
 def epoch_s(trial: TrialSpec) -> float:
     """5 to 60 s, by the cell."""
-    return float(5 * 12 ** (derive_seed(trial.cell.dataset) % 1000 / 1000))
+    return float(5 * 12 ** (derive_seed(trial.cell.pretrained) % 1000 / 1000))
 
 
 def busy_share(world: EventCluster, slots: int, last: float = 0.02) -> float:
@@ -85,16 +85,14 @@ def main() -> None:
         Machine(id=str(number), name=str(number), resources={"CPU": 64, "GPU": GPUS}) for number in range(SLOTS // GPUS)
     ]
     shape = GroupShape(gpus_per_worker=1)
-    resources = Resources(
-        groups=dict.fromkeys(SYNTHETIC, shape), max_slots=SLOTS, warm=True, patience_min=10, share=0.5
-    )
+    resources = Capacity(groups=dict.fromkeys(SYNTHETIC, shape), max_slots=SLOTS, warm=True, patience_min=10, share=0.5)
     assert len(everything(resources)) == 1
     with tempfile.TemporaryDirectory(prefix="bocb-tune-bench-") as folder:
         place = Path(folder) / "run"
         cells = cells_of(arguments.cells, arguments.trials, arguments.sampler)
         world = EventCluster(place, cells, machines, resources, epoch_s=epoch_s, handle_s=0.057, tick_s=60.0)
         cpu_s: list[float] = []
-        world.ledger.on_end = lambda _: cpu_s.append(time.process_time())
+        world.store.on_end = lambda _: cpu_s.append(time.process_time())
         records = world.run()
         window = min(1000, len(cpu_s) // 5)
         first, end = (

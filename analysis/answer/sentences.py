@@ -41,8 +41,7 @@ class Part:
 def parts_of(answer: Answer) -> tuple[Part, ...]:
     """Say everything the answer holds, in order; parts without a line are left out."""
     if all(contest.best is None for contest in answer.contests):
-        none = ("No cell has a score yet: no trial has reached its full budget.",)
-        return (*part("Best optimizer", none), *_next(answer))
+        return (*part("Best optimizer", (answer.no_score,)), *_next(answer))
     return (
         *part("Best optimizer", winners(answer)),
         *part("Backbone-optimizer coupling", answer.coupling),
@@ -58,7 +57,7 @@ def terminal(parts: Sequence[Part]) -> list[str]:
     for part in parts:
         lines.append(f"{part.title}:")
         for line in part.lines:
-            lines.append(f"  {line.text}")
+            lines.append(f"  {' '.join(line.text.split())}")
             lines += [f"      {line.code}"] * bool(line.code)
     return lines
 
@@ -105,7 +104,7 @@ def _counted(answer: Answer) -> tuple[str, ...]:
         if any(c.is_tested for c in answer.contests)
         else "differences are not tested"
     )
-    return (f"Best on single backbones, of {len(best)}: {each}; {tested}. The table says which.",)
+    return (f"Best optimizer on each of the {len(best)} backbones: {each}; {tested}. The table names them.",)
 
 
 def _num_won(answer: Answer) -> int:
@@ -119,9 +118,9 @@ def _dominating(answer: Answer) -> tuple[str, ...]:
     if name is None:
         return ()
     leads = [contest.lead.value for contest in answer.contests]
-    values = [lead for lead in leads if lead is not None]
+    low, high = (f"{end([lead for lead in leads if lead is not None]):.2f}" for end in (min, max))
     where = "on both backbones" if count == 2 else f"on all {count} backbones"
-    margin = f"by {min(values):.2f} to {max(values):.2f} points over the next best"
+    margin = f"by {low if low == high else f'{low} to {high}'} points over the next best"
     won = _num_won(answer)
     if won == count:
         return (f"{name} wins {where}, {margin}, significantly on each.",)
@@ -195,8 +194,11 @@ def sensitivity(answer: Answer) -> tuple[str, ...]:
     points = f"{answer.tolerance:g} point{'s' * (answer.tolerance != 1)}"
     inside = sorted((each for each in known if _width(each) > 0), key=_width, reverse=True)
     never = [each.key for each in known if _width(each) <= 0]
-    head = f"Learning rates within {points} of the backbone's best (known in {len(known)} of {answer.num_cells} cells)"
-    lines = [f"{head}: most in {_told(inside[0])}; least in {_told(inside[-1])}."] if len(inside) > 1 else []
+    head = (
+        f"Width of the range of learning rates within {points} of the backbone's best (known in {len(known)} of "
+        f"{answer.num_cells} cells)"
+    )
+    lines = [f"{head}: largest in {_told(inside[0])}; smallest in {_told(inside[-1])}."] if len(inside) > 1 else []
     if len(inside) == 1:
         lines = [f"{head}: {_told(inside[0])}."]
     if never:
@@ -217,18 +219,20 @@ def _told(reach: Reach) -> str:
     text = f"{reach.key}, {decades(reach.of_best)}"
     own = reach.of_own.value
     differs = own is not None and abs(own - _width(reach)) > 0.05
-    return f"{text}, {own:.1f} from its own best" if differs else text
+    return f"{text}, or {own:.1f} from the cell's own best" if differs else text
 
 
 def _own(reach: Reach) -> str:
-    return f"{reach.key} ({reach.of_own.value:.1f} decades from its own best)"
+    return f"{reach.key} ({reach.of_own.value:.1f} decades around its own best)"
 
 
 def decades(estimate: Estimate) -> str:
     """Write a width with its interval."""
     at_least = "at least " * bool(estimate.reason)
     span = "" if estimate.lo is None or estimate.hi is None else f" (95 % CI {estimate.lo:.1f} to {estimate.hi:.1f})"
-    return f"{at_least}{estimate.value or 0:.1f} decades{span}"
+    value = estimate.value or 0.0
+    width = "less than 0.1" if 0 < value < 0.05 else f"{value:.1f}"
+    return f"{at_least}{width} decades{span}"
 
 
 def limits(answer: Answer) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ FEWEST_SEEDS = 3
 MANY_DIVERGED = 0.3
 # Factor on the median sd of seeds.
 MUCH_NOISIER = 5
+MOST_SAID = 300
+"""Characters of a failure's message that are repeated; tables/trials.csv has it whole."""
 # Number of completed trials that ended early, and the width in points of the band they ended in.
 FEWEST_EARLY, EARLY_BAND = 5, 1.0
 
@@ -42,11 +44,15 @@ def failed_trials(findings: Findings) -> Iterator[Check]:
     for (status, _), group in list(kinds)[:MOST_LISTED]:
         message = group["message"].iloc[0]
         cells = sorted(set(group["backbone"] + "/" + group["optimizer"]))
-        text = f"{len(group)} {status} in {listed(cells)}: {message or 'no message'}"
+        text = f"{len(group)} {status} in {listed(cells)}: {_cut(message) or 'no message'}"
         yield from about(cells, name="failed_trials", level="problem", message=text)
     if len(kinds) > MOST_LISTED:
         text = f"{len(kinds) - MOST_LISTED} more kinds of failure are in tables/trials.csv."
         yield Check(name="failed_trials", level="problem", message=text)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MOST_SAID else f"{message[:MOST_SAID]}..."
 
 
 def garbled_lines(findings: Findings) -> Iterator[Check]:
@@ -62,9 +68,10 @@ def too_few_seeds(findings: Findings) -> Iterator[Check]:
     few = [cell.key for cell in valued if FRESH_SEEDS in cell.best.method and cell.best.counts.n_seeds < FEWEST_SEEDS]
     if selected:
         text = (
-            f"{len(selected)} of {len(valued)} cells have no fresh seed at their best point: their scores were selected"
+            f"{len(selected)} of {len(valued)} cells have no fresh seed at their best point: their scores are the "
+            "best of several trials, and biased upwards."
         )
-        yield Check(name="too_few_seeds", level="caution", message=f"{text} and are biased upwards.")
+        yield Check(name="too_few_seeds", level="caution", message=text)
     which = "All cells have" if len(few) == len(valued) else f"{len(few)} of {len(valued)} cells ({listed(few)}) have"
     text = f"{which} fewer than {FEWEST_SEEDS} fresh seeds at their best point: their scores are uncertain."
     yield from about(few, name="too_few_seeds", level="caution", message=text)
@@ -118,8 +125,8 @@ def all_diverged(findings: Findings) -> Iterator[Check]:
 def led_by_failures(findings: Findings) -> Iterator[Check]:
     if findings.grid.led_by_failures:
         text = (
-            "The plain coupling index of the backbones is driven by failed cells: it orders them otherwise than viable "
-            "coupling does."
+            "The plain coupling index of the backbones is driven by failed cells: it orders the backbones differently "
+            "from viable coupling, which leaves these cells out."
         )
         yield Check(name="led_by_failures", level="caution", message=text)
 

@@ -12,7 +12,7 @@ from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Grid
+from bocb_tune.analysis.landscape.surface import SettingGrid
 from bocb_tune.analysis.tuning.settings import Setting, at_node
 
 CAUTIOUS = 0.1
@@ -27,14 +27,14 @@ class SearchRange:
 
     lr: tuple[float, float]
     weight_decay: tuple[float, float] | None
-    """Range of positive weight decay; None if only weight decay 0 is worth a trial."""
+    """Range of positive weight decay; None if only weight decay 0 is worth a trial, or weight decay was not varied."""
     zero: bool
     """Whether weight decay 0 is worth trials."""
 
     def __str__(self) -> str:
         ends = [] if self.weight_decay is None else [_ends(self.weight_decay)]
         decay = " or ".join([*ends, *(["0"] if self.zero else [])])
-        return f"lr {_ends(self.lr)}, weight decay {decay}"
+        return f"lr {_ends(self.lr)}" + (f", weight decay {decay}" if decay else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +98,11 @@ def cautious_score(cell: Landscape) -> Array:
     return np.where(stays, score + sd * ndtri((CAUTIOUS - safe) / (1 - safe)), cell.floor)
 
 
-def range_of(near: Flags, grid: Grid) -> SearchRange:
+def range_of(near: Flags, grid: SettingGrid) -> SearchRange:
     """Find the ranges that bound some nodes [lr, decay]."""
     rows = np.flatnonzero(near.any(axis=1))
-    columns = np.flatnonzero(near[:, : grid.num_decay].any(axis=0))
+    is_line = grid.domain.weight_decay is None
+    columns = np.flatnonzero(near[:, : 0 if is_line else grid.num_decay].any(axis=0))
     low, high = (float(10 ** grid.u[row]) for row in (rows[0], rows[-1]))
     decays = [float(10 ** grid.v[column]) for column in (columns[0], columns[-1])] if len(columns) else None
     return SearchRange(
@@ -115,7 +116,7 @@ def _ends(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.2g} to {interval[1]:.2g}"
 
 
-def _bounding(near: Flags, grid: Grid) -> Flags:
+def _bounding(near: Flags, grid: SettingGrid) -> Flags:
     """Select all nodes within those ranges [lr, decay]."""
     rows, columns = (np.asarray(near.any(axis=axis)) for axis in (1, 0))
     zero = columns[grid.num_decay :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -150,7 +151,7 @@ class Recommendation:
         plain = {key: getattr(self, key) for key in ("backbone", "trials", "optimizer", "p_best", "method", "detail")}
         return plain | {
             "lr": self.setting and self.setting.lr,
-            "weight_decay": self.setting and self.setting.weight_decay,
+            "weight_decay": self.setting and known(self.setting.weight_decay),
             "own": dict(self.own),
             "refining_gain": self.gained and self.gained.to_json(),
             "box": self.search_range and asdict(self.search_range),
@@ -175,9 +176,9 @@ class Recommendation:
         refined = f"With {setting_text(self.own)}: refining gained {_number(self.gained)}." if self.gained else ""
         elsewhere = self.search_range is not None and self.trials > 1
         search = f"Search the other {self.trials - 1} in {self.search_range}." if elsewhere else ""
-        sure = "" if self.p_best is None else f"It is the best with probability {self.p_best:.2f}."
+        sure = "" if self.p_best is None else f"{self.optimizer} is the best with probability {self.p_best:.2f}."
         is_single = self.backbone is not None and self.method == FROM_SCORES
-        near = "Near it, not tested" if is_single else "Not significantly worse"
+        near = "Within the tolerance of it, not tested" if is_single else "Not significantly worse"
         tied = f"{near}: {', '.join(self.tied)}." if self.tied else ""
         seeds = f"Without a landscape, judged by repeated seeds: {', '.join(self.by_seeds)}." if self.by_seeds else ""
         left_out = f"Not judged: {_by_reason(self.not_judged)}." if self.not_judged else ""
@@ -225,7 +226,10 @@ def metric_within_bounds(score: Estimate, objective: Objective) -> Estimate:
 
 
 def _in_words(setting: Setting | None) -> str:
-    return "" if setting is None else f", lr {setting.lr:.2g}, weight decay {setting.weight_decay:.2g}"
+    if setting is None:
+        return ""
+    decay = "" if math.isnan(setting.weight_decay) else f", weight decay {setting.weight_decay:.2g}"
+    return f", lr {setting.lr:.2g}{decay}"
 
 
 def _by_reason(refused: Sequence[tuple[str, Reason]]) -> str:

@@ -23,7 +23,11 @@ __all__ = [
     "Traits",
     "adapted",
     "build_backbone",
+    "drops_paths",
+    "layers_of",
     "list_backbones",
+    "registered",
+    "renamed",
     "require_batch",
     "stages_of",
     "traits",
@@ -68,12 +72,35 @@ def adapted(name: str, image_size: int, resized_to: int = 0) -> dict[str, Any]:
     seen = resized_to or image_size
     if row and not resized_to and image_size <= SMALL and not row.reshape:
         seen = FULL
-    change: dict[str, Any] = {"model": row.model} if row and row.model != name else {}
+    change: dict[str, Any] = renamed(name)
     if seen != image_size:
         change["image_size"] = seen
     if row and row.reshape and seen <= SMALL:
         change["small"] = True
     return change
+
+
+def renamed(name: str) -> dict[str, str]:
+    """Return timm's name of a backbone as `model`, where it is another."""
+    row = BACKBONES.get(name)
+    return {"model": row.model} if row and row.model != name else {}
+
+
+def registered(name: str) -> str:
+    """Return timm's name of a backbone, after seeing to it that timm knows it.
+
+    Raises:
+        ValueError: if there is no such backbone.
+    """
+    import timm
+
+    row = BACKBONES.get(name)
+    if row and row.module:
+        importlib.import_module(row.module)
+    model_name = row.model if row else name
+    if not timm.is_model(model_name):
+        raise unknown("backbone", name, list_backbones())
+    return model_name
 
 
 def build_backbone(
@@ -88,12 +115,7 @@ def build_backbone(
     """
     import timm
 
-    row = BACKBONES.get(name)
-    if row and row.module:
-        importlib.import_module(row.module)
-    model_name = row.model if row else name
-    if not timm.is_model(model_name):
-        raise unknown("backbone", name, list_backbones())
+    model_name = registered(name)
     change = adapted(name, image_size, resized_to)
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
     published = timm.get_pretrained_cfg(model_name)
@@ -114,7 +136,7 @@ def build_backbone(
             f"backbone {name!r} cannot take images of {size} pixels ({wanted}): {error}; "
             f"give {owner} another image_size, such as {_published_size(published)}, or take another backbone"
         ) from error
-    if drop_path and not _drops_paths(model):
+    if drop_path and not drops_paths(model):
         raise NoDropPath(name, drop_path)
     return model
 
@@ -145,13 +167,18 @@ def traits(name: str, image_size: int, resized_to: int = 0) -> Traits:
 
 def stages_of(model: nn.Module) -> dict[str, int]:
     """Return the stage of each parameter, as timm groups them: 0 is the stem, the last holds the head."""
+    return layers_of(model, coarse=True)
+
+
+def layers_of(model: nn.Module, *, coarse: bool) -> dict[str, int]:
+    """Return the layer of each parameter, or with `coarse` its stage, as timm groups them."""
     from timm.models import group_parameters
     from timm.optim import auto_group_layers
 
     matcher: Any = getattr(model, "group_matcher", None)
     if matcher is None:
         return dict(auto_group_layers(model))
-    return dict(group_parameters(model, matcher(coarse=True), reverse=True))
+    return dict(group_parameters(model, matcher(coarse=coarse), reverse=True))
 
 
 def _probe(name: str, image_size: int, resized_to: int, drop_path: float) -> nn.Module:
@@ -210,7 +237,8 @@ def _require_logits(model: nn.Module, shape: tuple[int, ...], num_classes: int) 
         raise ValueError(f"it gives {tuple(logits.shape)} instead of one logit a class")
 
 
-def _drops_paths(model: nn.Module) -> bool:
+def drops_paths(model: nn.Module) -> bool:
+    """Tell whether a model has stochastic depth that is on."""
     from timm.layers import DropPath
 
     return any(isinstance(module, DropPath) for module in model.modules())

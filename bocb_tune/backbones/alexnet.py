@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,12 +20,35 @@ class AlexNet(models.AlexNet):  # type: ignore[misc]
             self.features[0] = nn.Conv2d(in_chans, 64, 11, stride=4, padding=2)
         self.num_classes, self.num_features = num_classes, 256
         taps = [("features.1", 64, 4), ("features.4", 192, 8), ("features.11", 256, 16), ("features.12", 256, 32)]
-        self.feature_info = [{"module": module, "num_chs": width, "reduction": r} for module, width, r in taps]
+        self.feature_info: list[dict[str, Any]] = [
+            {"module": module, "num_chs": width, "reduction": r} for module, width, r in taps
+        ]
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return features [batch, 256, height / 32, width / 32], sizes rounded down."""
         features: torch.Tensor = self.features(x)
         return features
+
+    def forward_intermediates(
+        self, x: torch.Tensor, indices: Sequence[int] = (0, 1, 2, 3), intermediates_only: bool = False
+    ) -> Any:
+        """Return the last features and the list of those at the taps `indices`, or these alone."""
+        found = {}
+        for name, layer in self.features.named_children():
+            found[f"features.{name}"] = x = layer(x)
+        maps = [found[self.feature_info[index]["module"]] for index in indices]
+        return maps if intermediates_only else (x, maps)
+
+    def prune_intermediate_layers(
+        self,
+        indices: Sequence[int] = (3,),
+        prune_norm: bool = False,  # noqa: ARG002
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Take the head away; the last of the features is always among those taken."""
+        if prune_head:
+            self.classifier = nn.Sequential()
+        return list(indices)
 
     def get_classifier(self) -> nn.Module:
         """Return the last linear layer."""

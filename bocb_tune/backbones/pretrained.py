@@ -151,6 +151,25 @@ def verified(path: str, digest: str) -> Weights:
     return weights
 
 
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of the file of weights in a repository of timm's."""
+
+
+def is_to_fetch(model: str, tag: str) -> bool:
+    """Tell whether weights that timm publishes are still to be fetched to this machine."""
+    import timm
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    published = timm.get_pretrained_cfg(f"{model}.{tag}") if f"{model}.{tag}" in timm.list_pretrained() else None
+    if published is None:
+        return False
+    if published.hf_hub_id:
+        names = (published.hf_hub_filename,) if published.hf_hub_filename else WEIGHT_FILES
+        return not any(isinstance(try_to_load_from_cache(published.hf_hub_id, name), str) for name in names)
+    return not (Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url or "").name).is_file()
+
+
 def timm_weights(model: str, tag: str) -> Weights:
     """Fetch weights that timm publishes, or take them from its cache.
 

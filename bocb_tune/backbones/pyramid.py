@@ -38,6 +38,28 @@ class Pyramid(nn.Module):
         features: torch.Tensor = self.stages(x)
         return features
 
+    def forward_intermediates(
+        self, x: torch.Tensor, indices: Sequence[int] = (0, 1, 2, 3), intermediates_only: bool = False
+    ) -> Any:
+        """Return features of the last stage and the list of those of the stages `indices`, or these alone."""
+        found = []
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x)
+        maps = [found[index] for index in indices]
+        return maps if intermediates_only else (x, maps)
+
+    def prune_intermediate_layers(
+        self,
+        indices: Sequence[int] = (3,),
+        prune_norm: bool = False,  # noqa: ARG002
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Take the head away; every stage is needed for the last, which is always among those taken."""
+        if prune_head:
+            self.head = nn.Identity()
+        return list(indices)
+
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits of the last stage's features, or what the linear layer takes."""
         logits: torch.Tensor = self.head(x, pre_logits=pre_logits)

@@ -25,6 +25,8 @@ class BackboneRow:
     """Source of both counts; `derived` where none were found."""
     small: str
     """Handling of images of at most `SMALL` pixels, with its source."""
+    no_maps: str = ""
+    """Reason why it gives no feature maps of images of any size, as detection needs them; empty: it does."""
     reshape: str = ""
     """`module:function` that makes the fresh model fit for small images; empty: images are enlarged to `FULL`."""
 
@@ -130,6 +132,7 @@ BACKBONES: dict[str, BackboneRow] = {
         macs_g=3.777,
         source="timm, results/benchmark-infer-amp-nhwc-pt112-cu113-rtx3090.csv; multiplications derived",
         small="enlarged to 224, as in OpenMixup's configs of cifar100/advanced",
+        no_maps="it mixes the 14 x 14 patches of 224 pixels and no other number of them",
     ),
     "swin_tiny": BackboneRow(
         model="swin_tiny_patch4_window7_224",

@@ -17,7 +17,7 @@ from bocb_tune.data.contents import Fingerprint, differences
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.driver import Driver, current_driver
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
-from bocb_tune.engine.room import Resources
+from bocb_tune.engine.room import Capacity
 from bocb_tune.engine.store import spec_of
 from bocb_tune.spec.compare import compare, refusal
 from bocb_tune.spec.grid import PlannedCell, plan_grid
@@ -103,10 +103,10 @@ def plan_of(spec: ExperimentSpec) -> Plan:
     )
 
 
-def resources_of(spec: ExperimentSpec) -> Resources:
+def resources_of(spec: ExperimentSpec) -> Capacity:
     """Describe the worker groups of an experiment to the engine."""
     asked = spec.resources
-    return Resources(
+    return Capacity(
         groups={backbone: asked.of(backbone) for backbone in spec.backbones},
         max_slots=asked.max_slots,
         warm=asked.warm,
@@ -225,7 +225,7 @@ def starting_weights(folder: Path, trial_id: str) -> dict[str, Any]:
     """
     _, trial, _ = recorded_trial(folder, trial_id)
     if trial.cell.task != CLASSIFICATION:
-        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r} has no model that can be built")
+        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r}; those of classifiers alone are built anew")
     from bocb_tune.tasks.classification import initial_model
 
     tensors = initial_model(trial).state_dict().items()

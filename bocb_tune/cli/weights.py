@@ -11,10 +11,11 @@ from typing import IO
 
 from bocb_tune.core.files import write_atomically
 from bocb_tune.core.progress import say
-from bocb_tune.data import DATASETS, image_size
+from bocb_tune.data import DATASETS
 from bocb_tune.spec.grid import rows_of
 from bocb_tune.spec.model import ExperimentSpec
-from bocb_tune.spec.pretrained import Fit, find_weights, fit_of, is_awaited, source_for
+from bocb_tune.spec.pretrained import FittedWeights, find_weights, fit_of, is_awaited, source_for
+from bocb_tune.tasks import seen_size
 
 FOLDER = "pretrained"
 
@@ -38,7 +39,7 @@ class StartOfRow:
     row: str
     backbone: str
     source: str
-    fit: Fit
+    fit: FittedWeights
 
     @property
     def line(self) -> str:
@@ -82,12 +83,12 @@ def find_starts(
         entry = f"pretrained.{cell.pretrained}"
         source = source_for(spec.pretrained[cell.pretrained], cell.backbone)
         assert source is not None
-        if planned and is_awaited(source):
+        if planned and is_awaited(source, cell.backbone):
             continue
         say(f"weights of {row}")
         wanted = spec.recipe_of(cell.backbone)[1].image_size
         try:
-            size = image_size(spec.dataset.name, spec.dataset.options, wanted)
+            size = seen_size(spec.task.name, spec.dataset.name, spec.dataset.options, wanted)
             fit = fit_of(source, cell.backbone, channels, size, wanted)
         except ValueError as error:
             if row not in kept:

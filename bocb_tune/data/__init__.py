@@ -25,7 +25,7 @@ class DatasetRow:
     source: str
     target: str = ""
     """`module:object`, a `bocb_tune.data.contents.Reader`; empty if there is nothing to read."""
-    holds: Literal["labelled images", "landscapes"] = "labelled images"
+    holds: Literal["labelled images", "annotated images", "landscapes"] = "labelled images"
     """Kind of data, which a task has to take to be trained on it."""
     channels: int = 3
     image_size: int | None = None
@@ -104,7 +104,7 @@ DATASETS: dict[str, DatasetRow] = {
         name="imagenet",
         description="ImageNet-1K in ROOT/train/<class> and ROOT/val/<class>, or ROOT packed into one file",
         source="ILSVRC 2012, arXiv:1409.0575, https://www.image-net.org",
-        target="bocb_tune.data.folders:reader",
+        target="bocb_tune.data.layout:reader",
         train_images=1_281_167,  # arXiv:1409.0575, table 2
         # As many images are held out as there are in val.
         options={"root": None, "image_size": 224, "classes": 1000, **HELD_OUT, "val_share": 0.04, **MAX_PIXELS},
@@ -115,7 +115,7 @@ DATASETS: dict[str, DatasetRow] = {
         name="imagefolder",
         description="ROOT/train/<class>/<image>, and optionally ROOT/val and ROOT/test; or ROOT packed into one file",
         source="your own folder",
-        target="bocb_tune.data.folders:reader",
+        target="bocb_tune.data.layout:reader",
         options={
             "root": None,
             "image_size": 224,
@@ -135,6 +135,44 @@ DATASETS: dict[str, DatasetRow] = {
         options={"root": None, "image_size": 224, "image_column": "", "label_column": "", **HELD_OUT, **MAX_PIXELS},
         required=("root",),
         augments=("none", "flip_crop"),
+    ),
+    "coco": DatasetRow(
+        name="coco",
+        description="images with boxes, masks or keypoints in COCO's format: ROOT/train2017, ROOT/annotations/*.json",
+        source="arXiv:1405.0312, https://cocodataset.org, or your own in its format",
+        target="bocb_tune.data.coco.reader:reader",
+        holds="annotated images",
+        options={
+            "root": None,
+            "train_images": "train2017",
+            "train_annotations": "annotations/instances_train2017.json",
+            "val_images": "val2017",
+            "val_annotations": "annotations/instances_val2017.json",
+            "loader_workers": 4,
+            **MAX_PIXELS,
+        },
+        free=("root", "max_pixels", "loader_workers"),
+        required=("root",),
+        augments=("none", "flip"),
+    ),
+    "shapes": DatasetRow(
+        name="shapes",
+        description="discs, diamonds and triangles drawn on noise, with boxes, masks and four keypoints each",
+        source="drawn by bocb_tune.data.coco.shapes",
+        target="bocb_tune.data.coco.shapes:reader",
+        holds="annotated images",
+        options={"image_size": 128, "images": 400, "held_out": 100, "draw_seed": 0, "loader_workers": 0, **MAX_PIXELS},
+        free=("max_pixels", "loader_workers"),
+        augments=("none", "flip"),
+    ),
+    "single_shapes": DatasetRow(
+        name="single_shapes",
+        description="one of these shapes an image, its class the label, to pre-train backbones on",
+        source="as shapes",
+        target="bocb_tune.data.coco.single:reader",
+        num_classes=3,
+        options={"image_size": 64, "images": 600, "held_out": 150, "draw_seed": 0},
+        augments=("none", "flip_shift"),
     ),
     "synthetic": DatasetRow(
         name="synthetic",
@@ -189,6 +227,10 @@ def _whole(least: int) -> Rule:
 
 
 _ANYTHING: Rule = (lambda _: True, "")
+_BELOW: Rule = (
+    lambda value: isinstance(value, str) and not Path(value).is_absolute() and ".." not in Path(value).parts,
+    "a path below the root",
+)
 _COLUMN: Rule = (lambda value: isinstance(value, str), "the name of a column, or '' to have it found")
 
 _VALUES: dict[str, Rule] = {
@@ -203,6 +245,13 @@ _VALUES: dict[str, Rule] = {
     "validate_on": (lambda value: value in ("val", "test"), "'val' or 'test'"),
     "image_column": _COLUMN,
     "label_column": _COLUMN,
+    "train_images": _BELOW,
+    "train_annotations": _BELOW,
+    "val_images": _BELOW,
+    "val_annotations": _BELOW,
+    "images": _whole(1),
+    "held_out": _whole(1),
+    "draw_seed": _whole(0),
 }
 """Whether a value of an option is valid, and what it must be."""
 

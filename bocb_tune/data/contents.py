@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -93,12 +93,15 @@ class LeftOut:
     names: tuple[str, ...]
     """The first few, sorted."""
 
+    def to_json(self) -> dict[str, Any]:
+        return {"reason": self.reason, "count": self.count, "names": list(self.names)}
+
     def __str__(self) -> str:
         more = f" and {self.count - len(self.names)} more" if self.count > len(self.names) else ""
         return f"{self.count} {self.reason}: {', '.join(map(printable, self.names))}{more}"
 
 
-class Tally:
+class OmissionCounter:
     """Counts what is left out, by reason."""
 
     def __init__(self) -> None:
@@ -124,16 +127,20 @@ class Contents:
 
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[int, ...]]
-    """Images of each class, by split."""
+    """Images of each class, by split; where an image holds several objects, objects of each class."""
+    images: Mapping[str, int] = field(default_factory=dict)
+    """Images of each split, where `splits` counts objects."""
     parts: Mapping[str, str]
     """Stored part that each split is taken from."""
     left_out: tuple[LeftOut, ...] = ()
+    changed: tuple[LeftOut, ...] = ()
+    """What is used in another form than it was found."""
     fingerprint: Callable[[], Fingerprint]
     """Reads the size of every file, and so is made only on demand."""
 
     def count(self, split: str) -> int:
         """Count the images of a split; 0 if there is no such split."""
-        return sum(self.splits.get(split, ()))
+        return self.images[split] if split in self.images else sum(self.splits.get(split, ()))
 
     def lines(self) -> Iterator[str]:
         """Say what is there: the classes, a line for each split, and one for each reason to leave files out."""
@@ -142,21 +149,24 @@ class Contents:
         for split, counts in self.splits.items():
             part = self.parts[split]
             origin = "" if part == split else f", taken from the part {part!r}"
-            yield f"{split}: {sum(counts)} images, {_span(counts)} a class{origin}"
+            objects = f", {sum(counts)} objects" if split in self.images else ""
+            yield f"{split}: {self.count(split)} images{objects}, {_span(counts)} a class{origin}"
         for group in self.left_out[:MAX_LISTED]:
             yield f"left out: {group}"
         if rest := self.left_out[MAX_LISTED:]:
             yield f"left out for {len(rest)} more reasons: {sum(group.count for group in rest)} files"
+        for group in self.changed:
+            yield f"changed: {group}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that `lines` says, JSON-able."""
-        return {
+        said = {
             "classes": list(self.classes),
             "splits": {split: dict(zip(self.classes, counts, strict=True)) for split, counts in self.splits.items()},
-            "left_out": [
-                {"reason": group.reason, "count": group.count, "names": list(group.names)} for group in self.left_out
-            ],
+            "left_out": [group.to_json() for group in self.left_out],
         }
+        objects = {"images": dict(self.images), "changed": [group.to_json() for group in self.changed]}
+        return said | objects if self.images else said
 
 
 def _span(counts: Sequence[int]) -> str:

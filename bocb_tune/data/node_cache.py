@@ -36,8 +36,8 @@ def shared_arrays(
     Raises:
         ValueError: if the folder for temporary files cannot take them.
     """
-    with _errors_explained():
-        folder = _home() / _stamp(sources, variant)
+    with explained():
+        folder = home() / _stamp(sources, variant)
         lock = folder.with_suffix(".lock").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # ranks and slots start together: one builds, the others wait for it
@@ -47,7 +47,12 @@ def shared_arrays(
 
 
 @contextlib.contextmanager
-def _errors_explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Say of errors of the disk what they keep from being shared.
+
+    Raises:
+        ValueError: in place of them.
+    """
     try:
         yield
     except OSError as error:
@@ -57,13 +62,17 @@ def _errors_explained() -> Iterator[None]:
         ) from error
 
 
-def _home() -> Path:
-    """Return a folder that only this user can write to, on a disk of this node."""
-    home = Path(tempfile.gettempdir()) / f"bocb-tune-{os.getuid()}"
-    home.mkdir(mode=0o700, exist_ok=True)
-    if home.stat().st_uid != os.getuid():
-        raise PermissionError(f"{home} belongs to another user")
-    return home
+def home() -> Path:
+    """Return a folder that only this user can write to, on a disk of this node.
+
+    Raises:
+        OSError: if there can be none.
+    """
+    folder = Path(tempfile.gettempdir()) / f"bocb-tune-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    return folder
 
 
 def _stamp(sources: Sequence[Path], variant: str) -> str:
@@ -73,7 +82,7 @@ def _stamp(sources: Sequence[Path], variant: str) -> str:
 
 
 def _save(folder: Path, arrays: SharedArrays) -> None:
-    with _errors_explained(), tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+    with explained(), tempfile.TemporaryDirectory(dir=folder.parent) as draft:
         for name, array in arrays.items():
             np.save(Path(draft) / name, array, allow_pickle=False)
         shutil.rmtree(folder, ignore_errors=True)  # some of its files may have been cleaned away

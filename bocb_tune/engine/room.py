@@ -14,7 +14,7 @@ UNITS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
+class Capacity:
     """Resources of the worker groups of a run, and how many groups there may be."""
 
     groups: Mapping[str, GroupShape]

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.engine.cluster import machines_of
-from bocb_tune.engine.room import Machine, Resources
+from bocb_tune.engine.room import Capacity, Machine
 from bocb_tune.engine.sharing import Demand, grants, kept
 from bocb_tune.engine.worker.group import Host
 from bocb_tune.engine.worker.roll import Condition, GroupState
@@ -83,8 +83,8 @@ class Slot:
     def decide(self, trial_id: str, budget: int, *, stop: bool) -> None:
         self._host.decide.remote(trial_id, budget, "stop" if stop else "go")
 
-    def leave(self) -> None:
-        self._host.leave.remote()
+    def interrupt(self) -> None:
+        self._host.interrupt.remote()
 
     def hand_over(self) -> None:
         self._host.hand_over.remote()
@@ -117,7 +117,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class ClusterState:
     """The cluster as it is at one moment."""
 
     machines: tuple[Machine, ...]
@@ -138,7 +138,7 @@ class Slots:
     def __init__(
         self,
         setup: SlotSetup,
-        resources: Resources,
+        resources: Capacity,
         news: Callable[[Sequence[str], int], None],
         trouble: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.monotonic,
@@ -207,10 +207,10 @@ class Slots:
         free = [slot for slot in self._slots if slot.is_ready and slot.name not in busy]
         return {slot.shape: slot for slot in reversed(free)}
 
-    def leave(self) -> None:
+    def interrupt(self) -> None:
         """Have all trials left at the end of their epochs."""
         for slot in self._slots:
-            slot.leave()
+            slot.interrupt()
 
     def close(self) -> None:
         """Send all groups home, and wait a while until they are gone."""
@@ -239,7 +239,7 @@ class Slots:
         for slot in self._slots:
             slot.is_leaving |= not slot.state.nodes.isdisjoint(going)
 
-    def _part(self, cluster: Cluster, busy: Collection[str]) -> None:
+    def _part(self, cluster: ClusterState, busy: Collection[str]) -> None:
         """End the slots that leave and have no trial; get back the trials that cannot, or must not, end there."""
         there = {machine.id for machine in cluster.machines} | cluster.going.keys()
         for slot in [slot for slot in self._slots if slot.is_leaving]:
@@ -271,7 +271,7 @@ class Slots:
                 self._lost_nodes.pop(next(iter(self._lost_nodes)))
         self._nodes = dict(nodes)
 
-    def _lines(self, cluster: Cluster) -> Iterator[str]:
+    def _lines(self, cluster: ClusterState) -> Iterator[str]:
         """Say what there is to say of the cluster, each in one plain line."""
         for name, when in self._lost_nodes.items():
             yield f"node {name} lost at {_clock(when)}; {len(cluster.machines)} left"
@@ -298,7 +298,7 @@ class Slots:
         yield from _full_disk()
         yield from self._trouble()
 
-    def _late_groups(self, cluster: Cluster) -> Iterator[str]:
+    def _late_groups(self, cluster: ClusterState) -> Iterator[str]:
         for shape in self._resources.shapes:
             own = [slot for slot in self._slots if slot.shape == shape]
             late = [slot for slot in own if slot.state.condition != Condition.ready and not slot.fault]
@@ -323,7 +323,7 @@ class Slots:
 class Allotment:
     """Number of groups of each shape that there should be, as nodes, cells and turns change."""
 
-    def __init__(self, resources: Resources, most: int) -> None:
+    def __init__(self, resources: Capacity, most: int) -> None:
         self.room = 0
         """Groups that the cluster holds."""
         self.full = 0
@@ -338,7 +338,7 @@ class Allotment:
         self._order: list[GroupShape] = []
 
     def wanted(
-        self, cluster: Cluster, demands: Sequence[Demand], slots: Sequence[Slot], now: float
+        self, cluster: ClusterState, demands: Sequence[Demand], slots: Sequence[Slot], now: float
     ) -> Counter[GroupShape]:
         """Give the number of groups of each shape: a share, one at least, while another run waits for room."""
         in_turn = self._in_turn(slots, now)
@@ -367,7 +367,7 @@ class Allotment:
         return frozenset(shape for shape in staying if now - self._turns.get(shape, now) < TURN_S)
 
     def _without_withheld(
-        self, wanted: Counter[GroupShape], cluster: Cluster, slots: Sequence[Slot], now: float
+        self, wanted: Counter[GroupShape], cluster: ClusterState, slots: Sequence[Slot], now: float
     ) -> Counter[GroupShape]:
         """Take groups away, one after the other, while one waits for room that only their pieces make up.
 
@@ -387,18 +387,18 @@ class Allotment:
         return wanted
 
 
-def everything(resources: Resources) -> list[Demand]:
+def everything(resources: Capacity) -> list[Demand]:
     """Ask for as much as there is for groups of every shape."""
     return [Demand(shape=shape) for shape in resources.shapes]
 
 
-def first_groups(resources: Resources, machines: Sequence[Machine]) -> int:
+def first_groups(resources: Capacity, machines: Sequence[Machine]) -> int:
     """Count the groups that a run begins with when nobody else uses the cluster."""
     order = grants(everything(resources), machines, resources.turns, holding={})
     return min(len(order), resources.max_slots or groups_beside_driver())
 
 
-def others_use(cluster: Cluster, slots: Sequence[Slot]) -> bool:
+def others_use(cluster: ClusterState, slots: Sequence[Slot]) -> bool:
     """Tell whether somebody else uses a part of the cluster that groups take too."""
     ours = Counter[str]()
     for slot in slots:
@@ -410,12 +410,12 @@ def others_use(cluster: Cluster, slots: Sequence[Slot]) -> bool:
     return any(total[kind] - cluster.free.get(kind, 0.0) > ours[kind] + 1e-6 for kind in total)
 
 
-def _cluster(run_id: str) -> Cluster:
+def _cluster(run_id: str) -> ClusterState:
     own = ray.get_runtime_context().get_job_id()
     waiting = [group for group in placement_group_table().values() if _waits(group)]
     machines, going = machines_of(ray.nodes()), ray._private.state.state.get_draining_nodes()
     ours = sum(group["placement_group_id"].endswith(own) for group in waiting)
-    return Cluster(
+    return ClusterState(
         machines=tuple(machine for machine in machines if machine.id not in going),
         going={machine.id: machine.name for machine in machines if machine.id in going},
         waiting=ours,

@@ -77,7 +77,7 @@ def _optimizer_words(optimizer: str, fixed: Mapping[str, Any]) -> list[Any]:
 def _recipe_words(recipe: Recipe, lr: float, workers: int) -> list[Any]:
     if recipe.warmup_epochs != int(recipe.warmup_epochs):
         raise NoCommandError(f"timm's script warms up over whole epochs, and the recipe over {recipe.warmup_epochs:g}")
-    for name in ("frozen_stages", "linear_probe"):
+    for name in ("frozen_stages", "linear_probe", "frozen_norm", "lr_steps"):
         if getattr(recipe, name, DEFAULTS.get(name)) != DEFAULTS.get(name):
             raise NoCommandError(f"timm's script has no counterpart of the recipe's {name}")
     images = recipe.batch_size // workers // recipe.accumulation

@@ -191,6 +191,7 @@ PUBLISHED = (
             "pytorch-optimizer's SophiaH does the update; its own estimate does not work across ranks, under gradient "
             "accumulation or with a gradient scaler, so the training loop makes the estimate"
         ),
+        second_order=True,
     ),
     OptimizerRow(
         name="adagrad",

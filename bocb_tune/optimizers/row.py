@@ -45,5 +45,7 @@ class OptimizerRow:
     """Learning rate after the warm-up. recipe: the recipe's schedule. own: constant at its peak."""
     fused: bool = False
     """Whether torch has a GPU kernel of the whole step, equivalent to its loop over parameters."""
+    second_order: bool = False
+    """Whether it needs second derivatives of the loss (`SecondOrder`)."""
     one_lr: bool = False
     """Whether all parameters share one learning rate, so that layers cannot have their own."""

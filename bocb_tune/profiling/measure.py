@@ -105,7 +105,7 @@ def measure(spec: ExperimentSpec, grid: Grid) -> Generator[Measured, None, None]
             publication.
     """
     if spec.task.name != "classification":
-        raise ValueError(f"--measure trains models, and task {spec.task.name!r} has none; leave it out")
+        raise ValueError(f"--measure trains classifiers, and the task is {spec.task.name!r}; leave it out")
     num_images, _ = train_images(spec)
     shares, is_here = state_shares(grid), missing_data(spec) is None
     loadings = dict[tuple[Recipe, str], tuple[Loading, ...]]()

@@ -14,11 +14,11 @@ from bocb_tune.data import DATASETS, DatasetRow, resolve_options
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import Choice, SpaceChange, SpecFile
 from bocb_tune.spec.pretrained import ANY, form_fault
-from bocb_tune.spec.shape import like
 from bocb_tune.spec.source import Finding, Location
 from bocb_tune.spec.space_file import SpaceFile, available_spaces, space_file
+from bocb_tune.spec.strict import like
 from bocb_tune.tasks import TASKS
-from bocb_tune.training.recipes import RECIPES, Recipe, odd_to_mix, unheeded
+from bocb_tune.training.recipes import DEFAULTS, RECIPES, Recipe, odd_to_mix, unheeded
 
 Check = Callable[[SpecFile], Iterator[Finding]]
 
@@ -44,6 +44,20 @@ def _choice(key: str, choice: Choice, table: Mapping[str, Any]) -> Iterator[Find
             yield Finding((key, option), str(unknown(f"option of {key} {choice.name!r}", option, row.options)))
         elif problem := _refusal(like, row.options[option], value):
             yield Finding((key, option), problem)
+
+
+def task_options(file: SpecFile) -> Iterator[Finding]:
+    """Check the values of the task's options, beside one another."""
+    row = TASKS.get(file.task.name)
+    given = file.task.options
+    if row is None or any(
+        option not in row.options or _refusal(like, row.options[option], value) for option, value in given.items()
+    ):
+        return  # found already
+    options = {**row.options, **given}
+    for option, (valid, wanted) in row.rules.items():
+        if not valid(options[option], options):
+            yield Finding(("task", option), f"is {options[option]!r}; it must be {wanted}")
 
 
 def dataset_options(file: SpecFile) -> Iterator[Finding]:
@@ -89,9 +103,18 @@ def names(file: SpecFile) -> Iterator[Finding]:
             yield Finding(("optimizers", index), message)
 
 
+def derivatives(file: SpecFile) -> Iterator[Finding]:
+    """Check that the task's models have the derivatives that the optimizers need."""
+    once = TASKS[file.task.name].once if file.task.name in TASKS else ""
+    for index, name in enumerate(file.optimizers if once else ()):
+        if name in OPTIMIZERS and OPTIMIZERS[name].second_order:
+            message = f"{name!r} needs second derivatives, and {once} of task {file.task.name!r} has none; leave it out"
+            yield Finding(("optimizers", index), message, needs=(("task",),))
+
+
 def pretrained(file: SpecFile) -> Iterator[Finding]:
     """Check names and forms of the sources of weights, and that they are for backbones of the grid."""
-    if file.pretrained and TASKS.get(file.task.name, TASKS["classification"]).takes != "labelled images":
+    if file.pretrained and not TASKS.get(file.task.name, TASKS["classification"]).has_models:
         yield Finding(
             ("pretrained",), f"task {file.task.name!r} has no weights to start from; remove this", (("task",),)
         )
@@ -114,7 +137,7 @@ def frozen(file: SpecFile) -> Iterator[Finding]:
     """Check that nothing random is frozen."""
     for at, choice in file.recipe.choices() if not file.pretrained else ():
         chosen = sound_recipe(choice)[0] if choice.base in RECIPES else None
-        for name in ("frozen_stages", "linear_probe"):
+        for name in ("frozen_stages", "linear_probe", "frozen_norm"):
             if chosen and getattr(chosen, name):
                 yield Finding((*at, name), "would freeze random weights; say by `pretrained:` what they start from")
 
@@ -161,11 +184,18 @@ def _fits(file: SpecFile, at: Location, chosen: Recipe, faults: Mapping[str, str
     if chosen.warmup_epochs >= file.budget.epochs:
         shown = f"{chosen.warmup_epochs:g} warmup_epochs do not end within budget.epochs ({file.budget.epochs})"
         yield Finding((*at, "warmup_epochs"), f"{shown}; give fewer", needs=(("budget", "epochs"),))
+    if chosen.lr_steps and chosen.lr_steps[-1] >= file.budget.epochs:
+        message = f"a fall after epoch {chosen.lr_steps[-1]} is not within budget.epochs ({file.budget.epochs})"
+        yield Finding((*at, "lr_steps"), f"{message}; give earlier ones, or [] for a cosine", (("budget", "epochs"),))
     if not faults.keys() & {"batch_size", "accumulation"}:
         for workers, place in _ranks_under(file, at).items():
             yield from _batch(chosen, workers, at, place)
     if file.dataset.name in DATASETS and DATASETS[file.dataset.name].target:
         yield from _suits(chosen, DATASETS[file.dataset.name], at)
+    for name in TASKS[file.task.name].ignores if file.task.name in TASKS else ():
+        if getattr(chosen, name) != DEFAULTS[name]:
+            message = f"is {getattr(chosen, name)!r}, and task {file.task.name!r} has no use for it"
+            yield Finding((*at, name), f"{message}; leave it at {DEFAULTS[name]!r}", needs=(("task",),))
 
 
 def _suits(chosen: Recipe, row: DatasetRow, at: Location) -> Iterator[Finding]:
@@ -281,8 +311,10 @@ def _at_backbones(own: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[Locati
 
 CHECKS: tuple[Check, ...] = (
     task_and_dataset,
+    task_options,
     dataset_options,
     names,
+    derivatives,
     pretrained,
     recipe,
     frozen,

@@ -13,18 +13,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bocb_tune.backbones import LoneImage, NoDropPath, Traits, list_backbones, traits
+from bocb_tune.backbones import BACKBONES, LoneImage, NoDropPath, Traits, list_backbones, traits
 from bocb_tune.core.groups import GroupShape, labels_text
 from bocb_tune.core.names import unknown
 from bocb_tune.core.progress import say
-from bocb_tune.data import DATASETS, check_dataset, contents_of, image_size, resolve_options
+from bocb_tune.data import DATASETS, check_dataset, contents_of, resolve_options
 from bocb_tune.data.contents import Contents
-from bocb_tune.spec.checks import Check, sound_recipe
+from bocb_tune.spec.checks import Check, sound_recipe, task_options
 from bocb_tune.spec.experiment_file import SpecFile
 from bocb_tune.spec.model import ExperimentSpec
-from bocb_tune.spec.pretrained import fit_of, form_fault, is_awaited, source_for
+from bocb_tune.spec.pretrained import TIMM, fit_of, form_fault, is_awaited, source_for
 from bocb_tune.spec.source import Finding, Location
-from bocb_tune.tasks import TASKS, get_task
+from bocb_tune.tasks import TASKS, count_examples, get_task, seen_size
 from bocb_tune.training.recipes import RECIPES, Recipe
 
 
@@ -39,7 +39,7 @@ def backbones(file: SpecFile) -> Iterator[Finding]:
 
 def models(file: SpecFile) -> Iterator[Finding]:
     """Find backbones that cannot take the dataset's images, or what their recipe asks of them."""
-    if file.task.name != "classification" or file.dataset.name not in DATASETS:
+    if file.task.name not in TASKS or not TASKS[file.task.name].has_models or file.dataset.name not in DATASETS:
         return
     try:
         resolve_options(file.dataset.name, file.dataset.options)
@@ -49,8 +49,11 @@ def models(file: SpecFile) -> Iterator[Finding]:
     for index, name in ((index, name) for index, name in enumerate(file.backbones) if name in known):
         say(f"backbone {index + 1} of {len(file.backbones)}, {name}")
         wanted, place = _size_asked_for(file, index)
+        if _is_skipped(file, name):
+            continue
         try:
-            found = _traits(name, image_size(file.dataset.name, file.dataset.options, wanted), wanted)
+            found = _traits(name, seen_size(file.task.name, file.dataset.name, file.dataset.options, wanted), wanted)
+            _require_maps(name, TASKS[file.task.name].strides)
         except ValueError as error:
             yield Finding(place, str(error), needs=(("task",), ("dataset",)))
         else:
@@ -67,9 +70,28 @@ def _size_asked_for(file: SpecFile, index: int) -> tuple[int, Location]:
 _traits = cache(traits)
 
 
+def _is_skipped(file: SpecFile, backbone: str) -> bool:
+    """Tell whether the grid has no cell of a backbone, since it gives no feature maps."""
+    row = BACKBONES.get(backbone)
+    return TASKS[file.task.name].has_maps and row is not None and bool(row.no_maps)
+
+
+@cache
+def _require_maps(name: str, strides: tuple[int, ...]) -> None:
+    """Refuse a backbone that does not give the feature maps of a task.
+
+    Raises:
+        NoMaps: if it does not.
+    """
+    if strides:
+        from bocb_tune.backbones.features import feature_maps
+
+        feature_maps(name, strides)
+
+
 def weights(file: SpecFile) -> Iterator[Finding]:
     """Find weights that do not fit the backbone they are for, or cannot be read; but for those still to come."""
-    if file.dataset.name not in DATASETS:
+    if file.task.name not in TASKS or file.dataset.name not in DATASETS:
         return
     try:
         resolve_options(file.dataset.name, file.dataset.options)
@@ -77,11 +99,11 @@ def weights(file: SpecFile) -> Iterator[Finding]:
         return  # found without looking at the disk
     channels = DATASETS[file.dataset.name].channels
     for at, backbone, source in _sources(file):
-        if is_awaited(source):
+        if is_awaited(source, backbone) or _is_skipped(file, backbone):
             continue
         say(f"weights of {backbone} from {source}")
         wanted, _ = _size_asked_for(file, file.backbones.index(backbone))
-        size = image_size(file.dataset.name, file.dataset.options, wanted)
+        size = seen_size(file.task.name, file.dataset.name, file.dataset.options, wanted)
         try:
             fit_of(source, backbone, channels, size, wanted)
         except ValueError as error:
@@ -89,9 +111,12 @@ def weights(file: SpecFile) -> Iterator[Finding]:
 
 
 def awaited_weights(file: SpecFile) -> Iterator[Finding]:
-    """Find weights that are still to be put on this machine, or whose run is still to be run."""
-    for at in dict.fromkeys(at for at, _, source in _sources(file) if is_awaited(source)):
-        yield Finding(at, "is not on this machine, and nothing can be run here before it is")
+    """Find weights that are still to be put on this machine or fetched, or whose run is still to be run."""
+    found = {at: source for at, backbone, source in _sources(file) if is_awaited(source, backbone)}
+    for at, source in found.items():
+        fetched = source.startswith(TIMM)
+        here = "is not on this machine, and nothing can be run here before it is"
+        yield Finding(at, f"{source} is not on this machine yet, and is fetched when a run begins" if fetched else here)
 
 
 def _sources(file: SpecFile) -> Iterator[tuple[Location, str, str]]:
@@ -116,6 +141,11 @@ def _under_recipe(file: SpecFile, index: int, found: Traits) -> Iterator[Finding
     if recipe.frozen_stages > found.stages:
         message = f"backbone {name!r} has {found.stages} stages before its head; give fewer, or linear_probe: true"
         yield Finding((*at, "frozen_stages"), message, needs)
+    if recipe.frozen_norm and not found.batch_norm:
+        message = f"backbone {name!r} has no BatchNorm; leave it at false, or give this backbone a recipe of its own"
+        yield Finding((*at, "frozen_norm"), message, needs)
+    if TASKS[file.task.name].has_maps:
+        return  # a map of one image has positions enough for BatchNorm
     parts = file.resources.of(name).workers * recipe.accumulation
     if recipe.batch_size == parts and found.batch_norm and not faults.keys() & {"batch_size", "accumulation"}:
         parted = (file.resources.place(name, "workers"), (*at, "accumulation"))
@@ -136,13 +166,27 @@ def data(file: SpecFile) -> Iterator[Finding]:
         yield Finding(("dataset", "root") if "root" in options else ("dataset",), str(error))
     else:
         if DATASETS[name].target:
-            yield from _batches_fit(file, contents_of(name, options).count("train"))
+            yield from _trains_on(file)
 
 
-def _batches_fit(file: SpecFile, images: int) -> Iterator[Finding]:
+def _trains_on(file: SpecFile) -> Iterator[Finding]:
+    """Find data that the task cannot learn from, and batches larger than all of them."""
+    name, options, row = file.dataset.name, file.dataset.options, TASKS.get(file.task.name)
+    if row is None or not row.examples or row.takes != DATASETS[name].holds or any(task_options(file)):
+        yield from _batches_fit(file, contents_of(name, options).count("train"), "training images")
+        return
+    try:
+        count = count_examples(row, name, options, file.task.options)
+    except ValueError as error:
+        yield Finding(("task",), str(error), needs=(("dataset",),))
+    else:
+        yield from _batches_fit(file, count, "objects to train on")
+
+
+def _batches_fit(file: SpecFile, count: int, what: str) -> Iterator[Finding]:
     for at, recipe, faults in _recipes(file):
-        if recipe.batch_size > images and "batch_size" not in faults:
-            message = f"a batch_size of {recipe.batch_size} is more than the {images} training images; give fewer"
+        if recipe.batch_size > count and "batch_size" not in faults:
+            message = f"a batch_size of {recipe.batch_size} is more than the {count} {what}; give fewer"
             yield Finding((*at, "batch_size"), message, needs=(("dataset",),))
 
 

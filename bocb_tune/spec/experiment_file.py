@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
@@ -12,14 +12,16 @@ from bocb_tune.core.groups import GroupShape
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.pretrained import ANY
-from bocb_tune.spec.shape import Shape
 from bocb_tune.spec.source import Location
 from bocb_tune.spec.space_file import OwnRange, Positive, SpaceFile
+from bocb_tune.spec.strict import StrictModel
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import RECIPES, Recipe
 
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+MOST = 1_000_000_000
+"""Largest number of anything that is counted."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -27,7 +29,7 @@ def _names(known: Collection[str]) -> dict[str, Any]:
     return {"enum": sorted(known)}
 
 
-class Choice(Shape):
+class Choice(StrictModel):
     """A name from a table, with options of its own: `digits`, or `{name: digits, image_size: 64}`."""
 
     model_config = ConfigDict(extra="allow")
@@ -51,7 +53,7 @@ class Choice(Shape):
         return dict(self.model_extra or {})
 
 
-class RecipeShape(Shape):
+class RecipeShape(StrictModel):
     """A named recipe with changes: `digits`, or `{base: digits, batch_size: 32}`."""
 
     base: Annotated[str, Field(json_schema_extra=_names(RECIPES))]
@@ -76,7 +78,16 @@ def _recipe_file() -> type[RecipeShape]:
     hints, described = get_type_hints(Recipe), TypeAdapter(Recipe).json_schema()["properties"]
     # A field left out takes the value of the base recipe, so it has no default of its own: None is never read.
     entries: dict[str, Any] = {
-        name: (hints[name], Field(None, description=field["description"], json_schema_extra=_drop_default))
+        name: (
+            hints[name],
+            # YAML has lists where a recipe has tuples
+            Field(
+                None,
+                strict=None if get_origin(hints[name]) is not tuple else False,
+                description=field["description"],
+                json_schema_extra=_drop_default,
+            ),
+        )
         for name, field in described.items()
     }
     return create_model("RecipeFile", __base__=RecipeShape, __doc__=RecipeShape.__doc__, **entries)
@@ -103,7 +114,7 @@ class GridRecipeFile(RecipeFile):  # type: ignore[valid-type, misc]
         return (("recipe", "by_backbone", backbone), own) if own else (("recipe",), self)
 
 
-class Budget(Shape):
+class Budget(StrictModel):
     """Epochs of a trial and trials of a cell."""
 
     epochs: AtLeastOne
@@ -116,7 +127,7 @@ class Budget(Shape):
     """Seconds after which a trial is checkpointed at its next step, also within an epoch."""
 
 
-class Asha(Shape):
+class Asha(StrictModel):
     """Early stopping by asynchronous successive halving (arXiv:1810.05934)."""
 
     grace: AtLeastOne = 1
@@ -125,7 +136,7 @@ class Asha(Shape):
     """One trial in this many continues at each rung; also the ratio between the budgets of successive rungs."""
 
 
-class Search(Shape):
+class Search(StrictModel):
     """Exploration of the space of a cell."""
 
     design: Count = 8
@@ -141,7 +152,7 @@ class Search(Shape):
     best learning rate and weight decay, over the ranges that the search space names under `own`."""
 
 
-class Repeats(Shape):
+class Repeats(StrictModel):
     """Fresh seeds, run to the end when the search is over."""
 
     best: Count = 3
@@ -150,7 +161,7 @@ class Repeats(Shape):
     """Fresh seeds at the optimizer's published setting."""
 
 
-class GroupFile(Shape):
+class GroupFile(StrictModel):
     """Resources of the trials of a backbone; those not given are as for the others."""
 
     workers: AtLeastOne | None = None
@@ -163,7 +174,7 @@ class GroupFile(Shape):
     """Labels that nodes must have to train these."""
 
 
-class Resources(Shape):
+class Resources(StrictModel):
     """Resources of one trial."""
 
     workers: AtLeastOne = 1
@@ -217,7 +228,7 @@ class Resources(Shape):
         return self.model_copy(update={"workers": 1, "by_backbone": own})
 
 
-class RangeChange(Shape):
+class RangeChange(StrictModel):
     """Ends of a range; those not given stay as shipped."""
 
     low: Positive | None = None
@@ -233,7 +244,7 @@ class ZeroRangeChange(RangeChange):
     """Probability that a trial has weight decay 0; 0 excludes it."""
 
 
-class PointChange(Shape):
+class PointChange(StrictModel):
     """The setting of the default trial."""
 
     lr: Positive | None = None
@@ -242,7 +253,7 @@ class PointChange(Shape):
     """Weight decay as the optimizer's own argument."""
 
 
-class SpaceChange(Shape):
+class SpaceChange(StrictModel):
     """Differences from the optimizer's file in search_spaces/."""
 
     lr: RangeChange = RangeChange()
@@ -280,10 +291,10 @@ def _for_any(value: Any) -> Any:
     return {name: {ANY: given} if isinstance(given, str) else given for name, given in value.items()}
 
 
-class SpecFile(Shape):
+class SpecFile(StrictModel):
     """An experiment: a grid of backbones and optimizers, how it is searched, and with what budget."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the experiment and its run folder: letters, digits, dot, underscore and hyphen."""
     task: Choice
     """Task to train for: a name, or a mapping of name and options."""
@@ -308,7 +319,7 @@ class SpecFile(Shape):
     """Exploration of the space of a cell."""
     repeats: Repeats = Repeats()
     """Fresh seeds, run to the end when the search is over."""
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw of the experiment."""
     resources: Resources = Resources()
     """Resources of one trial."""

@@ -27,7 +27,7 @@ FORMS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundWeights:
     """Weights as they were found."""
 
     weights: Weights
@@ -51,33 +51,42 @@ def form_fault(source: str) -> str | None:
     return None if run and "/" in cell else f"{source!r} is no source of weights; give {FORMS}"
 
 
-def is_awaited(source: str) -> bool:
-    """Tell whether a source is a file or a run that is still to be put on this machine, or to be run."""
-    if source == SCRATCH or source.startswith(TIMM):
+def is_awaited(source: str, backbone: str) -> bool:
+    """Tell whether a source is a file or a run that is still to be put on this machine, or to be run, or is still to be
+    fetched.
+    """
+    if source == SCRATCH:
         return False
+    if source.startswith(TIMM):
+        from bocb_tune.backbones.pretrained import is_to_fetch
+
+        return is_to_fetch(_timm_name(backbone), source.removeprefix(TIMM))
     return not Path(source if source.endswith(FILES) else source.rpartition(":")[0]).expanduser().exists()
 
 
-def find_weights(source: str, backbone: str) -> Found | None:
+def find_weights(source: str, backbone: str) -> FoundWeights | None:
     """Read the weights of a source for a backbone; None for random ones.
 
     Raises:
-        ValueError: if they are not there, or cannot be read, or are of a run that trains no images.
+        ValueError: if they are not there, or cannot be read, or are of a run of another task than classification.
     """
     if source == SCRATCH:
         return None
     if source.endswith(FILES):
-        return Found(weights=read_weights(Path(source).expanduser()), origin=source)
+        return FoundWeights(weights=read_weights(Path(source).expanduser()), origin=source)
     if source.startswith(TIMM):
         from bocb_tune.backbones.pretrained import timm_weights
 
-        row, tag = BACKBONES.get(backbone), source.removeprefix(TIMM)
-        return Found(weights=timm_weights(row.model if row else backbone, tag), origin=source)
+        return FoundWeights(weights=timm_weights(_timm_name(backbone), source.removeprefix(TIMM)), origin=source)
     return _of_run(*source.rpartition(":")[::2])
 
 
+def _timm_name(backbone: str) -> str:
+    return BACKBONES[backbone].model if backbone in BACKBONES else backbone
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class FittedWeights:
     """A source of weights as it fits a backbone."""
 
     digest: str
@@ -88,7 +97,7 @@ class Fit:
 
 
 @cache
-def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_to: int = 0) -> Fit | None:
+def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_to: int = 0) -> FittedWeights | None:
     """Try weights in the backbone, as `build_backbone` makes it for such images; None for random ones. Kept in the
     process, so that a command tries them once.
 
@@ -105,16 +114,16 @@ def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_t
         changes = start_from(model, found.weights)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}; the backbone is {backbone}") from error
-    return Fit(digest=digest_of(found.weights), origin=found.origin, lines=tuple(changes.lines()))
+    return FittedWeights(digest=digest_of(found.weights), origin=found.origin, lines=tuple(changes.lines()))
 
 
-def _of_run(run: str, key: str) -> Found:
+def _of_run(run: str, key: str) -> FoundWeights:
     kept = kept_model(Path(run).expanduser(), key)
     if kept.cell.cell.task != "classification":
         raise NotKeptError(
-            f"{run}: its task is {kept.cell.cell.task}, which trains no images; give one of classification"
+            f"{run}: its task is {kept.cell.cell.task}, whose models are no classifiers; give a run of classification"
         )
     objective, score = kept.cell.objective, kept.record.score
     assert score is not None
     origin = f"trial {kept.record.id} of {run}:{key}, {objective.metric} {objective.text(score)}"
-    return Found(weights=read_weights(kept.checkpoint), origin=origin)
+    return FoundWeights(weights=read_weights(kept.checkpoint), origin=origin)

@@ -32,7 +32,7 @@ class Classification:
     """The task; it has no options."""
 
     def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:  # noqa: ARG002
-        name, given = _named(dataset)
+        name, given = named(dataset)
         return Objective(metric="top1", unit="points", floor=100 / num_classes(name, given))
 
     def backbones(self) -> Sequence[str]:
@@ -53,14 +53,14 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     Raises:
         ValueError: for settings that do not go together.
     """
-    name, options = _named({**trial.settings["dataset"], **trial.data_options})
+    name, options = named({**trial.settings["dataset"], **trial.data_options})
     recipe = Recipe(**trial.settings["recipe"])
-    _require_suits(recipe, name)
+    require_suits(recipe, name)
     pictures = Pictures(load_dataset(name, options, context.ranks.device), recipe, context)
     model = _build_model(trial, pictures.dataset, recipe, context.ranks)
     given = {"layer_decay": recipe.layer_decay, **arguments(trial.settings["optimizer"], trial.hparams)}
     optimizer = build_optimizer(model, trial.cell.optimizer, **given)
-    require_own_statistics(model, optimizer, trial.cell.optimizer)
+    require_own_statistics(model, optimizer, trial.cell.optimizer, recipe)
     return Training(
         model=model,
         optimizer=optimizer,
@@ -74,12 +74,17 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
 
 def initial_model(trial: TrialSpec) -> nn.Module:
     """Build the model of a trial as it is before its first step, on the CPU."""
-    name, options = _named({**trial.settings["dataset"], **trial.data_options})
+    name, options = named({**trial.settings["dataset"], **trial.data_options})
     dataset = load_dataset(name, options, "cpu")
     return _build_model(trial, dataset, Recipe(**trial.settings["recipe"]), Ranks())
 
 
-def _require_suits(recipe: Recipe, dataset: str) -> None:
+def require_suits(recipe: Recipe, dataset: str) -> None:
+    """Check that a recipe's augmentation suits a dataset.
+
+    Raises:
+        ValueError: naming the field that does not.
+    """
     augments = DATASETS[dataset].augments
     if recipe.augment not in augments:
         valid = " or ".join(repr(augment) for augment in augments)
@@ -88,7 +93,8 @@ def _require_suits(recipe: Recipe, dataset: str) -> None:
         raise ValueError(f"recipe field {name!r} {message}; dataset {dataset!r} is in memory")
 
 
-def _named(dataset: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def named(dataset: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Separate the name of a dataset from its options."""
     return dataset["name"], {option: value for option, value in dataset.items() if option != "name"}
 
 
@@ -102,13 +108,13 @@ def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Rank
         resized_to=recipe.image_size,
         drop_path=recipe.drop_path,
     )
-    _start(model, trial)
+    start(model, trial)
     freeze(model, recipe)
     require_batch(model, trial.cell.backbone, recipe.batch_size // ranks.world_size // recipe.accumulation)
     return placed(model, recipe, ranks.device)
 
 
-def _start(model: nn.Module, trial: TrialSpec) -> None:
+def start(model: nn.Module, trial: TrialSpec) -> None:
     """Put the weights of its pre-training into a fresh model.
 
     Raises:

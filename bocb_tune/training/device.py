@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bocb_tune.data.base import Batch
 from bocb_tune.training.recipes import Recipe
 
 
@@ -65,7 +65,7 @@ def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=recipe.precision != "fp32")
 
 
-def sent_ahead(batches: Iterator[Batch], send: Callable[[Batch], Batch], device: torch.device) -> Iterator[Batch]:
+def sent_ahead(batches: Iterator[Any], send: Callable[[Any], Any], device: torch.device) -> Iterator[Any]:
     """Send batches to a GPU on a stream of its own, each while the one before it is trained on."""
     if device.type != "cuda":
         yield from map(send, batches)
@@ -78,11 +78,20 @@ def sent_ahead(batches: Iterator[Batch], send: Callable[[Batch], Batch], device:
             yield ready
         main = torch.cuda.current_stream(device)
         main.wait_stream(side)
-        for tensor in coming:
+        for tensor in _tensors(coming):
             tensor.record_stream(main)
         ready = coming
     if ready is not None:
         yield ready
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a batch, whatever lists and mappings they stand in."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, (tuple, list, Mapping)):
+        for part in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(part)
 
 
 def set_memory_strides(model: torch.nn.Module) -> None:

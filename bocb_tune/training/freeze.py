@@ -18,7 +18,7 @@ from bocb_tune.training.recipes import Recipe
 
 def freeze(model: nn.Module, recipe: Recipe) -> None:
     """Keep the first stages of a model, or all but its head, as the recipe says: their parameters, the statistics of
-    their norms, and no dropout within them.
+    their norms, and no dropout within them. With `frozen_norm` the statistics of every BatchNorm are kept.
 
     Raises:
         ValueError: if the model has too few stages.
@@ -28,6 +28,9 @@ def freeze(model: nn.Module, recipe: Recipe) -> None:
         parameter.requires_grad_(name not in frozen)
     for module in _within_frozen(model) if frozen else ():
         if isinstance(module, (_BatchNorm, _DropoutNd, DropPath)):
+            module.register_forward_pre_hook(_as_in_validation)
+    for module in model.modules() if recipe.frozen_norm else ():
+        if isinstance(module, _BatchNorm):
             module.register_forward_pre_hook(_as_in_validation)
 
 
@@ -68,17 +71,17 @@ def _as_in_validation(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> No
     module.training = False
 
 
-def require_own_statistics(model: nn.Module, optimizer: object, name: str) -> None:
+def require_own_statistics(model: nn.Module, optimizer: object, name: str, recipe: Recipe) -> None:
     """Refuse an optimizer at whose average statistics of BatchNorm are estimated anew, where some are frozen.
 
     Raises:
         ValueError: if it is one.
     """
     norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
-    if isinstance(optimizer, Averaging) and any(_is_frozen(norm) for norm in norms):
+    if isinstance(optimizer, Averaging) and any(recipe.frozen_norm or _is_frozen(norm) for norm in norms):
         raise ValueError(
-            f"optimizer {name!r} estimates BatchNorm's statistics anew, and frozen stages keep theirs; set the "
-            "recipe's frozen_stages to 0 and linear_probe to false, or leave this optimizer out"
+            f"optimizer {name!r} estimates BatchNorm's statistics anew, and frozen ones stay; set the recipe's "
+            "frozen_stages to 0, linear_probe and frozen_norm to false, or leave this optimizer out"
         )
 
 

@@ -29,7 +29,6 @@ from torch.optim.swa_utils import update_bn
 
 from bocb_tune.core.errors import Diverged, Left, OutOfMemory
 from bocb_tune.core.types import Measurement, TrialSpec, derive_seed
-from bocb_tune.data.base import Batch
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.training.context import Context
@@ -47,6 +46,9 @@ FEWEST_STEPS_PER_LOOK = 10
 STEPS_TO_RENORM = 50
 """Batches from which BatchNorm statistics are re-estimated for the weights of an averaging optimizer."""
 
+Batch = Any
+"""Micro-batch of a task, as its own functions make and take it; the loop only passes it on."""
+
 
 class Batches(Protocol):
     """Micro-batches on the device, for a plan of indices, an augmentation seed, the place of the first in its epoch."""
@@ -62,12 +64,13 @@ class Training:
     optimizer: Optimizer
     recipe: Recipe
     num_images: int
-    """Images in the training split."""
+    """Images in the training split, or whatever else the task counts its batches in."""
     batches: Batches
     loss: Callable[[nn.Module, Batch], Tensor]
     """Mean loss of a micro-batch, a scalar; called under autocast."""
     evaluate: Callable[[nn.Module, bool], dict[str, float]]
-    """Metrics, reduced across ranks, at least `score` and `val_loss`; the flag is True at the last epoch."""
+    """Metrics, reduced across ranks, at least `score`, and `val_loss` where there is one; the flag is True at the last
+    epoch."""
 
 
 def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
@@ -137,7 +140,8 @@ class _Loop:
         self.warmup = round(self.recipe.warmup_epochs * steps)
         own_schedule = OPTIMIZERS[trial.cell.optimizer].schedule == "own"
         self.min_lr_ratio = 1.0 if own_schedule else self.recipe.min_lr_ratio
-        _require_warmup(self.recipe, trial.budget)
+        self.falls = () if own_schedule else tuple(epoch * steps for epoch in self.recipe.lr_steps)
+        _require_schedule(self.recipe, trial.budget)
         prepare(self.device, self.recipe)
         self.peaks = [group["lr"] for group in training.optimizer.param_groups]
         self.parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
@@ -169,8 +173,9 @@ class _Loop:
         metrics = self.training.evaluate(
             self.ema.module if self.ema else self.training.model, epoch == self.trial.budget
         )
-        if not math.isfinite(metrics["val_loss"]):
-            raise Diverged(epoch, f"validation loss is {metrics['val_loss']} in epoch {epoch}")
+        val_loss = metrics.get("val_loss", 0.0)
+        if not math.isfinite(val_loss):
+            raise Diverged(epoch, f"validation loss is {val_loss} in epoch {epoch}")
         own = [trained_s, time.perf_counter() - started, peak_memory_gib(self.device)]
         trained_s, seconds, memory = all_reduce(own, "max", self.ranks)
         images = self.recipe.batch_size * (self.training.num_images // self.recipe.batch_size)
@@ -261,7 +266,7 @@ class _Loop:
         return total
 
     def _lr_factor(self, step: int) -> float:
-        return lr_factor(step, total=self.total, warmup=self.warmup, min_ratio=self.min_lr_ratio)
+        return lr_factor(step, total=self.total, warmup=self.warmup, min_ratio=self.min_lr_ratio, falls=self.falls)
 
     def _observe_curvature(self, batch: Batch) -> None:
         """Give a second-order optimizer the estimate it is due: from one micro-batch per rank, in full precision."""
@@ -284,8 +289,9 @@ class _Loop:
         self.training.optimizer.eval()
         plan = self._plan(epoch)[:STEPS_TO_RENORM]
         seed = derive_seed(self.trial.seed, "renorm", epoch)
+        batches = self.training.batches([piece for step in plan for piece in step], seed)
         with autocast(self.device, self.recipe):
-            update_bn(self.training.batches([piece for step in plan for piece in step], seed), self.training.model)
+            update_bn(zip(batches, strict=True), _WithLoss(self.training))  # of a tuple it takes the first
 
     def _gradients_stay_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
         if local and isinstance(self.forward, DistributedDataParallel):
@@ -370,8 +376,18 @@ def _average(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
     return ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=recipe.ema_warmup)
 
 
-def _require_warmup(recipe: Recipe, budget: int) -> None:
-    if recipe.warmup_epochs >= budget:
-        raise ValueError(
-            f"recipe field 'warmup_epochs' is {recipe.warmup_epochs:g}; it must be below the budget of {budget} epochs"
-        )
+class _WithLoss(nn.Module):
+    """A model and its loss as one module of a micro-batch, for what knows no more of a batch."""
+
+    def __init__(self, training: Training) -> None:
+        super().__init__()
+        self.model, self._loss = training.model, training.loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._loss(self.model, batch)
+
+
+def _require_schedule(recipe: Recipe, budget: int) -> None:
+    for name, value in (("warmup_epochs", recipe.warmup_epochs), ("lr_steps", max(recipe.lr_steps, default=0))):
+        if value >= budget:
+            raise ValueError(f"recipe field {name!r} is {value:g}; it must be below the budget of {budget} epochs")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-Augment = Literal["none", "shift", "flip_shift", "flip_crop"]
+Augment = Literal["none", "shift", "flip", "flip_shift", "flip_crop"]
 Loss = Literal["ce", "bce"]
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -40,13 +40,15 @@ class Recipe:
     """Epochs, or a fraction of one, over which the learning rate rises linearly to its peak."""
     min_lr_ratio: float = 0.0
     """Learning rate at the end of the cosine, as a share of its peak."""
+    lr_steps: tuple[int, ...] = ()
+    """Epochs after which the learning rate falls to a tenth, ascending, in place of the cosine; none: cosine."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes (arXiv:1512.00567, section 7); with bce, of each target."""
     drop_path: float = 0.0
     """Rate of stochastic depth (arXiv:1603.09382) at the last block, rising linearly with depth."""
     augment: Augment = "none"
-    """shift: random shift by up to 1/8 of the image, border repeated. flip_shift: the same with mirrored border, and
-    horizontal flip. flip_crop: random resized crop and horizontal flip."""
+    """shift: random shift by up to 1/8 of the image, border repeated. flip: horizontal flip. flip_shift: shift with
+    mirrored border, and horizontal flip. flip_crop: random resized crop and horizontal flip."""
     ema_decay: float = 0.0
     """Decay per optimizer step of the averaged weights, validated in place of the raw ones; 0 turns them off."""
     ema_warmup: bool = False
@@ -102,8 +104,12 @@ class Recipe:
     """Stages of a pre-trained backbone that stay as they are, with the statistics of their norms; 1 is the stem."""
     linear_probe: bool = False
     """Whether only the head of a pre-trained backbone is trained."""
+    frozen_norm: bool = False
+    """Whether BatchNorm in a pre-trained backbone normalises by the statistics of its pre-training, its scales and
+    shifts being trained; for batches of few images."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "lr_steps", tuple(self.lr_steps))  # a journal holds a list
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         divides = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
         _require(divides, "accumulation", self.accumulation, f"a divisor of batch_size ({self.batch_size})")
@@ -111,6 +117,8 @@ class Recipe:
             _require(getattr(self, name) in valid, name, getattr(self, name), f"one of {valid}")
         _require(0 <= self.clip_grad < float("inf"), "clip_grad", self.clip_grad, "0 (off) or a positive norm")
         _require(0 <= self.warmup_epochs < float("inf"), "warmup_epochs", self.warmup_epochs, "0 or more epochs")
+        ascending = list(self.lr_steps) == sorted({step for step in self.lr_steps if step >= 1})
+        _require(ascending, "lr_steps", list(self.lr_steps), "whole epochs, ascending, each at least 1")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (off) or below 1")
         _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, and 1 (off) at most")
         _require(0 <= self.rand_augment <= 10, "rand_augment", self.rand_augment, "0 (off) to 10")
@@ -142,7 +150,9 @@ class Recipe:
             "color_jitter": (self.augment == "flip_crop", "augment is 'flip_crop'"),
             "ema_warmup": (self.ema_decay > 0, "ema_decay is on"),
             "compile_mode": (self.compile, "compile is on"),
+            "min_lr_ratio": (not self.lr_steps, "lr_steps is empty"),
             "frozen_stages": (not self.linear_probe, "linear_probe is off"),
+            "frozen_norm": (not self.linear_probe, "linear_probe is off"),
             "layer_decay": (not self.linear_probe, "linear_probe is off"),
         }
         for name, (holds, condition) in heeded.items():
@@ -152,7 +162,7 @@ class Recipe:
     @property
     def freezes(self) -> bool:
         """Whether a part of the model is left as it is."""
-        return self.linear_probe or self.frozen_stages > 0
+        return self.linear_probe or self.frozen_stages > 0 or self.frozen_norm
 
     @property
     def mixes(self) -> bool:
@@ -213,7 +223,8 @@ def recipe_settings(recipe: Recipe) -> dict[str, Any]:
     A trial's id is a hash of its settings. A field added after the first release is therefore left out while it is at
     its default, which is what trials did before the field existed: old journals keep their ids and can be resumed.
     """
-    return {name: value for name, value in asdict(recipe).items() if name in FIRST_FIELDS or value != DEFAULTS[name]}
+    kept = {name: value for name, value in asdict(recipe).items() if name in FIRST_FIELDS or value != DEFAULTS[name]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
 def _require(holds: bool, name: str, value: object, valid: str) -> None:
@@ -287,6 +298,10 @@ RECIPES: dict[str, Recipe] = {
     "rsb_a1": Recipe(label_smoothing=0.1, drop_path=0.05, mixup=0.2, repeated_augment=3, rand_augment=7.0, **_RSB),
     "rsb_a2": Recipe(drop_path=0.05, mixup=0.1, repeated_augment=3, rand_augment=7.0, **_RSB),
     "rsb_a3": Recipe(mixup=0.1, rand_augment=6.0, **_RSB),
+    "coco_1x": Recipe(batch_size=16, warmup_epochs=0.068, lr_steps=(8, 11), augment="flip"),
+    "simple_baseline": Recipe(batch_size=128, lr_steps=(90, 120), augment="flip"),
+    "coco_pose": Recipe(batch_size=512, warmup_epochs=1.71, lr_steps=(170, 200), augment="flip"),
+    "shapes": Recipe(batch_size=16, warmup_epochs=1.0, augment="flip", clip_grad=10.0),
 }
 
 DESCRIPTIONS: dict[str, str] = {
@@ -304,6 +319,10 @@ DESCRIPTIONS: dict[str, str] = {
     "rsb_a1": "arXiv:2110.00476, table 2, procedure A1",
     "rsb_a2": "arXiv:2110.00476, table 2, procedure A2",
     "rsb_a3": "arXiv:2110.00476, table 2, procedure A3; give the dataset image_size: 160",
+    "coco_1x": "falls after 8 and 11 of 12 epochs, batch 16 (arXiv:2410.06373, A.2; MMDetection, schedule_1x)",
+    "simple_baseline": "falls after 90 and 120 of 140 epochs, batch 128 (arXiv:1804.06208, section 3.1, and its code)",
+    "coco_pose": "falls after 170 and 200 of 210 epochs (arXiv:2410.06373, A.2), batch 512 (MMPose, 8xb64-210e)",
+    "shapes": "minutes on one core for small detectors; our own choice",
 }
 """Purpose of each recipe and the source of its values (all of them: docs/RECIPES.md). Kept apart from the recipes,
 because a recipe's fields enter the ids of its trials."""
@@ -321,5 +340,8 @@ PUBLISHED_EPOCHS: dict[str, int] = {
     "rsb_a1": 600,
     "rsb_a2": 300,
     "rsb_a3": 100,
+    "coco_1x": 12,
+    "simple_baseline": 140,
+    "coco_pose": 210,
 }
 """Epochs that a recipe was published with. `budget.epochs` of an experiment decides; a plan shows both."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,14 +12,20 @@ from bocb_tune.core.types import derive_seed
 from bocb_tune.training.context import Ranks
 from bocb_tune.training.recipes import Recipe, odd_to_mix
 
+FALL = 0.1
+"""Factor on the learning rate at each step of a step schedule."""
 
-def lr_factor(step: int, *, total: int, warmup: int, min_ratio: float) -> float:
+
+def lr_factor(step: int, *, total: int, warmup: int, min_ratio: float, falls: Sequence[int] = ()) -> float:
     """Return the share of the peak learning rate at `step`, counted from 0, of `total` steps.
 
-    Linear warm-up, then half a cosine (arXiv:1608.03983, equation 5) that would reach `min_ratio` at step `total`.
+    Linear warm-up, then half a cosine (arXiv:1608.03983, equation 5) that would reach `min_ratio` at step `total`; or
+    with `falls`, steps that are given, a tenth from each of them on.
     """
     if step < warmup:
         return (step + 1) / warmup
+    if falls:
+        return float(FALL ** sum(step >= fall for fall in falls))
     progress = (step - warmup) / (total - warmup)
     return min_ratio + (1 - min_ratio) * (1 + math.cos(math.pi * progress)) / 2
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from bocb_tune.core.groups import GroupShape, has_labels, label_fault, nearest_labels
 from bocb_tune.engine import slots as slots_module
-from bocb_tune.engine.room import Machine, Resources, Room
+from bocb_tune.engine.room import Capacity, Machine, Room
 from bocb_tune.engine.sharing import Demand, grants, kept
-from tests.support.event_cluster import EventCluster, Nodes
+from tests.support.events.cluster import EventCluster, Nodes
 from tests.support.simulated import Simulation, essence, make_cells, make_plan
 
 SMALL, LARGE, WIDE = GroupShape(gpus_per_worker=0.25), GroupShape(workers=8, gpus_per_worker=1), GroupShape(workers=2)
@@ -111,8 +111,8 @@ def test_a_share_is_counted_in_what_groups_take() -> None:
     assert kept(order, there, 0.5) == [LARGE]  # one at least
 
 
-def resources_for(groups: dict[str, GroupShape], turns: str = "trials") -> Resources:
-    return Resources(groups=groups, max_slots=1000, warm=True, patience_min=10, share=0.5, turns=turns)
+def resources_for(groups: dict[str, GroupShape], turns: str = "trials") -> Capacity:
+    return Capacity(groups=groups, max_slots=1000, warm=True, patience_min=10, share=0.5, turns=turns)
 
 
 WORLDS = {

@@ -12,8 +12,8 @@ import ray
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.version import VERSION
 from bocb_tune.engine import slots as module
-from bocb_tune.engine.room import Machine, Resources
-from bocb_tune.engine.slots import Cluster, Slots, missing_resources
+from bocb_tune.engine.room import Capacity, Machine
+from bocb_tune.engine.slots import ClusterState, Slots, missing_resources
 from bocb_tune.engine.worker import serve
 from bocb_tune.engine.worker.roll import Condition, GroupState
 
@@ -55,13 +55,13 @@ class World:
         monkeypatch.setattr(module, "_cluster", lambda *_: self.cluster())
         monkeypatch.setattr(module, "_full_disk", lambda: iter(()))
         usual = {"groups": {"bowl": GroupShape()}, "max_slots": None, "warm": True, "patience_min": 10, "share": 0.5}
-        asked = Resources(**usual | resources)
+        asked = Capacity(**usual | resources)
         self.slots = Slots(None, asked, lambda lines, ready: self.said.append((tuple(lines), ready)))  # type: ignore[arg-type]
         self.look()
 
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterState:
         machines = tuple(Machine(id=node, name=node.upper(), resources={"CPU": 1.0}) for node in self.nodes)
-        return Cluster(machines=machines, waiting=self.waiting, free=self.free, is_shared=self.is_shared)
+        return ClusterState(machines=machines, waiting=self.waiting, free=self.free, is_shared=self.is_shared)
 
     def look(self, *busy: Group) -> list[Group]:
         self.slots.look({group.name for group in busy})
@@ -146,7 +146,7 @@ def test_a_cluster_that_cannot_be_looked_at_ends_no_run(
 ) -> None:
     world = World(monkeypatch, "a")
 
-    def fail(*_: object) -> Cluster:
+    def fail(*_: object) -> ClusterState:
         raise RuntimeError("the head does not answer")
 
     monkeypatch.setattr(module, "_cluster", fail)

@@ -239,5 +239,5 @@ def test_files_that_are_not_here_are_said_not_to_be_in_the_times() -> None:
 def test_a_task_without_models_is_refused(tiny: Path) -> None:
     tiny.write_text(TINY.replace("classification", "synthetic").replace("{name: digits, image_size: 16}", "synthetic"))
     spec: ExperimentSpec = load_spec(tiny)
-    with pytest.raises(ValueError, match=r"^--measure trains models, and task 'synthetic' has none; leave it out"):
+    with pytest.raises(ValueError, match=r"^--measure trains classifiers, and the task is 'synthetic'; leave it out"):
         next(measure(spec, plan_grid(spec)))

@@ -72,7 +72,7 @@ def test_every_field_is_told_apart() -> None:
     base = replace(base, ema_decay=0.9, ema_warmup=True, compile=True, image_size=96)
     off = {"switch_prob": 0.25, "rand_augment_std": 1.0, "rand_augment_layers": 3, "compile_mode": "reduce-overhead"}
     off |= {"tf32": False, "deterministic": True, "grad_checkpointing": True, "frozen_stages": 1}
-    off |= {"linear_probe": True}
+    off |= {"linear_probe": True, "frozen_norm": True, "lr_steps": (3,)}
     ids = {digest(recipe_settings(base))}
     for name in (entry.name for entry in fields(Recipe) if entry.name not in FIRST):
         changes = {name: off.get(name, DEFAULTS[name])} | ({"layer_decay": 1.0} if name == "linear_probe" else {})
@@ -85,7 +85,7 @@ def test_every_field_is_told_apart() -> None:
 
 def test_every_recipe_is_described() -> None:
     assert set(RECIPES) == set(DESCRIPTIONS)
-    assert set(PUBLISHED_EPOCHS) == set(RECIPES) - {"digits", "imagenet"}
+    assert set(PUBLISHED_EPOCHS) == set(RECIPES) - {"digits", "imagenet", "shapes"}
 
 
 def documented() -> dict[str, dict[str, str]]:
@@ -121,6 +121,8 @@ UNHEEDED: list[tuple[dict[str, Any], str, str]] = [
     ({"augment": "flip_shift", "crop_min_area": 0.5}, "crop_min_area", "0.08 unless augment is 'flip_crop'"),
     ({"color_jitter": 0.4}, "color_jitter", "0.0 unless augment is 'flip_crop'"),
     ({"compile_mode": "reduce-overhead"}, "compile_mode", "'default' unless compile is on"),
+    ({"lr_steps": (8, 11), "min_lr_ratio": 0.1}, "min_lr_ratio", "0.0 unless lr_steps is empty"),
+    ({"linear_probe": True, "frozen_norm": True}, "frozen_norm", "False unless linear_probe is off"),
 ]
 
 
@@ -155,6 +157,12 @@ def test_a_field_out_of_range_is_refused(name: str, value: Any, valid: str) -> N
     base = {"batch_size": 8, "augment": "flip_crop", "rand_augment": 9.0, "mixup": 0.8, "cutmix": 1.0}
     with pytest.raises(ValueError, match=f"^recipe field '{name}' is {value!r}; it must be {valid}$"):
         Recipe(**{**base, name: value})
+
+
+@pytest.mark.parametrize("steps", [(11, 8), (0, 8), (8, 8)])
+def test_steps_of_the_learning_rate_ascend(steps: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^recipe field 'lr_steps' is \[.*\]; it must be whole epochs, ascending"):
+        Recipe(batch_size=8, lr_steps=steps)
 
 
 # Mixing in pairs

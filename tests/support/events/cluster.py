@@ -23,12 +23,12 @@ from bocb_tune.core.types import TrialRecord, TrialSpec
 from bocb_tune.engine import slots as module
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.policy import CellPlan
-from bocb_tune.engine.room import Machine, Resources
+from bocb_tune.engine.room import Capacity, Machine
 from bocb_tune.engine.run import settle
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.slots import Cluster, Slots
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.slots import ClusterState, Slots
+from bocb_tune.engine.store import RunStore
 from bocb_tune.engine.worker.roll import Condition, GroupState
 from bocb_tune.training.context import Context
 from tests.support.simulated import OBJECTIVE, records_of, trial_events
@@ -117,7 +117,7 @@ class SimulatedSlot(module.Slot):
             self.state = GroupState(condition=Condition.ready, since=self.world.now, nodes=nodes)
             if self.trial is not None:  # the group was started again
                 self.world.tell(self, {"kind": "restarted"})
-                self._items = trial_events(self.trial, self.world.ledger.record(self.trial).budget, Context())
+                self._items = trial_events(self.trial, self.world.store.record(self.trial).budget, Context())
                 self._next_item(self._served)
 
     def lose(self) -> None:
@@ -181,7 +181,7 @@ class EventCluster:
         folder: Path,
         cells: tuple[CellPlan, ...],
         machines: Sequence[Machine],
-        resources: Resources,
+        resources: Capacity,
         *,
         epoch_s: Callable[[TrialSpec], float] = lambda _: 60.0,
         start_s: float = 20.0,
@@ -207,9 +207,9 @@ class EventCluster:
         self._count = itertools.count()
         self._tick_s = tick_s
         self._resources = resources
-        self.ledger = Ledger(folder, cells, OBJECTIVE, {}, clock=lambda: 0.0)
-        self.rungs = {key: CellRungs(book.plan.plan, OBJECTIVE.floor) for key, book in self.ledger.books.items()}
-        self._resumed = settle(self.ledger, self.rungs)
+        self.store = RunStore(folder, cells, OBJECTIVE, {}, clock=lambda: 0.0)
+        self.rungs = {key: CellRungs(book.plan.plan, OBJECTIVE.floor) for key, book in self.store.books.items()}
+        self._resumed = settle(self.store, self.rungs)
         self._folder = folder
         self._listening: dict[str, Any] = {}
         self._controller = SimpleNamespace(_actor_cache=SimpleNamespace(increase_max=lambda *_: None))
@@ -239,10 +239,10 @@ class EventCluster:
         self.nodes.add(machine)
         self.place_pending()
 
-    def cluster(self, run_id: str) -> Cluster:
+    def cluster(self, run_id: str) -> ClusterState:
         del run_id
         machines = tuple(self.nodes.machines.values())
-        return Cluster(machines=machines, waiting=len(self.pending), free=self.nodes.free())
+        return ClusterState(machines=machines, waiting=len(self.pending), free=self.nodes.free())
 
     def tell(self, slot: SimulatedSlot, item: dict[str, Any]) -> bool:
         """Tell the scheduler of an item; False if the trial is over."""
@@ -256,18 +256,18 @@ class EventCluster:
         with mock.patch.multiple(module, **patches):
             self.slots = Slots(None, self._resources, lambda *_: None, clock=lambda: self.now)  # type: ignore[arg-type]
             turns = self._resources.turns
-            self.search = GridSearch(self.ledger, self.slots, self._resumed, turns=turns)
-            self.scheduler = GridASHA(self.ledger, self.search, self.rungs, Folder(self._folder / "checkpoints"))
+            self.search = GridSearch(self.store, self.slots, self._resumed, turns=turns)
+            self.scheduler = GridASHA(self.store, self.search, self.rungs, Folder(self._folder / "checkpoints"))
             self.after(0.0, self._tick)
             last = 0.0
             while self._hand_out():
                 when, _, action = heapq.heappop(self._events)
                 self.now = max(self.now, when)
                 action()
-                last = self.now if self.ledger.in_flight else last
+                last = self.now if self.store.in_flight else last
                 assert self.now - last < patience_s, f"nothing is trained since {last:g} s"
-        self.ledger.close()
-        return records_of(self.ledger)
+        self.store.close()
+        return records_of(self.store)
 
     def _tick(self) -> None:
         self.after(self._tick_s, self._tick)
@@ -279,6 +279,6 @@ class EventCluster:
             trial = SimpleNamespace(config=config, placement_group_factory=None)
             self._listening[config["mailbox"]] = trial
             self.scheduler.on_trial_add(self._controller, trial)
-            self.started.append((self.now, self.ledger.in_flight[config["trial"]]))
+            self.started.append((self.now, self.store.in_flight[config["trial"]]))
         self.most_groups = max(self.most_groups, len(self.slots))
         return bool(config != Searcher.FINISHED)

@@ -1,0 +1,1 @@
+"""Poses: keypoints of each object, found in heat maps of its box."""
