@@ -55,7 +55,7 @@ class Report:
     parts: tuple[Part, ...]
     """The answer."""
     remarks: tuple[Part, ...]
-    """Facts to know before believing it."""
+    """What to know before believing it."""
 
 
 def analyze(
