@@ -36,7 +36,7 @@ from ruamel.yaml import YAML
 
 from bocb_tune.analysis.cell.crosschecks import EVALUATORS, optuna_importance
 from bocb_tune.analysis.cell.modelling import model_cells
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.core.errors import Diverged
 from bocb_tune.core.journal import end_event, header, measure_event, start_event
@@ -220,7 +220,7 @@ def optuna_s(folder: str, evaluator: str) -> float:
     for cell in model_cells(some).values():
         trials = replace(cell.trials, completed=np.isfinite(cell.trials.last))
         start = time.process_time()
-        found = optuna_importance(trials, Box.of(dims["lr"], dims["weight_decay"]), evaluator)
+        found = optuna_importance(trials, Domain.of(dims["lr"], dims["weight_decay"]), evaluator)
         seconds.append(time.process_time() - start)
         if any(estimate.value is None for estimate in found.values()):
             raise RuntimeError(f"Optuna's {evaluator} was refused, so its time says nothing: {found}")

@@ -18,7 +18,7 @@ from torch import distributed
 from bocb_tune.cli.launch import cell_plans, objective_of
 from bocb_tune.cli.progress import output_to
 from bocb_tune.core.types import TrialRecord
-from bocb_tune.engine.cluster import Resources
+from bocb_tune.engine.cluster import Capacity
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.run import RunPlan, Watcher, run
 from bocb_tune.spec.model import ExperimentSpec, load_spec
@@ -54,7 +54,7 @@ def run_engine(experiment: str, watcher: Watcher) -> None:
             checkpoints=str(Path(folder) / "run" / "checkpoints"),
             cells=cell_plans(spec),
             objective=objective_of(spec),
-            resources=Resources(**spec.resources.model_dump()),
+            resources=Capacity(**spec.resources.model_dump()),
             checkpoint_every=spec.budget.checkpoint_every,
             address=None,
         )

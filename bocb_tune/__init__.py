@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bocb_tune.core.version import VERSION as __version__
 
@@ -52,7 +52,7 @@ def run(
     """
     from bocb_tune.cli.commands import train
 
-    trained = train(os.fspath(experiment), None if out is None else os.fspath(out), address, only, overrides)
+    trained = train(_path(experiment), None if out is None else _path(out), address, only, _each(overrides))
     if trained.outcome.interrupted:
         raise KeyboardInterrupt
     return trained.folder
@@ -92,8 +92,8 @@ def load(
     from bocb_tune.analysis.sources.load import load as read
     from bocb_tune.analysis.sources.stated import Stated
 
-    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where))
-    return read(os.fspath(source), [Path(space) for space in spaces], stated=stated)
+    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=_each(where))
+    return read(_path(source), [Path(_path(space)) for space in _each(spaces)], stated=stated)
 
 
 def analyze(
@@ -137,8 +137,19 @@ def analyze(
     from bocb_tune.analysis.sources.stated import Stated
     from bocb_tune.cli.launch import starting_weights
 
-    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=tuple(where))
-    folder = None if out is None else Path(out)
+    stated = Stated(metric=metric, direction=direction, tolerance=tolerance, chance=chance, where=_each(where))
+    folder = None if out is None else Path(_path(out))
     choices = choose(gap, step, None if weights is None else ",".join(map(str, weights)), components)
     start = starting_weights if patterns else None
-    return write(os.fspath(source), folder, [Path(space) for space in spaces], patterns, stated, choices, start)
+    ranges = [Path(_path(space)) for space in _each(spaces)]
+    return write(_path(source), folder, ranges, patterns, stated, choices, start)
+
+
+def _path(place: AnyPath) -> str:
+    """Write a place as text, with the home folder in the place of a leading tilde."""
+    return os.path.expanduser(os.fspath(place))
+
+
+def _each(values: Any) -> tuple[Any, ...]:
+    """Take one text or path for a sequence of one."""
+    return (values,) if isinstance(values, str | os.PathLike) else tuple(values)

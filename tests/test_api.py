@@ -98,6 +98,17 @@ def test_a_table_is_read_as_it_is_stated(tmp_path: Path) -> None:
     assert table.spaces["adamw"]["lr"].low == 1e-6
 
 
+def test_one_text_is_a_sequence_of_one_and_a_tilde_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.csv").write_text("backbone,optimizer,score,lr,place\na,sgd,60,.1,x\na,sgd,61,.2,y\n")
+    (tmp_path / "sgd.yaml").write_text("lr: {low: 1e-3, high: 1.0}\n")
+    table = bocb_tune.load("~/t.csv", spaces="~/sgd.yaml", where="place=x")
+    assert (len(table.trials), table.spaces["sgd"]["lr"].high) == (1, 1)
+    (tmp_path / "mine.yaml").write_text(EXPERIMENT)
+    with pytest.raises(ValueError, match=r"budget\.epoch"):
+        bocb_tune.run("~/mine.yaml", overrides="budget.epoch=3")
+
+
 def test_bad_input_is_a_value_error_that_says_what_to_do(tmp_path: Path, experiment: Path) -> None:
     with pytest.raises(ValueError, match="does not exist; give a run folder"):
         bocb_tune.load(tmp_path / "nothing")

@@ -143,6 +143,48 @@ def test_a_folder_can_be_taken_in_at_a_glance(folder: str) -> None:
     assert len(modules) <= MOST_MODULES
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
+def named_in(path: Path) -> set[str]:
+    """Every name that a module defines or imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return names
+
+
+def test_every_name_that_is_imported_is_there() -> None:
+    """Also within functions and in benchmarks, where only running them would tell."""
+    there = {module: named_in(path) for module, path in FILES.items()}
+    root = PACKAGE.parent
+    paths = [*FILES.values(), *(root / "benchmarks").rglob("*.py"), *(root / "tests").rglob("*.py")]
+    asked = {(path, *name.rpartition(".")[::2]) for path in paths for name in imports(path) if name not in FILES}
+    folders = {folder.name for folder in PACKAGE.iterdir()}
+    assert [
+        f"{path.relative_to(root)}: {module}.{name}"
+        for path, module, name in sorted(asked)
+        if module in FILES and name not in there[module] | folders
+    ] == []
+
+
+def test_the_folders_of_tests_can_too() -> None:
+    folders = {path.parent for path in Path(__file__).parent.rglob("*.py")}
+    counts = {str(folder): len({*folder.glob("*.py")} - {folder / "__init__.py"}) for folder in folders}
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
+
+
 @pytest.mark.parametrize("module", of(*LIGHT))
 def test_spec_side_and_policy_import_no_framework(module: str) -> None:
     lazily = {"torch"} if module == "bocb_tune.spec.environment" else set()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.analysis.coupling.verdict import Verdict
+from bocb_tune.analysis.coupling.verdict import CouplingVerdict
 from bocb_tune.analysis.matrix.twoway import MIN_CELLS_A_LINE
 from bocb_tune.core.names import listed
 
@@ -17,7 +17,7 @@ LARGEST = 3
 Names = tuple[str, ...]
 
 
-def coupling_sentences(verdict: Verdict, names: tuple[Names, Names]) -> tuple[str, ...]:
+def coupling_sentences(verdict: CouplingVerdict, names: tuple[Names, Names]) -> tuple[str, ...]:
     """Say which cells fail, what is interaction, and what carries it.
 
     Args:
@@ -26,7 +26,7 @@ def coupling_sentences(verdict: Verdict, names: tuple[Names, Names]) -> tuple[st
     return (_failures(verdict), _interaction(verdict), *_carried(verdict, names))
 
 
-def _failures(verdict: Verdict) -> str:
+def _failures(verdict: CouplingVerdict) -> str:
     count = verdict.viability.values.size
     by_reason: dict[str, list[str]] = {}
     for cell in verdict.failed:
@@ -40,7 +40,7 @@ def _failures(verdict: Verdict) -> str:
     return f"{text}."
 
 
-def _interaction(verdict: Verdict) -> str:
+def _interaction(verdict: CouplingVerdict) -> str:
     share, test = verdict.share, verdict.test
     viable = int(np.isfinite(verdict.viability.values).sum())
     among = f"among the {viable} viable cells"
@@ -68,7 +68,7 @@ def _interaction(verdict: Verdict) -> str:
     )
 
 
-def why_unknown(verdict: Verdict) -> str:
+def why_unknown(verdict: CouplingVerdict) -> str:
     """Say why nothing can be said of interaction, in words."""
     shape, least = verdict.viability.values.shape, MIN_CELLS_A_LINE
     if min(shape) < least:
@@ -79,20 +79,23 @@ def why_unknown(verdict: Verdict) -> str:
     return verdict.share.reason.sentence
 
 
-def _carried(verdict: Verdict, names: tuple[Names, Names]) -> tuple[str, ...]:
+def _carried(verdict: CouplingVerdict, names: tuple[Names, Names]) -> tuple[str, ...]:
     if not verdict.lines:
         return ()
-    lines = " and ".join(f"{each.name} {_part(each.share)}" for each in verdict.lines)
-    fair = " and ".join(_percent(1 / len(each)) for each in names)
-    text = f"Of this interaction {lines} carry most among backbones and among optimizers (equal parts: {fair})"
+    parts = zip(verdict.lines, ("backbones", "optimizers"), names, strict=True)
+    told = [
+        f"that of {each.name}, {_part(each.share)} (equal parts of {len(own)} {kind}: {_percent(1 / len(own))})"
+        for each, kind, own in parts
+    ]
+    text = f"The largest parts of this interaction are {' and '.join(told)}."
     if verdict.test is None:
-        return (f"{text}; the largest single cells are {', '.join(_largest(verdict, names))}.",)
+        return (f"{text} The largest single cells are {', '.join(_largest(verdict, names))}.",)
     cells = listed(verdict.cells, MOST_NAMED)
-    beyond = f"significant by themselves: {cells}" if verdict.cells else "no single cell is significant by itself"
-    return (f"{text}; {beyond}.",)
+    beyond = f"Significant by themselves: {cells}" if verdict.cells else "No single cell is significant by itself"
+    return (f"{text} {beyond}.",)
 
 
-def _largest(verdict: Verdict, names: tuple[Names, Names]) -> list[str]:
+def _largest(verdict: CouplingVerdict, names: tuple[Names, Names]) -> list[str]:
     """Name the cells with the largest parts of the interaction among viable cells, and what part."""
     assert verdict.interaction is not None
     squares = np.nan_to_num(verdict.interaction) ** 2

@@ -36,5 +36,5 @@ def _first(findings: Findings) -> str:
     if behind:
         more = f"significantly better than {listed(behind, MOST_NAMED)}"
         rest = len(names) - 1 - len(behind)
-        return f"{head}: {more}" + (f"; not than the other {rest}." if rest else ".")
+        return f"{head}: {more}" + (f"; not significantly better than the other {rest}." if rest else ".")
     return f"{head}; it is significantly better than none (that takes a difference of {gap:.1f} ranks)."

@@ -105,7 +105,7 @@ def _counted(answer: Answer) -> tuple[str, ...]:
         if any(c.is_tested for c in answer.contests)
         else "differences are not tested"
     )
-    return (f"Best on single backbones, of {len(best)}: {each}; {tested}. The table says which.",)
+    return (f"Best optimizer on each of the {len(best)} backbones: {each}; {tested}. The table names them.",)
 
 
 def _num_won(answer: Answer) -> int:
@@ -195,8 +195,11 @@ def sensitivity(answer: Answer) -> tuple[str, ...]:
     points = f"{answer.tolerance:g} point{'s' * (answer.tolerance != 1)}"
     inside = sorted((each for each in known if _width(each) > 0), key=_width, reverse=True)
     never = [each.key for each in known if _width(each) <= 0]
-    head = f"Learning rates within {points} of the backbone's best (known in {len(known)} of {answer.num_cells} cells)"
-    lines = [f"{head}: most in {_told(inside[0])}; least in {_told(inside[-1])}."] if len(inside) > 1 else []
+    head = (
+        f"Width of the range of learning rates within {points} of the backbone's best (known in {len(known)} of "
+        f"{answer.num_cells} cells)"
+    )
+    lines = [f"{head}: largest in {_told(inside[0])}; smallest in {_told(inside[-1])}."] if len(inside) > 1 else []
     if len(inside) == 1:
         lines = [f"{head}: {_told(inside[0])}."]
     if never:
@@ -217,11 +220,11 @@ def _told(reach: Reach) -> str:
     text = f"{reach.key}, {decades(reach.of_best)}"
     own = reach.of_own.value
     differs = own is not None and abs(own - _width(reach)) > 0.05
-    return f"{text}, {own:.1f} from its own best" if differs else text
+    return f"{text}, or {own:.1f} from the cell's own best" if differs else text
 
 
 def _own(reach: Reach) -> str:
-    return f"{reach.key} ({reach.of_own.value:.1f} decades from its own best)"
+    return f"{reach.key} ({reach.of_own.value:.1f} decades around its own best)"
 
 
 def decades(estimate: Estimate) -> str:

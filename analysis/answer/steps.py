@@ -173,7 +173,7 @@ def _recommend(findings: Findings, source: str) -> Iterator[Step]:
     if len(findings.table.optimizers) > 1 and findings.best is not None:
         name = shlex.quote(findings.best.backbone)
         command = f"bocb-tune recommend {shlex.quote(source)} --backbone {name} --trials 16"
-        yield Step(why="Which optimizer to use with a number of trials, and where to search:", do=command)
+        yield Step(why="Ask which optimizer to use for a given number of trials, and where to search:", do=command)
 
 
 def _untested(findings: Findings, contests: Sequence[Contest]) -> Iterator[Limit]:

@@ -31,7 +31,7 @@ GREY = ("trivial", "worst")
 """Marks of the published tables that stand for a failure."""
 
 
-class Verdict(StrEnum):
+class TableVerdict(StrEnum):
     """Answers of the tables to a point."""
 
     supports = "supports"
@@ -40,11 +40,11 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Assertion:
     """One part of a claim that a table can speak for or against."""
 
     statement: str
-    verdict: Verdict
+    verdict: TableVerdict
     evidence: str
     """Number that the verdict rests on, in words."""
 
@@ -55,15 +55,15 @@ class PaperClaim:
 
     number: int
     statement: str
-    points: tuple[Point, ...]
+    points: tuple[Assertion, ...]
 
-    def count(self, verdict: Verdict) -> int:
+    def count(self, verdict: TableVerdict) -> int:
         """Count the points of a verdict."""
         return sum(point.verdict is verdict for point in self.points)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class PublishedTable:
     """One published table as a matrix."""
 
     name: str
@@ -86,38 +86,46 @@ class Grid:
 
 
 @cache
-def published_grid(name: str) -> Grid:
+def published_table(name: str) -> PublishedTable:
     """Read a published table as a matrix."""
     table = paper.published(name)
     values = table.trials.pivot(index="backbone", columns="optimizer", values="score")
     values = values.loc[list(table.backbones), list(table.optimizers)]
-    return Grid(name=name, values=values.to_numpy(), backbones=table.backbones, optimizers=table.optimizers)
+    return PublishedTable(name=name, values=values.to_numpy(), backbones=table.backbones, optimizers=table.optimizers)
 
 
-def holds(statement: str, evidence: str, truth: bool) -> Point:
+def holds(statement: str, evidence: str, truth: bool) -> Assertion:
     """Tell a verdict from a number of cells, which holds or does not."""
-    return Point(statement=statement, verdict=Verdict.supports if truth else Verdict.contradicts, evidence=evidence)
+    return Assertion(
+        statement=statement, verdict=TableVerdict.supports if truth else TableVerdict.contradicts, evidence=evidence
+    )
 
 
-def unknown(statement: str, why: str) -> Point:
+def unknown(statement: str, why: str) -> Assertion:
     """Say why no table can tell."""
-    return Point(statement=statement, verdict=Verdict.cannot_tell, evidence=why)
+    return Assertion(statement=statement, verdict=TableVerdict.cannot_tell, evidence=why)
 
 
-def resampled(statement: str, evidence: str, share: float, over: str) -> Point:
+def resampled(statement: str, evidence: str, share: float, over: str) -> Assertion:
     """Tell a verdict on a comparison from the share of replicates in which it holds."""
-    verdict = Verdict.supports if share >= SURE else Verdict.contradicts if share <= 1 - SURE else Verdict.cannot_tell
+    verdict = (
+        TableVerdict.supports
+        if share >= SURE
+        else TableVerdict.contradicts
+        if share <= 1 - SURE
+        else TableVerdict.cannot_tell
+    )
     told = f"{evidence}; holds in {share:.2f} of replicates {over}"
-    return Point(statement=statement, verdict=verdict, evidence=told)
+    return Assertion(statement=statement, verdict=verdict, evidence=told)
 
 
-def judged(statement: str, found: Estimate, p: float | None, positive: bool = True) -> Point:
+def judged(statement: str, found: Estimate, p: float | None, positive: bool = True) -> Assertion:
     """Tell a verdict on a planned contrast from its exact test."""
     assert found.value is not None
     assert p is not None
     evidence = f"{found.value:+.2f} points (95 % CI {found.lo:+.2f} to {found.hi:+.2f}), exact p = {p:.3f}"
     if p >= 1 - SURE:
-        return Point(statement=statement, verdict=Verdict.cannot_tell, evidence=evidence)
+        return Assertion(statement=statement, verdict=TableVerdict.cannot_tell, evidence=evidence)
     return holds(statement, evidence, (found.value > 0) == positive)
 
 
@@ -136,7 +144,7 @@ def spread_without_worst(row: Array, picked: Index | None = None) -> Array:
     return np.asarray(np.sort(row if picked is None else row[picked], axis=-1)[..., 1:].std(axis=-1))
 
 
-def more_spread(statement: str, first: tuple[str, Array], second: tuple[str, Array]) -> Point:
+def more_spread(statement: str, first: tuple[str, Array], second: tuple[str, Array]) -> Assertion:
     """Tell whether the results of one backbone spread more than those of another, optimizers resampled in pairs."""
     count = len(first[1])
     picked: Index = np.random.default_rng(SEED).integers(count, size=(drawn.REPLICATES, count))
@@ -145,7 +153,7 @@ def more_spread(statement: str, first: tuple[str, Array], second: tuple[str, Arr
     return resampled(statement, f"sd without the worst: {', '.join(told)}", share, "of the optimizers")
 
 
-def mean_rank_share(grid: Grid, judge: Callable[[Array], Array]) -> float:
+def mean_rank_share(grid: PublishedTable, judge: Callable[[Array], Array]) -> float:
     """Return the share of replicates of the backbones in which mean ranks meet a condition.
 
     Args:
@@ -155,7 +163,7 @@ def mean_rank_share(grid: Grid, judge: Callable[[Array], Array]) -> float:
     return float(np.mean(judge(weights @ ranks_of(grid) / len(grid.backbones))))
 
 
-def ranks_of(grid: Grid) -> Array:
+def ranks_of(grid: PublishedTable) -> Array:
     """Rank the optimizers within each backbone [backbones, optimizers], 1 is best."""
     return np.asarray(rankdata(-grid.values, axis=1))
 
@@ -169,13 +177,13 @@ def grey(table: str, backbone: str, optimizer: str, pretraining: str = "") -> bo
     return bool((is_cell & marks["mark"].isin(GREY)).any())
 
 
-def failures_of(grid: Grid, gap: float, rows: Sequence[str], columns: Sequence[str]) -> tuple[int, int]:
+def failures_of(grid: PublishedTable, gap: float, rows: Sequence[str], columns: Sequence[str]) -> tuple[int, int]:
     """Count the failures of a part of a table by Eq. 1 as printed, and by the rule of the grey marks."""
     part = np.ix_([grid.backbones.index(name) for name in rows], [grid.place(name) for name in columns])
     return int(by_equation(grid.values, gap)[part].sum()), int(by_median(grid.values)[part].sum())
 
 
-def on_class(grid: Grid, family: str, classes: Sequence[str]) -> tuple[Estimate, float | None]:
+def on_class(grid: PublishedTable, family: str, classes: Sequence[str]) -> tuple[Estimate, float | None]:
     """Compare a category with the other optimizers, on some classes of backbones against the other classes."""
     inside = np.array([paper_class(name) in classes for name in grid.backbones])
     own = grid.of(family)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from bocb_tune.analysis.bocb import claims as c
-from bocb_tune.analysis.bocb.claims import PaperClaim, Point, published_grid
+from bocb_tune.analysis.bocb.claims import Assertion, PaperClaim, published_table
 from bocb_tune.analysis.bocb.distance import distances, resampled_mean, steps_of
 from bocb_tune.analysis.bocb.planned import CLASSES, contrast_of, paper_class
 from bocb_tune.analysis.core.arrays import Array, Flags
@@ -55,8 +55,8 @@ def paper_claims() -> tuple[PaperClaim, ...]:
     )
 
 
-def _classical() -> Iterator[Point]:
-    grid = published_grid("cifar100")
+def _classical() -> Iterator[Assertion]:
+    grid = published_table("cifar100")
     rows = [name for name in grid.backbones if paper_class(name) in c.CNNS]
     columns = [name for name in grid.optimizers if optimizer_family(name) == FIXED_LR]
     cells = len(rows) * len(columns)
@@ -68,8 +68,8 @@ def _classical() -> Iterator[Point]:
     yield c.judged("Category (a) gains on classical networks against modern ones", *gain)
 
 
-def _modern() -> Iterator[Point]:
-    grid = published_grid("cifar100")
+def _modern() -> Iterator[Assertion]:
+    grid = published_table("cifar100")
     for backbone in ("DeiT-S", "CNX-T"):
         for optimizer in ("SGD-M", "LARS"):
             behind = float(np.median(grid.row(backbone)) - grid.row(backbone)[grid.place(optimizer)])
@@ -81,7 +81,7 @@ def _modern() -> Iterator[Point]:
     yield c.judged("Category (b) gains on modern backbones against the others", *gain)
 
 
-def _settings() -> Iterator[Point]:
+def _settings() -> Iterator[Assertion]:
     frame = paper.settings()
     settings = [frame.pivot(index="backbone", columns="optimizer", values=name) for name in ("lr", "wd")]
     names = tuple(settings[0].index)
@@ -108,8 +108,8 @@ def _settings() -> Iterator[Point]:
             yield c.resampled(statement, told, below if word == "low" else above, "of the optimizers")
 
 
-def _general() -> Iterator[Point]:
-    grid = published_grid("cifar100")
+def _general() -> Iterator[Assertion]:
+    grid = published_table("cifar100")
     mean = c.ranks_of(grid).mean(axis=0)
     for name in (*GENERAL, *SPECIAL):
         column, good = grid.place(name), name in GENERAL
@@ -130,8 +130,8 @@ def _among_first(column: int, ranks: Array) -> Array:
     return np.asarray((ranks < ranks[:, [column]]).sum(axis=1) < FIRST)
 
 
-def _plain_gradient() -> Iterator[Point]:
-    grid = published_grid("cifar100")
+def _plain_gradient() -> Iterator[Assertion]:
+    grid = published_table("cifar100")
     families = [FIXED_LR, ADAPTIVE_LR, ESTIMATED_LR, PLAIN_GRADIENT]
     means = {name: c.ranks_of(grid)[:, grid.of(name)].mean() for name in families}
 
@@ -152,8 +152,8 @@ def _plain_gradient() -> Iterator[Point]:
         yield c.resampled(f"{grid.optimizers[column]} is coupled above the median", told, share, "of the backbones")
 
 
-def _design() -> Iterator[Point]:
-    grid = published_grid("cifar100")
+def _design() -> Iterator[Assertion]:
+    grid = published_table("cifar100")
     modern = np.array([paper_class(name) == CLASSES[2] for name in grid.backbones])
     meta = np.array([backbone_class(name) == METAFORMER for name in grid.backbones])
     spread = np.asarray(c.spread_without_worst(grid.values))
@@ -167,16 +167,16 @@ def _design() -> Iterator[Point]:
         yield c.more_spread(statement, *((name, grid.row(name)) for name in pair))
 
 
-def _imagenet() -> Iterator[Point]:
-    grid = published_grid("imagenet")
+def _imagenet() -> Iterator[Assertion]:
+    grid = published_table("imagenet")
     counts = {name: sum(c.grey("imagenet", name, each) for each in grid.optimizers) for name in grid.backbones}
     told = f"grey: DeiT-S {counts['DeiT-S']}, R-50 {counts['R-50']} of {len(grid.optimizers)}"
     yield c.holds("DeiT-S fails with more optimizers", told, counts["DeiT-S"] > counts["R-50"])
     yield c.more_spread("DeiT-S spreads more than R-50", *((name, grid.row(name)) for name in ("DeiT-S", "R-50")))
 
 
-def _coco() -> Iterator[Point]:
-    grid, small = published_grid("coco"), published_grid("cifar100")
+def _coco() -> Iterator[Assertion]:
+    grid, small = published_table("coco"), published_table("cifar100")
     own, others = "detection CNX-T (AdamW)", ("detection R-50 (SGD)", "detection Swin-T (AdamW)")
     for other in others:
         yield c.more_spread(f"{own} spreads more than {other}", (own, grid.row(own)), (other, grid.row(other)))
@@ -191,8 +191,8 @@ def _coco() -> Iterator[Point]:
     yield c.holds(statement, told, bool(found.statistic > 0)) if is_clear else c.unknown(statement, told)
 
 
-def _pretraining() -> Iterator[Point]:
-    grid = published_grid("coco")
+def _pretraining() -> Iterator[Assertion]:
+    grid = published_table("coco")
     base = grid.row("detection R-50 (SGD)")
     for recipe, family in PRETRAINED.items():
         row, own = grid.row(f"detection R-50 ({recipe})"), grid.of(family)
@@ -214,16 +214,16 @@ def _share_of_gain(change: Array, own: Flags) -> float:
     return float(np.mean(means[0] > means[1]))
 
 
-def _to_use() -> Iterator[Point]:
+def _to_use() -> Iterator[Assertion]:
     for table in ("cifar100", "coco"):
-        grid = published_grid(table)
+        grid = published_table(table)
         mean = c.ranks_of(grid).mean(axis=0)
         for name in TO_USE:
             column = grid.place(name)
             share = c.mean_rank_share(grid, partial(_among_first, column))
             told = f"mean rank {mean[column]:.1f}, place {int(np.sum(mean < mean[column])) + 1} of {len(mean)}"
             yield c.resampled(f"{name} is among the first {FIRST} on {table}", told, share, "of the backbones")
-    grid = published_grid("imagenet")
+    grid = published_table("imagenet")
     ranks = c.ranks_of(grid)
     for name in TO_USE:
         places = ranks[:, grid.place(name)]
@@ -232,7 +232,7 @@ def _to_use() -> Iterator[Point]:
         yield c.holds(statement, told, bool((places <= FIRST).all()))
 
 
-def _reviewers() -> Iterator[Point]:
+def _reviewers() -> Iterator[Assertion]:
     yield c.unknown("The training loss tells the same story", "no training loss is published")
     yield c.unknown("The optimizers' own hyper-parameters were tuned fairly", "neither ranges nor values are published")
     yield c.unknown(

@@ -33,7 +33,7 @@ ROUNDING = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
+class WeightedRanking:
     """Optimizers by several ranks and their weighted sum."""
 
     parts: Mapping[str, Array]
@@ -59,7 +59,7 @@ def rank_optimizers(
     computation: Array,
     weights: Sequence[float],
     rng: np.random.Generator,
-) -> Ranking | Refused:
+) -> WeightedRanking | Refused:
     """Rank the optimizers of a grid.
 
     Args:
@@ -89,7 +89,7 @@ def rank_optimizers(
         return Refused(reason=Reason.NOT_MEASURED, detail="every part that has a weight is unknown")
     total = np.round(sum(used[name] * parts[name] for name in used), ROUNDING)
     first = total == total.min(axis=1, keepdims=True)
-    return Ranking(
+    return WeightedRanking(
         parts={name: each[0] for name, each in parts.items()},
         weights=used,
         total=total[0],

@@ -46,7 +46,7 @@ def loss_story(table: TrialTable, cells: Sequence[CellSummary], rng: np.random.G
     """Split the final training loss of a grid, and compare its order with that of the scores."""
     trials = table.trials
     if not (trials["train_loss"] > 0).any():
-        return Refused(reason=Reason.NOT_MEASURED, detail="the source has no training loss")
+        return Refused(reason=Reason.NOT_MEASURED, detail="")
     shape = (len(table.backbones), len(table.optimizers))
     by_cell = dict(iter(_at_best(trials, cells).groupby(CELL, sort=False)["loss"]))
     runs = [by_cell.get((cell.backbone, cell.optimizer), pd.Series(dtype=float)).to_numpy() for cell in cells]

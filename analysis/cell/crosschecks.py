@@ -17,7 +17,7 @@ import numpy as np
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.sources.table import HYPERPARAMETERS
 
@@ -56,21 +56,21 @@ def landscape_importance(cell: Landscape) -> Importance:
     }
 
 
-def optuna_importances(cells: Iterable[tuple[CellTrials, Box | None]]) -> list[dict[str, Importance]]:
+def optuna_importances(cells: Iterable[tuple[CellTrials, Domain | None]]) -> list[dict[str, Importance]]:
     """Compute Optuna's importances of each cell by evaluator; fANOVA for the first `MOST_FANOVA` cells only."""
     found: list[dict[str, Importance]] = []
     slow = 0
-    for trials, box in cells:
-        none = _refusal(trials, box, FANOVA)
+    for trials, domain in cells:
+        none = _refusal(trials, domain, FANOVA)
         if none is None and slow == MOST_FANOVA:
             none = Estimate(value=None, counts=trials.counts, method=_method(FANOVA), reason=Reason.TOO_COSTLY)
         slow += none is None
-        quick = optuna_importance(trials, box, PED_ANOVA)
-        found.append({PED_ANOVA: quick, FANOVA: _all(none) if none else optuna_importance(trials, box, FANOVA)})
+        quick = optuna_importance(trials, domain, PED_ANOVA)
+        found.append({PED_ANOVA: quick, FANOVA: _all(none) if none else optuna_importance(trials, domain, FANOVA)})
     return found
 
 
-def optuna_importance(trials: CellTrials, box: Box | None, evaluator: str, seed: int = 0) -> Importance:
+def optuna_importance(trials: CellTrials, domain: Domain | None, evaluator: str, seed: int = 0) -> Importance:
     """Compute Optuna's importances of the completed trials, by hyper-parameter.
 
     Args:
@@ -79,11 +79,11 @@ def optuna_importance(trials: CellTrials, box: Box | None, evaluator: str, seed:
             0.
         evaluator: one of `EVALUATORS`.
     """
-    if refused := _refusal(trials, box, evaluator):
+    if refused := _refusal(trials, domain, evaluator):
         return _all(refused)
-    assert box is not None
+    assert domain is not None
     done = _done(trials)
-    decay = np.where(trials.weight_decay == 0, 10.0**box.zero_at, trials.weight_decay)
+    decay = np.where(trials.weight_decay == 0, 10.0**domain.zero_at, trials.weight_decay)
     found = _optuna(trials.lr[done], decay[done], trials.last[done], evaluator, seed)
     return {
         name: Estimate(value=float(found[name]), counts=trials.counts, method=_method(evaluator))
@@ -91,9 +91,9 @@ def optuna_importance(trials: CellTrials, box: Box | None, evaluator: str, seed:
     }
 
 
-def _refusal(trials: CellTrials, box: Box | None, evaluator: str) -> Estimate | None:
+def _refusal(trials: CellTrials, domain: Domain | None, evaluator: str) -> Estimate | None:
     done = _done(trials)
-    if box is None:
+    if domain is None:
         reason = Reason.NO_SPACE
     elif done.sum() < MIN_COMPLETED:
         reason = Reason.TOO_FEW_COMPLETED

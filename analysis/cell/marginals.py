@@ -9,14 +9,14 @@ import numpy as np
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import LEVEL
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Grid
+from bocb_tune.analysis.landscape.surface import SettingGrid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marginals:
     """Both marginals. Curves are [3, nodes]: of the mean surface, and the ends of the interval over the draws."""
 
-    grid: Grid
+    grid: SettingGrid
     lr: Array
     decay: Array
     """Curve over weight decay, 0 last where it is a choice."""

@@ -23,7 +23,7 @@ from bocb_tune.analysis.landscape.draws import CoarseDraws, MixedDraws, ProcessD
 from bocb_tune.analysis.landscape.fit import MIN_TRIALS, Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.landscape.noise import Residuals
 from bocb_tune.analysis.landscape.scale import Scale
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.landscape.validation import Validation
 from bocb_tune.analysis.sources.table import CELL, TrialTable
@@ -62,8 +62,8 @@ KINDS = (
         ProcessDraws,
         CoarseDraws,
         Residuals,
-        Grid,
-        Box,
+        SettingGrid,
+        Domain,
         Scale,
         Validation,
     ),
@@ -77,7 +77,7 @@ class _Job:
     """One cell to model."""
 
     trials: CellTrials
-    box: Box | None
+    domain: Domain | None
     scale: Scale
 
 
@@ -85,7 +85,7 @@ def model_cells(table: TrialTable, cache: Path | None = None) -> dict[Key, CellM
     """Model every cell of the grid; `cache` is a folder where models are kept from one analysis to the next."""
     keys = [(backbone, optimizer) for backbone in table.backbones for optimizer in table.optimizers]
     jobs = dict(zip(keys, _jobs(table, keys), strict=True))
-    slow = {key: job for key, job in jobs.items() if job.box is not None and len(job.trials.lr) >= MIN_TRIALS}
+    slow = {key: job for key, job in jobs.items() if job.domain is not None and len(job.trials.lr) >= MIN_TRIALS}
     fitted = dict(zip(slow, _fit_all(list(slow.values()), cache), strict=True))
     return {key: fitted[key] if key in fitted else _model(job) for key, job in jobs.items()}
 
@@ -102,17 +102,17 @@ def _model_all(jobs: list[_Job]) -> list[CellModel]:
 
 
 def _model(job: _Job) -> CellModel:
-    with threadpool_limits(limits=1):
-        return _fit(job)
-
-
-def _fit(job: _Job) -> CellModel:
     trials = job.trials
-    if job.box is None:
+    if job.domain is None:
         reason = Reason.NO_SPACE if len(trials.lr) > 1 else Reason.NOT_SEARCHED
-        cell: Landscape | NoLandscape = NoLandscape(reason=reason, detail=reason.sentence, counts=trials.counts)
-    else:
-        cell = fit_landscape(trials, job.box, job.scale, seed=_seed(trials))
+        none = NoLandscape(reason=reason, detail=reason.sentence, counts=trials.counts)
+        return CellModel(model=none, estimates=_refused(none), trials=trials)
+    with threadpool_limits(limits=1):
+        return _fit(trials, job.domain, job.scale)
+
+
+def _fit(trials: CellTrials, domain: Domain, scale: Scale) -> CellModel:
+    cell = fit_landscape(trials, domain, scale, seed=_seed(trials))
     if isinstance(cell, NoLandscape):
         return CellModel(model=cell, estimates=_refused(cell), trials=trials)
     return CellModel(
@@ -142,7 +142,7 @@ def _refused(model: NoLandscape) -> dict[str, Estimate]:
 def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
     boxes = {optimizer: _box(table, optimizer) for optimizer in table.optimizers}
     trials = table.trials[table.trials["status"].isin(ENDED)].dropna(subset=["lr"])
-    lines = [optimizer for optimizer, box in boxes.items() if box is not None and box.weight_decay is None]
+    lines = [optimizer for optimizer, domain in boxes.items() if domain is not None and domain.weight_decay is None]
     trials = trials[trials["weight_decay"].notna() | trials["optimizer"].isin(lines)]
     full = table.trials["max_budget"].max()
     trials = trials[~(trials["max_budget"] < full)]
@@ -153,7 +153,7 @@ def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
     return [
         _Job(
             trials=cell_trials(by_cell.get(key, none), curves.get(key, of_curves.iloc[:0]), table.rungs.get(key, ())),
-            box=boxes[key[1]],
+            domain=boxes[key[1]],
             scale=scale_of(table),
         )
         for key in keys
@@ -166,10 +166,10 @@ def _numbered(trials: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame,
     return trials.assign(trial=numbers[: len(trials)]), curves.assign(trial=numbers[len(trials) :])
 
 
-def _box(table: TrialTable, optimizer: str) -> Box | None:
+def _box(table: TrialTable, optimizer: str) -> Domain | None:
     """Build the search space of an optimizer: None where it is not known, a line where weight decay was not varied."""
     dims = table.spaces.get(optimizer)
-    return None if dims is None else Box.of(dims["lr"], dims.get("weight_decay"))
+    return None if dims is None else Domain.of(dims["lr"], dims.get("weight_decay"))
 
 
 def scale_of(table: TrialTable) -> Scale:

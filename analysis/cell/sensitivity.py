@@ -52,7 +52,7 @@ def lr_star(cell: Landscape) -> Estimate:
 
 def wd_star(cell: Landscape) -> Estimate:
     """Find the best weight decay, 0 where that is best."""
-    if cell.grid.box.weight_decay is None:
+    if cell.grid.domain.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     grid, (_, column) = cell.grid, cell.best_node
     columns = cell.peaks[1]
@@ -111,7 +111,7 @@ def usable_decades_lr_profile(cell: Landscape, epsilon: float = EPSILON) -> Esti
 def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """Measure the decades of weight decay within epsilon of the best positive one, at the best learning rate."""
     grid = cell.grid
-    if grid.box.weight_decay is None:
+    if grid.domain.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     line = partial(surface.decay_slice, best_on=cell.mean, grid=grid)
     return _decades(cell, line, grid.v[: grid.num_decay], epsilon)
@@ -120,7 +120,7 @@ def usable_decades_wd(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
 def usable_decades_wd_profile(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
     """Measure the same with the learning rate tuned anew for each weight decay."""
     grid = cell.grid
-    if grid.box.weight_decay is None:
+    if grid.domain.weight_decay is None:
         return _refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied")
     return _decades(cell, lambda e: surface.decay_profile(e, grid), grid.v[: grid.num_decay], epsilon)
 
@@ -367,7 +367,7 @@ def _half_logit(top: float, values: Array) -> float:
 def _curvature(
     cell: Landscape, function: Callable[[Array], Array], unit: str, circular: float | None = None
 ) -> Estimate:
-    if cell.grid.box.weight_decay is None:
+    if cell.grid.domain.weight_decay is None:
         return replace(_refused(cell, Reason.NOT_SEARCHED, "weight decay was not varied"), unit=unit)
     found = None if (no_optimum := _no_interior_optimum(cell)) else hessians(cell)
     if found is None:

@@ -25,7 +25,7 @@ from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 LONGEST = SIZES[-1]
@@ -111,7 +111,7 @@ class TuningCurve:
     """The same estimated from independent trials, where there are any [1 + draws, trials]."""
     top: float
     """Upper limit of the score."""
-    box: Box
+    domain: Domain
     counts: Counts
 
     def at(self, n: int) -> Estimate:
@@ -169,10 +169,10 @@ EMPHASES: dict[str, Callable[[int], Array]] = {
 def tuning_curve(cell: Landscape) -> TuningCurve:
     """Compute the curve of a cell; one trial selects a setting, with the noise of trials nearby."""
     grid = cell.grid
-    few = Grid(box=grid.box, num_lr=(grid.num_lr + 1) // 2, num_decay=(grid.num_decay + 1) // 2)
+    few = SettingGrid(domain=grid.domain, num_lr=(grid.num_lr + 1) // 2, num_decay=(grid.num_decay + 1) // 2)
     rows, columns = (chosen.ravel() for chosen in np.meshgrid(*_thinned(grid), indexing="ij"))
     mass = few.weights.ravel()
-    own = cell.residuals.near(grid.box.scaled(grid.u[rows], grid.v[columns]))
+    own = cell.residuals.near(grid.domain.scaled(grid.u[rows], grid.v[columns]))
     rng = np.random.default_rng(len(cell.draws))
     picked = rng.integers(own.shape[1], size=(len(cell.draws), own.shape[1]))
     surfaces = np.concatenate([cell.mean[None], cell.draws])[:, rows, columns].astype(float)
@@ -188,7 +188,7 @@ def tuning_curve(cell: Landscape) -> TuningCurve:
         # Draws carry the noise of single trials already, the mean surface is smoother than the truth.
         reported=np.clip(_about(reported, (reported[0] + reported[1:].mean(axis=0)) / 2, spread), cell.floor, cell.top),
         top=cell.top,
-        box=grid.box,
+        domain=grid.domain,
         counts=cell.counts,
     )
 
@@ -220,7 +220,7 @@ def _about(curves: Array, middle: Array, spread: float) -> Array:
     return np.concatenate([middle[None], middle + spread * (draws - draws.mean(axis=0))])
 
 
-def _thinned(grid: Grid) -> tuple[Index, Index]:
+def _thinned(grid: SettingGrid) -> tuple[Index, Index]:
     """Select every other node along each axis, and weight decay 0."""
     decay = np.arange(0, grid.num_decay, 2)
     return np.arange(0, grid.num_lr, 2), np.append(decay, grid.num_decay) if grid.has_zero else decay

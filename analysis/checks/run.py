@@ -62,9 +62,10 @@ def too_few_seeds(findings: Findings) -> Iterator[Check]:
     few = [cell.key for cell in valued if FRESH_SEEDS in cell.best.method and cell.best.counts.n_seeds < FEWEST_SEEDS]
     if selected:
         text = (
-            f"{len(selected)} of {len(valued)} cells have no fresh seed at their best point: their scores were selected"
+            f"{len(selected)} of {len(valued)} cells have no fresh seed at their best point: their scores are the "
+            "best of several trials, and biased upwards."
         )
-        yield Check(name="too_few_seeds", level="caution", message=f"{text} and are biased upwards.")
+        yield Check(name="too_few_seeds", level="caution", message=text)
     which = "All cells have" if len(few) == len(valued) else f"{len(few)} of {len(valued)} cells ({listed(few)}) have"
     text = f"{which} fewer than {FEWEST_SEEDS} fresh seeds at their best point: their scores are uncertain."
     yield from about(few, name="too_few_seeds", level="caution", message=text)
@@ -118,8 +119,8 @@ def all_diverged(findings: Findings) -> Iterator[Check]:
 def led_by_failures(findings: Findings) -> Iterator[Check]:
     if findings.grid.led_by_failures:
         text = (
-            "The plain coupling index of the backbones is driven by failed cells: it orders them otherwise than viable "
-            "coupling does."
+            "The plain coupling index of the backbones is driven by failed cells: it orders the backbones differently "
+            "from viable coupling, which leaves these cells out."
         )
         yield Check(name="led_by_failures", level="caution", message=text)
 

@@ -119,7 +119,7 @@ def unlike_ranges(findings: Findings) -> Iterator[Check]:
         each = ", ".join(f"{optimizer} {width:.1f}" for optimizer, width in widths.items())
         text = (
             f"Ranges of {IN_WORDS[name]} differ in width ({each} decades): shares of the search space, the cost of a "
-            "random setting and tuning curves do not compare between these optimizers; decades do."
+            "random setting and tuning curves cannot be compared between these optimizers; widths in decades can."
         )
         yield Check(name="unlike_ranges", level="note", message=text)
 

@@ -41,7 +41,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Measure:
     """One measure that supports or contradicts a claim."""
 
     statement: str
@@ -54,7 +54,7 @@ class Claim:
     """A conclusion of the paper, and the checks on its table."""
 
     statement: str
-    checks: tuple[Check, ...]
+    checks: tuple[Measure, ...]
     notes: tuple[str, ...] = ()
     """Further facts for a reader of the verdict."""
 
@@ -85,7 +85,7 @@ def _sgd_suits_classical(values: Matrix, backbones: Names, optimizers: Names, rn
     found = sgd_on_classical(values, backbones, optimizers, rng)
     assert isinstance(found, Contrast), "the published table has every cell"
     checks = tuple(
-        Check(
+        Measure(
             statement=f"SGD and SGDP against Adam-type optimizers: {found.inside:+.2f} points on classical networks, "
             f"{found.outside:+.2f} elsewhere; exchanging classes gives as much in {test.larger} of {test.total} ways, "
             f"counted on {scale}",
@@ -140,7 +140,7 @@ def _of_backbones(lines: Lines) -> Matrix:
 def _strongly_coupled(indices: Mapping[str, Matrix], backbones: Names) -> Claim:
     inside = np.isin(backbones, STRONGLY_COUPLED)
     checks = tuple(
-        Check(
+        Measure(
             statement=f"by {name} they come before all others: {_told(values, inside, backbones)}, "
             f"highest of the others {_highest(values, ~inside, backbones)}",
             holds=bool(values[inside].min() > values[~inside].max()),
@@ -153,7 +153,7 @@ def _strongly_coupled(indices: Mapping[str, Matrix], backbones: Names) -> Claim:
 def _weakly_coupled(indices: Mapping[str, Matrix], backbones: Names) -> Claim:
     inside = np.isin(backbones, WEAKLY_COUPLED)
     checks = tuple(
-        Check(
+        Measure(
             statement=f"by {name} none is above the median of {np.median(values):.2f}: "
             f"{_told(values, inside, backbones)}",
             holds=bool(values[inside].max() <= np.median(values)),
@@ -199,16 +199,16 @@ def _standing(values: Matrix, optimizers: Names) -> tuple[Claim, ...]:
     return (*robust, *trivial)
 
 
-def _best_by(measure: str, cost: Matrix, name: str, optimizers: Names) -> Check:
+def _best_by(measure: str, cost: Matrix, name: str, optimizers: Names) -> Measure:
     own = cost[list(optimizers).index(name)]
     place = int(np.sum(cost < own)) + 1
-    return Check(statement=f"{measure} {own:.2f}: place {place} of {len(cost)}", holds=place <= AMONG)
+    return Measure(statement=f"{measure} {own:.2f}: place {place} of {len(cost)}", holds=place <= AMONG)
 
 
-def _worst_by(measure: str, cost: Matrix, name: str, optimizers: Names) -> Check:
+def _worst_by(measure: str, cost: Matrix, name: str, optimizers: Names) -> Measure:
     own = cost[list(optimizers).index(name)]
     place = int(np.sum(cost > own)) + 1
-    return Check(statement=f"{measure} {own:.2f}: place {place} of {len(cost)} from the end", holds=place <= AMONG)
+    return Measure(statement=f"{measure} {own:.2f}: place {place} of {len(cost)} from the end", holds=place <= AMONG)
 
 
 def _times_worst(values: Matrix, name: str, optimizers: Names) -> int:

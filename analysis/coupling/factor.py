@@ -20,11 +20,11 @@ from scipy.stats import f as fisher
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
-from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.core.estimate import LEVEL, Estimate, Reason
 
 DRAWS, SCALES = 1000, 400
 """Draws of the true effects, and values of t that are tried."""
-LEVEL, SIGNIFICANT = 0.9, 0.05
+SIGNIFICANT = 0.05
 LEAST = (3, 3, 2)
 """Backbones, optimizers and runs."""
 NAMES = ("backbone", "optimizer", "factor")

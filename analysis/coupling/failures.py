@@ -85,8 +85,8 @@ def part_failures(
     why = {
         "every trial diverged": np.isfinite(values) & diverged,
         "no better than chance": at_chance(means, floor),
-        "most of its seeds collapsed": 2 * lost > count,
-        f"more than {delta:g} points below the best of its backbone": _far_below_best(
+        "most seeds collapsed": 2 * lost > count,
+        f"more than {delta:g} points below the best of the backbone": _far_below_best(
             means, seed_noise(own, left), delta
         ),
     }

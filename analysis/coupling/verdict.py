@@ -33,7 +33,7 @@ class Carrier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class CouplingVerdict:
     """Findings on one matrix [backbones, optimizers]."""
 
     viability: Viability
@@ -72,7 +72,7 @@ def judge(
     *,
     num_null: int = NUM_NULL,
     chains: int = CHAINS,
-) -> Verdict:
+) -> CouplingVerdict:
     """Judge a matrix: which cells fail, how much of the rest is interaction, and which row and column carry it.
 
     Args:
@@ -100,7 +100,7 @@ def judge(
         share, total = shares_of_draws(values, draws, test)
         test, draws = test.placed(known.shape, inside), _spread(draws, known, inside)
     is_known = test is not None or share.value is not None
-    return Verdict(
+    return CouplingVerdict(
         viability=viability,
         left_out=left_out,
         share=share,

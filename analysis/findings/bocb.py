@@ -16,7 +16,7 @@ from bocb_tune.analysis.bocb.computation import Computation, computation_of, par
 from bocb_tune.analysis.bocb.distance import MeanDistances, Steps, distances, is_grid, mean_distances, steps_of
 from bocb_tune.analysis.bocb.failures import MIN_OPTIMIZERS, by_equation, by_median, refusal
 from bocb_tune.analysis.bocb.planned import Planned, planned_contrasts
-from bocb_tune.analysis.bocb.ranking import Ranking, rank_optimizers
+from bocb_tune.analysis.bocb.ranking import WeightedRanking, rank_optimizers
 from bocb_tune.analysis.bocb.training_loss import LossStory, loss_story
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.bootstrap import Refused
@@ -109,7 +109,7 @@ class BocbFindings:
         return whole.mean(axis=0) if len(whole) else np.full(self.values.shape[1], np.nan)
 
     @cached_property
-    def ranking(self) -> Ranking | Refused:
+    def ranking(self) -> WeightedRanking | Refused:
         """Optimizers as Table 4 ranks them."""
         rng = np.random.default_rng(SEED)
         failed = self.by_median

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bocb_tune.analysis.bocb.claims import PaperClaim
-from bocb_tune.analysis.bocb.ranking import Ranking
+from bocb_tune.analysis.bocb.ranking import WeightedRanking
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import known
 from bocb_tune.analysis.findings.bocb import BocbFindings
@@ -57,7 +57,7 @@ def of_optimizer(found: BocbFindings, column: int) -> dict[str, Any]:
     }
 
 
-def _ranking(found: Ranking | Refused) -> dict[str, Any]:
+def _ranking(found: WeightedRanking | Refused) -> dict[str, Any]:
     if isinstance(found, Refused):
         return _refused(found)
     weights = dict(found.weights)

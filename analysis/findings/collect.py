@@ -23,7 +23,7 @@ from bocb_tune.analysis.findings.bocb import BocbFindings
 from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
 from bocb_tune.analysis.findings.tuning import TuningFindings, compare_landscapes, evidence_of
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.matrix.cells import CellSummary, cell_matrix, summarise_cells, total_counts
 from bocb_tune.analysis.matrix.concordance import Concordance
 from bocb_tune.analysis.matrix.resample import SEED
@@ -140,7 +140,7 @@ class Findings:
     def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
         """Importances by Optuna's evaluators on completed trials, by cell and evaluator: cross-checks."""
         searched = {o: dims for o, dims in self.table.spaces.items() if "weight_decay" in dims}
-        boxes = {o: Box.of(dims["lr"], dims["weight_decay"]) for o, dims in searched.items()}
+        boxes = {o: Domain.of(dims["lr"], dims["weight_decay"]) for o, dims in searched.items()}
         found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
         return dict(zip(self.models, found, strict=True))
 

@@ -13,7 +13,7 @@ from bocb_tune.analysis.coupling.claims import Claim, claims
 from bocb_tune.analysis.coupling.failures import part_failures
 from bocb_tune.analysis.coupling.shares import Lines, coupling_indices, interaction_half_width, interaction_shares
 from bocb_tune.analysis.coupling.structure import Version, generalisation, leave_one_out, null_singular_share, versions
-from bocb_tune.analysis.coupling.verdict import Verdict, judge
+from bocb_tune.analysis.coupling.verdict import CouplingVerdict, judge
 from bocb_tune.analysis.coupling.viable import DELTA, Polish, led_by_failures, median_polish, viable_coupling
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.matrix.concordance import (
@@ -49,7 +49,7 @@ class MatrixFindings:
     """Points, NaN where a cell has no value."""
     noise: Noise | None
     """Noise of all cells; None without repeated seeds."""
-    verdict: Verdict
+    verdict: CouplingVerdict
     """Failures, and interaction among the other cells."""
     decomposition: Decomposition | None
     shares: tuple[Estimate, Estimate]
@@ -162,7 +162,7 @@ def _noise(cells: tuple[CellSummary, ...], values: Matrix) -> Noise | None:
     return seed_noise(sd**2, np.where(np.isfinite(values), np.maximum(seeds, 1), 0))
 
 
-def _verdict(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -> Verdict:
+def _verdict(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) -> CouplingVerdict:
     backbones, optimizers = names = table.backbones, table.optimizers
     width = len(optimizers)
     scores = [[cell.scores for cell in cells[row * width : (row + 1) * width]] for row in range(len(backbones))]

@@ -113,11 +113,13 @@ def compare_landscapes(evidence: Evidence, models: Mapping[Key, CellModel]) -> T
         elif isinstance(cell.model, NoLandscape):
             curves[key] = cell.model
     tuned = _best_of_each_backbone(models)
-    parts = [(evidence.of_optimizer(name), tuned, evidence.tolerance) for name in evidence.optimizers]
+    parts = {name: (evidence.of_optimizer(name), tuned, evidence.tolerance) for name in evidence.optimizers}
+    slow = {name: part for name, part in parts.items() if len(part[0]) > 1}
+    found = dict(zip(slow, spread(_optimizer, list(slow.values()), fewest=FEWEST_PARALLEL), strict=True))
     return TuningFindings(
         evidence=evidence,
         ranks=budget_ranks(curves, np.random.default_rng(SEED)),
-        optimizers=dict(zip(evidence.optimizers, spread(_optimizer, parts, fewest=FEWEST_PARALLEL), strict=True)),
+        optimizers={name: found[name] if name in found else _optimizer(part) for name, part in parts.items()},
     )
 
 

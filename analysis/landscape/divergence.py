@@ -95,7 +95,7 @@ def fit_divergence(
     diverged: NDArray[np.bool_],
     share: Array,
     survived: Array,
-    box: tuple[float, float],
+    domain: tuple[float, float],
 ) -> Divergence:
     """Compute the posterior of the boundary.
 
@@ -108,10 +108,10 @@ def fit_divergence(
         box: range of u in the search space.
     """
     trials = (u, d, diverged, share, survived)
-    straight, score = _posterior(*trials, box, np.zeros(1))
+    straight, score = _posterior(*trials, domain, np.zeros(1))
     if not diverged.any() or diverged.all():
         return straight
-    leaning, other = _posterior(*trials, box, LEANS)
+    leaning, other = _posterior(*trials, domain, LEANS)
     return leaning if other > score + MIN_GAIN else straight
 
 
@@ -122,9 +122,9 @@ def _delay_weights() -> Array:
     return np.asarray(weights / weights.sum())
 
 
-def _place_prior(c: Array, box: tuple[float, float]) -> Array:
+def _place_prior(c: Array, domain: tuple[float, float]) -> Array:
     """Compute the log prior of the boundary's place."""
-    low, high = box
+    low, high = domain
     inside = np.where((c >= low) & (c <= high), (1 - NOWHERE) / (high - low), 0.0)
     beyond = np.where(c > high, NOWHERE / (MOST_ABOVE * (high - low)), 0.0)
     return np.asarray(np.log(inside + beyond))
@@ -136,15 +136,15 @@ def _posterior(
     diverged: NDArray[np.bool_],
     share: Array,
     survived: Array,
-    box: tuple[float, float],
+    domain: tuple[float, float],
     leans: Array,
 ) -> tuple[Divergence, float]:
     """Compute the posterior on the grid, and its leave-one-out log score."""
-    width = box[1] - box[0]
-    places = np.linspace(box[0], box[1] + MOST_ABOVE * width, NUM_PLACE)
+    width = domain[1] - domain[0]
+    places = np.linspace(domain[0], domain[1] + MOST_ABOVE * width, NUM_PLACE)
     steepness = STEEPNESS[0] + STEEPNESS[1] * np.linspace(-2.0, 2.0, NUM_STEEP)
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
-    prior = _place_prior(c, box) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
+    prior = _place_prior(c, domain) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
     prior = prior + np.log(np.interp(s, DELAYS, _delay_weights())) - 0.5 * (w / LEAN_SD) ** 2
     delay = np.log(1 / np.clip(share, 1e-6, 1.0))
     by_end = probability(u, d, c[:, None] + s[:, None] * delay, g[:, None], w[:, None])

@@ -13,7 +13,7 @@ from scipy.linalg import block_diag
 from bocb_tune.analysis.core.arrays import Array, Index
 from bocb_tune.analysis.landscape.divergence import probability
 from bocb_tune.analysis.landscape.scale import Scale
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 
 COARSE_LR, COARSE_DECAY = 17, 11
 """Nodes at which the process is drawn; cubic splines interpolate the draws to the full grid."""
@@ -35,16 +35,16 @@ class SurfaceDraws(Protocol):
 class CoarseDraws:
     """Draws on a coarser grid, interpolated linearly."""
 
-    box: Box
+    domain: Domain
     values: Array
     """[draws, few lr, few decay]"""
 
     def whole(self) -> Array:
-        along_lr, along_decay = _lines(self.box)
+        along_lr, along_decay = _lines(self.domain)
         return np.asarray(along_lr @ (self.values @ along_decay.T), np.float32)
 
     def at(self, row: Index, column: Index) -> Array:
-        along_lr, along_decay = _lines(self.box)
+        along_lr, along_decay = _lines(self.domain)
         return np.asarray(
             np.einsum("...i,dij,...j->d...", along_lr[row], self.values, along_decay[column], optimize=True)
         )
@@ -67,7 +67,7 @@ class MixedDraws:
 class ProcessDraws:
     """Draws of the process and the boundary, from which surfaces are computed: a twentieth of their size."""
 
-    box: Box
+    domain: Domain
     scale: Scale
     process: Array
     """Draws of the process on the coarse grid [draws, lr, decay], on the scale of `Scale.forward`."""
@@ -84,8 +84,8 @@ class ProcessDraws:
         return self.expected(*self.parts()).astype(np.float32)
 
     def at(self, row: Index, column: Index) -> Array:
-        grid = Grid(box=self.box)
-        along_lr, along_decay = (along.astype(np.float32) for along in _splines(self.box))
+        grid = SettingGrid(domain=self.domain)
+        along_lr, along_decay = (along.astype(np.float32) for along in _splines(self.domain))
         nodes, back = np.unique(np.ravel_multi_index((row, column), grid.shape), return_inverse=True)
         rows, columns = np.divmod(nodes, len(along_decay))
         weights = np.einsum("ni,nj->nij", along_lr[rows], along_decay[columns])
@@ -96,8 +96,8 @@ class ProcessDraws:
 
     def parts(self) -> tuple[Array, Array]:
         """Compute the score of a run that does not diverge and the probability of diverging [draws, lr, decay]."""
-        grid = Grid(box=self.box)
-        along_lr, along_decay = _splines(self.box)
+        grid = SettingGrid(domain=self.domain)
+        along_lr, along_decay = _splines(self.domain)
         values = along_lr @ (self.process @ along_decay.T)
         return self.scale.expected(values, self.noise), self._diverging(grid.u[:, None], leaning(grid))
 
@@ -112,36 +112,36 @@ class ProcessDraws:
         return probability(u, d, *line)
 
 
-def coarse(box: Box) -> Grid:
+def coarse(domain: Domain) -> SettingGrid:
     """Build the grid on which a process is drawn."""
-    return Grid(box=box, num_lr=COARSE_LR, num_decay=COARSE_DECAY)
+    return SettingGrid(domain=domain, num_lr=COARSE_LR, num_decay=COARSE_DECAY)
 
 
-def leaning(grid: Grid) -> Array:
+def leaning(grid: SettingGrid) -> Array:
     """Scale weight decays for the boundary of divergence: -1 to 1 over the search space [decay]."""
-    return np.asarray(np.clip(2 * grid.box.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1, -1, 1))
+    return np.asarray(np.clip(2 * grid.domain.scaled(np.zeros_like(grid.v), grid.v)[:, 1] - 1, -1, 1))
 
 
-def stepped(box: Box) -> Grid:
+def stepped(domain: Domain) -> SettingGrid:
     """Build the grid on which trees are evaluated."""
-    return Grid(box=box, num_lr=STEPS_LR, num_decay=STEPS_DECAY)
+    return SettingGrid(domain=domain, num_lr=STEPS_LR, num_decay=STEPS_DECAY)
 
 
 @lru_cache
-def _splines(box: Box) -> tuple[Array, Array]:
+def _splines(domain: Domain) -> tuple[Array, Array]:
     """Build cubic splines from the coarse to the full grid, weight decay 0 apart: [lr, coarse], [decay, coarse]."""
-    return _between(coarse(box), 3)
+    return _between(coarse(domain), 3)
 
 
 @lru_cache
-def _lines(box: Box) -> tuple[Array, Array]:
+def _lines(domain: Domain) -> tuple[Array, Array]:
     """Build linear interpolation from the grid of the trees to the full one, in the form of `_splines`."""
-    few = stepped(box)
+    few = stepped(domain)
     return tuple(each.astype(np.float32) for each in _between(few, 1))  # type: ignore[return-value]
 
 
-def _between(few: Grid, degree: int) -> tuple[Array, Array]:
-    grid = Grid(box=few.box)
+def _between(few: SettingGrid, degree: int) -> tuple[Array, Array]:
+    grid = SettingGrid(domain=few.domain)
     along_lr = make_interp_spline(few.u, np.eye(few.num_lr), k=degree)(grid.u)
     if grid.num_decay == 1:
         return along_lr, np.ones((1, 1))

@@ -28,7 +28,7 @@ from bocb_tune.analysis.landscape.outcomes import Outcomes
 from bocb_tune.analysis.landscape.process import Process, Standardised
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.stack import Stack, stack_models
-from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid, argmax
 from bocb_tune.analysis.landscape.trees import left_out, tree_draws
 from bocb_tune.analysis.landscape.trials import CellTrials, in_canonical_order
 from bocb_tune.analysis.landscape.validation import Validation, validate
@@ -43,7 +43,7 @@ FLAT_TILT = 1e-4
 class Landscape:
     """A fitted cell. Scores are in the objective's unit, larger is better."""
 
-    grid: Grid
+    grid: SettingGrid
     mean: Array
     """Expected score e [lr, decay]."""
     surfaces: SurfaceDraws
@@ -70,7 +70,7 @@ class Landscape:
     def of(
         cls,
         surfaces: SurfaceDraws,
-        grid: Grid,
+        grid: SettingGrid,
         *,
         divergence: Array,
         line: tuple[Array, Array, Array],
@@ -84,7 +84,7 @@ class Landscape:
         mean = draws.mean(axis=0, dtype=float)
         row, column = argmax(mean)
         place, log_steepness, lean = line
-        best = grid.box.scaled(grid.u[[row]], grid.v[[column]])[0]
+        best = grid.domain.scaled(grid.u[[row]], grid.v[[column]])[0]
         cell = cls(
             grid=grid,
             mean=mean,
@@ -131,7 +131,7 @@ class NoLandscape:
     validation: Validation | None = None
 
 
-def fit_landscape(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> Landscape | NoLandscape:
+def fit_landscape(trials: CellTrials, domain: Domain, scale: Scale, seed: int = 0) -> Landscape | NoLandscape:
     """Fit the landscape of a cell, or say why there is none.
 
     Args:
@@ -141,19 +141,19 @@ def fit_landscape(trials: CellTrials, box: Box, scale: Scale, seed: int = 0) -> 
         seed: of the draws; the same data and seed give the same landscape, whatever the order of the trials.
     """
     with threadpool_limits(limits=1):  # matrices this small are slower on several threads
-        return _fit(in_canonical_order(trials), box, scale, seed)
+        return _fit(in_canonical_order(trials), domain, scale, seed)
 
 
-def _fit(trials: CellTrials, box: Box, scale: Scale, seed: int) -> Landscape | NoLandscape:
-    if refused := _too_little(trials, box):
+def _fit(trials: CellTrials, domain: Domain, scale: Scale, seed: int) -> Landscape | NoLandscape:
+    if refused := _too_little(trials, domain):
         return NoLandscape(reason=refused[0], detail=refused[1], counts=trials.counts)
-    data = Standardised.of(trials, box, scale)
+    data = Standardised.of(trials, domain, scale)
     if data.unit < 1e-9:
         return NoLandscape(reason=Reason.DEGENERATE_VARIANCE, detail="all scores are equal", counts=trials.counts)
     rng = np.random.default_rng(seed)
-    process = Process(data, gp.fit(data.records), box, scale)
-    line = _fit_line(trials, box)
-    outcomes = Outcomes.of(trials, process, line, box, scale)
+    process = Process(data, gp.fit(data.records), domain, scale)
+    line = _fit_line(trials, domain)
+    outcomes = Outcomes.of(trials, process, line, domain, scale)
     stack = _weigh(outcomes, process, rng)
     validation = _validate(stack, outcomes, trials, process)
     if validation.is_poor:
@@ -217,20 +217,20 @@ def _mixed(
     rng: np.random.Generator,
 ) -> Landscape:
     """Draw from each model of the stack in proportion to its weight."""
-    box, scale = process.box, process.scale
+    domain, scale = process.domain, process.scale
     smooth, stepwise, flat = stack.shares(NUM_DRAWS)
     place, log_steepness, lean = line.draws(NUM_DRAWS, rng)
-    nodes, shape = stepped(box).nodes()[0], stepped(box).shape
+    nodes, shape = stepped(domain).nodes()[0], stepped(domain).shape
     parts: list[ProcessDraws | CoarseDraws] = []
     if smooth:
         parts.append(process.drawn(smooth, place[:smooth], log_steepness[:smooth], lean[:smooth], rng))
     if stepwise:
         drawn = tree_draws(outcomes.x, outcomes.drawn(stepwise, rng), nodes, rng)
-        parts.append(CoarseDraws(box=box, values=drawn.reshape(-1, *shape).astype(np.float32)))
+        parts.append(CoarseDraws(domain=domain, values=drawn.reshape(-1, *shape).astype(np.float32)))
     if flat:
         levels = outcomes.levels(flat, rng)[:, None] + FLAT_TILT * rng.standard_normal((flat, len(nodes)))
-        parts.append(CoarseDraws(box=box, values=levels.reshape(-1, *shape).astype(np.float32)))
-    grid = Grid(box=box)
+        parts.append(CoarseDraws(domain=domain, values=levels.reshape(-1, *shape).astype(np.float32)))
+    grid = SettingGrid(domain=domain)
     p = probability(grid.u[:, None], leaning(grid), *(e[:, None, None] for e in (place, log_steepness, lean)))
     surfaces = MixedDraws(parts=tuple(parts))
     row, column = grid.nearest(outcomes.x[stack.trial], outcomes.is_zero[stack.trial])
@@ -246,7 +246,7 @@ def _mixed(
     )
 
 
-def _too_little(trials: CellTrials, box: Box) -> tuple[Reason, str] | None:
+def _too_little(trials: CellTrials, domain: Domain) -> tuple[Reason, str] | None:
     u = np.log10(trials.lr)
     completed, distinct = int(trials.completed.sum()), len(np.unique(np.round(u, 6)))
     if len(u) and trials.diverged.all():
@@ -255,7 +255,7 @@ def _too_little(trials: CellTrials, box: Box) -> tuple[Reason, str] | None:
         return Reason.TOO_FEW_TRIALS, f"{len(u)} trials, {MIN_TRIALS} are needed"
     if completed < MIN_COMPLETED:
         return Reason.TOO_FEW_COMPLETED, f"{completed} trials reached the full budget, {MIN_COMPLETED} are needed"
-    span = float(np.ptp(u)) / (box.lr[1] - box.lr[0])
+    span = float(np.ptp(u)) / (domain.lr[1] - domain.lr[0])
     if distinct < MIN_DISTINCT_LR or span < MIN_SPAN:
         text = (
             f"{distinct} learning rates over {span:.0%} of the range, {MIN_DISTINCT_LR} over {MIN_SPAN:.0%} are needed"
@@ -264,7 +264,7 @@ def _too_little(trials: CellTrials, box: Box) -> tuple[Reason, str] | None:
     return None
 
 
-def _fit_line(trials: CellTrials, box: Box) -> Divergence:
-    u, v = np.log10(trials.lr), box.log_decay(trials.weight_decay)
-    d = np.clip(2 * box.scaled(u, v)[:, 1] - 1, -1, 1)
-    return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, box.lr)
+def _fit_line(trials: CellTrials, domain: Domain) -> Divergence:
+    u, v = np.log10(trials.lr), domain.log_decay(trials.weight_decay)
+    d = np.clip(2 * domain.scaled(u, v)[:, 1] - 1, -1, 1)
+    return fit_divergence(u, d, trials.diverged, trials.share, trials.survived, domain.lr)

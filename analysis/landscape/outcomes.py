@@ -12,7 +12,7 @@ from bocb_tune.analysis.landscape.noise import Residuals, nearest
 from bocb_tune.analysis.landscape.process import Process
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.stack import Stack
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.landscape.trials import CellTrials
 
 LEAST_NOISE = 0.1
@@ -41,12 +41,12 @@ class Outcomes:
     floor: float
 
     @classmethod
-    def of(cls, trials: CellTrials, process: Process, line: Divergence, box: Box, scale: Scale) -> Outcomes:
+    def of(cls, trials: CellTrials, process: Process, line: Divergence, domain: Domain, scale: Scale) -> Outcomes:
         """Gather the outcomes; trials without a record that did not diverge have none."""
         has_record = np.isin(np.arange(len(trials.lr)), process.data.trial)
         kept = np.flatnonzero(trials.diverged | has_record)
-        u, v = np.log10(trials.lr[kept]), box.log_decay(trials.weight_decay[kept])
-        x = box.scaled(u, v)
+        u, v = np.log10(trials.lr[kept]), domain.log_decay(trials.weight_decay[kept])
+        x = domain.scaled(u, v)
         diverged = trials.diverged[kept]
         is_known = diverged | trials.completed[kept]
         fitted = np.searchsorted(kept, process.data.trial)
@@ -59,7 +59,7 @@ class Outcomes:
         value[completed] = trials.last[kept][completed]
         return cls(
             x=x,
-            is_zero=box.is_zero(trials.weight_decay[kept]),
+            is_zero=domain.is_zero(trials.weight_decay[kept]),
             value=value,
             is_known=is_known,
             diverges_later=later,

@@ -12,7 +12,7 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.landscape import gp
 from bocb_tune.analysis.landscape.draws import ProcessDraws, coarse
 from bocb_tune.analysis.landscape.scale import Scale
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.landscape.trials import CellTrials
 
 DRAWS_EACH = 4
@@ -30,7 +30,7 @@ class Standardised:
     unit: float
 
     @classmethod
-    def of(cls, trials: CellTrials, box: Box, scale: Scale) -> Standardised:
+    def of(cls, trials: CellTrials, domain: Domain, scale: Scale) -> Standardised:
         """Select and standardise the trials that did not diverge and have a record."""
         usable = ~trials.diverged[trials.record_trial] & np.isfinite(trials.record_score)
         trial, index = np.unique(trials.record_trial[usable], return_inverse=True)
@@ -41,8 +41,8 @@ class Standardised:
         decay = trials.weight_decay[trial]
         smallest = min(float(share.min()), 0.999)
         records = gp.Records(
-            x=box.scaled(np.log10(trials.lr[trial]), box.log_decay(decay)),
-            is_zero=box.is_zero(decay),
+            x=domain.scaled(np.log10(trials.lr[trial]), domain.log_decay(decay)),
+            is_zero=domain.is_zero(decay),
             trial=index,
             tau=np.log(1 / share) / np.log(1 / smallest),
             y=(value - centre) / max(unit, 1e-12),
@@ -57,7 +57,7 @@ class Process:
 
     data: Standardised
     fit: gp.Fit
-    box: Box
+    domain: Domain
     scale: Scale
 
     @cached_property
@@ -127,7 +127,7 @@ class Process:
         self, count: int, place: Array, log_steepness: Array, lean: Array, rng: np.random.Generator
     ) -> ProcessDraws:
         """Draw `count` surfaces, in mirrored pairs so that their mean is that of the process."""
-        grid = coarse(self.box)
+        grid = coarse(self.domain)
         nodes, records = grid.nodes(), self.fit.likelihood.records
         among, to_trials = gp.Pairs(*nodes, *nodes), gp.Pairs(*nodes, records.x, records.is_zero)
         draws = []
@@ -137,7 +137,7 @@ class Process:
             draws.append(gp.draw_normal(mean, covariance, np.concatenate([z, -z])))
         process = self.data.centre + self.data.unit * np.concatenate(draws)[:count].reshape(-1, *grid.shape)
         return ProcessDraws(
-            box=self.box,
+            domain=self.domain,
             scale=self.scale,
             process=process.astype(np.float32),
             noise=self.noise,

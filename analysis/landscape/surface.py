@@ -1,7 +1,7 @@
 """A score over learning rate and weight decay: the grid it is known on, and the quantities derived from it.
 
-Notation: u = log10 lr, v = log10 weight decay; a surface is an array [..., lr, decay] on a `Grid`, larger is better.
-Where weight decay 0 is a choice it is the last entry of the decay axis. Every share is a measure under pi, the
+Notation: u = log10 lr, v = log10 weight decay; a surface is an array [..., lr, decay] on a `SettingGrid`, larger is
+better. Where weight decay 0 is a choice it is the last entry of the decay axis. Every share is a measure under pi, the
 distribution that trials are drawn from: u and v uniform over the search space, weight decay 0 with its own mass.
 Functions take one surface or a stack of them (draws first) and return one result for each.
 """
@@ -19,7 +19,7 @@ from bocb_tune.core.space import Dim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
+class Domain:
     """The search space of a cell, in log10 units."""
 
     lr: tuple[float, float]
@@ -29,7 +29,7 @@ class Box:
     """Probability that a trial is drawn with weight decay 0."""
 
     @classmethod
-    def of(cls, lr: Dim, weight_decay: Dim | None) -> Box:
+    def of(cls, lr: Dim, weight_decay: Dim | None) -> Domain:
         """Build it from two dimensions of a search space, or from one."""
         along = _log_ends(lr)
         if weight_decay is None:
@@ -64,32 +64,32 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class SettingGrid:
     """The nodes of a surface."""
 
-    box: Box
+    domain: Domain
     num_lr: int = 81
     num_decay: int = 51
     """Positive weight decays; there is one entry more where 0 is a choice."""
 
     def __post_init__(self) -> None:
-        if self.box.weight_decay is None:
+        if self.domain.weight_decay is None:
             object.__setattr__(self, "num_decay", 1)
 
     @cached_property
     def u(self) -> Array:
         """[lr]"""
-        return np.linspace(*self.box.lr, self.num_lr)
+        return np.linspace(*self.domain.lr, self.num_lr)
 
     @cached_property
     def v(self) -> Array:
         """[decay], weight decay 0 at its position below the range."""
-        inside = np.linspace(*self.box.decay_ends, self.num_decay) if self.num_decay > 1 else np.zeros(1)
-        return np.append(inside, self.box.zero_at) if self.has_zero else inside
+        inside = np.linspace(*self.domain.decay_ends, self.num_decay) if self.num_decay > 1 else np.zeros(1)
+        return np.append(inside, self.domain.zero_at) if self.has_zero else inside
 
     @property
     def has_zero(self) -> bool:
-        return self.box.zero_mass > 0
+        return self.domain.zero_mass > 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -98,8 +98,8 @@ class Grid:
     @cached_property
     def decay_weights(self) -> Array:
         """pi over the decay axis, summing to 1."""
-        inside = _trapezoid(self.num_decay) * (1 - self.box.zero_mass)
-        return np.append(inside, self.box.zero_mass) if self.has_zero else inside
+        inside = _trapezoid(self.num_decay) * (1 - self.domain.zero_mass)
+        return np.append(inside, self.domain.zero_mass) if self.has_zero else inside
 
     @cached_property
     def weights(self) -> Array:
@@ -123,7 +123,7 @@ class Grid:
         is_zero = np.zeros(self.shape)
         if self.has_zero:
             is_zero[:, -1] = 1
-        return self.box.scaled(u, v), is_zero.ravel()
+        return self.domain.scaled(u, v), is_zero.ravel()
 
 
 def _log_ends(dim: Dim) -> tuple[float, float]:
@@ -148,13 +148,13 @@ def best(values: Array) -> Array:
     return np.asarray(values.max(axis=(-2, -1)))
 
 
-def mean(values: Array, grid: Grid) -> Array:
+def mean(values: Array, grid: SettingGrid) -> Array:
     """Compute the expectation under pi [...]."""
     expected: Array = np.einsum("...ij,ij->...", values, grid.weights)
     return expected
 
 
-def near_optimal_volume(values: Array, grid: Grid, epsilon: float, best_on: Array | None = None) -> Array:
+def near_optimal_volume(values: Array, grid: SettingGrid, epsilon: float, best_on: Array | None = None) -> Array:
     """Compute the share of the search space within epsilon of the best [...].
 
     Args:
@@ -167,7 +167,7 @@ def near_optimal_volume(values: Array, grid: Grid, epsilon: float, best_on: Arra
     return mean(near.astype(float), grid)
 
 
-def prior_mean_regret(values: Array, grid: Grid) -> Array:
+def prior_mean_regret(values: Array, grid: SettingGrid) -> Array:
     """Compute the loss of a random setting against the best one [...]."""
     return best(values) - mean(values, grid)
 
@@ -184,13 +184,13 @@ def lr_profile(values: Array) -> Array:
     return profile
 
 
-def decay_slice(values: Array, best_on: Array, grid: Grid) -> Array:
+def decay_slice(values: Array, best_on: Array, grid: SettingGrid) -> Array:
     """Take the score over positive weight decay at the lr that is best on `best_on` [..., decay]."""
     row, _ = argmax(best_on[:, : grid.num_decay])
     return np.asarray(values[..., int(row), : grid.num_decay])
 
 
-def decay_profile(values: Array, grid: Grid) -> Array:
+def decay_profile(values: Array, grid: SettingGrid) -> Array:
     """Take the score over positive weight decay at the best lr for each weight decay [..., decay]."""
     profile: Array = values[..., : grid.num_decay].max(axis=-2)
     return profile
@@ -245,7 +245,9 @@ def line_sensitivity(line: Array, axis: Array, floor: float, window: tuple[float
     return np.asarray(values.max(axis=-1) - np.maximum(values, floor) @ weights)
 
 
-def variance_shares(values: Array, grid: Grid, keep: NDArray[np.bool_] | None = None) -> tuple[Array, Array, Array]:
+def variance_shares(
+    values: Array, grid: SettingGrid, keep: NDArray[np.bool_] | None = None
+) -> tuple[Array, Array, Array]:
     """Compute the variance of the score under pi, and its shares due to lr alone and to weight decay alone [...].
 
     The rest is their interaction. Exact on the grid (functional ANOVA).
@@ -267,7 +269,7 @@ def variance_shares(values: Array, grid: Grid, keep: NDArray[np.bool_] | None = 
     return total, lr / safe, decay / safe
 
 
-def _restricted_shares(values: Array, grid: Grid, keep: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+def _restricted_shares(values: Array, grid: SettingGrid, keep: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
     weights = np.where(keep, grid.weights, 0.0)
     weights = weights / weights.sum()
     centred = values - np.einsum("...ij,ij->...", values, weights)[..., None, None]

@@ -442,7 +442,8 @@ _BOCB = (
 )
 _WEIGHTS = (
     Quantity(WEIGHTS, "alpha", "exponent of the tail",
-             "1 + n / sum ln(l_i / l_min) of the n largest eigenvalues, l_min by the least Kolmogorov distance.",
+             "1 + n / sum ln(l_i / l_min) of the n largest eigenvalues, l_min by the least Kolmogorov distance among "
+             "tails of at least 20. On the same tail it equals the package powerlaw's, which also takes shorter ones.",
              source=CLAUSET, refused=(Reason.TOO_FEW_EIGS, Reason.NOT_POWER_LAW)),
     Quantity(WEIGHTS, "alpha_by_position", "exponent of the tail, kernel positions apart",
              "The same of the pooled spectra of a convolution's kernel positions.", source=CLAUSET,
@@ -486,7 +487,7 @@ _COMPARISON = (
              "The same of the expected scores at the best points of cells that have a landscape in both.", "points"),
     Quantity(COMPARISON, "variance_shares", "shares of variation",
              "Share of the variation of several runs that backbone, optimizer, the one factor they differ in, and "
-             "their interactions have; noise of seeds taken off, 90 % interval from draws of the true effects.",
+             "their interactions have; noise of seeds taken off, interval from draws of the true effects.",
              refused=(Reason.TOO_FEW_BACKBONES, Reason.TOO_FEW_OPTIMIZERS, Reason.TOO_FEW_REPLICATES)),
     Quantity(COMPARISON, "share_that_moves", "coupling that moves",
              "SS of backbone x optimizer x factor over that plus SS of backbone x optimizer: the part of the coupling "

@@ -12,7 +12,7 @@ from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Grid
+from bocb_tune.analysis.landscape.surface import SettingGrid
 from bocb_tune.analysis.tuning.settings import Setting, at_node
 
 CAUTIOUS = 0.1
@@ -98,7 +98,7 @@ def cautious_score(cell: Landscape) -> Array:
     return np.where(stays, score + sd * ndtri((CAUTIOUS - safe) / (1 - safe)), cell.floor)
 
 
-def range_of(near: Flags, grid: Grid) -> SearchRange:
+def range_of(near: Flags, grid: SettingGrid) -> SearchRange:
     """Find the ranges that bound some nodes [lr, decay]."""
     rows = np.flatnonzero(near.any(axis=1))
     columns = np.flatnonzero(near[:, : grid.num_decay].any(axis=0))
@@ -115,7 +115,7 @@ def _ends(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.2g} to {interval[1]:.2g}"
 
 
-def _bounding(near: Flags, grid: Grid) -> Flags:
+def _bounding(near: Flags, grid: SettingGrid) -> Flags:
     """Select all nodes within those ranges [lr, decay]."""
     rows, columns = (np.asarray(near.any(axis=axis)) for axis in (1, 0))
     zero = columns[grid.num_decay :]

@@ -115,7 +115,7 @@ def _from_landscapes(evidence: Evidence, trials: int) -> _Tables | None:
     Optimizers whose search space differs between backbones are left out.
     """
     known = np.array([[(b, o) in evidence.curves for o in evidence.optimizers] for b in evidence.backbones])
-    boxes = [{curve.box for (_, name), curve in evidence.curves.items() if name == o} for o in evidence.optimizers]
+    boxes = [{curve.domain for (_, name), curve in evidence.curves.items() if name == o} for o in evidence.optimizers]
     rows, columns = drawn.complete_part(known & [len(found) == 1 for found in boxes])
     backbones = tuple(evidence.backbones[row] for row in rows)
     optimizers = tuple(evidence.optimizers[column] for column in columns)

@@ -102,7 +102,7 @@ class HeldOut:
         counts = Counter(self.picks.values()).most_common()
         picked = ", ".join(f"{name} {times} of {len(self.picks)} times" for name, times in counts)
         first = (
-            f"Each backbone left out in turn, the others pick {picked}; on the one left out that costs "
+            f"Leaving out each backbone in turn, the others pick {picked}. On the backbone left out, this costs "
             f"{_span(self.mean)} points on average."
         )
         return (first, *(self._against(name) for name in self.always if set(self.picks.values()) != {name}))

@@ -175,9 +175,9 @@ class Recommendation:
         refined = f"With {setting_text(self.own)}: refining gained {_number(self.gained)}." if self.gained else ""
         elsewhere = self.search_range is not None and self.trials > 1
         search = f"Search the other {self.trials - 1} in {self.search_range}." if elsewhere else ""
-        sure = "" if self.p_best is None else f"It is the best with probability {self.p_best:.2f}."
+        sure = "" if self.p_best is None else f"{self.optimizer} is the best with probability {self.p_best:.2f}."
         is_single = self.backbone is not None and self.method == FROM_SCORES
-        near = "Near it, not tested" if is_single else "Not significantly worse"
+        near = "Within the tolerance of it, not tested" if is_single else "Not significantly worse"
         tied = f"{near}: {', '.join(self.tied)}." if self.tied else ""
         seeds = f"Without a landscape, judged by repeated seeds: {', '.join(self.by_seeds)}." if self.by_seeds else ""
         left_out = f"Not judged: {_by_reason(self.not_judged)}." if self.not_judged else ""

@@ -55,7 +55,7 @@ DRAWERS: Mapping[type[Plot], Callable[[Any], Figure]] = {
     values.Winners: answer.winners,
     values.ReachScatter: answer.reach_scatter,
     values.Heatmap: matrices.heatmap,
-    values.Transfer: matrices.transfer,
+    values.TransferPanels: matrices.transfer,
     values.Landscapes: landscapes.landscapes,
     values.Curves: lines.curves,
     values.Profiles: lines.profiles,

@@ -49,10 +49,13 @@ Start = Callable[[Path, str], dict[str, NDArray[np.floating]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The page written, and the answer it begins with."""
+    """The page written, and what its first screen says."""
 
     page: Path
     parts: tuple[Part, ...]
+    """The answer."""
+    remarks: tuple[Part, ...]
+    """What to know before believing it."""
 
 
 def analyze(
@@ -83,10 +86,8 @@ def report(
         source: a run folder (finished or not), a CSV, TSV or Parquet trial table, or one of `paper:cifar100`,
             `paper:imagenet`, `paper:coco`.
         out: the report folder; by default `report` inside a run folder, or in the current folder for a table. Its
-            `figures`
-            and `tables` are overwritten, nothing is deleted; its `cache` holds results for the next analysis, and may
-                be
-            deleted at any time.
+            `figures` and `tables` are overwritten, nothing is deleted; its `cache` holds results for the next analysis,
+            and may be deleted at any time.
         spaces: search spaces that the trials of a table were drawn from, files or folders.
         patterns: whether to read the kept checkpoints of a run for the spectra of their weights.
         stated: meaning of the scores of a table, where its file does not say it.
@@ -115,7 +116,7 @@ def report(
         values["grid"]["answer"] = answer_json(answer)
         cells = pages(findings, _figures(cards), source)
         page = _write(folder, table, first, cards, cells, values, drawing)
-    return Report(page=page, parts=parts_of(answer))
+    return Report(page=page, parts=parts_of(answer), remarks=first.remarks)
 
 
 def _cards(findings: Findings, drawing: Drawing) -> Iterator[Card | NotApplicable]:
@@ -189,7 +190,7 @@ def _compared(
     with Drawing(folder / "figures", names) as drawing:
         drawing.start([*screen.figures, *_figures(cards)])
         page = _write(folder, table, screen, cards, (), numbers, drawing)
-    return Report(page=page, parts=screen.parts)
+    return Report(page=page, parts=screen.parts, remarks=screen.remarks)
 
 
 def _patterns(

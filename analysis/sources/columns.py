@@ -25,8 +25,17 @@ OUTCOMES = ("metric", "metrics", "summary", "tags")
 ALIASES = {
     "backbone": ("model", "modelname", "arch", "architecture", "network"),
     "optimizer": ("optimiser", "optim", "opt", "optimizername"),
-    "lr": ("learningrate", "baselr", "peaklr", "maxlr", "initlr"),
-    "weight_decay": ("wd",),
+    "lr": (
+        "learningrate",
+        "baselr",
+        "peaklr",
+        "maxlr",
+        "initlr",
+        "initiallr",
+        "learningrateinit",
+        "initiallearningrate",
+    ),
+    "weight_decay": ("wd", "weightdecayrate"),
     "seed": ("randomseed",),
     "budget": ("epoch",),
     "max_budget": ("maxepochs", "totalepochs", "numepochs", "fullbudget"),
@@ -47,6 +56,10 @@ SECOND = {
 """Names that are read as a field where no other column is."""
 EPOCHS = "epochs"
 """Names of planned epochs, beside a column of epochs done."""
+SIGNS = {"lr": r"(?:^|_)lr(?:_|$)|learning_?rate", "weight_decay": r"(?:^|_)wd(?:_|$)|(?:weight|l2)_?decay"}
+"""Patterns of names, in lower case with an underscore for each gap, that look like a field's without being known."""
+NOT_USED = "Columns not used"
+"""Beginning of the note on them."""
 # Names that tell a time and no unit.
 TIMES = ("time", "elapsed", "runtime", "walltime", "duration", "trainingtime", "traintime")
 
@@ -227,7 +240,22 @@ def unused_note(columns: Iterable[Column]) -> str | None:
         return None
     times = [name for name in unused if squashed(name.lower()) in TIMES]
     hint = f" ({times[0]!r} has no unit: call it 'elapsed_s' if it holds seconds)" if times else ""
-    return f"Columns not used: {', '.join(unused)}{hint}."
+    return f"{NOT_USED}: {', '.join(unused)}{hint}."
+
+
+def lookalikes(columns: Iterable[Column]) -> dict[str, str]:
+    """Find a column that may hold the learning rate or the weight decay where none is read as that: its name, by
+    field."""
+    known = list(columns)
+    fields = {column.field for column in known}
+    unused = [column.name for column in known if column.field is None and column.metric is None]
+    spelt = {name: re.sub(r"[^a-z0-9]+", "_", name.strip().lower()) for name in unused}
+    found = {
+        field: next((name for name in unused if re.search(sign, spelt[name])), None)
+        for field, sign in SIGNS.items()
+        if field not in fields
+    }
+    return {field: name for field, name in found.items() if name is not None}
 
 
 def squashed(name: str) -> str:

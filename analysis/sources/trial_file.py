@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from bocb_tune.analysis.names.look import backbone_key, optimizer_key
+from bocb_tune.analysis.names.table import OPTIMIZERS
 from bocb_tune.analysis.sources import factors
 from bocb_tune.analysis.sources.columns import (
     NUMBERS,
@@ -17,6 +19,7 @@ from bocb_tune.analysis.sources.columns import (
     SECOND,
     TEXTS,
     Column,
+    lookalikes,
     understand,
     unused_note,
 )
@@ -26,6 +29,7 @@ from bocb_tune.analysis.sources.states import ENDED, STATES
 from bocb_tune.analysis.sources.table import (
     CELL,
     CURVE_COLUMNS,
+    IN_WORDS,
     TRIAL_COLUMNS,
     Source,
     SourceError,
@@ -34,6 +38,7 @@ from bocb_tune.analysis.sources.table import (
     make_table,
 )
 from bocb_tune.analysis.sources.text_table import read_cells
+from bocb_tune.core.names import listed
 from bocb_tune.core.types import Phase, TrialStatus
 
 # Lines a message may name before it says "and so on".
@@ -44,6 +49,8 @@ FLAGS = {"": False, "false": False, "no": False, "0": False, "true": True, "yes"
 ROUND_COUNTS = (100, 1_000, 10_000, 100_000)
 SETTING = "setting"
 """Column with a number for each cell, learning rate, weight decay and whatever else a trial was given."""
+MOST_LINES_ABOVE = 10
+"""Rows among which the header is looked for where the first line is none."""
 FEWEST_EPOCHS = 3
 """Rows of one setting at rising budgets that look like the curve of one trial."""
 
@@ -62,6 +69,7 @@ def read_trial_file(path: Path, stated: Stated = NOTHING_STATED) -> TrialTable:
         column = replace(column, unit="points")
     fields = {each.name: each.field for each in columns if each.field}
     rows = reader.checked(raw[list(fields)].rename(columns=fields))
+    reader.note_spellings(rows)
     rows = reader.with_settings(rows, factors.of(raw, columns))
     rows = reader.named(reader.counted_from_one(rows), columns)
 
@@ -98,19 +106,26 @@ class _Reader:
         """Read the rows that are asked for, values as they stand, and what the columns are."""
         rows = read_cells(self.path, self.notes)
         columns = understand(rows.columns, self.stated.metric)
-        self._require_fields(columns)
+        self._require_fields(columns, rows)
         rows = rows[~(rows.isna() | (rows == "")).all(axis=1)]
         if len(rows) == 0:
             raise SourceError(f"{self.path}: the table has a header and no rows")
         if note := unused_note(columns):
             self.notes.append(note)
+        for field, name in lookalikes(columns).items():
+            if pd.to_numeric(rows[name], errors="coerce").isna().all():
+                continue
+            self.cautions.append(
+                f"No column is read as the {IN_WORDS[field]}. If {name!r} holds it, name that column {field!r} (the "
+                "value itself, not its logarithm)."
+            )
         keep = factors.kept(rows, columns, self.stated.where)
         if not keep.all():
             conditions = ", ".join(self.stated.where)
             self.notes.append(f"{int(keep.sum())} of {len(rows)} rows are those asked for ({conditions}).")
         return self._without_repetitions(rows[keep]), columns
 
-    def _require_fields(self, columns: tuple[Column, ...]) -> None:
+    def _require_fields(self, columns: tuple[Column, ...], rows: pd.DataFrame) -> None:
         found: dict[str, str] = {}
         for column in columns:
             if column.field in found:
@@ -126,7 +141,7 @@ class _Reader:
             more = ", or say --metric COLUMN" if missing == ["score"] else ""
             raise SourceError(
                 f"{self.path}: no column {' or '.join(map(repr, missing))} (found: {names}); name so what holds "
-                f"it{more}"
+                f"it{more}{_misread(columns, rows)}"
             )
 
     def _without_repetitions(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -183,7 +198,7 @@ class _Reader:
     def _numbers(self, rows: pd.DataFrame, name: str) -> pd.Series[float]:
         if name not in rows:
             return pd.Series(math.nan, index=rows.index)
-        column = rows[name]
+        column = rows[name].map(lambda cell: str(cell) if isinstance(cell, bool) else cell)
         absent = column.isna() | column.astype(str).str.strip().str.lower().isin(ABSENT)
         text = column.where(~absent, None)
         if name == "score" and column.astype(str).str.contains("%").any():
@@ -217,6 +232,19 @@ class _Reader:
             near = difflib.get_close_matches(value, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             self.refuse(unknown, clean, name, f"is none of {', '.join(known)}{hint}")
+
+    def note_spellings(self, rows: pd.DataFrame) -> None:
+        """Say which names are kept apart though they seem to mean the same."""
+        for name, key in zip(CELL, (backbone_key, optimizer_key), strict=True):
+            spellings: dict[str, list[str]] = {}
+            for text in sorted(rows[name].unique()):
+                spellings.setdefault(key(text), []).append(repr(text))
+            same = [" and ".join(texts) for plain, texts in spellings.items() if plain and len(texts) > 1]
+            if same:
+                self.cautions.append(
+                    f"Column {name!r} has {listed(same, MOST_NAMED)}, which are kept apart: write them alike if they "
+                    f"are the same {name}."
+                )
 
     def with_settings(self, rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
         """Number the settings; remark what the trials of a cell differ in beside learning rate and weight decay."""
@@ -327,6 +355,18 @@ class _Reader:
         if empty.all():
             raise SourceError(f"{self.path}: no row has a finite score")
         return trials[~empty]
+
+
+def _misread(columns: tuple[Column, ...], rows: pd.DataFrame) -> str:
+    """Say what the table may be where required columns are missing; empty where nothing shows it."""
+    for number, cells in rows.head(MOST_LINES_ABOVE).iterrows():
+        found = {column.field for column in understand(dict.fromkeys(map(str, cells)))}
+        if found.issuperset(CELL):
+            return f". Row {number} looks like the header: remove what stands above it"
+    shipped = {row.key for row in OPTIMIZERS}
+    if sum(optimizer_key(column.name) in shipped for column in columns) > 1:
+        return ". One row per trial is needed, not one column per optimizer"
+    return ""
 
 
 def _num_images(rows: pd.DataFrame) -> float:

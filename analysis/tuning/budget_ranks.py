@@ -64,8 +64,8 @@ def budget_ranks(curves: Curves, rng: np.random.Generator) -> BudgetRanks | Refu
         detail = f"{len(backbones)} backbones x {len(optimizers)} optimizers have a tuning curve, 1 x 2 are needed"
         return Refused(reason=Reason.INCOMPLETE_MATRIX, detail=detail)
     table = [[_curve(curves, b, o) for o in optimizers] for b in backbones]
-    boxes = [{curve.box for curve in column} for column in zip(*table, strict=True)]
-    if differing := [name for name, found in zip(optimizers, boxes, strict=True) if len(found) > 1]:
+    domains = [{curve.domain for curve in column} for column in zip(*table, strict=True)]
+    if differing := [name for name, found in zip(optimizers, domains, strict=True) if len(found) > 1]:
         detail = f"searched over a different range on some backbones: {', '.join(differing)}"
         return Refused(reason=Reason.PRIOR_MISMATCH, detail=detail)
     left_out = sorted({*names[0], *names[1]} - {*backbones, *optimizers})
@@ -107,7 +107,7 @@ def _ranked(
         first={name: tuple(float(p) for p in first[o]) for o, name in enumerate(optimizers)},
         crossings=_crossings(ranks, optimizers),
         decades={
-            name: (float(np.ptp(curve.box.lr)), float(np.ptp(curve.box.decay_ends)))
+            name: (float(np.ptp(curve.domain.lr)), float(np.ptp(curve.domain.decay_ends)))
             for name, curve in zip(optimizers, table[0], strict=True)
         },
     )

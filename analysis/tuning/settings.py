@@ -14,7 +14,7 @@ from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Grid
+from bocb_tune.analysis.landscape.surface import SettingGrid
 
 Cells = Mapping[str, Landscape]
 """Landscapes of one optimizer by backbone."""
@@ -54,13 +54,13 @@ def held_out_defaults(cells: Cells) -> dict[str, Setting]:
     return {name: common_default(cells, without=name) for name in cells}
 
 
-def at_node(grid: Grid, row: int, column: int) -> Setting:
+def at_node(grid: SettingGrid, row: int, column: int) -> Setting:
     """Convert the indices of a node to a setting."""
     decay = 0.0 if column >= grid.num_decay else float(10 ** grid.v[column])
     return Setting(float(10 ** grid.u[row]), decay)
 
 
-def score_at(values: Array, grid: Grid, settings: list[Setting]) -> Array:
+def score_at(values: Array, grid: SettingGrid, settings: list[Setting]) -> Array:
     """Interpolate surfaces [..., lr, decay] at some settings, bilinearly in the logs [..., settings].
 
     NaN outside the search space.
@@ -83,7 +83,7 @@ def without_common_ground(cells: Cells, least: int) -> Refused | None:
     if len(cells) < least:
         detail = f"{len(cells)} backbones have a landscape, {least} are needed"
         return Refused(reason=Reason.TOO_FEW_BACKBONES, detail=detail)
-    if len({cell.grid.box for cell in cells.values()}) > 1:
+    if len({cell.grid.domain for cell in cells.values()}) > 1:
         return Refused(reason=Reason.PRIOR_MISMATCH, detail="the backbones were searched over different ranges")
     return None
 
@@ -99,12 +99,12 @@ class _Corners:
     """[4, settings], NaN outside the search space."""
 
     @classmethod
-    def of(cls, grid: Grid, settings: list[Setting]) -> _Corners:
+    def of(cls, grid: SettingGrid, settings: list[Setting]) -> _Corners:
         lr, decay = np.array(settings, dtype=float).T
         zero = decay == 0
-        row, down, in_row = _between(np.log10(lr), grid.box.lr, grid.num_lr)
+        row, down, in_row = _between(np.log10(lr), grid.domain.lr, grid.num_lr)
         v = np.log10(np.where(zero, 1.0, decay))
-        column, right, in_column = _between(v, grid.box.decay_ends, grid.num_decay)
+        column, right, in_column = _between(v, grid.domain.decay_ends, grid.num_decay)
         column, right = np.where(zero, grid.shape[1] - 2, column), np.where(zero, 1.0, right)
         weight = np.array([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
         inside = in_row & np.where(zero, grid.has_zero, in_column)

@@ -7,21 +7,22 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
 from bocb_tune.core.files import CHECKPOINTS, LOG_FILE, SPEC_FILE
-from bocb_tune.core.names import plain
+from bocb_tune.core.names import plain, unknown
 from bocb_tune.core.progress import say
 from bocb_tune.core.remote_run import fetched
 from bocb_tune.core.space import setting_text
 from bocb_tune.core.storage import is_uri, join, storage_of
-from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus, alike
+from bocb_tune.core.types import Measurement, Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
 from bocb_tune.spec.experiment_file import Resources
 from bocb_tune.spec.model import ExperimentSpec, load_spec
@@ -116,7 +117,7 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         from bocb_tune.cli.progress import View, last_words, output_to
         from bocb_tune.cli.weights import find_starts, keep_weights
         from bocb_tune.engine import run as engine
-        from bocb_tune.engine.cluster import Resources as GroupResources
+        from bocb_tune.engine.cluster import Capacity
         from bocb_tune.spec.grid import plan_grid
 
         spec, place, mirror = _located(spec_path, out, overrides, LOCAL if address is None else REMOTE)
@@ -139,7 +140,7 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         checkpoints=join(place if mirror else str(folder.resolve()), CHECKPOINTS),
         cells=cells,
         objective=objective_of(spec),
-        resources=GroupResources(**spec.resources.model_dump()),
+        resources=Capacity(**spec.resources.model_dump()),
         checkpoint_every=spec.budget.checkpoint_every,
         address=address,
         data=fingerprint,
@@ -271,7 +272,7 @@ def run_trial(
         keep_weights(find_starts(spec, Path(folder), warn, file=spec_path), Path(folder))
         plans = {plan.cell.key: plan for plan in cell_plans(spec, folder=Path(folder))}
         if cell not in plans:
-            raise ValueError(f"--cell {cell!r} is none of the experiment's: {', '.join(plans)}")
+            raise ValueError(f"--cell: {unknown('cell', cell, plans)}")
         given = {"lr": lr, "weight_decay": weight_decay}
         hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
         trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
@@ -340,7 +341,8 @@ def _train_on(trial: TrialSpec, context: Context) -> int:
 
     for divisor in (1, 2):
         try:
-            for measurement in get_task(trial.cell.task).run(trial, replace(context, micro_batch_divisor=divisor)):
+            epochs = get_task(trial.cell.task).run(trial, replace(context, micro_batch_divisor=divisor))
+            for measurement in _with_signs(epochs, trial.budget):
                 numbers = " ".join(f"{name} {value:.4g}" for name, value in measurement.metrics.items())
                 print(f"epoch {measurement.budget}/{trial.budget} {numbers}", flush=True)
             return 0
@@ -350,6 +352,16 @@ def _train_on(trial: TrialSpec, context: Context) -> int:
         except OutOfMemory as error:
             print(f"out of memory within epoch {error.budget}: {error.message}", file=sys.stderr)
     return 1
+
+
+def _with_signs(epochs: Iterator[Measurement], budget: int) -> Iterator[Measurement]:
+    """Show which epoch is trained while it is."""
+    for number in count(1):
+        with busy(f"training epoch {min(number, budget)} of {budget}"):
+            measurement = next(epochs, None)
+        if measurement is None:
+            return
+        yield measurement
 
 
 def show_status(place: str, *, as_json: bool, watch: bool) -> None:

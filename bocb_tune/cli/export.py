@@ -19,13 +19,14 @@ MODELS = "models"
 """Folder of a run that its models are written into."""
 
 
-def export_run(folder: Path, cells: Sequence[str], out: Path | None) -> None:
+def export_run(folder: Path, cells: Sequence[str], out: Path | None, *, as_onnx: bool = False) -> None:
     """Write the kept models of a run, a folder each, and print the folders.
 
     Args:
         folder: the run.
         cells: keys of the cells; none for all that have a model, the others being named.
         out: the folder of these folders.
+        as_onnx: write ONNX files too.
 
     Raises:
         ValueError: if it is no run folder, or a cell that was asked for, or all of them, have no model.
@@ -37,11 +38,14 @@ def export_run(folder: Path, cells: Sequence[str], out: Path | None) -> None:
     kept = [kept_model(folder, key) for key in cells] if cells else _all_kept(folder)
     with busy(f"exporting {folder}"):
         from bocb_tune.export.model import export
+        from bocb_tune.export.onnx import require_onnx
 
+        if as_onnx:
+            require_onnx()
         for number, model in enumerate(kept, start=1):
             say(f"model {number} of {len(kept)}, {model.cell.cell.key}")
             place = (out or folder / MODELS) / model.cell.cell.stem
-            export(model, free_options(dataset.name, dataset.options), place, folder.resolve().name)
+            export(model, free_options(dataset.name, dataset.options), place, folder.resolve().name, as_onnx=as_onnx)
             print(plain(str(place)), flush=True)
     print(f"{len(kept)} model(s); each has a README.md that says how to load it", file=sys.stderr)
 

@@ -31,6 +31,8 @@ Only = Annotated[str, typer.Option("--only", metavar="GLOB", help="Cells by BACK
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as budget.epochs=3.")
 ]
+MOST_SEED = 2**31 - 1
+"""Largest seed, as of the trials of a run."""
 Listed = Annotated[
     Literal["optimizers", "backbones", "datasets", "recipes", "tasks"], typer.Argument(help="What to list.")
 ]
@@ -39,10 +41,16 @@ Listed = Annotated[
 def main() -> None:
     """Run the command line. A user's error is a message on stderr and exit code 2, never a traceback."""
     try:
-        app()
+        app(args=[with_home(argument) for argument in sys.argv[1:]])
     except (ValueError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         sys.exit(2)
+
+
+def with_home(argument: str) -> str:
+    """Put the home folder in the place of a tilde that a shell leaves as it is: `--out=~/runs`."""
+    name, equals, value = argument.partition("=")
+    return f"{name}{equals}{Path(value).expanduser()}" if name.startswith("--") and value[:2] == "~/" else argument
 
 
 def _version(asked: bool) -> None:
@@ -120,7 +128,9 @@ def trial(
     cell: Annotated[str | None, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cell.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the published one.")] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Default: the published one.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of initialisation, order, augmentation; 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=MOST_SEED, help="Of initialisation, order, augmentation; 0.")
+    ] = None,
     overrides: Overrides = None,
     folder: Annotated[str | None, typer.Option("--from", metavar="RUN", help="Repeat a trial of this run.")] = None,
     trial_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Which trial of the run.")] = None,
@@ -255,10 +265,10 @@ def analyze(
             start = _starting_weights() if patterns else None
             written = report(source, out, space or (), patterns, stated, choose(*measures), start)
     if form == "md":
-        print(markdown(written.parts), end="")
+        print(markdown((*written.parts, *written.remarks)), end="")
         print(written.page, file=sys.stderr)
         return
-    print(plain("\n".join(terminal(written.parts))), file=sys.stderr)
+    print(plain("\n".join(terminal((*written.parts, *written.remarks)))), file=sys.stderr)
     print(written.page)
 
 
@@ -305,18 +315,20 @@ def recommend(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    to: Annotated[Literal["weights"], typer.Option("--to", help="weights: safetensors, timm's configuration, a card.")],
+    to: Annotated[
+        Literal["weights", "onnx"],
+        typer.Option("--to", help="weights: safetensors, timm's configuration, a card. onnx: these, and an ONNX file."),
+    ],
     cells: Annotated[
         list[str] | None, typer.Option("--cell", metavar="BACKBONE/OPTIMIZER", help="Which cells; default: all.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: RUN/models.")] = None,
 ) -> None:
     """Write the best kept model of each cell for others to load, a folder each."""
-    del to  # there is one form so far
     with busy("loading what an export needs"):
         from bocb_tune.cli.export import export_run
 
-    export_run(folder, cells or (), out)
+    export_run(folder, cells or (), out, as_onnx=to == "onnx")
 
 
 @app.command("schema")

@@ -21,7 +21,7 @@ from bocb_tune.cli.time_left import seconds_left, work_of
 from bocb_tune.core.types import TrialRecord, TrialStatus, alike
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.run import Watcher, unharmed
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 
 LEAVING = "stopping after the epoch in flight; Ctrl-C again, 2 s later or more, ends at once"
 
@@ -31,7 +31,7 @@ class View(Watcher):
 
     def __init__(self, stream: IO[str]) -> None:
         self.console = screen(stream, highlight=False)
-        self._ledger: Ledger | None = None
+        self._store: RunStore | None = None
         self._slots = 1
         self._news: tuple[str, ...] = ()
         self._note = "starting Ray"
@@ -62,13 +62,13 @@ class View(Watcher):
         finally:
             unharmed(live.stop)()  # the terminal may be gone by then
 
-    def opened(self, ledger: Ledger, slots: int) -> None:
-        self._ledger, self._slots = ledger, slots
+    def opened(self, store: RunStore, slots: int) -> None:
+        self._store, self._slots = store, slots
         self._note = "starting the worker groups"
-        records = (record for book in ledger.books.values() for record in book.records.values())
+        records = (record for book in store.books.values() for record in book.records.values())
         failed = (record for record in records if record.status in (TrialStatus.failed, TrialStatus.oom))
         self._failed_before = {record.id: record.attempt for record in failed}
-        self._superseded = {key: superseded(book.plan, book.records) for key, book in ledger.books.items()}
+        self._superseded = {key: superseded(book.plan, book.records) for key, book in store.books.items()}
         status = self.status()
         if not self.console.is_terminal:
             self._line(f"{status.trials - status.ended} of {status.trials} trials to go, {slots} at a time")
@@ -76,7 +76,7 @@ class View(Watcher):
 
     def ended(self, record: TrialRecord) -> None:
         self._note = ""
-        if self._ledger is None:
+        if self._store is None:
             return
         times = self._times_said(record)
         if not self.console.is_terminal:
@@ -110,9 +110,9 @@ class View(Watcher):
 
     def status(self) -> GridStatus:
         """Sum up how far the run is."""
-        assert self._ledger is not None
+        assert self._store is not None
         rows, work = [], []
-        for key, book in self._ledger.books.items():
+        for key, book in self._store.books.items():
             records, plan = list(book.records.values()), book.plan.plan
             again = frozenset(r.id for r in records if self._failed_before.get(r.id) == r.attempt)
             earlier = self._superseded[key]
@@ -130,7 +130,7 @@ class View(Watcher):
             return Text(f"this table cannot be shown: {error}", style="red")
 
     def _table(self) -> RenderableType:
-        if self._ledger is None:
+        if self._store is None:
             return Text(self._note, style="dim")
         return table(self.status(), rows=room_for_rows(self.console), title=self._note)
 

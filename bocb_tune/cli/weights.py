@@ -14,7 +14,7 @@ from bocb_tune.core.progress import say
 from bocb_tune.data import DATASETS
 from bocb_tune.spec.grid import rows_of
 from bocb_tune.spec.model import ExperimentSpec
-from bocb_tune.spec.pretrained import Fit, find_weights, fit_of, is_awaited, source_for
+from bocb_tune.spec.pretrained import FittedWeights, find_weights, fit_of, is_awaited, source_for
 from bocb_tune.tasks import seen_size
 
 FOLDER = "pretrained"
@@ -39,7 +39,7 @@ class StartOfRow:
     row: str
     backbone: str
     source: str
-    fit: Fit
+    fit: FittedWeights
 
     @property
     def line(self) -> str:

@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 
 
-def unknown(kind: str, name: str, choices: Iterable[str], limit: int = 12) -> ValueError:
-    """Make the error for `name` not being one of `choices`; it lists them all where there are at most `limit`."""
+def unknown(kind: str, name: str, choices: Iterable[str], limit: int = 12, hint: str = "") -> ValueError:
+    """Make the error for `name` not being one of `choices`; it lists them all where there are at most `limit`.
+
+    Args:
+        hint: what to do instead; by default the nearest of the choices is named.
+    """
     known = sorted(choices)
     near = nearest(name, known)
-    hint = f"; did you mean {near!r}?" if near else ""
+    told = f"; {hint}" if hint else f"; did you mean {near!r}?" if near else ""
     listed = ", ".join(known[:limit]) + (f", ... ({len(known)} in all)" if len(known) > limit else "")
-    return ValueError(f"unknown {kind} {name!r}{hint} (known: {listed})")
+    return ValueError(f"unknown {kind} {name!r}{told} (known: {listed})")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

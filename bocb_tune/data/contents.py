@@ -101,7 +101,7 @@ class LeftOut:
         return f"{self.count} {self.reason}: {', '.join(map(printable, self.names))}{more}"
 
 
-class Tally:
+class OmissionCounter:
     """Counts what is left out, by reason."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import Contents, ImageSource, StoredPart, Tally
+from bocb_tune.data.contents import Contents, ImageSource, OmissionCounter, StoredPart
 from bocb_tune.data.layout import Layout, layout_of
 from bocb_tune.data.parts import FOLDERS, require_one_name
 from bocb_tune.data.split import Indices
@@ -86,7 +86,7 @@ def scan_table(options: Mapping[str, Any]) -> Layout:
     image, label = _columns(tables["train"], options, root)
     names = _class_names(tables["train"], label)
     parts: dict[str, ImageSource] = {}
-    tally = Tally()
+    tally = OmissionCounter()
     for part, table in tables.items():
         labels = np.asarray(table[label][:], dtype=np.int64)
         if part == "test" and (labels == -1).all():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bocb_tune.core.names import unknown
-from bocb_tune.data.contents import ImageSource, LeftOut, Tally, printable
+from bocb_tune.data.contents import ImageSource, LeftOut, OmissionCounter, printable
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 
@@ -54,7 +54,7 @@ def sort_out(paths: Iterable[str], wanted: Sequence[str], place: str) -> Listing
     """
     files: dict[str, dict[str, list[str]]] = {}
     folders: dict[str, set[str]] = {}
-    tally = Tally()
+    tally = OmissionCounter()
     for path in paths:
         if reason := reason_to_skip(path, wanted):
             tally.add(reason, path)

@@ -22,7 +22,7 @@ class ClusterError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
+class Capacity:
     """Resources of one worker group, and how many groups there may be."""
 
     workers: int
@@ -105,7 +105,7 @@ def _require_listener(address: str) -> None:
         raise ConnectionError(f"nothing answers at {found} ({error})") from error
 
 
-def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
+def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Capacity) -> int:
     """Count the worker groups the cluster holds at once.
 
     Raises:
@@ -123,16 +123,16 @@ def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Resources) -> int
     return groups if resources.max_slots is None else min(groups, resources.max_slots)
 
 
-def room_for_groups(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
+def room_for_groups(nodes: Sequence[dict[str, Any]], resources: Capacity) -> int:
     """Count the worker groups that nodes hold at once when nobody else uses them."""
     return _room_for_workers(nodes, resources) // resources.workers
 
 
-def _room_for_workers(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
+def _room_for_workers(nodes: Sequence[dict[str, Any]], resources: Capacity) -> int:
     return sum(_workers_that_fit(node["Resources"], resources) for node in nodes if node["Alive"])
 
 
-def _workers_that_fit(node: dict[str, float], resources: Resources) -> int:
+def _workers_that_fit(node: dict[str, float], resources: Capacity) -> int:
     rooms = [node.get("CPU", 0) / resources.cpus_per_worker if resources.cpus_per_worker else float("inf")]
     if resources.gpus_per_worker:
         rooms.append(_workers_on_gpus(node.get("GPU", 0), resources.gpus_per_worker))

@@ -211,7 +211,7 @@ def best_record(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Observation:
     """Information that a sampler gets of a record."""
 
     state: str
@@ -221,20 +221,20 @@ class Told:
     """Score by budget: the rung at which a stopped trial lost."""
 
 
-def told(record: TrialRecord, objective: Objective) -> Told:
+def observation(record: TrialRecord, objective: Objective) -> Observation:
     """Say what a sampler learns of a trial: a diverged one is complete at the floor; a stopped one pruned with its
     rung's score, never complete with it.
     """
     if record.status == TrialStatus.completed:
-        return Told(state="complete", value=record.score)
+        return Observation(state="complete", value=record.score)
     if record.status == TrialStatus.diverged:
-        return Told(state="complete", value=objective.floor)
+        return Observation(state="complete", value=objective.floor)
     if record.status == TrialStatus.stopped:
         assert record.score is not None, record.id
-        return Told(state="pruned", value=record.score, intermediate={record.budget: record.score})
+        return Observation(state="pruned", value=record.score, intermediate={record.budget: record.score})
     if record.status == TrialStatus.running:
-        return Told(state="running")
-    return Told(state="fail")
+        return Observation(state="running")
+    return Observation(state="fail")
 
 
 def rung_after(rungs: Sequence[int], budget: int) -> int | None:

@@ -24,13 +24,13 @@ from bocb_tune.core.provenance import provenance
 from bocb_tune.core.storage import storage_of
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.asha import CellRungs
-from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
+from bocb_tune.engine.cluster import Capacity, ClusterError, connected, slots_that_fit
 from bocb_tune.engine.driver import announce, only_driver
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
 from bocb_tune.engine.slots import Slots, groups_beside_driver
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 from bocb_tune.engine.worker.queue import Client
 from bocb_tune.engine.worker.serve import TOKEN
 from bocb_tune.engine.worker.trainer import SlotSetup
@@ -51,7 +51,7 @@ class RunPlan:
     """Place of the checkpoints: a URI, or a path under which every node sees the same folder."""
     cells: tuple[CellPlan, ...]
     objective: Objective
-    resources: Resources
+    resources: Capacity
     checkpoint_every: int
     address: str | None
     """Address of a Ray cluster to attach to; None starts Ray on this machine for the length of the run."""
@@ -74,7 +74,7 @@ class Outcome:
 class Watcher:
     """Listener that a run tells how far it is. This one keeps silent."""
 
-    def opened(self, ledger: Ledger, slots: int) -> None:
+    def opened(self, store: RunStore, slots: int) -> None:
         """Hear that the records are read and the slots are asked for."""
 
     def ended(self, record: TrialRecord) -> None:
@@ -111,45 +111,45 @@ def run(plan: RunPlan, watcher: Watcher) -> Outcome:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     with only_driver(plan.folder):
-        ledger = Ledger(plan.folder, plan.cells, plan.objective, provenance(), data=plan.data)
-        ledger.on_end = unharmed(watcher.ended)
-        rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in ledger.books.items()}
-        resumed = settle(ledger, rungs)
+        store = RunStore(plan.folder, plan.cells, plan.objective, provenance(), data=plan.data)
+        store.on_end = unharmed(watcher.ended)
+        rungs = {key: CellRungs(book.plan.plan, plan.objective.floor) for key, book in store.books.items()}
+        resumed = settle(store, rungs)
         try:
             with connected(plan.address):
-                search = _drive(plan, ledger, rungs, resumed, watcher)
+                search = _drive(plan, store, rungs, resumed, watcher)
         finally:
-            ledger.close()
+            store.close()
     return Outcome(
         interrupted=search.leaving,
-        records=tuple(r for book in ledger.books.values() for r in book.records.values()),
+        records=tuple(r for book in store.books.values() for r in book.records.values()),
         given_up=search.given_up,
     )
 
 
-def settle(ledger: Ledger, rungs: dict[str, CellRungs]) -> list[TrialSpec]:
+def settle(store: RunStore, rungs: dict[str, CellRungs]) -> list[TrialSpec]:
     """Rebuild the rungs from the journals, and end the trials whose end the last run decided but did not live to write.
 
     Returns:
         The trials that are to go on.
     """
     stopped: dict[str, int] = {}
-    for key, book in ledger.books.items():
+    for key, book in store.books.items():
         stopped |= rungs[key].replay(book.history)
     resumed = []
-    for trial in ledger.unfinished():
-        record = ledger.record(trial)
+    for trial in store.unfinished():
+        record = store.record(trial)
         if record.status == TrialStatus.running and trial.rungs and stopped.get(trial.id) == record.budget:
-            ledger.end(trial, TrialStatus.stopped)
+            store.end(trial, TrialStatus.stopped)
         elif record.status == TrialStatus.running and record.budget == trial.budget:
-            ledger.end(trial, TrialStatus.completed)
+            store.end(trial, TrialStatus.completed)
         else:
             resumed.append(trial)
     return resumed
 
 
 def _drive(
-    plan: RunPlan, ledger: Ledger, rungs: dict[str, CellRungs], resumed: Sequence[TrialSpec], watcher: Watcher
+    plan: RunPlan, store: RunStore, rungs: dict[str, CellRungs], resumed: Sequence[TrialSpec], watcher: Watcher
 ) -> GridSearch:
     """Run the Tuner to its end; the search knows how it ended."""
     scratch = plan.folder / ".ray"
@@ -162,10 +162,10 @@ def _drive(
         unharmed(watcher.cluster)(lines, ready)
 
     slots = Slots(setup, plan.resources, news, plan.trouble)
-    search = GridSearch(ledger, slots, resumed, plan.resources.patience_min)
-    scheduler = GridASHA(ledger, search, rungs, storage_of(plan.checkpoints))
+    search = GridSearch(store, slots, resumed, plan.resources.patience_min)
+    scheduler = GridASHA(store, search, rungs, storage_of(plan.checkpoints))
     announce(plan.folder, number)
-    unharmed(watcher.opened)(ledger, number)
+    unharmed(watcher.opened)(store, number)
     try:
         slots.look(frozenset())
         with _interruptible(search, slots, watcher):
@@ -239,7 +239,7 @@ def _interruptible(search: GridSearch, slots: Slots, watcher: Watcher) -> Iterat
     """
     patience_ends = math.inf
 
-    def leave(signum: int, frame: FrameType | None) -> None:
+    def interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal patience_ends
         del signum, frame
         if search.leaving:
@@ -248,11 +248,11 @@ def _interruptible(search: GridSearch, slots: Slots, watcher: Watcher) -> Iterat
             return
         search.leaving, patience_ends = True, time.monotonic() + PAIR_S
         unharmed(watcher.leaving)()
-        slots.leave()
+        slots.interrupt()
 
     with contextlib.ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # started under nohup
                 continue
-            stack.callback(signal.signal, number, signal.signal(number, leave))
+            stack.callback(signal.signal, number, signal.signal(number, interrupt))
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -13,7 +13,7 @@ from bocb_tune.core.types import Measurement, TrialRecord, TrialSpec, TrialStatu
 from bocb_tune.engine import policy
 from bocb_tune.engine.asha import CellRungs
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 from bocb_tune.engine.worker.queue import Item
 
 HEAR_S = 5.0
@@ -24,11 +24,11 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
     """Writes down what every trial says, and stops those that fall behind their cell's rungs."""
 
     def __init__(
-        self, ledger: Ledger, search: GridSearch, rungs: Mapping[str, CellRungs], checkpoints: Storage
+        self, store: RunStore, search: GridSearch, rungs: Mapping[str, CellRungs], checkpoints: Storage
     ) -> None:
         super().__init__()
         self._listeners = 0
-        self._ledger = ledger
+        self._store = store
         self._search = search
         self._rungs = rungs
         self._checkpoints = checkpoints
@@ -38,11 +38,21 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         """New trials that ended since the last that has a result."""
         self._tried_again = {
             record.id
-            for book in ledger.books.values()
+            for book in store.books.values()
             for record in book.records.values()
             if record.status in (TrialStatus.failed, TrialStatus.oom)
         }
         """Trials that had failed before this run."""
+        self._finish_removing()
+
+    def _finish_removing(self) -> None:
+        """Remove the checkpoints that the driver before this one was killed before it could: of a cell's last end."""
+        for book in self._store.books.values():
+            ended = [event["trial"] for event in book.history if event["event"] == "end"]
+            last = book.records.get(ended[-1]) if ended else None
+            if last is not None:
+                before = policy.worth_keeping(each for each in book.records.values() if each.id != last.id)
+                self._remove_but_the_best(book.records.values(), (last, *before))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its scheduler with the run. Nothing is ever restored from that: the journals are the state."""
@@ -56,7 +66,7 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
     def _keep_listeners(self, tune_controller: Any, trial: Any) -> None:
         # Tune keeps at most one idle actor unless trials are waiting for it, and here none ever waits: a suggestion is
         # made when a slot is free, not before. Without this a new process starts whenever two trials end together.
-        if len(self._ledger.in_flight) > self._listeners:
+        if len(self._store.in_flight) > self._listeners:
             self._listeners += 1
             tune_controller._actor_cache.increase_max(trial.placement_group_factory)
 
@@ -70,7 +80,7 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         """Have another process listen to a training that goes on, or another slot take the trial if its own is lost."""
-        spec = self._ledger.in_flight.get(trial.config["trial"])
+        spec = self._store.in_flight.get(trial.config["trial"])
         if spec is None:
             return
         slot = self._search.slot_of(spec)
@@ -85,7 +95,7 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
             self._search.listen_again(spec)
 
     def _spec(self, trial: Any) -> TrialSpec:
-        return self._ledger.in_flight[trial.config["trial"]]
+        return self._store.in_flight[trial.config["trial"]]
 
     def _handle(self, trial: TrialSpec, item: Item) -> bool:
         """Act on one thing a slot said; False if the trial is over."""
@@ -93,7 +103,7 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
             case "measured":
                 return self._measured(trial, Measurement.from_json(item["measurement"]))
             case "restarted":
-                self._ledger.start(trial)
+                self._store.start(trial)
                 return True
             case "completed":
                 self._end(trial, TrialStatus.completed)
@@ -109,8 +119,8 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
         return False
 
     def _measured(self, trial: TrialSpec, measurement: Measurement) -> bool:
-        self._ledger.measure(trial, measurement)
-        score = measurement.score if math.isfinite(measurement.score) else self._ledger.objective.floor
+        self._store.measure(trial, measurement)
+        score = measurement.score if math.isfinite(measurement.score) else self._store.objective.floor
         falls = self._rungs[trial.cell.key].stops(trial.id, measurement.budget, score)
         if measurement.budget not in trial.rungs:
             return True
@@ -143,12 +153,16 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
 
     def _end(self, trial: TrialSpec, status: TrialStatus, *, budget: int | None = None, message: str = "") -> None:
         """Keep the outcome, and of the checkpoints those still owed and those of the cell's best trials."""
-        records = self._ledger.books[trial.cell.key].records
+        records = self._store.books[trial.cell.key].records
         kept_before = policy.worth_keeping(records.values())
-        ended = self._ledger.end(trial, status, budget=budget, message=message)
+        ended = self._store.end(trial, status, budget=budget, message=message)
         self._look_for_hope(ended)
-        kept = {record.id for record in policy.worth_keeping(records.values())}
-        for record in (ended, *kept_before):
+        self._remove_but_the_best(records.values(), (ended, *kept_before))
+
+    def _remove_but_the_best(self, records: Collection[TrialRecord], some: Iterable[TrialRecord]) -> None:
+        """Remove the checkpoints of some of a cell's records, unless they are still owed or of its best trials."""
+        kept = {record.id for record in policy.worth_keeping(records)}
+        for record in some:
             if record.status.is_result and record.id not in kept:
                 self._checkpoints.remove(record.id)
 
@@ -158,5 +172,5 @@ class GridASHA(FIFOScheduler):  # type: ignore[misc]
             self._failing.clear()
         elif ended.id not in self._tried_again:
             self._failing.append(ended)
-        backbones = {book.plan.cell.backbone for book in self._ledger.books.values()}
+        backbones = {book.plan.cell.backbone for book in self._store.books.values()}
         self._search.given_up = policy.is_hopeless(self._failing, len(backbones))

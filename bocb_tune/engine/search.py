@@ -21,9 +21,9 @@ from bocb_tune.core.space import SearchSpace, own_part
 from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
 from bocb_tune.engine import policy
 from bocb_tune.engine.design import AXES, design_of, design_points, space_filling
-from bocb_tune.engine.policy import CellPlan, Turn, told
+from bocb_tune.engine.policy import CellPlan, Turn, observation
 from bocb_tune.engine.slots import Slot, Slots
-from bocb_tune.engine.store import CellBook, Ledger
+from bocb_tune.engine.store import CellStore, RunStore
 
 _UNIT = optuna.distributions.FloatDistribution(0.0, 1.0)
 _DISTRIBUTIONS: dict[str, optuna.distributions.BaseDistribution] = dict.fromkeys(AXES, _UNIT)
@@ -76,7 +76,7 @@ class _Point(optuna.trial.FrozenTrial):  # type: ignore[misc]
 
 def _frozen_trial(units: Mapping[str, float], record: TrialRecord, objective: Objective) -> optuna.trial.FrozenTrial:
     """Make what a study knows of a trial at a place, by axis of the unit cube."""
-    news = told(record, objective)
+    news = observation(record, objective)
     started = datetime.datetime.fromtimestamp(0, datetime.UTC)
     state = _STATES[news.state]
     return _Point(
@@ -158,29 +158,29 @@ def _own_study(cell: CellPlan, records: Iterable[TrialRecord], objective: Object
 class GridSearch(Searcher):  # type: ignore[misc]
     """Hands out the trials of all cells, one a slot: first what earlier runs left, then the cell with the fewest."""
 
-    def __init__(self, ledger: Ledger, slots: Slots, resumed: Sequence[TrialSpec], patience_min: float = 10.0) -> None:
+    def __init__(self, store: RunStore, slots: Slots, resumed: Sequence[TrialSpec], patience_min: float = 10.0) -> None:
         super().__init__()
         self.leaving = False
         """Set when the user asks to stop: no new trials."""
         self.given_up = False
         """Set while trials fail one after another: no new trials."""
-        self._ledger = ledger
+        self._store = store
         self._slots = slots
         self._patience_min = patience_min
         self._slot_of: dict[str, Slot] = {}
         self._owed = list(resumed)
         self._unheard: list[TrialSpec] = []
-        self._open = {key: order for order, key in enumerate(ledger.books)}
-        self._designs = {key: design_of(book.plan) for key, book in ledger.books.items()}
+        self._open = {key: order for order, key in enumerate(store.books)}
+        self._designs = {key: design_of(book.plan) for key, book in store.books.items()}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
         del trial_id
-        busy = {self._slot_of[trial].name for trial in self._ledger.in_flight}
+        busy = {self._slot_of[trial].name for trial in self._store.in_flight}
         self._slots.look(busy)
         if self._unheard:
             return self._config(self._unheard.pop(0))
-        over = None if self._ledger.in_flight else Searcher.FINISHED
+        over = None if self._store.in_flight else Searcher.FINISHED
         if self.leaving or self.given_up or self._slots.fault:
             return over
         slot = self._slots.free(busy)
@@ -198,8 +198,8 @@ class GridSearch(Searcher):  # type: ignore[misc]
 
     def submit(self, trial: TrialSpec, divisor: int = 1) -> None:
         """Start a trial, or start it again, on the slot that it has."""
-        record = self._ledger.start(trial)
-        records = self._ledger.books[trial.cell.key].records.values()
+        record = self._store.start(trial)
+        records = self._store.books[trial.cell.key].records.values()
         patience_s = policy.patience_s(records, self._patience_min)
         self._slot_of[trial.id].submit(trial, seen=record.budget, divisor=divisor, patience_s=patience_s)
 
@@ -215,11 +215,11 @@ class GridSearch(Searcher):  # type: ignore[misc]
 
     def owe(self, trial: TrialSpec) -> None:
         """Have a trial go on that no slot trains any more, before any other."""
-        self._ledger.leave(trial)
+        self._store.release(trial)
         self._owed.insert(0, trial)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Learn nothing from Tune: the ledger knows."""
+        """Learn nothing from Tune: the store knows."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing: the journals are the state."""
@@ -231,7 +231,7 @@ class GridSearch(Searcher):  # type: ignore[misc]
     def _next_trial(self) -> TrialSpec | None:
         if self._owed:
             return self._owed.pop(0)
-        books = self._ledger.books
+        books = self._store.books
         for key in sorted(self._open, key=lambda key: (len(books[key].records), self._open[key])):
             turn = self._turn(key, books[key])
             if isinstance(turn, TrialSpec):
@@ -240,20 +240,20 @@ class GridSearch(Searcher):  # type: ignore[misc]
                 del self._open[key]
         return None
 
-    def _turn(self, key: str, book: CellBook) -> TrialSpec | Turn:
+    def _turn(self, key: str, book: CellStore) -> TrialSpec | Turn:
         trial = policy.owed_design(book.plan, self._designs[key], book.records)
         if trial is not None:
             return trial
         index = policy.owed_search(book.plan.plan, book.records)
         if index is None:
             return self._after_search(book)
-        point = suggest(book.plan, list(book.records.values()), index, self._ledger.objective)
+        point = suggest(book.plan, list(book.records.values()), index, self._store.objective)
         return book.plan.trial(Phase.search, index, point)
 
-    def _after_search(self, book: CellBook) -> TrialSpec | Turn:
+    def _after_search(self, book: CellStore) -> TrialSpec | Turn:
         owed = policy.owed_refine(book.plan.plan, book.records)
         if owed is None:
             return policy.owed_repeat(book.plan, book.records)
         best, index = owed
-        values = suggest_own(book.plan, best, book.records.values(), index, self._ledger.objective)
+        values = suggest_own(book.plan, best, book.records.values(), index, self._store.objective)
         return book.plan.trial(Phase.refine, index, values)

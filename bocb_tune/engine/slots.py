@@ -20,7 +20,7 @@ from ray.util import list_named_actors, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bocb_tune.core.types import TrialSpec
-from bocb_tune.engine.cluster import Resources, room_for_groups
+from bocb_tune.engine.cluster import Capacity, room_for_groups
 from bocb_tune.engine.worker.group import Host
 from bocb_tune.engine.worker.roll import Condition, GroupState
 from bocb_tune.engine.worker.trainer import SlotSetup
@@ -73,8 +73,8 @@ class Slot:
     def decide(self, trial_id: str, budget: int, *, stop: bool) -> None:
         self._host.decide.remote(trial_id, budget, "stop" if stop else "go")
 
-    def leave(self) -> None:
-        self._host.leave.remote()
+    def interrupt(self) -> None:
+        self._host.interrupt.remote()
 
     def give_back(self) -> None:
         self._host.give_back.remote()
@@ -104,7 +104,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class ClusterState:
     """The cluster as it is at one moment."""
 
     nodes: Mapping[str, str]
@@ -125,7 +125,7 @@ class Slots:
     def __init__(
         self,
         setup: SlotSetup,
-        resources: Resources,
+        resources: Capacity,
         news: Callable[[Sequence[str], int], None],
         trouble: Callable[[], Sequence[str]] = tuple,
     ) -> None:
@@ -182,10 +182,10 @@ class Slots:
         """Reason why no group can be used; empty while one can."""
         return self._slots[0].fault if self._slots and all(slot.fault for slot in self._slots) else ""
 
-    def leave(self) -> None:
+    def interrupt(self) -> None:
         """Have all trials left at the end of their epochs."""
         for slot in self._slots:
-            slot.leave()
+            slot.interrupt()
 
     def close(self) -> None:
         """Send all groups home, and wait a while until they are gone."""
@@ -196,7 +196,7 @@ class Slots:
             with contextlib.suppress(ValueError):  # there is none
                 ray.kill(ray.get_actor(COORDINATOR, namespace=COORDINATOR))
 
-    def _wanted(self, cluster: Cluster) -> int:
+    def _wanted(self, cluster: ClusterState) -> int:
         """Give the number of slots that there should be: a share, one at least, while another run waits for room."""
         most = min(cluster.room, self._most)
         return max(min(1, most), int(most * self._resources.share + 1e-9)) if cluster.is_shared else most
@@ -226,7 +226,7 @@ class Slots:
                 self._lost_nodes.pop(next(iter(self._lost_nodes)))
         self._nodes = dict(nodes)
 
-    def _lines(self, cluster: Cluster) -> Iterator[str]:
+    def _lines(self, cluster: ClusterState) -> Iterator[str]:
         """Say what there is to say of the cluster, each in one plain line."""
         for name, when in self._lost_nodes.items():
             yield f"node {name} lost at {_clock(when)}; {len(cluster.nodes)} left"
@@ -267,12 +267,12 @@ class Slots:
         self._news(lines, ready)
 
 
-def _cluster(resources: Resources, run_id: str) -> Cluster:
+def _cluster(resources: Capacity, run_id: str) -> ClusterState:
     alive = [node for node in ray.nodes() if node["Alive"]]
     own = ray.get_runtime_context().get_job_id()
     waiting = [group for group in placement_group_table().values() if _waits(group)]
     ours = sum(group["placement_group_id"].endswith(own) for group in waiting)
-    return Cluster(
+    return ClusterState(
         nodes={node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive},
         room=room_for_groups(alive, resources),
         waiting=ours,
@@ -309,7 +309,7 @@ def _worth(slot: Slot, nodes: Collection[str], busy: Collection[str]) -> tuple[b
     return bool(slot.fault), slot.state.nodes <= set(nodes), is_ready, slot.name in busy
 
 
-def missing_resources(resources: Resources, free: Mapping[str, float]) -> str:
+def missing_resources(resources: Capacity, free: Mapping[str, float]) -> str:
     """Say what a group lacks; where there is enough in all, that it is not in one place."""
     asked = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     lacking = {kind: resources.workers * each - free.get(kind, 0.0) for kind, each in asked.items()}

@@ -15,7 +15,7 @@ from bocb_tune.core.types import Cell, Measurement, Objective, TrialRecord, Tria
 from bocb_tune.engine.policy import CellPlan
 
 
-class CellBook:
+class CellStore:
     """One cell of the run: its plan, its records in order of first start, its journal."""
 
     def __init__(
@@ -79,7 +79,7 @@ class CellBook:
             self._writer.close()
 
 
-class Ledger:
+class RunStore:
     """Cells of the run. Journal first, memory second: what is decided upon is already written."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Ledger:
         self.objective = objective
         (folder / journal.FOLDER).mkdir(parents=True, exist_ok=True)
         self._place = Place(folder / journal.FOLDER)
-        self.books = {cell.cell.key: CellBook(folder, cell, objective, data) for cell in cells}
+        self.books = {cell.cell.key: CellStore(folder, cell, objective, data) for cell in cells}
         self.in_flight: dict[str, TrialSpec] = {}
         """Trials started by this process and not ended, by id."""
         self.on_end: Callable[[TrialRecord], None] = lambda _: None
@@ -103,7 +103,7 @@ class Ledger:
         for book in self.books.values():
             self._require_own_trials(book)
 
-    def _require_own_trials(self, book: CellBook) -> None:
+    def _require_own_trials(self, book: CellStore) -> None:
         """Refuse a record whose values make another trial: it would count among those of this cell.
 
         Raises:
@@ -179,7 +179,7 @@ class Ledger:
         self.on_end(ended)
         return ended
 
-    def _append(self, book: CellBook, event: Mapping[str, Any], *, durable: bool) -> None:
+    def _append(self, book: CellStore, event: Mapping[str, Any], *, durable: bool) -> None:
         """Write an event down, where the run folder is still the one that the run began in.
 
         Raises:
@@ -189,7 +189,7 @@ class Ledger:
             raise _gone(self._place.path)
         book.append(event, durable=durable)
 
-    def leave(self, trial: TrialSpec) -> None:
+    def release(self, trial: TrialSpec) -> None:
         """Let go of a trial without an outcome: it stays owed."""
         self.in_flight.pop(trial.id, None)
 

@@ -140,6 +140,20 @@ def _use(exported: Exported) -> str:
     )
 
 
+def on_onnx(name: str) -> str:
+    """Write how the ONNX file called `name` is used."""
+    return (
+        "\n## ONNX\n\n"
+        f"`{name}` is the same model: `images` [batch, channels, height, width], normalised as above, give `logits` "
+        "[batch, classes].\n\n"
+        "```python\n"
+        "import onnxruntime\n\n"
+        f'session = onnxruntime.InferenceSession("{name}")\n'
+        '(logits,) = session.run(None, {"images": images})  # a float32 array\n'
+        "```\n"
+    )
+
+
 _LOAD = 'model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True).eval()'
 
 

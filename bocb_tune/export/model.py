@@ -11,7 +11,8 @@ from bocb_tune.backbones.weights import WeightsError, digest_of, read_weights
 from bocb_tune.core.files import write_atomically
 from bocb_tune.core.kept import KeptModel
 from bocb_tune.data import DATASETS, image_size, load_dataset, num_classes
-from bocb_tune.export.card import Exported, card, label_names
+from bocb_tune.export.card import Exported, card, label_names, on_onnx
+from bocb_tune.export.onnx import ONNX, write_onnx
 from bocb_tune.training.recipes import Recipe
 
 WEIGHTS = "model.safetensors"
@@ -19,7 +20,7 @@ CONFIGURATION = "config.json"
 CARD = "README.md"
 
 
-def export(kept: KeptModel, data_options: Mapping[str, Any], folder: Path, run: str) -> Path:
+def export(kept: KeptModel, data_options: Mapping[str, Any], folder: Path, run: str, *, as_onnx: bool = False) -> Path:
     """Write a kept model into a folder of its own.
 
     Args:
@@ -27,18 +28,23 @@ def export(kept: KeptModel, data_options: Mapping[str, Any], folder: Path, run: 
         data_options: options of the data set that say where it is.
         folder: is made; files of an earlier export in it are replaced.
         run: name of the run, for the card.
+        as_onnx: write the model as an ONNX file too.
 
     Returns:
         The folder.
 
     Raises:
-        WeightsError: if the checkpoint cannot be read, or its weights do not fit the cell's model.
+        WeightsError: if the checkpoint cannot be read, its weights do not fit the cell's model, or ONNX has no
+            counterpart of an operation.
         OSError: if the folder cannot be written.
     """
     exported = _built(kept, data_options)
     folder.mkdir(parents=True, exist_ok=True)
     _write(exported, kept, folder)
+    (folder / ONNX).unlink(missing_ok=True)
     text = card(kept, exported, run)
+    if as_onnx:
+        text += on_onnx(write_onnx(exported, folder).name)
     write_atomically(folder / CARD, lambda file: file.write(text.encode(errors="backslashreplace")))
     return folder
 

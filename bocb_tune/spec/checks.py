@@ -13,9 +13,9 @@ from bocb_tune.data import DATASETS, DatasetRow, resolve_options
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import Choice, SpaceChange, SpecFile
 from bocb_tune.spec.pretrained import ANY, form_fault
-from bocb_tune.spec.shape import like
 from bocb_tune.spec.source import Finding, Location
 from bocb_tune.spec.space_file import SpaceFile, available_spaces, space_file
+from bocb_tune.spec.strict import like
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import DEFAULTS, RECIPES, Recipe, odd_to_mix, unheeded
 

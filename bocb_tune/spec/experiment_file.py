@@ -11,14 +11,16 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_mod
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.pretrained import ANY
-from bocb_tune.spec.shape import Shape
 from bocb_tune.spec.source import Location
 from bocb_tune.spec.space_file import OwnRange, Positive, SpaceFile
+from bocb_tune.spec.strict import StrictModel
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import RECIPES, Recipe
 
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+MOST = 1_000_000_000
+"""Largest number of anything that is counted."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,7 +28,7 @@ def _names(known: Collection[str]) -> dict[str, Any]:
     return {"enum": sorted(known)}
 
 
-class Choice(Shape):
+class Choice(StrictModel):
     """A name from a table, with options of its own: `digits`, or `{name: digits, image_size: 64}`."""
 
     model_config = ConfigDict(extra="allow")
@@ -50,7 +52,7 @@ class Choice(Shape):
         return dict(self.model_extra or {})
 
 
-class RecipeShape(Shape):
+class RecipeShape(StrictModel):
     """A named recipe with changes: `digits`, or `{base: digits, batch_size: 32}`."""
 
     base: Annotated[str, Field(json_schema_extra=_names(RECIPES))]
@@ -111,7 +113,7 @@ class GridRecipeFile(RecipeFile):  # type: ignore[valid-type, misc]
         return (("recipe", "by_backbone", backbone), own) if own else (("recipe",), self)
 
 
-class Budget(Shape):
+class Budget(StrictModel):
     """Epochs of a trial and trials of a cell."""
 
     epochs: AtLeastOne
@@ -122,7 +124,7 @@ class Budget(Shape):
     """Epochs between two checkpoints of a trial."""
 
 
-class Asha(Shape):
+class Asha(StrictModel):
     """Early stopping by asynchronous successive halving (arXiv:1810.05934)."""
 
     grace: AtLeastOne = 1
@@ -131,7 +133,7 @@ class Asha(Shape):
     """One trial in this many continues at each rung; also the ratio between the budgets of successive rungs."""
 
 
-class Search(Shape):
+class Search(StrictModel):
     """Exploration of the space of a cell."""
 
     design: Count = 8
@@ -147,7 +149,7 @@ class Search(Shape):
     best learning rate and weight decay, over the ranges that the search space names under `own`."""
 
 
-class Repeats(Shape):
+class Repeats(StrictModel):
     """Fresh seeds, run to the end when the search is over."""
 
     best: Count = 3
@@ -156,7 +158,7 @@ class Repeats(Shape):
     """Fresh seeds at the optimizer's published setting."""
 
 
-class Resources(Shape):
+class Resources(StrictModel):
     """Resources of one trial."""
 
     workers: AtLeastOne = 1
@@ -175,7 +177,7 @@ class Resources(Shape):
     """Share of the slots that a run keeps, one at least, while another run on the cluster waits for room."""
 
 
-class RangeChange(Shape):
+class RangeChange(StrictModel):
     """Ends of a range; those not given stay as shipped."""
 
     low: Positive | None = None
@@ -191,7 +193,7 @@ class ZeroRangeChange(RangeChange):
     """Probability that a trial has weight decay 0; 0 excludes it."""
 
 
-class PointChange(Shape):
+class PointChange(StrictModel):
     """The setting of the default trial."""
 
     lr: Positive | None = None
@@ -200,7 +202,7 @@ class PointChange(Shape):
     """Weight decay as the optimizer's own argument."""
 
 
-class SpaceChange(Shape):
+class SpaceChange(StrictModel):
     """Differences from the optimizer's file in search_spaces/."""
 
     lr: RangeChange = RangeChange()
@@ -238,10 +240,10 @@ def _for_any(value: Any) -> Any:
     return {name: {ANY: given} if isinstance(given, str) else given for name, given in value.items()}
 
 
-class SpecFile(Shape):
+class SpecFile(StrictModel):
     """An experiment: a grid of backbones and optimizers, how it is searched, and with what budget."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the experiment and its run folder: letters, digits, dot, underscore and hyphen."""
     task: Choice
     """Task to train for: a name, or a mapping of name and options."""
@@ -266,7 +268,7 @@ class SpecFile(Shape):
     """Exploration of the space of a cell."""
     repeats: Repeats = Repeats()
     """Fresh seeds, run to the end when the search is over."""
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw of the experiment."""
     resources: Resources = Resources()
     """Resources of one trial."""

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from bocb_tune.backbones import BACKBONES, adapted, renamed
+from bocb_tune.core.names import listed
 from bocb_tune.core.space import SearchSpace
 from bocb_tune.core.types import Cell
 from bocb_tune.data import settings_of
@@ -16,6 +17,9 @@ from bocb_tune.spec.model import ExperimentSpec
 from bocb_tune.spec.pretrained import source_for
 from bocb_tune.tasks import TASKS, seen_size
 from bocb_tune.training.recipes import Recipe, recipe_settings
+
+MOST_NAMED = 12
+"""Cells that an error names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,8 @@ def plan_grid(spec: ExperimentSpec, only: str = "*") -> Grid:
     cells = list(_cells(spec))
     matched = [cell for cell in cells if fnmatchcase(cell.key, only)]
     if not matched:
-        raise ValueError(f"--only {only!r} matches no cell; there are {', '.join(cell.key for cell in cells)}")
+        there = listed([cell.key for cell in cells], MOST_NAMED)
+        raise ValueError(f"--only {only!r} matches no cell, written BACKBONE/OPTIMIZER; there are {there}")
     reasons = {cell: f"not matched by --only {only}" for cell in cells if cell not in matched}
     reasons |= {cell: reason for cell in matched if (reason := _obstacle(spec, cell))}
     chosen = [cell for cell in matched if cell not in reasons]

@@ -17,9 +17,9 @@ from bocb_tune.data import DATASETS, resolve_options
 from bocb_tune.spec.checks import CHECKS, Check, merged_space, sound_recipe
 from bocb_tune.spec.experiment_file import Budget, Choice, Repeats, Resources, Search, SpecFile
 from bocb_tune.spec.pretrained import ANY
-from bocb_tune.spec.shape import explain, like, shape_errors
 from bocb_tune.spec.source import Finding, Location, SpecError, read_source
 from bocb_tune.spec.space_file import space_file
+from bocb_tune.spec.strict import explain, like, type_errors
 from bocb_tune.tasks import TASKS
 from bocb_tune.training.recipes import Recipe, on_devices
 
@@ -96,7 +96,7 @@ def load_spec(
         SpecError: with every problem found.
     """
     source = read_source(path).with_overrides(overrides)
-    errors = shape_errors(SpecFile, source.value)
+    errors = type_errors(SpecFile, source.value)
     broken = [_whole(error["loc"]) for error in errors]
     file = SpecFile.model_validate(_mended(source.value, broken))
     findings = [Finding(error["loc"], explain(SpecFile, error)) for error in errors]

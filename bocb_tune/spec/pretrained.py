@@ -27,7 +27,7 @@ FORMS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundWeights:
     """Weights as they were found."""
 
     weights: Weights
@@ -64,7 +64,7 @@ def is_awaited(source: str, backbone: str) -> bool:
     return not Path(source if source.endswith(FILES) else source.rpartition(":")[0]).expanduser().exists()
 
 
-def find_weights(source: str, backbone: str) -> Found | None:
+def find_weights(source: str, backbone: str) -> FoundWeights | None:
     """Read the weights of a source for a backbone; None for random ones.
 
     Raises:
@@ -73,11 +73,11 @@ def find_weights(source: str, backbone: str) -> Found | None:
     if source == SCRATCH:
         return None
     if source.endswith(FILES):
-        return Found(weights=read_weights(Path(source).expanduser()), origin=source)
+        return FoundWeights(weights=read_weights(Path(source).expanduser()), origin=source)
     if source.startswith(TIMM):
         from bocb_tune.backbones.pretrained import timm_weights
 
-        return Found(weights=timm_weights(_timm_name(backbone), source.removeprefix(TIMM)), origin=source)
+        return FoundWeights(weights=timm_weights(_timm_name(backbone), source.removeprefix(TIMM)), origin=source)
     return _of_run(*source.rpartition(":")[::2])
 
 
@@ -86,7 +86,7 @@ def _timm_name(backbone: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class FittedWeights:
     """A source of weights as it fits a backbone."""
 
     digest: str
@@ -97,7 +97,7 @@ class Fit:
 
 
 @cache
-def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_to: int = 0) -> Fit | None:
+def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_to: int = 0) -> FittedWeights | None:
     """Try weights in the backbone, as `build_backbone` makes it for such images; None for random ones. Kept in the
     process, so that a command tries them once.
 
@@ -114,10 +114,10 @@ def fit_of(source: str, backbone: str, in_chans: int, image_size: int, resized_t
         changes = start_from(model, found.weights)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}; the backbone is {backbone}") from error
-    return Fit(digest=digest_of(found.weights), origin=found.origin, lines=tuple(changes.lines()))
+    return FittedWeights(digest=digest_of(found.weights), origin=found.origin, lines=tuple(changes.lines()))
 
 
-def _of_run(run: str, key: str) -> Found:
+def _of_run(run: str, key: str) -> FoundWeights:
     kept = kept_model(Path(run).expanduser(), key)
     if kept.cell.cell.task != "classification":
         raise NotKeptError(
@@ -126,4 +126,4 @@ def _of_run(run: str, key: str) -> Found:
     objective, score = kept.cell.objective, kept.record.score
     assert score is not None
     origin = f"trial {kept.record.id} of {run}:{key}, {objective.metric} {objective.text(score)}"
-    return Found(weights=read_weights(kept.checkpoint), origin=origin)
+    return FoundWeights(weights=read_weights(kept.checkpoint), origin=origin)

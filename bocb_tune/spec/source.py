@@ -58,7 +58,7 @@ class SpecError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Document:
     """A file's value with the line of each part, and the overrides laid over it."""
 
     file: str
@@ -87,7 +87,7 @@ class Source:
             value = value.get(part, {}) if isinstance(value, dict) else value[int(part)]
         return at
 
-    def with_overrides(self, overrides: Sequence[str]) -> Source:
+    def with_overrides(self, overrides: Sequence[str]) -> Document:
         """Lay each `PATH=VALUE` over the source, VALUE being YAML.
 
         Raises:
@@ -115,7 +115,7 @@ def dotted(at: Location) -> str:
     return text.removeprefix(".")
 
 
-def read_source(path: Path | str) -> Source:
+def read_source(path: Path | str) -> Document:
     """Read the mapping in a YAML file.
 
     Raises:
@@ -124,7 +124,7 @@ def read_source(path: Path | str) -> Source:
     return parse_source(_read_text(Path(path)), str(path))
 
 
-def parse_source(text: str, file: str) -> Source:
+def parse_source(text: str, file: str) -> Document:
     """Read a mapping from YAML text; `file` is the name that errors use.
 
     Raises:
@@ -134,7 +134,7 @@ def parse_source(text: str, file: str) -> Source:
         node, lines, value = _load(text)
     except MarkedYAMLError as error:
         message = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise _file_error(file, f"not valid YAML: {message}", error.problem_mark.line + 1) from None
+        raise _file_error(file, f"not valid YAML: {message}{_hint(message)}", error.problem_mark.line + 1) from None
     except (YAMLError, ValueError) as error:
         raise _file_error(file, f"not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(node, MappingNode):
@@ -144,7 +144,21 @@ def parse_source(text: str, file: str) -> Source:
         Problem(file=file, line=line, field=dotted(at), message=f"given twice, first on line {lines[at]}; keep one")
         for at, line in _duplicates(node)
     )
-    return Source(file=file, value=value, lines=lines, problems=problems)
+    return Document(file=file, value=value, lines=lines, problems=problems)
+
+
+_HINTS = {
+    r"'\t'": "indent with spaces, not tabs",
+    "mapping values are not allowed": "look for a missing colon, quote or line break, here or one line above",
+    "expected ',' or ']'": "close the list with ]",
+    "expected ',' or '}'": "close the mapping with }",
+    "expected a single document": "leave out the line ---",
+}
+
+
+def _hint(message: str) -> str:
+    """Say what to do about a fault of YAML that users make often; empty for others."""
+    return next((f"; {hint}" for sign, hint in _HINTS.items() if sign in message), "")
 
 
 def _read_text(path: Path) -> str:

@@ -12,15 +12,15 @@ from pydantic import Field
 
 from bocb_tune.core.names import unknown
 from bocb_tune.core.space import Dim, Scale, SearchSpace, own_names
-from bocb_tune.spec.shape import Shape, explain, shape_errors
-from bocb_tune.spec.source import Finding, Source, SpecError, parse_source, read_source
+from bocb_tune.spec.source import Document, Finding, SpecError, parse_source, read_source
+from bocb_tune.spec.strict import StrictModel, explain, type_errors
 
 Positive = Annotated[float, Field(gt=0)]
 MOST_OWN = 3
 """Hyper-parameters of an optimizer's own that can be refined at once."""
 
 
-class Range(Shape):
+class Range(StrictModel):
     """A closed range on a log scale."""
 
     low: Positive
@@ -36,7 +36,7 @@ class ZeroRange(Range):
     """Share of the draws that are exactly zero; 0 leaves zero out."""
 
 
-class OwnRange(Shape):
+class OwnRange(StrictModel):
     """A closed range of a hyper-parameter that is the optimizer's own."""
 
     low: Annotated[float, Field(ge=0)]
@@ -50,7 +50,7 @@ class OwnRange(Shape):
     """Source of the range."""
 
 
-class Point(Shape):
+class DefaultSetting(StrictModel):
     """One setting of the tuned hyperparameters."""
 
     lr: Positive
@@ -59,7 +59,7 @@ class Point(Shape):
     """Weight decay as the optimizer's own argument."""
 
 
-class Ranges(Shape):
+class Ranges(StrictModel):
     """Ranges of one optimizer's trials; what a file in search_spaces/ says beside them is not needed."""
 
     lr: Range
@@ -73,12 +73,12 @@ class Ranges(Shape):
     own: dict[str, Any] | None = None
 
 
-class SpaceFile(Shape):
+class SpaceFile(StrictModel):
     """Content of a file in search_spaces/."""
 
     lr: Range
     weight_decay: ZeroRange
-    default: Point
+    default: DefaultSetting
     fixed: dict[str, Any]
     decay: str
     source: Annotated[str, Field(min_length=1)]
@@ -190,7 +190,7 @@ def read_ranges(path: Path | str) -> dict[str, dict[str, Dim]]:
     parts = {Path(path).stem: ((), value)} if is_one else {str(name): ((name,), part) for name, part in value.items()}
     problems, found = list(source.problems), {}
     for optimizer, (at, part) in parts.items():
-        errors = shape_errors(Ranges, part)
+        errors = type_errors(Ranges, part)
         problems += [source.problem((*at, *error["loc"]), explain(Ranges, error)) for error in errors]
         if not errors:
             found[optimizer] = dict(_ranges(Ranges.model_validate(part)))
@@ -220,8 +220,8 @@ def _upside_down(bounds: Range) -> str:
     return f"upside down: low {bounds.low:g} is not below high {bounds.high:g}; swap them"
 
 
-def _checked(source: Source) -> SpaceFile:
-    errors = shape_errors(SpaceFile, source.value)
+def _checked(source: Document) -> SpaceFile:
+    errors = type_errors(SpaceFile, source.value)
     problems = [*source.problems, *(source.problem(error["loc"], explain(SpaceFile, error)) for error in errors)]
     if problems:
         raise SpecError(problems)

@@ -42,7 +42,7 @@ CLIFF_WIDTH = 0.12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class BackboneEffect:
     """Effect of a synthetic backbone on every optimizer alike."""
 
     height: float
@@ -55,12 +55,12 @@ class Shape:
     """Slowness, in logits per decade, with which a larger learning rate learns at first."""
 
 
-SHAPES: dict[str, Shape] = {
-    "bowl": Shape(height=1.4, curvature=(1.6, 0.0, 0.25), cliff=0.8),
-    "ridge": Shape(height=1.2, curvature=(2.0, 1.0, 1.0), cliff=0.8),
-    "cliff": Shape(height=1.5, curvature=(2.0, 0.0, 0.2), cliff=0.4, crossing=0.45),
-    "shifted": Shape(height=1.3, curvature=(1.6, 0.0, 0.25), cliff=0.8),
-    "flat": Shape(height=0.9, curvature=(0.3, 0.0, 0.05), cliff=1.0),
+SHAPES: dict[str, BackboneEffect] = {
+    "bowl": BackboneEffect(height=1.4, curvature=(1.6, 0.0, 0.25), cliff=0.8),
+    "ridge": BackboneEffect(height=1.2, curvature=(2.0, 1.0, 1.0), cliff=0.8),
+    "cliff": BackboneEffect(height=1.5, curvature=(2.0, 0.0, 0.2), cliff=0.4, crossing=0.45),
+    "shifted": BackboneEffect(height=1.3, curvature=(1.6, 0.0, 0.25), cliff=0.8),
+    "flat": BackboneEffect(height=0.9, curvature=(0.3, 0.0, 0.05), cliff=1.0),
 }
 
 OPTIMA: dict[str, tuple[float, float, float]] = {

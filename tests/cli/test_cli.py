@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import typer
 
 from bocb_tune import __version__
 from bocb_tune.backbones import BACKBONES
-from bocb_tune.cli import busy
+from bocb_tune.cli import busy, commands
 from bocb_tune.cli import main as cli
 from bocb_tune.cli.launch import cell_plans, claim_folder
 from bocb_tune.core.types import Phase
@@ -230,6 +232,35 @@ def test_a_weight_decay_of_zero_trains(
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [f"{n}/9" for n in range(1, 10)]
 
 
+def test_each_epoch_of_a_trial_is_shown_while_it_is_trained(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def busy_with(what: str) -> Iterator[None]:
+        shown.append(what)
+        yield
+
+    monkeypatch.setattr(commands, "busy", busy_with)
+    assert bocb(monkeypatch, "trial", tiny, "--cell", "bowl/sgd") == 0
+    epochs = [what for what in shown if what.startswith("training")]
+    assert epochs == [f"training epoch {min(number, 9)} of 9" for number in range(1, 11)]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--cell", "bowl/sdg"], "--cell: unknown cell 'bowl/sdg'; did you mean 'bowl/sgd'? (known: bowl/adamw, "),
+        (["--cell", "bowl/sgd", "--seed=-1"], "--seed"),
+        (["--cell", "bowl/sgd", f"--seed={2**31}"], "--seed"),
+    ],
+)
+def test_a_cell_or_a_seed_that_is_none_is_refused_by_its_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path, args: list[str], message: str
+) -> None:
+    assert bocb(monkeypatch, "trial", tiny, *args) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "args", [["SPEC"], ["--id", "a"], ["--from", "RUN"], ["SPEC", "--from", "RUN", "--id", "a"], ["--cell", "a/b"]]
 )
@@ -260,6 +291,24 @@ class TestRepeatedTrial:
     ) -> None:
         assert bocb(monkeypatch, "trial", "--from", folder, "--id", "zz") == 2
         assert "--id zz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("--out=~/runs", "--out=HOME/runs"),
+        ("--set=storage=~/runs", "--set=storage=~/runs"),
+        ("storage=~/runs", "storage=~/runs"),
+        ("--where=a=~/b", "--where=a=~/b"),
+        ("--lr=1e-3", "--lr=1e-3"),
+        ("--out=~other/x", "--out=~other/x"),
+    ],
+)
+def test_a_tilde_that_the_shell_leaves_is_the_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argument: str, meant: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.with_home(argument) == meant.replace("HOME", str(tmp_path))
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from bocb_tune.cli.status import CellStatus, GridStatus, cell_status, duration, 
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
 from bocb_tune.engine.driver import FolderInUseError, announce, current_driver, only_driver
 from bocb_tune.engine.run import Outcome, unharmed
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec
 from tests.support import simulated
 from tests.support.fakes import FakeRun, write_run
@@ -197,8 +197,8 @@ def test_without_a_terminal_a_line_for_each_trial_as_it_ends(tmp_path: Path, spe
     view = View(stream)
     simulation = Simulation(tmp_path, cell_plans(spec), slots=2)
     with view.showing():
-        view.opened(simulation.ledger, 2)
-        simulation.ledger.on_end = view.ended
+        view.opened(simulation.store, 2)
+        simulation.store.on_end = view.ended
         view.leaving()
         records = simulation.run()
     ray, first, groups, leaving, *lines = stream.getvalue().splitlines()
@@ -215,9 +215,9 @@ def test_on_a_terminal_a_table_that_follows_the_run(tmp_path: Path, spec: Experi
     view = View(io.StringIO())
     assert rendered(view._render()) == ["starting Ray"]
     simulation = Simulation(tmp_path, cell_plans(spec))
-    view.opened(simulation.ledger, 1)
+    view.opened(simulation.store, 1)
     assert rendered(view._render())[0] == "starting the worker groups"
-    simulation.ledger.on_end = view.ended
+    simulation.store.on_end = view.ended
     simulation.run()
     heading, *cells, total = rendered(view._render())
     assert heading.startswith("cell")
@@ -241,8 +241,8 @@ def all_fail(folder: Path, spec: ExperimentSpec, view: View, monkeypatch: pytest
     monkeypatch.setattr(simulated, "_events", lambda *_: iter([{"kind": "failed", "message": HOSTILE}]))
     simulation = Simulation(folder, cell_plans(spec))
     with view.showing():
-        view.opened(simulation.ledger, 1)
-        simulation.ledger.on_end = unharmed(view.ended)
+        view.opened(simulation.store, 1)
+        simulation.store.on_end = unharmed(view.ended)
         simulation.run()
     return simulation
 
@@ -273,12 +273,12 @@ def test_no_error_of_the_view_ends_a_run(
     view = View(io.StringIO())
     monkeypatch.setattr(view, "status", lambda: 1 / 0)
     simulation = Simulation(tmp_path, cell_plans(spec))
-    unharmed(view.opened)(simulation.ledger, 1)
+    unharmed(view.opened)(simulation.store, 1)
     assert "cannot be shown: division by zero" in rendered(view._render())[0]
     gone = View(io.StringIO())
-    gone.opened(simulation.ledger, 1)
+    gone.opened(simulation.store, 1)
     gone.console = screen(GoneTerminal())
-    simulation.ledger.on_end = unharmed(gone.ended)
+    simulation.store.on_end = unharmed(gone.ended)
     assert all(record.status.is_result for record in simulation.run().values())
     assert {"ZeroDivisionError", "OSError"} <= {
         type(record.exc_info[1]).__name__ for record in caplog.records if record.exc_info
@@ -322,7 +322,7 @@ def test_what_failed_is_to_go_for_whoever_starts_the_run_again(
     assert "nothing runs" in " ".join(rendered(table(status)))
     stream = io.StringIO()
     simulation = Simulation(folder, cell_plans(spec))
-    View(stream).opened(simulation.ledger, 1)
+    View(stream).opened(simulation.store, 1)
     assert stream.getvalue().splitlines()[0] == f"{status.trials} of {status.trials} trials to go, 1 at a time"
     assert all(record.status.is_result for record in simulation.run().values())
     again = read_status(folder)
@@ -347,12 +347,12 @@ def test_status_knows_whether_a_driver_is_at_work(tmp_path: Path) -> None:
     claim_folder(spec, folder)
     cells = cell_plans(spec)
     Simulation(folder, cells[:1]).run()
-    ledger = Ledger(folder, cells, OBJECTIVE, {}, clock=lambda: 0.0)
+    store = RunStore(folder, cells, OBJECTIVE, {}, clock=lambda: 0.0)
     first, second = (cells[1].trial(Phase.design, index, cells[1].space.default) for index in range(2))
-    ledger.start(first)
-    ledger.start(second)
-    ledger.end(second, TrialStatus.failed, message="why")
-    ledger.close()
+    store.start(first)
+    store.start(second)
+    store.end(second, TrialStatus.failed, message="why")
+    store.close()
     gone = read_status(folder)
     assert (gone.is_running, gone.left_s, gone.counts.get("running", 0), gone.cells[1].ended) == (False, None, 0, 0)
     assert gone.failures == {"why": 1}
@@ -365,7 +365,7 @@ def test_status_knows_whether_a_driver_is_at_work(tmp_path: Path) -> None:
         announce(folder, 4)
         assert read_status(folder).left_s == pytest.approx(status.left_s / 2)
         view = View(io.StringIO())
-        view.opened(Ledger(folder, cells, OBJECTIVE, {}), 2)
+        view.opened(RunStore(folder, cells, OBJECTIVE, {}), 2)
         assert view.status().left_s == pytest.approx(status.left_s)
         with pytest.raises(FolderInUseError), only_driver(folder):
             pass

@@ -24,7 +24,7 @@ from bocb_tune.core.types import Measurement, Objective, Phase, TrialSpec, Trial
 from bocb_tune.data import DATASETS, DatasetRow, contents_of, free_options
 from bocb_tune.data.arrays import Arrays, Rows
 from bocb_tune.data.contents import Contents, ImageSource, StoredPart, fingerprint_of
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 from bocb_tune.spec import environment as probes
 from bocb_tune.spec.model import ExperimentSpec, SpecError, load_spec
 from bocb_tune.tasks import get_task
@@ -135,13 +135,13 @@ def begun(spec: ExperimentSpec, folder: Path, score: float | None = None) -> Tri
     assert there is not None
     cells = cell_plans(spec, "*", folder)
     claim_folder(spec, folder, there.fingerprint())
-    ledger = Ledger(folder, cells, OBJECTIVE, {}, data=there.fingerprint())
-    (left, *_) = [*ledger.unfinished(), cells[0].trial(Phase.default, 0, cells[0].space.default)]
-    ledger.start(left)
+    store = RunStore(folder, cells, OBJECTIVE, {}, data=there.fingerprint())
+    (left, *_) = [*store.unfinished(), cells[0].trial(Phase.default, 0, cells[0].space.default)]
+    store.start(left)
     if score is not None:
-        ledger.measure(left, Measurement(budget=left.budget, metrics={"score": score}, elapsed_s=1.0))
-        ledger.end(left, TrialStatus.completed)
-    ledger.close()
+        store.measure(left, Measurement(budget=left.budget, metrics={"score": score}, elapsed_s=1.0))
+        store.end(left, TrialStatus.completed)
+    store.close()
     return left
 
 

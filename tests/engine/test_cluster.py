@@ -16,7 +16,7 @@ from ray._private import services
 from ray._private.authentication import authentication_token_setup as token_setup
 
 from bocb_tune.engine import cluster
-from bocb_tune.engine.cluster import ClusterError, Resources, connected, slots_that_fit
+from bocb_tune.engine.cluster import Capacity, ClusterError, connected, slots_that_fit
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def node(*, cpus: float = 1000.0, gpus: float = 0.0, alive: bool = True) -> dict
 
 
 def groups(nodes: list[dict[str, Any]], *, workers: int = 1, cpus: float = 1, gpus: float = 0) -> int:
-    resources = Resources(
+    resources = Capacity(
         workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, max_slots=None, warm=True, patience_min=10, share=1
     )
     return slots_that_fit(nodes, resources)

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from bocb_tune.core.types import Cell, Phase, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine import policy
-from bocb_tune.engine.policy import Told, Turn, best_record, is_audited, may_retry, rung_after, rung_budgets, told
+from bocb_tune.engine.policy import (
+    Observation,
+    Turn,
+    best_record,
+    is_audited,
+    may_retry,
+    observation,
+    rung_after,
+    rung_budgets,
+)
 from tests.support.records import by_id, make_cell, points, record_of, selectable_records
 from tests.support.simulated import OBJECTIVE, make_plan
 
@@ -97,21 +106,26 @@ def some_trial() -> TrialSpec:
 @pytest.mark.parametrize(
     ("status", "score", "expected"),
     [
-        (TrialStatus.completed, 70.5, Told(state="complete", value=70.5)),
-        (TrialStatus.diverged, None, Told(state="complete", value=OBJECTIVE.floor)),
-        (TrialStatus.stopped, 12.5, Told(state="pruned", value=12.5, intermediate={1: 12.5})),
-        (TrialStatus.running, None, Told(state="running")),
-        (TrialStatus.failed, None, Told(state="fail")),
-        (TrialStatus.oom, None, Told(state="fail")),
+        (TrialStatus.completed, 70.5, Observation(state="complete", value=70.5)),
+        (TrialStatus.diverged, None, Observation(state="complete", value=OBJECTIVE.floor)),
+        (TrialStatus.stopped, 12.5, Observation(state="pruned", value=12.5, intermediate={1: 12.5})),
+        (TrialStatus.running, None, Observation(state="running")),
+        (TrialStatus.failed, None, Observation(state="fail")),
+        (TrialStatus.oom, None, Observation(state="fail")),
     ],
 )
-def test_what_a_sampler_is_told(status: TrialStatus, score: float | None, expected: Told) -> None:
-    assert told(record_of(some_trial(), status, score), OBJECTIVE) == expected
+def test_what_a_sampler_is_told(status: TrialStatus, score: float | None, expected: Observation) -> None:
+    assert observation(record_of(some_trial(), status, score), OBJECTIVE) == expected
 
 
 def test_every_status_has_something_to_tell() -> None:
     for status in TrialStatus:
-        assert told(record_of(some_trial(), status, 1.0), OBJECTIVE).state in ("complete", "pruned", "running", "fail")
+        assert observation(record_of(some_trial(), status, 1.0), OBJECTIVE).state in (
+            "complete",
+            "pruned",
+            "running",
+            "fail",
+        )
 
 
 def scored(*outcomes: tuple[Phase, TrialStatus, float | None]) -> list[TrialRecord]:

@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from bocb_tune.cli.time_left import work_of
 from bocb_tune.core.journal import JournalError, JournalWriter, fold, read_headers, read_run
 from bocb_tune.core.types import Phase, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.design import superseded
-from bocb_tune.engine.policy import HOPELESS_TRIALS
+from bocb_tune.engine.policy import HOPELESS_TRIALS, worth_keeping
 from bocb_tune.training.context import Context
 from tests.support import simulated
 from tests.support.processes import count_lines
@@ -69,6 +69,29 @@ def test_killed_after_any_event_the_run_ends_with_the_same_records(
         monkeypatch.setattr(JournalWriter, "append", append)
         assert essence(Simulation(run, make_cells(make_plan())).run()) == expected, f"killed at event {fatal}"
         shutil.rmtree(run)
+
+
+def test_one_checkpoint_a_cell_is_kept_whatever_event_was_the_last_before_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = make_cells(make_plan(), ("bowl",), ("sgd",))
+    append, written = JournalWriter.append, Counter[str]()
+
+    def dying(self: JournalWriter, event: Mapping[str, Any], *, durable: bool) -> None:
+        append(self, event, durable=durable)
+        written["ends"] += event["event"] == "end"
+        if event["event"] == "end" and written["ends"] == fatal:
+            raise Killed
+
+    for fatal in range(1, len(Simulation(tmp_path / "whole", cells).run())):
+        run = tmp_path / str(fatal)
+        written.clear()
+        with monkeypatch.context() as mortal:
+            mortal.setattr(JournalWriter, "append", dying)
+            with pytest.raises(Killed):
+                Simulation(run, cells, checkpoints=True).run()
+        (best,) = worth_keeping(Simulation(run, cells, checkpoints=True).run().values())
+        assert [path.name for path in (run / "checkpoints").iterdir()] == [best.id], f"killed at end {fatal}"
 
 
 def test_rungs_rebuilt_from_the_journal_equal_those_before(tmp_path: Path) -> None:
@@ -256,12 +279,12 @@ def test_a_run_folder_that_is_removed_is_noticed_by_the_next_write(
     left: list[Path] = []
 
     def after_some(_: TrialRecord) -> None:
-        if sum(record.status.is_result for record in records_of(simulation.ledger).values()) == ends:
+        if sum(record.status.is_result for record in records_of(simulation.store).values()) == ends:
             remove(folder)
             left.extend(folder.rglob("*.jsonl"))
             monkeypatch.setattr(JournalWriter, "append", lambda *_, **__: pytest.fail("it was written"))
 
-    simulation.ledger.on_end = after_some
+    simulation.store.on_end = after_some
     with pytest.raises(JournalError, match=r"run/cells.*was removed, moved or replaced"):
         simulation.run()
     assert sorted(folder.rglob("*.jsonl")) == sorted(left)

@@ -23,7 +23,7 @@ from bocb_tune.engine import policy
 from bocb_tune.engine.design import design_points
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.search import GridSearch, build_study, lattice_point, suggest
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 from bocb_tune.spec.space_file import available_spaces, load_space
 from tests.support.records import make_cell, points, record_of
 from tests.support.simulated import (
@@ -185,7 +185,7 @@ def test_studies_of_a_run_have_pruned_and_floor_trials_and_no_repeats(tmp_path: 
     simulation = Simulation(tmp_path, make_cells(make_plan(search=12)))
     simulation.run()
     states = Counter[optuna.trial.TrialState]()
-    for book in simulation.ledger.books.values():
+    for book in simulation.store.books.values():
         records = list(book.records.values())
         trials = build_study(book.plan.space, records, OBJECTIVE).get_trials()
         assert len(trials) == sum(record.phase != Phase.repeat for record in records)
@@ -211,10 +211,10 @@ def test_no_weight_decay_goes_into_a_study_and_comes_back(optimizer: str) -> Non
     assert back["lr"] == pytest.approx(point["lr"], rel=1e-12)
 
 
-def opened(tmp_path: Path, slots: int, **plan: object) -> tuple[GridSearch, Ledger, list[FakeSlot]]:
-    ledger = Ledger(tmp_path, make_cells(make_plan(**plan)), OBJECTIVE, {}, clock=lambda: 0.0)
+def opened(tmp_path: Path, slots: int, **plan: object) -> tuple[GridSearch, RunStore, list[FakeSlot]]:
+    store = RunStore(tmp_path, make_cells(make_plan(**plan)), OBJECTIVE, {}, clock=lambda: 0.0)
     fakes = [FakeSlot(f"slot{number}") for number in range(slots)]
-    return GridSearch(ledger, FakeSlots(fakes), []), ledger, fakes  # type: ignore[arg-type]
+    return GridSearch(store, FakeSlots(fakes), []), store, fakes  # type: ignore[arg-type]
 
 
 def hand_out(search: GridSearch) -> str:
@@ -224,53 +224,53 @@ def hand_out(search: GridSearch) -> str:
 
 
 def test_free_slots_go_to_the_cell_with_the_fewest_trials(tmp_path: Path) -> None:
-    search, ledger, fakes = opened(tmp_path, slots=6)
+    search, store, fakes = opened(tmp_path, slots=6)
     for _ in fakes:
         hand_out(search)
-    assert [len(book.records) for book in ledger.books.values()] == [2, 2, 1, 1]
+    assert [len(book.records) for book in store.books.values()] == [2, 2, 1, 1]
     assert search.suggest("tune-id") is None
     assert all(len(fake.submitted) == 1 for fake in fakes)
-    ledger.close()
+    store.close()
 
 
 def test_a_slot_that_cannot_be_had_gets_no_trial_and_without_slots_the_search_is_over(tmp_path: Path) -> None:
-    search, ledger, fakes = opened(tmp_path, slots=2)
+    search, store, fakes = opened(tmp_path, slots=2)
     fakes[0].fault = "gone"
     trial = hand_out(search)
     assert [key for key, _, _ in fakes[1].submitted] == [trial]
     assert search.suggest("tune-id") is None
     fakes[1].fault = "gone too"
-    ledger.leave(ledger.in_flight[trial])
+    store.release(store.in_flight[trial])
     assert search.suggest("tune-id") == Searcher.FINISHED
-    ledger.close()
+    store.close()
 
 
 def test_a_user_who_asks_to_stop_gets_no_new_trials(tmp_path: Path) -> None:
-    search, ledger, _ = opened(tmp_path, slots=2)
+    search, store, _ = opened(tmp_path, slots=2)
     trial = hand_out(search)
     search.leaving = True
     assert search.suggest("tune-id") is None
-    ledger.leave(ledger.in_flight[trial])
+    store.release(store.in_flight[trial])
     assert search.suggest("tune-id") == Searcher.FINISHED
-    ledger.close()
+    store.close()
 
 
 def test_a_training_whose_listener_died_is_listened_to_again_before_anything_else(tmp_path: Path) -> None:
-    search, ledger, fakes = opened(tmp_path, slots=2)
+    search, store, fakes = opened(tmp_path, slots=2)
     trial = hand_out(search)
-    search.listen_again(ledger.in_flight[trial])
+    search.listen_again(store.in_flight[trial])
     assert hand_out(search) == trial
     assert [len(fake.submitted) for fake in fakes] == [1, 0]
     assert hand_out(search) != trial
-    ledger.close()
+    store.close()
 
 
 def test_what_an_earlier_run_left_comes_first_and_says_how_far_it_was(tmp_path: Path) -> None:
-    search, ledger, _ = opened(tmp_path, slots=1)
-    trial = ledger.in_flight[hand_out(search)]
-    ledger.measure(trial, Measurement(budget=1, metrics={"score": 50.0}, elapsed_s=1.0))
-    ledger.close()
-    again = Ledger(tmp_path, make_cells(make_plan()), OBJECTIVE, {}, clock=lambda: 0.0)
+    search, store, _ = opened(tmp_path, slots=1)
+    trial = store.in_flight[hand_out(search)]
+    store.measure(trial, Measurement(budget=1, metrics={"score": 50.0}, elapsed_s=1.0))
+    store.close()
+    again = RunStore(tmp_path, make_cells(make_plan()), OBJECTIVE, {}, clock=lambda: 0.0)
     slot = FakeSlot("slot")
     search = GridSearch(again, FakeSlots([slot]), again.unfinished())  # type: ignore[arg-type]
     assert hand_out(search) == trial.id
@@ -312,14 +312,14 @@ def lose(simulation: Simulation, how: str) -> None:
 @pytest.mark.parametrize("how", ["its process died", "its node left", "its group cannot be had"])
 def test_a_trial_whose_slot_is_lost_goes_on_first_on_another(tmp_path: Path, how: str) -> None:
     simulation, trial = two_at_work_and_one_free(tmp_path)
-    before = len(records_of(simulation.ledger))
+    before = len(records_of(simulation.store))
     lose(simulation, how)
     assert hand_out(simulation.search) == trial
     assert simulation.slots[2].submitted == [(trial, 0, 1)]
-    record = records_of(simulation.ledger)[trial]
+    record = records_of(simulation.store)[trial]
     assert (record.status, record.attempt) == (TrialStatus.running, 2)
-    assert len(records_of(simulation.ledger)) == before
-    simulation.ledger.close()
+    assert len(records_of(simulation.store)) == before
+    simulation.store.close()
 
 
 def test_nothing_is_waited_for_when_nothing_is_owed_and_something_when_no_slot_is_ready(tmp_path: Path) -> None:
@@ -329,11 +329,11 @@ def test_nothing_is_waited_for_when_nothing_is_owed_and_something_when_no_slot_i
     simulation.slots[0].is_ready = True
     simulation.run()
     undisturbed = Simulation(tmp_path / "undisturbed", make_cells(make_plan(), ("bowl",), ("sgd",))).run()
-    assert essence(records_of(simulation.ledger)) == essence(undisturbed)
+    assert essence(records_of(simulation.store)) == essence(undisturbed)
     again = Simulation(tmp_path, make_cells(make_plan(), ("bowl",), ("sgd",)))
     again.slots[0].is_ready = False
     assert again.search.suggest("tune-id") == Searcher.FINISHED
-    again.ledger.close()
+    again.store.close()
 
 
 def test_patience_is_ten_usual_epochs_of_the_cell_where_that_is_longer() -> None:

@@ -24,7 +24,7 @@ class Slots:
     def __init__(self) -> None:
         self.told = 0
 
-    def leave(self) -> None:
+    def interrupt(self) -> None:
         self.told += 1
 
 

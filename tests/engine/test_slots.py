@@ -11,8 +11,8 @@ import ray
 
 from bocb_tune.core.version import VERSION
 from bocb_tune.engine import slots as module
-from bocb_tune.engine.cluster import Resources
-from bocb_tune.engine.slots import Cluster, Slots, missing_resources
+from bocb_tune.engine.cluster import Capacity
+from bocb_tune.engine.slots import ClusterState, Slots, missing_resources
 from bocb_tune.engine.worker import serve
 from bocb_tune.engine.worker.roll import Condition, GroupState
 
@@ -53,14 +53,14 @@ class World:
         monkeypatch.setattr(module, "_cluster", lambda *_: self.cluster())
         monkeypatch.setattr(module, "_full_disk", lambda: iter(()))
         one = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0, "max_slots": None, "warm": True}
-        asked = Resources(**one | {"patience_min": 10, "share": 0.5} | resources)
+        asked = Capacity(**one | {"patience_min": 10, "share": 0.5} | resources)
         self.slots = Slots(None, asked, lambda lines, ready: self.said.append((tuple(lines), ready)))  # type: ignore[arg-type]
         self.look()
 
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterState:
         names = {node: node.upper() for node in self.nodes}
         waiting, shared = self.waiting, self.is_shared
-        return Cluster(nodes=names, room=len(self.nodes), waiting=waiting, free=self.free, is_shared=shared)
+        return ClusterState(nodes=names, room=len(self.nodes), waiting=waiting, free=self.free, is_shared=shared)
 
     def look(self, *busy: Group) -> list[Group]:
         self.slots.look({group.name for group in busy})
@@ -144,7 +144,7 @@ def test_a_cluster_that_cannot_be_looked_at_ends_no_run(
 ) -> None:
     world = World(monkeypatch, "a")
 
-    def fail(*_: object) -> Cluster:
+    def fail(*_: object) -> ClusterState:
         raise RuntimeError("the head does not answer")
 
     monkeypatch.setattr(module, "_cluster", fail)
@@ -215,7 +215,7 @@ def test_a_cluster_without_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_what_a_group_lacks(free: dict[str, float], words: str) -> None:
-    asked = Resources(
+    asked = Capacity(
         workers=2, cpus_per_worker=1, gpus_per_worker=2, max_slots=None, warm=True, patience_min=10, share=1
     )
     assert missing_resources(asked, free) == words

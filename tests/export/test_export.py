@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -20,11 +22,12 @@ from torch.nn import functional
 
 from bocb_tune.backbones import build_backbone
 from bocb_tune.backbones.weights import WeightsError, digest_of, read_weights
-from bocb_tune.core.kept import NotKeptError, kept_model, kept_models
+from bocb_tune.core.kept import KeptModel, NotKeptError, kept_model, kept_models
 from bocb_tune.core.types import TrialStatus
 from bocb_tune.data import load_dataset
 from bocb_tune.export.card import fresh_seeds, interval
 from bocb_tune.export.model import export
+from bocb_tune.export.onnx import require_onnx
 from bocb_tune.export.timm_command import OPTIMIZERS, NoCommandError, timm_command
 from bocb_tune.optimizers import OPTIMIZERS as ROWS
 from bocb_tune.spec.space_file import load_space
@@ -36,13 +39,18 @@ from tests.support.processes import records_in
 IMAGES = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def exported(tmp_path: Path, backbone: str = "test_resnet", **state: object) -> tuple[Path, torch.Tensor]:
-    """The folder of an exported model, and the logits it has to give."""
+def a_kept_model(tmp_path: Path, backbone: str = "test_resnet", **state: object) -> tuple[KeptModel, torch.Tensor]:
+    """A model that a run keeps, and the logits it has to give."""
     model = make_model(backbone)
     keep_model(tmp_path / "run", {"model": model.state_dict(), "ema": None, "step": 4, **state}, backbone=backbone)
     with torch.no_grad():
         logits = model(IMAGES)
-    kept = kept_model(tmp_path / "run", f"{backbone}/adamw")
+    return kept_model(tmp_path / "run", f"{backbone}/adamw"), logits
+
+
+def exported(tmp_path: Path, backbone: str = "test_resnet", **state: object) -> tuple[Path, torch.Tensor]:
+    """The folder of an exported model, and the logits it has to give."""
+    kept, logits = a_kept_model(tmp_path, backbone, **state)
     return export(kept, {}, tmp_path / "out", "run"), logits
 
 
@@ -62,6 +70,25 @@ def test_timm_gives_the_same_logits(tmp_path: Path, backbone: str) -> None:
     assert model.pretrained_cfg["std"] == pytest.approx(digits.std)
     assert model.pretrained_cfg["input_size"] == (1, 32, 32)
     assert not model.pretrained_cfg.get("license")
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", pytest.param("test_vit", marks=pytest.mark.slow)])
+def test_onnx_gives_the_same_logits_for_any_number_of_images(tmp_path: Path, backbone: str) -> None:
+    kept, logits = a_kept_model(tmp_path, backbone)
+    folder = export(kept, {}, tmp_path / "out", "run", as_onnx=True)
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    for count in (1, 3, 4):
+        (theirs,) = session.run(None, {"images": IMAGES[:count].numpy()})
+        np.testing.assert_allclose(theirs, logits[:count].numpy(), rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
+    assert "model.onnx" in (folder / "README.md").read_text()
+    export(kept, {}, folder, "run")
+    assert not (folder / "model.onnx").exists()
+
+
+def test_onnx_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bocb_tune.export.onnx.find_spec", lambda _: None)
+    with pytest.raises(WeightsError, match=r"onnx and onnxscript: pip install 'bocb-tune\[onnx\]'"):
+        require_onnx()
 
 
 def sized(model: torch.nn.Module) -> dict[str, int]:

@@ -75,7 +75,9 @@ def test_only_skips_the_rest_with_the_reason(spec: ExperimentSpec, only: str, ke
 
 
 def test_only_that_matches_nothing_is_refused(spec: ExperimentSpec) -> None:
-    with pytest.raises(ValueError, match=r"^--only 'sgd' matches no cell; there are bowl/sgd, bowl/adamw, "):
+    with pytest.raises(
+        ValueError, match=r"^--only 'sgd' matches no cell, written BACKBONE/OPTIMIZER; there are bowl/sgd, bowl/adamw, "
+    ):
         plan_grid(spec, "sgd")
 
 

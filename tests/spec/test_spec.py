@@ -60,7 +60,8 @@ def with_lines(*lines: str) -> str:
 BAD_LINES = [
     ("name: a/b", "1: name: must be letters, digits, dots, underscores and hyphens, not 'a/b'"),
     ("name: ..", "1: name: must be letters, digits, dots, underscores and hyphens, not '..'"),
-    ("name: 7", "1: name: must be a word, not 7"),
+    ("name: 7", "1: name: must be a word, not 7; put it in quotes"),
+    (f"name: {'x' * 101}", "1: name: has 101 characters; at most 100 are taken"),
     (
         "task: syntetic",
         "2: task: unknown task 'syntetic'; did you mean 'synthetic'? (known: classification, synthetic)",
@@ -69,11 +70,14 @@ BAD_LINES = [
         "task: {name: synthetic, noisy: 1}",
         "2: task.noisy: unknown option of task 'synthetic' 'noisy'; did you mean 'noise'? (known: epoch_s, noise)",
     ),
+    ("task: {name: synthetic, noise: .inf}", "2: task.noise: must be a finite number, not inf"),
     ("task: {name: synthetic, noise: lots}", "2: task.noise: must be like its default 0.5, not 'lots'"),
     ("task: {nam: synthetic, noise: 1}", "2: task: has no name; it says 'nam', did you mean 'name'?"),
     ("dataset: digits", "3: dataset: task 'synthetic' does not take 'digits'; it takes synthetic"),
     ("backbones: []", "4: backbones: is empty; name at least one"),
-    ("backbones: bowl", "4: backbones: must be a list, not 'bowl'"),
+    ("backbones: bowl", "4: backbones: must be a list, not 'bowl'; write [bowl]"),
+    ("backbones: bowl, ridge", "4: backbones: must be a list, not 'bowl, ridge'; write [bowl, ridge]"),
+    ("backbones: [[bowl]]", "4: backbones[0]: must be a word, not ['bowl']"),
     ("backbones: [bowl, ridge, bowl]", "4: backbones[2]: 'bowl' is given twice, first as backbones[0]; remove one"),
     ("optimizers: []", "5: optimizers: is empty; name at least one"),
     ("optimizers: [sgd, sgd]", "5: optimizers[1]: 'sgd' is given twice, first as optimizers[0]; remove one"),
@@ -99,6 +103,14 @@ BAD_LINES = [
         "6: recipe.accumulation: recipe field 'accumulation' is 4; it must be a divisor of batch_size (30)",
     ),
     ("budget: {epochs: 0, trials_per_cell: 20}", "7: budget.epochs: must be greater than or equal to 1, not 0"),
+    (
+        'budget: {epochs: "9", trials_per_cell: 20}',
+        "7: budget.epochs: must be a whole number, not '9'; leave out the quotes",
+    ),
+    (
+        f"budget: {{epochs: {10**30}, trials_per_cell: 20}}",
+        f"7: budget.epochs: must be less than or equal to 1000000000, not {10**30}",
+    ),
     ("budget: {epochs: 9.5, trials_per_cell: 20}", "7: budget.epochs: must be a whole number, not 9.5"),
     ("budget: {epochs: true, trials_per_cell: 20}", "7: budget.epochs: must be a whole number, not True"),
     ("budget: {epochs: 9}", "7: budget.trials_per_cell: is required and missing"),
@@ -115,13 +127,27 @@ BAD_LINES = [
         "search: {sampler: tpee}",
         "8: search.sampler: unknown choice 'tpee'; did you mean 'tpe'? (known: gp, grid, qmc, random, tpe)",
     ),
+    ("search: {audit: 10%}", "8: search.audit: must be a number, not '10%'; write 0.1"),
+    ("search: {asha: false}", "8: search.asha: must be a mapping (of grace, reduction_factor) or null, not False"),
     ("search: {audit: 1.5}", "8: search.audit: must be less than or equal to 1, not 1.5"),
     ("search: {audit: .nan}", "8: search.audit: must be a finite number, not nan"),
     (
         "search: {asha: {reduction_factor: 1}}",
         "8: search.asha.reduction_factor: must be greater than or equal to 2, not 1",
     ),
+    ("repeats: 3", "9: repeats: must be a mapping (of best, default), not 3"),
+    ("search: {grace: 2}", "8: search.grace: unknown key 'grace'; did you mean 'search.asha.grace'?"),
+    ("search: {trials: 9}", "8: search.trials: unknown key 'trials'; did you mean 'budget.trials_per_cell'?"),
+    ("recipe: {base: digits, epochs: 9}", "6: recipe.epochs: unknown key 'epochs'; did you mean 'budget.epochs'?"),
+    ("batch_size: 9", "9: batch_size: unknown key 'batch_size'; did you mean 'recipe.batch_size'?"),
+    ("lr: 0.1", "9: lr: unknown key 'lr'; did you mean 'search_spaces.OPTIMIZER.lr'?"),
+    (
+        "search: {seed: 1}",
+        "8: search.seed: unknown key 'seed'; 'seed' belongs at the top of the file (known: asha, audit, design, "
+        "refine, sampler)",
+    ),
     ("serch: {}", "9: serch: unknown key 'serch'; did you mean 'search'?"),
+    ("recipe: {base: digits, name: x}", "6: recipe.name: unknown key 'name'; did you mean 'base'?"),
     ("seed: -1", "9: seed: must be greater than or equal to 0, not -1"),
     (
         "resources: {workers: 3}",
@@ -302,6 +328,15 @@ FILES = [
     (b"\xff\xfe\x00\x01", ": is not a text file in UTF-8"),
     (b"a: \x00", ": not valid YAML: unacceptable character #x0000: special characters are not allowed"),
     (b"a: 1\nb: [1\n", ":3: not valid YAML: while parsing a flow sequence expected ',' or ']', but got '<stream end>'"),
+    (
+        b"a:\n\tb: 1\n",
+        r":2: not valid YAML: while scanning for the next token found character '\t' that cannot start any ",
+    ),
+    (
+        b"a 1\nb: 2\n",
+        ":2: not valid YAML: mapping values are not allowed here; look for a missing colon, quote or line break, here "
+        "or one line above",
+    ),
     (b"a: 1\n---\nb: 2\n", ":2: not valid YAML: expected a single document in the stream but found another document"),
     (b"a: &a [x]\nb: [*a, *a]\n", ":2: not valid YAML: alias *a is not allowed; write it out"),
     (

@@ -12,7 +12,7 @@ from torch import nn
 from bocb_tune.backbones import build_backbone
 from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of
 from bocb_tune.core.types import Measurement, Phase, TrialStatus
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 from bocb_tune.spec.model import load_spec
 
 SPEC = """\
@@ -55,17 +55,17 @@ def keep_model(
     spec = load_spec(spec_file)
     claim_folder(spec, folder)
     (plan,) = cell_plans(spec)
-    ledger = Ledger(folder, (plan,), objective_of(spec), {})
+    store = RunStore(folder, (plan,), objective_of(spec), {})
     trial = plan.trial(Phase.default, 0, plan.space.default)
     repeats = [plan.trial(Phase.repeat, place, plan.space.default, seed=place) for place in range(len(seeds))]
     for each, score in zip([trial, *repeats], [80.0, *seeds], strict=True):
-        ledger.start(each)
+        store.start(each)
         if score is None:
-            ledger.end(each, TrialStatus.diverged, budget=1)
+            store.end(each, TrialStatus.diverged, budget=1)
         else:
-            ledger.measure(each, Measurement(budget=1, metrics={"score": score, "val_loss": 1.0}, elapsed_s=1.0))
-            ledger.end(each, TrialStatus.completed)
-    ledger.close()
+            store.measure(each, Measurement(budget=1, metrics={"score": score, "val_loss": 1.0}, elapsed_s=1.0))
+            store.end(each, TrialStatus.completed)
+    store.close()
     if state is not None:
         path = folder / "checkpoints" / trial.id / "latest.pt"
         path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The engine without Ray's processes: real ledger, searcher, scheduler and rungs around trials run in this process.
+"""The engine without Ray's processes: real store, searcher, scheduler and rungs around trials run in this process.
 
 What happens between the events of the journal is simulated, so a crash can be put after any of them.
 """
@@ -21,7 +21,7 @@ from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
 from bocb_tune.engine.run import settle
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.store import Ledger
+from bocb_tune.engine.store import RunStore
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks import get_task
 from bocb_tune.training.checkpoint import Checkpoints
@@ -140,13 +140,13 @@ class Simulation:
         objective: Objective = OBJECTIVE,
         checkpoints: bool = False,
     ) -> None:
-        self.ledger = Ledger(folder, cells, objective, {}, clock=lambda: 0.0)
-        self.rungs = {key: CellRungs(book.plan.plan, objective.floor) for key, book in self.ledger.books.items()}
-        resumed = settle(self.ledger, self.rungs)
+        self.store = RunStore(folder, cells, objective, {}, clock=lambda: 0.0)
+        self.rungs = {key: CellRungs(book.plan.plan, objective.floor) for key, book in self.store.books.items()}
+        resumed = settle(self.store, self.rungs)
         place = folder / "checkpoints" if checkpoints else None
         self.slots = [FakeSlot(f"slot{index}", place) for index in range(slots)]
-        self.search = GridSearch(self.ledger, FakeSlots(self.slots), resumed)  # type: ignore[arg-type]
-        self.scheduler = GridASHA(self.ledger, self.search, self.rungs, Folder(folder / "checkpoints"))
+        self.search = GridSearch(self.store, FakeSlots(self.slots), resumed)  # type: ignore[arg-type]
+        self.scheduler = GridASHA(self.store, self.search, self.rungs, Folder(folder / "checkpoints"))
         self._random = random.Random(seed)
         self._controller = SimpleNamespace(_actor_cache=SimpleNamespace(increase_max=lambda *_: None))
         self._listening: dict[str, Any] = {}
@@ -155,8 +155,8 @@ class Simulation:
         try:
             self._run()
         finally:
-            self.ledger.close()
-        return records_of(self.ledger)
+            self.store.close()
+        return records_of(self.store)
 
     def _run(self) -> None:
         while self._start_what_can_start() or self._listening:
@@ -176,8 +176,8 @@ class Simulation:
         return bool(config != Searcher.FINISHED)
 
 
-def records_of(ledger: Ledger) -> dict[str, TrialRecord]:
-    return {record.id: record for book in ledger.books.values() for record in book.records.values()}
+def records_of(store: RunStore) -> dict[str, TrialRecord]:
+    return {record.id: record for book in store.books.values() for record in book.records.values()}
 
 
 def essence(records: dict[str, TrialRecord]) -> dict[str, tuple[Any, ...]]:

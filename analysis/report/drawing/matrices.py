@@ -29,7 +29,7 @@ from bocb_tune.analysis.report.drawing.page import (
     single,
     slots,
 )
-from bocb_tune.analysis.report.plots.values import FEW_COLUMNS, Heatmap, Transfer
+from bocb_tune.analysis.report.plots.values import FEW_COLUMNS, Heatmap, TransferPanels
 
 MOST_NUMBERED = 24
 """Most columns of a heatmap that have room for its numbers."""
@@ -164,7 +164,7 @@ def _shown(plot: Heatmap, value: float) -> float:
     return round(shown, 1) + 0.0 if plot.metric is None or plot.metric.is_bounded else shown
 
 
-def transfer(plot: Transfer) -> Figure:
+def transfer(plot: TransferPanels) -> Figure:
     known = np.concatenate([panel.regret[np.isfinite(panel.regret)] for panel in plot.panels] + [np.array([0.0])])
     norm = Normalize(0, max(float(np.quantile(known, 0.95)), 1e-9))
     colors = mpl.colormaps["magma_r"].with_extremes(bad=NO_VALUE)

@@ -8,7 +8,7 @@ from bocb_tune.analysis.answer.sentences import decades, interval
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.findings.collect import Findings
-from bocb_tune.analysis.report.plots.values import Heatmap, Plot, Ranges, ReachScatter, Winners
+from bocb_tune.analysis.report.plots.values import Heatmap, Intervals, Plot, ReachScatter, Winners
 
 MOST_DESCRIBED = 12
 """Most rows or cells that a text alternative lists."""
@@ -83,7 +83,7 @@ def reach_scatter(answer: Answer) -> ReachScatter | None:
         backbones=tuple(reach.backbone for reach, _ in known),
         optimizers=tuple(reach.optimizer for reach, _ in known),
         behind=np.array([gap for _, gap in known], float),
-        decades=Ranges.of(reach.of_best for reach, _ in known),
+        decades=Intervals.of(reach.of_best for reach, _ in known),
         tolerance=answer.tolerance,
     )
 

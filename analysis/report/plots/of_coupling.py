@@ -19,10 +19,10 @@ from bocb_tune.analysis.report.plots.values import (
     Forest,
     ForestPanel,
     Heatmap,
-    Ranges,
+    Intervals,
     Strip,
-    Transfer,
     TransferPanel,
+    TransferPanels,
     TuningCurves,
     TuningPanel,
 )
@@ -101,7 +101,7 @@ def by_group(groups: Sequence[str], values: Array) -> NDArray[np.intp]:
 def usable_decades(found: Estimates, backbones: Names, optimizers: Names) -> Forest:
     """Show the decades of learning rate within tolerance of the backbone's best, one panel per backbone."""
     panels = tuple(
-        ForestPanel(title=name, ranges=Ranges.of(found[name, other] for other in optimizers), axis="decades")
+        ForestPanel(title=name, ranges=Intervals.of(found[name, other] for other in optimizers), axis="decades")
         for name in backbones
     )
     refused = Counter(why for panel in panels for why in panel.ranges.why if why)
@@ -119,7 +119,9 @@ def usable_decades(found: Estimates, backbones: Names, optimizers: Names) -> For
     )
 
 
-def overview(optimizers: Names, mean_regret: Ranges, worst_regret: Ranges, where: Names, usable: Ranges) -> Forest:
+def overview(
+    optimizers: Names, mean_regret: Intervals, worst_regret: Intervals, where: Names, usable: Intervals
+) -> Forest:
     """Show which optimizer is best and how much that matters: each array is [optimizers], best mean regret first.
 
     Args:
@@ -173,7 +175,7 @@ def coupling_scatter(
     backbones: Names,
     optimizers: Names,
     failures: tuple[Array, Array],
-    coupling: tuple[Ranges, Ranges],
+    coupling: tuple[Intervals, Intervals],
 ) -> CouplingScatter:
     """Show coupling among viable cells against failures.
 
@@ -243,9 +245,9 @@ def drift(
     )
 
 
-def transfer(backbones: Names, regret: Mapping[str, Array]) -> Transfer:
+def transfer(backbones: Names, regret: Mapping[str, Array]) -> TransferPanels:
     """Show the loss from reusing the best setting of a backbone on another, points [from, to], by optimizer."""
-    return Transfer(
+    return TransferPanels(
         stem="transfer",
         title="What it costs to reuse the best setting of another backbone",
         caption="Rows: where the setting comes from; columns: where it is used. Darker costs more; the scale is cut at "
@@ -263,8 +265,8 @@ def _ties(ranks: Array, difference: float) -> tuple[tuple[int, int], ...]:
     return tuple(run for place, run in enumerate(runs) if place == 0 or run[1] > runs[place - 1][1])
 
 
-def _rows(ranges: Ranges, order: NDArray[np.intp]) -> Ranges:
-    return Ranges(
+def _rows(ranges: Intervals, order: NDArray[np.intp]) -> Intervals:
+    return Intervals(
         value=ranges.value[order],
         lo=ranges.lo[order],
         hi=ranges.hi[order],

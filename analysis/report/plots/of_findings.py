@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.report.plots.of_coupling import cell_matrix, interaction_matrix
 from bocb_tune.analysis.report.plots.of_landscapes import fitted_surface
@@ -135,7 +135,7 @@ def _landscape_panel(
     findings: Findings, cell: CellSummary, trials: pd.DataFrame, fit: Landscape | NoLandscape | None
 ) -> LandscapePanel:
     dims = findings.table.spaces.get(cell.optimizer)
-    box = Box.of(dims["lr"], dims["weight_decay"]) if dims and "weight_decay" in dims else None
+    box = Domain.of(dims["lr"], dims["weight_decay"]) if dims and "weight_decay" in dims else None
     return LandscapePanel(
         title=cell.optimizer,
         lr=trials["lr"].to_numpy(float),

@@ -139,7 +139,7 @@ def _isolated(name: str, trials: CellTrials, alone: Marginals | None) -> Isolati
     drawn = trials.weight_decay
     positive = np.log10(drawn[drawn > 0])
     if alone is not None:
-        low = alone.grid.box.decay_ends[0]
+        low = alone.grid.domain.decay_ends[0]
     else:
         low = float(positive.min()) if positive.size else -4.0
     zero_at = low - 0.8

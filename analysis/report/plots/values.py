@@ -44,7 +44,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ranges:
+class Intervals:
     """Numbers with their intervals, NaN where refused."""
 
     value: Array
@@ -57,7 +57,7 @@ class Ranges:
     """Reason for each refused row, in words; empty for the others."""
 
     @classmethod
-    def of(cls, estimates: Iterable[Estimate]) -> Ranges:
+    def of(cls, estimates: Iterable[Estimate]) -> Intervals:
         rows = list(estimates)
         value, lo, hi = (np.array([getattr(row, name) for row in rows], dtype=float) for name in ("value", "lo", "hi"))
         bound = (Reason.OPTIMUM_AT_EDGE, Reason.NO_DIVERGENCE)
@@ -310,7 +310,7 @@ class ForestPanel:
     """One quantity of each optimizer."""
 
     title: str
-    ranges: Ranges
+    ranges: Intervals
     """[optimizers]"""
     axis: str
     notes: tuple[str, ...] = ()
@@ -352,7 +352,7 @@ class CouplingPanel:
     names: tuple[str, ...]
     failures: Array
     """[names], cells that fail"""
-    coupling: Ranges
+    coupling: Intervals
     """[names]"""
     are_backbones: bool
 
@@ -389,7 +389,7 @@ class TransferPanel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer(Plot):
+class TransferPanels(Plot):
     """Transfer between backbones, one panel per optimizer."""
 
     backbones: tuple[str, ...]
@@ -428,7 +428,7 @@ class ReachScatter(Plot):
     """[cells]"""
     behind: Array
     """[cells], points below the best of the backbone."""
-    decades: Ranges
+    decades: Intervals
     """[cells]"""
     tolerance: float
 

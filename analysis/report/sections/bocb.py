@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bocb_tune.analysis.bocb.failures import BELOW_MEDIAN
-from bocb_tune.analysis.bocb.ranking import Ranking
+from bocb_tune.analysis.bocb.ranking import WeightedRanking
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.bocb import RANKED
@@ -54,10 +54,10 @@ def paper_table(findings: Findings) -> Card | NotApplicable:
     lines = with_metric(findings, lines, ["mean_drop_worst"])
     count = int(np.isfinite(found.values).sum())
     text = (
-        f"Eq. 1 as printed, with a gap of {found.gap:g} points, calls {int(found.by_equation.sum())} of {count} cells "
-        f"failures; the rule that gives the paper's grey marks, more than {BELOW_MEDIAN:g} points below the median of "
-        f"the backbone, calls {int(found.by_median.sum())} so. Neither knows of noise. This report's own failures, by "
-        f"which coupling is judged, are {int(findings.grid.failed.sum())}."
+        f"Eq. 1 as printed, with a gap of {found.gap:g} points, counts {int(found.by_equation.sum())} of {count} cells "
+        f"as failures. The rule behind the paper's grey marks, more than {BELOW_MEDIAN:g} points below the median of "
+        f"the backbone, counts {int(found.by_median.sum())}. Neither takes noise into account. This report's own rule, "
+        f"which its statements on coupling rest on, counts {int(findings.grid.failed.sum())}."
     )
     figures = (plots.marked_table(findings), plots.violins(findings))
     return Card(title=title, text=(text,), tables=(lines,), figures=figures)
@@ -84,9 +84,9 @@ def settings_distance(findings: Findings) -> Card | NotApplicable:
     text = (
         f"Distance of a cell's best learning rate and weight decay from the most frequent ones, added up, in "
         f"{found.steps.how}; {found.steps.known} of {len(findings.cells)} cells have a setting. Intervals resample the "
-        "cells of the line. A distance says nothing of what it costs: beside it stand the drift in decades and, where "
-        "landscapes are known, the drift in half widths of the stretch within "
-        f"{points(findings.tolerance)} of the best, below 1 of which it hardly matters."
+        "cells of the row. A distance does not say what it costs. Two more columns help: the drift in decades and, "
+        "where landscapes are known, the drift as a multiple of half the width of the range within "
+        f"{points(findings.tolerance)} of the best; below 1 it hardly matters."
     )
     tables = tuple(
         DataTable(
@@ -152,10 +152,10 @@ def planned(findings: Findings) -> Card | NotApplicable:
     clear = sum(each.p_holm is not None and each.p_holm < 0.05 for each in contrasts)
     made = sum(each.p is not None for each in contrasts)
     text = (
-        "How much better a category does than the other optimizers on a class of backbones, less the same on the "
-        "others, in points. Categories and classes are those of arXiv:2410.06373, not chosen on these scores. "
-        "Intervals by Welch's t over backbones; p by exchanging classes, exact, and by Holm's method for all of them. "
-        f"{clear} of {made} contrasts are significant then."
+        "Advantage of a category over the other optimizers on a class of backbones, minus its advantage on the other "
+        "backbones, in points. Categories and classes are those of arXiv:2410.06373, not chosen on these scores. "
+        "Intervals: Welch's t over backbones. p: exact permutation test of the classes; p_holm: corrected for the "
+        f"number of contrasts by Holm's method. After the correction {clear} of {made} contrasts are significant."
     )
     formats = dict.fromkeys(("contrast", "from", "to"), "+.2f") | {"p": ".3f", "p_holm": ".3f"}
     return Card(
@@ -176,9 +176,8 @@ def training_loss(findings: Findings) -> Card | NotApplicable:
         f"Share of the optimizers' effect that is specific to the backbone, on -log10 of the final training loss: "
         f"{shown(found.share)} ({found.share.method or 'refused'}); on the score: {shown(findings.interaction_share)}.",
         "Rank correlation of score and training loss over the optimizers, mean over backbones: "
-        f"{shown(found.agreement)}.",
-        f"The optimizer with the best score has the lowest training loss on {same} of {count} backbones. Below 0 an "
-        "optimizer that fits better generalises worse.",
+        f"{shown(found.agreement)}. Below 0, optimizers that fit better generalise worse.",
+        f"The optimizer with the best score has the lowest training loss on {same} of {count} backbones.",
     )
     values = pd.DataFrame(10.0**-found.values, columns=list(findings.table.optimizers))
     values.insert(0, "backbone", list(findings.table.backbones))
@@ -188,18 +187,18 @@ def training_loss(findings: Findings) -> Card | NotApplicable:
     )
 
 
-def _ranked(findings: Findings, ranking: Ranking) -> list[str]:
+def _ranked(findings: Findings, ranking: WeightedRanking) -> list[str]:
     used = ", ".join(f"{weight:.2f} {PARTS[name]}" for name, weight in ranking.weights.items())
     first = int(np.argmin(ranking.total))
     name, sure = findings.table.optimizers[first], ranking.p_first[first]
     lines = [
         f"Weighted sum of ranks ({used}) over the {ranking.backbones} backbones that have every optimizer. {name} is "
-        f"first, and is so in {sure:.2f} of the replicates that resample the backbones. The mark is 1 for an optimizer "
-        "that fails somewhere by the rule of the grey marks."
+        f"first, also in {sure:.0%} of the replicates that resample the backbones. The mark is 1 for an optimizer that "
+        "fails on some backbone by the rule of the grey marks."
     ]
     if ranking.left_out:
         missing = " and ".join(PARTS[name] for name in ranking.left_out)
-        lines.append(f"Not known here, so that the other parts share its weight: {missing}.")
+        lines.append(f"Not known here, and its weight shared by the other parts: {missing}.")
     if findings.table.source.name == RANKED:
         lines.append(
             "Computation is ranked by the paper's own numbers. Its overall rank follows from its own parts and weights "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bocb_tune.analysis.bocb.claims import Verdict
+from bocb_tune.analysis.bocb.claims import TableVerdict
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.cards.values import Card, DataTable
 
@@ -16,10 +16,11 @@ def conclusions(findings: Findings) -> Card | None:
         return None
     several = "The last table checks the conclusions of its abstract by several measures: + holds, - does not."
     text = (
-        "Each claim of sections 3.2 and 4 of arXiv:2410.06373 in parts that its three tables can be asked. A "
-        "comparison supports a part if it holds in .95 of the replicates that resample backbones or optimizers, "
-        "contradicts it if in .05, and otherwise cannot tell; a count of cells supports or contradicts by itself. "
-        "Every cell is one published number, so that no noise of seeds is in these shares.",
+        "Each claim of sections 3.2 and 4 of arXiv:2410.06373, divided into parts that the paper's three tables can "
+        "answer. A comparison supports a part if it holds in at least 95 % of the replicates that resample backbones "
+        "or optimizers, contradicts it if it holds in at most 5 %, and otherwise cannot tell. A count of cells "
+        "supports or contradicts a part directly. Every cell is one published number, so noise of seeds is not in "
+        "these shares.",
         *((several,) if findings.grid.claims else ()),
     )
     return Card(title=title, text=text, tables=(_counts(findings), _points(findings), *_by_measures(findings)))
@@ -30,7 +31,7 @@ def _counts(findings: Findings) -> DataTable:
         {
             "no": f"{claim.number}.",
             "claim": claim.statement,
-            **{str(v).replace(" ", "_"): claim.count(v) for v in Verdict},
+            **{str(v).replace(" ", "_"): claim.count(v) for v in TableVerdict},
         }
         for claim in findings.bocb.claims
     ]

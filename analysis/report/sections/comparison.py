@@ -73,8 +73,8 @@ def _cells_told(found: Comparison) -> tuple[str, ...]:
     each = listed([f"{'/'.join(key)} {beyond[key].value:+.2f}" for key in order], MOST_NAMED)
     chance = 0.05 * len(tested)
     return (
-        f"The 95 % CI of the change excludes zero in {len(beyond)} of {len(tested)} cells, of which {chance:.1f} would "
-        f"by chance: {each}.",
+        f"The 95 % CI of the change excludes zero in {len(beyond)} of {len(tested)} cells, where chance alone gives "
+        f"{chance:.1f}: {each}.",
     )
 
 

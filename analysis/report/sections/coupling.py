@@ -24,7 +24,7 @@ from bocb_tune.analysis.report.cards.values import (
     with_metric,
 )
 from bocb_tune.analysis.report.plots.of_coupling import coupling_scatter, critical_difference
-from bocb_tune.analysis.report.plots.values import Ranges
+from bocb_tune.analysis.report.plots.values import Intervals
 
 
 def matrix(findings: Findings) -> Card | NotApplicable:
@@ -60,14 +60,14 @@ def coupling(findings: Findings) -> Card | NotApplicable:
         return NotApplicable(title=title, reason=why(grid.coupling[0][0]))
     text = [
         *coupling_sentences(grid.verdict, (table.backbones, table.optimizers)),
-        "Coupling: root mean square deviation of a row's cells from additivity, in points. Failures: as above. "
-        "Viable coupling: the same deviation with failures left out. Polish: robust scale of a row after an additive "
-        "fit by medians.",
+        "Coupling: root mean square deviation of a row's cells from additivity, in points. Failures: number of cells "
+        "that fail. Viable coupling: the same deviation with these left out. Polish: robust scale of a row after an "
+        "additive fit by medians.",
     ]
     if grid.led_by_failures:
         text.append("The plain coupling index is driven by failures here: read viable coupling and failures instead.")
     failed = (grid.failed.sum(axis=1).astype(float), grid.failed.sum(axis=0).astype(float))
-    ranges = (Ranges.of(grid.viable[0]), Ranges.of(grid.viable[1]))
+    ranges = (Intervals.of(grid.viable[0]), Intervals.of(grid.viable[1]))
     return Card(
         title=title,
         text=tuple(text),
@@ -113,15 +113,15 @@ def _shares(findings: Findings) -> tuple[str, ...]:
     share, grid = findings.interaction_share, findings.grid
     if not grid.verdict.failed:
         return ()
-    with_failures = "With the cells that fail, which the first screen leaves out,"
+    with_failures = "With the failed cells included, which the first screen leaves out,"
     if share.value is None:
         return (f"{with_failures} the interaction cannot be estimated: {why(share)}.",)
     line = (
-        f"{with_failures} the share of the optimizer-related variance that is specific to the backbone is "
-        f"{shown(share)}, of all variance {shown(findings.interaction_share_total)} ({share.method})."
+        f"{with_failures} the interaction is {shown(share)} of the optimizer-related variance and "
+        f"{shown(findings.interaction_share_total)} of all variance ({share.method})."
     )
     if share is not grid.shares[0] and grid.shares[0].value is not None:
-        line += f" From the values of the cells alone it is {shown(grid.shares[0])} ({grid.shares[0].method})."
+        line += f" Computed from the cell values alone, the first of these is {shown(grid.shares[0])}."
     return (line,)
 
 
@@ -170,7 +170,10 @@ def _without(findings: Findings) -> tuple[str, ...]:
         for names, shares in named
         for low, high in [(int(np.argmin(shares)), int(np.argmax(shares)))]
     ]
-    return (f"Leaving out one backbone the plug-in share is {told[0]}; leaving out one optimizer {told[1]}.",)
+    return (
+        f"The share computed from the cell values alone ranges from {told[0]} when one backbone is left out, and from "
+        f"{told[1]} when one optimizer is left out.",
+    )
 
 
 def _agreement(findings: Findings) -> tuple[str, ...]:
@@ -184,12 +187,12 @@ def _agreement(findings: Findings) -> tuple[str, ...]:
 def _classes(findings: Findings) -> tuple[str, ...]:
     found = findings.grid.classes
     parts = [
-        f"{name}: {number(c.within.value)} within, {number(c.without.value)} among the others, correlation of the mean "
-        f"ranks {number(c.between)}"
+        f"{name}: {number(c.within.value)} within the class, {number(c.without.value)} among the other backbones, "
+        f"{number(c.between)} correlation of the mean ranks of both"
         for name, c in found.items()
         if c.within.value is not None
     ]
-    return (f"By class of backbone, W is: {'; '.join(parts)}.",) if parts else ()
+    return (f"Kendall's W by class of backbone – {'; '.join(parts)}.",) if parts else ()
 
 
 def _contrast(findings: Findings) -> tuple[str, ...]:
@@ -197,8 +200,9 @@ def _contrast(findings: Findings) -> tuple[str, ...]:
     if not isinstance(found, Contrast):
         return ()
     return (
-        f"{found.name}: the SGD family is {found.inside:+.2f} points from the Adam family on classical networks and "
-        f"{found.outside:+.2f} on the others, {number(found.inside - found.outside)} apart ({found.psi.method}).",
+        f"{found.name}: the mean of the SGD family minus that of the Adam family is {found.inside:+.2f} points on "
+        f"classical networks and {found.outside:+.2f} on the others, which differ by "
+        f"{number(found.inside - found.outside)} ({found.psi.method}).",
     )
 
 

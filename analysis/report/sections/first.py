@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bocb_tune.analysis.answer.sentences import BASES, LIMITS, NEXT, Part, parts_of
+from bocb_tune.analysis.answer.sentences import BASES, LIMITS, NEXT, Part, part, parts_of
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
 from bocb_tune.analysis.checks.check import Check
 from bocb_tune.analysis.checks.run import run_checks
@@ -14,11 +14,13 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.cards.values import DataTable, or_nan
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_answer import answer_figures
+from bocb_tune.analysis.sources.columns import NOT_USED
 from bocb_tune.core.names import listed
 
 MOST_NAMED = 6
 MOST_CHECKS = 4
-"""Most checks on the first screen; the section of checks has all."""
+"""Most checks on the first screen, besides what is not used; the section of checks has all."""
+REMARKS = "Before believing it"
 VERDICTS = {"yes": "holds", "mostly": "mostly holds", "partly": "partly holds", "no": "does not hold"}
 
 
@@ -36,6 +38,11 @@ class FirstScreen:
     """Titles of parts that are folded."""
 
     @property
+    def remarks(self) -> tuple[Part, ...]:
+        """Checks as a part of the answer, for the terminal and for Markdown."""
+        return part(REMARKS, [check.message for check in self.checks])
+
+    @property
     def figures_before(self) -> int:
         """Position of the part, from 1, before which figures and tables stand: what to do next, or the end."""
         titles = [part.title for part in self.parts]
@@ -46,11 +53,12 @@ def first_screen(findings: Findings, answer: Answer) -> FirstScreen:
     """Make the first screen of a source."""
     checks = run_checks(findings)
     grave = [check for check in checks if check.level in ("problem", "caution")]
+    unused = [check for check in checks if check.message.startswith(NOT_USED)]
     return FirstScreen(
         parts=parts_of(answer),
         tables=(*_conclusions(answer), *_winners(answer)),
         figures=answer_figures(findings, answer),
-        checks=tuple(grave[:MOST_CHECKS]),
+        checks=(*grave[:MOST_CHECKS], *unused),
         num_checks=len(checks),
     )
 

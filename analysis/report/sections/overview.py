@@ -40,7 +40,7 @@ def counts(findings: Findings) -> Card | NotApplicable:
     listed = ", ".join(f"{total[status]} {status}" for status in TrialStatus if status in total)
     text = f"{len(trials)} trials in {len(findings.cells)} cells: {listed or 'none'}."
     if refined := len(findings.table.refined):
-        text += f" Beside them {refined} that moved what is the optimizer's own, or repeat the best of those."
+        text += f" In addition {refined} that varied the optimizer's own hyper-parameters, or repeat the best of those."
     return Card(title="Trials by outcome", text=(text,), tables=tuple(tables))
 
 
@@ -56,15 +56,17 @@ def methods(findings: Findings) -> Card | NotApplicable:
         f"Score: {objective.metric} in {objective.unit}, {way} is better; a diverged trial scores {floor} (the floor)."
         + point,
         "Failed and out-of-memory trials are counted and say nothing about a setting. Stopped trials give no cell its "
-        "value: only scores at the grid's largest full budget are compared. All trials diverged: the floor.",
+        "value: only scores at the grid's largest full budget are compared. A cell whose trials all diverged has the "
+        "floor as its value.",
         "Landscape of a cell: a Gaussian process over lr, weight decay and budget on all rung records of all trials, "
         "and a logistic line of divergence; intervals are quantiles of 240 draws of hyper-parameters, process and line."
         " It is refused with too few trials, or where it does not predict trials left out of it.",
         "Decomposition: y = mean + backbone + optimizer + interaction by least squares. Interaction share = "
-        "SS_interaction / (SS_optimizer + SS_interaction); of all = SS_interaction / SS_total; headline among cells "
-        "that did not fail. With repeated seeds from draws of the true values, the noise of each cell moderated by "
-        "that of the others, and tested by parametric bootstrap; without, the share includes noise. Concordance: "
-        "Kendall's W over ranks within backbones, corrected for ties, from the same draws.",
+        "SS_interaction / (SS_optimizer + SS_interaction), and of all variance SS_interaction / SS_total; the first "
+        "screen states it for the cells that do not fail. With repeated seeds it is computed from draws of the true "
+        "values, in which the noise of each cell is moderated by that of the others, and tested by parametric "
+        "bootstrap. Without repeated seeds it includes noise. Concordance: Kendall's W over ranks within backbones, "
+        "corrected for ties, from the same draws.",
         "Significant: on a backbone, or on the mean of these backbones, an optimizer is significantly worse than the "
         "best where the interval of the difference excludes zero, by Student's t from the seeds of both, all "
         "comparisons with the best at .05 together (Bonferroni); over backbones, exact tests at .025.",

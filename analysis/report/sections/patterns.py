@@ -15,7 +15,9 @@ def weights(findings: Findings) -> Card | NotApplicable:
     """Tabulate the spectra of the final weights of each cell's best trial."""
     title = "Patterns in the trained weights"
     if not findings.patterns:
-        return NotApplicable(title=title, reason="asked for by `bocb-tune analyze RUN --patterns`, of a run's folder")
+        return NotApplicable(
+            title=title, reason="only for a run folder and on request: `bocb-tune analyze RUN --patterns`"
+        )
     layers = [row for run in findings.patterns for row in _layers(run)]
     frame = pd.DataFrame([_medians(run) for run in findings.patterns])
     formats = {str(column): ".3g" for column in frame.columns[3:]}

@@ -49,7 +49,8 @@ def _may_leave(found: Transfer) -> str:
     assert gap.value is not None
     best = f"over {len(found.gaps)} rows the best other optimizer is {_signed(-gap.value)} points from the own one"
     if gap.lo is None or gap.hi is None:
-        return f"{best}; without repeated seeds how sure that is cannot be said, and the best of several flatters."
+        sure = "without repeated seeds it cannot be said how sure that is, and the best of several is biased upwards"
+        return f"{best[0].upper()}{best[1:]}; {sure}."
     shown = f"{best} (95 % interval {_signed(-gap.hi)} to {_signed(-gap.lo)})"
     if gap.hi < 0:
         return f"Another optimizer than that of the pre-training may be used, and is better: {shown}."
@@ -65,12 +66,14 @@ def _advantage(found: Transfer) -> str:
     advantage: Estimate = found.home_advantage
     if advantage.value is None:
         return f"Whether an optimizer does better on weights of its own cannot be said: {why(advantage)}."
-    does = f"an optimizer does {_signed(advantage.value)} points on weights of its own beside what it does on others"
+    does = (
+        f"Optimizers score {_signed(advantage.value)} points on weights that they made themselves, compared with "
+        "weights that others made, after the main effects of both are taken out"
+    )
     if advantage.lo is None or advantage.hi is None:
-        return f"Beyond what each is worth everywhere, {does}; how sure that is cannot be said."
-    sure = "" if advantage.lo > 0 or advantage.hi < 0 else ", so that none is shown"
-    interval = f"(95 % interval {_signed(advantage.lo)} to {_signed(advantage.hi)})"
-    return f"Beyond what each is worth everywhere, {does} {interval}{sure}."
+        return f"{does}; it cannot be said how sure that is."
+    sure = "" if advantage.lo > 0 or advantage.hi < 0 else "; no such advantage is shown"
+    return f"{does} (95 % interval {_signed(advantage.lo)} to {_signed(advantage.hi)}){sure}."
 
 
 def _signed(value: float) -> str:

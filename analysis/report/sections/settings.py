@@ -96,8 +96,8 @@ def _split(findings: Findings) -> tuple[str, ...]:
         return ()
     return (
         f"Of the variance of the best learning rate (log10) {found.optimizer:.1%} is due to the optimizer, "
-        f"{found.backbone:.1%} to the backbone and {found.interaction:.1%} to the pairing, whose root mean square is "
-        f"{found.rms_interaction:.2f} decades.",
+        f"{found.backbone:.1%} to the backbone and {found.interaction:.1%} to the pairing of both (root mean square "
+        f"{found.rms_interaction:.2f} decades).",
     )
 
 

@@ -35,7 +35,7 @@ from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plo
 from bocb_tune.analysis.report.plots.of_coupling import usable_decades as decades_plot
 from bocb_tune.analysis.report.plots.of_findings import score_label
 from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, points, variance_split
-from bocb_tune.analysis.report.plots.values import Ranges
+from bocb_tune.analysis.report.plots.values import Intervals
 from bocb_tune.analysis.sources.table import CELL
 
 
@@ -307,10 +307,10 @@ def _overview(findings: Findings, ranking: Ranking) -> Plot:
     ]
     return overview_plot(
         names,
-        Ranges.of(standings[name].mean_regret for name in names),
-        Ranges.of(standings[name].worst_regret for name in names),
+        Intervals.of(standings[name].mean_regret for name in names),
+        Intervals.of(standings[name].worst_regret for name in names),
         tuple(_worst_backbone(findings, name) for name in names),
-        Ranges.of(usable),
+        Intervals.of(usable),
     )
 
 

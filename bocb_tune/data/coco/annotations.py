@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bocb_tune.data.coco.entries import Entries, only_numbers, pieces_of, require_unique
 from bocb_tune.data.coco.json_lists import JsonLists, json_lists
 from bocb_tune.data.coco.outlines import are_polygons, outline_fault
-from bocb_tune.data.contents import LeftOut, Tally
+from bocb_tune.data.contents import LeftOut, OmissionCounter
 from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 
 Floats = NDArray[np.float64]
@@ -161,7 +161,7 @@ class Known:
 
 
 def _build(path: Path, outlines: bool) -> SharedArrays:
-    lists, left_out, changed = json_lists(path), Tally(), Tally()
+    lists, left_out, changed = json_lists(path), OmissionCounter(), OmissionCounter()
     arrays, about = _categories(_all_entries(lists, "categories"))
     arrays |= _images(list(pieces_of(lists, "images")))
     named = {name: arrays[name] for name in ("image_ids", "sizes", "category_ids")}
@@ -176,7 +176,7 @@ def _build(path: Path, outlines: bool) -> SharedArrays:
     return arrays
 
 
-def _ordered(objects: SharedArrays, images: int, changed: Tally) -> SharedArrays:
+def _ordered(objects: SharedArrays, images: int, changed: OmissionCounter) -> SharedArrays:
     """Order objects by image, and say where those of each image start."""
     image_of, numbered = objects.pop("image_of"), objects.pop("numbered")
     for place in objects.pop("places")[~numbered]:
@@ -194,7 +194,8 @@ def _ordered(objects: SharedArrays, images: int, changed: Tally) -> SharedArrays
 
 
 def _all_entries(lists: JsonLists, kind: str) -> Entries:
-    return Entries(lists.path, kind, [row for entries in pieces_of(lists, kind) for row in entries.rows])
+    rows = [row for entries in pieces_of(lists, kind) for row in entries.rows]
+    return Entries(lists.path, kind, rows, range(len(rows)))
 
 
 def _categories(categories: Entries) -> tuple[SharedArrays, dict[str, Any]]:
@@ -263,16 +264,22 @@ def _sides(images: Entries, key: str) -> list[int]:
     return sides
 
 
-def _objects(entries: Entries, known: Known, left_out: Tally, changed: Tally) -> SharedArrays:
+def _objects(entries: Entries, known: Known, left_out: OmissionCounter, changed: OmissionCounter) -> SharedArrays:
     """Return annotations of images that the file lists, whose box has an area: columns as of `ARRAYS`, and beside them
     image, place in the file, the box as it is stated, and whether there is an id."""
-    entries, places, image_of = _of_known_images(entries, known, left_out)
+    entries, image_of = _of_known_images(entries, known, left_out)
     stated = entries.numbers("bbox", 4)
     boxes = _corners(entries, stated, known.sizes[image_of], changed)
     labels = _labels(entries, known)
     numbered = np.array(["id" in row for row in entries.rows], dtype=np.bool_)
     columns = {
-        **{"image_of": image_of, "places": places, "stated": stated, "boxes": boxes, "labels": labels},
+        **{
+            "image_of": image_of,
+            "places": np.array(entries.places),
+            "stated": stated,
+            "boxes": boxes,
+            "labels": labels,
+        },
         "areas": _areas(entries, boxes, changed),
         "crowds": _crowds(entries),
         "numbered": numbered,
@@ -284,21 +291,21 @@ def _objects(entries: Entries, known: Known, left_out: Tally, changed: Tally) ->
     return {name: column[kept] for name, column in columns.items()} | outlines
 
 
-def _of_known_images(entries: Entries, known: Known, left_out: Tally) -> tuple[Entries, Ids, Ids]:
-    """Return the annotations of images that the file lists, and of each its place and that of its image."""
+def _of_known_images(entries: Entries, known: Known, left_out: OmissionCounter) -> tuple[Entries, Ids]:
+    """Return the annotations of images that the file lists, and the place of the image of each."""
     owners = _ids(entries, "image_id")
     at = np.minimum(np.searchsorted(known.image_ids, owners, sorter=known.by_id), len(known.image_ids) - 1)
-    found, places = known.by_id[at], entries.first + np.arange(len(owners))
+    found = known.by_id[at]
     there = known.image_ids[found] == owners
     if there.all():
-        return entries, places, found
+        return entries, found
     for index in np.flatnonzero(~there):
         left_out.add("annotations of images that the file does not list", entries.name(int(index)))
     rows = [row for row, is_there in zip(entries.rows, there, strict=True) if is_there]
-    return Entries(entries.path, entries.kind, rows, entries.first), places[there], found[there]
+    return Entries(entries.path, entries.kind, rows, np.array(entries.places)[there]), found[there]
 
 
-def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: Tally) -> Floats:
+def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: OmissionCounter) -> Floats:
     """Return the corners of boxes, cut to their images."""
     corners = np.concatenate([stated[:, :2], stated[:, :2] + stated[:, 2:]], axis=1)
     within: Floats = np.clip(corners, 0, np.concatenate([sizes, sizes], axis=1))
@@ -316,7 +323,7 @@ def _labels(entries: Entries, known: Known) -> Ids:
     return np.array(found, dtype=np.int64)
 
 
-def _areas(entries: Entries, boxes: Floats, changed: Tally) -> Floats:
+def _areas(entries: Entries, boxes: Floats, changed: OmissionCounter) -> Floats:
     """Return stated areas; those of the box where none is stated."""
     stated = entries.column("area", (int, float, type(None)), "square pixels")
     areas = np.array([np.nan if value is None else value for value in stated], dtype=np.float64)
@@ -333,7 +340,7 @@ def _crowds(entries: Entries) -> NDArray[np.bool_]:
     return np.array(flags, dtype=np.bool_)
 
 
-def _with_area(entries: Entries, boxes: Floats, left_out: Tally) -> NDArray[np.bool_]:
+def _with_area(entries: Entries, boxes: Floats, left_out: OmissionCounter) -> NDArray[np.bool_]:
     """Tell which boxes have an area within their image."""
     kept: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     for index in np.flatnonzero(~kept):
@@ -361,7 +368,7 @@ def _keypoints(entries: Entries, labels: Ids, names: Sequence[Sequence[str]]) ->
     return keypoints
 
 
-def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: Tally) -> SharedArrays:
+def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: OmissionCounter) -> SharedArrays:
     """Return the outlines of objects as JSON; those without one are taken out of `kept`."""
     texts = []
     outlines: list[Any] = [

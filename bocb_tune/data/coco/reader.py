@@ -19,8 +19,8 @@ from bocb_tune.data.contents import (
     Fingerprint,
     ImageSource,
     LeftOut,
+    OmissionCounter,
     StoredPart,
-    Tally,
     fingerprint_of,
     printable,
 )
@@ -152,7 +152,7 @@ def _part(folder: Path, annotations: Annotations, *, trains: bool) -> Part:
     Raises:
         ValueError: if none is left.
     """
-    left_out = Tally()
+    left_out = OmissionCounter()
     there = _there(folder, annotations, left_out)
     if not there.any():
         name = annotations.file(0)
@@ -176,7 +176,7 @@ def _part(folder: Path, annotations: Annotations, *, trains: bool) -> Part:
     )
 
 
-def _there(folder: Path, annotations: Annotations, left_out: Tally) -> Any:
+def _there(folder: Path, annotations: Annotations, left_out: OmissionCounter) -> Any:
     """Tell which images are in the folder, bool [images]; a folder is listed once, as look-ups are slow."""
     names = [annotations.file(at) for at in range(len(annotations.image_ids))]
     present = {

@@ -104,7 +104,7 @@ class Mailbox:
             self._heard = monotonic()
             self._news.notify_all()
 
-    async def leave(self) -> None:
+    async def interrupt(self) -> None:
         """Have the trial in flight left at the end of its epoch, and those nobody has taken yet at once."""
         async with self._news:
             self._leaving = True

@@ -40,7 +40,7 @@ ALIVE_EVERY_S = 5.0
 
 def serve(config: Mapping[str, Any]) -> None:
     """Train function of every rank: serve trials from the mailbox until there is none."""
-    group = Group.join(config)
+    group = RankGroup.join(config)
     if group is None:
         return
     mailbox = config["mailbox"]
@@ -48,11 +48,11 @@ def serve(config: Mapping[str, Any]) -> None:
         _serve_trial(order, config, group)
         if not config["warm"]:
             break
-    group.leave()
+    group.disconnect()
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RankGroup:
     """The ranks of a worker group, and the channel over which rank 0 speaks to the others."""
 
     ranks: Any
@@ -61,7 +61,7 @@ class Group:
     """Storage of the checkpoints of all trials."""
 
     @classmethod
-    def join(cls, config: Mapping[str, Any]) -> Group | None:
+    def join(cls, config: Mapping[str, Any]) -> RankGroup | None:
         """Wait for the other ranks; None if one of them cannot serve."""
         import ray.train
         import torch
@@ -96,8 +96,8 @@ class Group:
             dist.broadcast_object_list(box, src=0, group=self.channel)
         return box[0]
 
-    def leave(self) -> None:
-        """Part from the other ranks."""
+    def disconnect(self) -> None:
+        """Leave the process group."""
         import torch.distributed as dist
 
         if self.channel is not None:
@@ -183,7 +183,7 @@ def storage_for(place: str, token: str) -> tuple[Storage, str]:
     return storage, ""
 
 
-def _serve_trial(order: Mapping[str, Any], config: Mapping[str, Any], group: Group) -> None:
+def _serve_trial(order: Mapping[str, Any], config: Mapping[str, Any], group: RankGroup) -> None:
     from bocb_tune.core.errors import Diverged, OutOfMemory
     from bocb_tune.tasks import get_task
     from bocb_tune.training.checkpoint import Checkpoints
@@ -241,7 +241,7 @@ def _sign_of_life(mailbox: Any) -> Callable[[], None]:
     return after_step
 
 
-def _train(task: Any, trial: TrialSpec, context: Any, mailbox: Any, group: Group) -> Item:
+def _train(task: Any, trial: TrialSpec, context: Any, mailbox: Any, group: RankGroup) -> Item:
     with contextlib.closing(task.run(trial, context)) as curve:
         for measurement in curve:
             report = (trial.id, measurement.to_json(), measurement.budget in trial.rungs)

@@ -24,11 +24,13 @@ from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.findings.collect import Findings, find
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.matrix.best import half_width, satterthwaite, worse_than_best
+from bocb_tune.analysis.report.sections.first import first_screen as screen_of
 from bocb_tune.analysis.report.write import report
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.cli.main import app
 from tests.support import grids
 from tests.support.fakes import FakeRun, write_run
+from tests.support.tables import write
 
 T2 = 4.30265272970
 """Student's t with 2 degrees of freedom, 97.5 %."""
@@ -134,8 +136,8 @@ def test_single_scores_are_compared_but_not_tested() -> None:
     assert verdicts["AdamW is robust"] == "partly"
     assert [each.held for each in answer.conclusions if each.statement == "AdamW is robust"] == [1]
     carried = answer.coupling[-1]
-    assert "AlexNet 18 %" in carried
-    assert "AdaBound 14 %" in carried
+    assert "AlexNet, 18 %" in carried
+    assert "AdaBound, 14 %" in carried
     assert "Moga-S/AdaBound 5 %" in carried
 
 
@@ -282,9 +284,20 @@ def test_the_commands_end_with_the_answer(losses: tuple[Path, str, Path, Finding
     as_text = run(app, ["recommend", source, *space, "--backbone", "vit_tiny"]).stdout
     assert as_text.rstrip().endswith("\n".join(terminal(parts_of(answer))))
     as_markdown = run(app, ["analyze", source, *space, "-o", str(tmp_path / "out"), "--format", "md"]).stdout
-    assert as_markdown == markdown(parts_of(answer))
+    remarks = screen_of(findings, answer).remarks
+    assert any("'val_loss'" in line.text for part in remarks for line in part.lines)
+    assert as_markdown == markdown((*parts_of(answer), *remarks))
+    assert "\n".join(terminal(remarks)) in written.stderr
     assert to_json(answer)["dominating"] == "adamw"
     assert isinstance(findings.landscapes["vit_tiny", "adamw"], Landscape)
+
+
+def test_what_is_not_used_is_said_beside_the_answer(tmp_path: Path) -> None:
+    rows = [f"{backbone},{optimizer},60,x" for backbone in "ab" for optimizer in "cd"]
+    source = write(tmp_path / "t.csv", "backbone,optimizer,score,date", *rows)
+    findings = find(load(source))
+    (remarks,) = screen_of(findings, answer_of(findings, source)).remarks
+    assert "Columns not used: date." in [line.text for line in remarks.lines]
 
 
 def test_names_are_no_markup_in_markdown() -> None:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from bocb_tune.analysis.bocb.choices import Choices
-from bocb_tune.analysis.bocb.claims import GREY, Verdict, published_grid, resampled
+from bocb_tune.analysis.bocb.claims import GREY, TableVerdict, published_table, resampled
 from bocb_tune.analysis.bocb.claims_of_paper import paper_claims
 from bocb_tune.analysis.bocb.computation import computation_of, pareto_front
 from bocb_tune.analysis.bocb.distance import distances, is_grid, mean_distances, steps_of
 from bocb_tune.analysis.bocb.failures import by_equation, by_median, refusal
 from bocb_tune.analysis.bocb.planned import contrast_of, paper_class, planned_contrasts
-from bocb_tune.analysis.bocb.ranking import Ranking, rank_optimizers, weighted_total
+from bocb_tune.analysis.bocb.ranking import WeightedRanking, rank_optimizers, weighted_total
 from bocb_tune.analysis.bocb.training_loss import LossStory, loss_story
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Estimate, Reason
@@ -42,7 +42,7 @@ def known(estimate: Estimate) -> float:
 
 
 def test_failures_of_the_published_table() -> None:
-    grid = published_grid("cifar100")
+    grid = published_table("cifar100")
     marks = paper.marks("cifar100")
     grey = marks[marks["mark"].isin(GREY)]
     as_marked = np.zeros(grid.values.shape, bool)
@@ -87,7 +87,7 @@ def test_overall_rank_follows_from_the_published_parts() -> None:
 
 
 def test_performance_ranks_are_those_of_the_means() -> None:
-    grid = published_grid("cifar100")
+    grid = published_table("cifar100")
     own = rankdata(-grid.values.mean(axis=0))
     assert spearmanr(own, [RANKING["performance"][name] for name in grid.optimizers]).statistic == pytest.approx(
         0.97, abs=0.005
@@ -95,7 +95,7 @@ def test_performance_ranks_are_those_of_the_means() -> None:
 
 
 def test_the_mark_is_a_failure_somewhere_for_eighteen_of_twenty() -> None:
-    grid = published_grid("cifar100")
+    grid = published_table("cifar100")
     marks = by_median(grid.values).any(axis=0)
     published = [bool(RANKING["coupling"][name]) for name in grid.optimizers]
     assert {n for n, own, his in zip(grid.optimizers, marks, published, strict=True) if own != his} == {
@@ -169,7 +169,7 @@ def test_nothing_beats_what_is_on_the_front() -> None:
     assert pareto_front(score, cost).tolist() == [True, False, True, True, False]
 
 
-def ranking_of(values: Matrix, weights: tuple[float, ...] = tuple(WEIGHTS.values())) -> Ranking | Refused:
+def ranking_of(values: Matrix, weights: tuple[float, ...] = tuple(WEIGHTS.values())) -> WeightedRanking | Refused:
     steps = steps_of((np.full(values.shape, np.nan),) * 2, None, 1.0)
     failed = np.zeros(values.shape, bool)
     return rank_optimizers(values, failed, steps, np.full(values.shape[1], np.nan), weights, rng())
@@ -177,7 +177,7 @@ def ranking_of(values: Matrix, weights: tuple[float, ...] = tuple(WEIGHTS.values
 
 def test_a_part_that_is_not_known_leaves_its_weight_to_the_others() -> None:
     found = ranking_of(np.array([[3.0, 2, 1]] * 5))
-    assert isinstance(found, Ranking)
+    assert isinstance(found, WeightedRanking)
     assert found.left_out == ("settings", "computation")
     assert found.weights == pytest.approx({"performance": 2 / 3, "coupling": 1 / 3})
     assert found.overall.tolist() == [1, 2, 3]
@@ -189,7 +189,7 @@ def test_a_part_that_is_not_known_leaves_its_weight_to_the_others() -> None:
 
 def test_equal_scores_share_the_first_place() -> None:
     found = ranking_of(np.full((4, 2), 60.0))
-    assert isinstance(found, Ranking)
+    assert isinstance(found, WeightedRanking)
     assert found.overall.tolist() == [1, 1]
     assert found.p_first.tolist() == [0.5, 0.5]
 
@@ -205,7 +205,7 @@ def test_the_first_is_as_sure_as_its_backbones_are_alike() -> None:
     """One backbone of five decides: it is drawn at least once with probability 1 - .8 ** 5."""
     values = np.array([[10.0, 0.0]] + [[0.0, 1.0]] * 4)
     found = ranking_of(values)
-    assert isinstance(found, Ranking)
+    assert isinstance(found, WeightedRanking)
     assert found.p_first[0] == pytest.approx(1 - 0.8**5, abs=0.04)
 
 
@@ -305,4 +305,9 @@ def test_verdicts_on_the_points() -> None:
 
 def test_a_share_of_replicates_is_judged_at_both_ends() -> None:
     shares = {share: resampled("s", "e", share, "of").verdict for share in (0.95, 0.94, 0.06, 0.05)}
-    assert list(shares.values()) == [Verdict.supports, Verdict.cannot_tell, Verdict.cannot_tell, Verdict.contradicts]
+    assert list(shares.values()) == [
+        TableVerdict.supports,
+        TableVerdict.cannot_tell,
+        TableVerdict.cannot_tell,
+        TableVerdict.contradicts,
+    ]

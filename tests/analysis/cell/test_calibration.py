@@ -11,8 +11,8 @@ from bocb_tune.analysis.cell.calibration import calibration
 from bocb_tune.analysis.cell.tuning_curves import LONGEST, TuningCurve, observed_curve, tuning_curve
 from bocb_tune.analysis.core.estimate import Counts, Estimate
 from bocb_tune.analysis.landscape.validation import Validation
-from tests.support.curves import landscape
-from tests.support.landscapes import VALIDATION, bowl
+from tests.support.coverage.curves import landscape
+from tests.support.coverage.landscapes import VALIDATION, bowl
 
 AUDITED = replace(VALIDATION, num_audit=6, audit_z=0.4)
 

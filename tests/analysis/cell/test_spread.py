@@ -8,8 +8,8 @@ import pytest
 
 from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.core.estimate import Estimate
-from tests.support.curves import landscape
-from tests.support.landscapes import bowl
+from tests.support.coverage.curves import landscape
+from tests.support.coverage.landscapes import bowl
 
 
 def width(estimate: Estimate) -> float:

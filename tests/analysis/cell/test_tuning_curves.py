@@ -25,11 +25,11 @@ from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Counts, Reason
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import NoLandscape
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.tuning.budget_ranks import BudgetRanks, budget_ranks
-from tests.support.curves import landscape
-from tests.support.landscapes import BOX, Array, bowl, on_grid
-from tests.support.random_search import random_search
+from tests.support.coverage.curves import landscape
+from tests.support.coverage.landscapes import BOX, Array, bowl, on_grid
+from tests.support.coverage.random_search import random_search
 
 COUNTS = Counts(n_trials=30, n_completed=30)
 BOWL_CURVE = {1: 79.583, 2: 83.915, 4: 86.691, 8: 88.225, 16: 89.064, 32: 89.518}
@@ -75,7 +75,7 @@ def test_noise_lowers_what_is_deployed_and_raises_what_is_reported() -> None:
 
 
 def test_one_trial_is_worth_the_mean_of_the_search_space() -> None:
-    cell = landscape(bowl, box=Box(lr=BOX.lr, weight_decay=BOX.weight_decay, zero_mass=0.3), noise=0.0)
+    cell = landscape(bowl, domain=Domain(lr=BOX.lr, weight_decay=BOX.weight_decay, zero_mass=0.3), noise=0.0)
     curve = tuning_curve(cell)
     assert curve.deployed[0, 0] == pytest.approx(surface.mean(cell.mean, cell.grid), abs=0.02)  # every other node
     np.testing.assert_allclose(curve.deployed[1:, 0].mean(), surface.mean(cell.draws, cell.grid).mean(), atol=0.02)
@@ -214,8 +214,8 @@ def test_ranks_need_two_optimizers_and_one_box_each() -> None:
     refused = budget_ranks(alone, np.random.default_rng(0))
     assert isinstance(refused, Refused)
     assert refused.reason is Reason.INCOMPLETE_MATRIX
-    wider = Box(lr=(-6.0, 0.0), weight_decay=BOX.weight_decay)
-    curves["b1", "easy"] = tuning_curve(landscape(bowl, box=wider))
+    wider = Domain(lr=(-6.0, 0.0), weight_decay=BOX.weight_decay)
+    curves["b1", "easy"] = tuning_curve(landscape(bowl, domain=wider))
     refused = budget_ranks(curves, np.random.default_rng(0))
     assert isinstance(refused, Refused)
     assert refused.reason is Reason.PRIOR_MISMATCH

@@ -22,8 +22,8 @@ from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import Dims, Source, TrialTable, make_table
 from bocb_tune.core.space import Dim
 from bocb_tune.core.types import Objective
+from tests.support.coverage.landscapes import bowl, exact
 from tests.support.fakes import FakeRun, write_run
-from tests.support.landscapes import bowl, exact
 
 Row = dict[str, Any]
 DIMS: Dims = {

@@ -17,12 +17,12 @@ from bocb_tune.analysis.core.cache import Cache, fingerprint
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.findings.metrics_file import to_json
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import TrialTable
 from tests.analysis.findings.test_findings import DIMS, rows_of
+from tests.support.coverage.landscapes import BOWL, RIDGE, simulate
 from tests.support.fakes import FakeRun, write_run
-from tests.support.landscapes import BOWL, RIDGE, simulate
 
 NAME = "0" * 64
 
@@ -34,7 +34,7 @@ class Entry:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache", (Entry, Estimate, Counts, Reason, Box))
+    return Cache(tmp_path / "cache", (Entry, Estimate, Counts, Reason, Domain))
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,11 @@ def test_only_what_changed_is_modelled_again(table: TrialTable, tmp_path: Path, 
 
 
 def test_values_come_back_as_they_were(cache: Cache) -> None:
-    box = Box(lr=(-3.0, 0.1), weight_decay=(-5.0, float("-inf")), zero_mass=0.1)
+    domain = Domain(lr=(-3.0, 0.1), weight_decay=(-5.0, float("-inf")), zero_mass=0.1)
     refused = Estimate(value=None, reason=Reason.ISOTROPIC, method="none")
-    value = Entry({("a", 1): [box, refused, (True, None, 1 / 3)], "text": "名\n", "array": np.array([[1.5, np.nan]])})
+    value = Entry(
+        {("a", 1): [domain, refused, (True, None, 1 / 3)], "text": "名\n", "array": np.array([[1.5, np.nan]])}
+    )
     cache.put(NAME, value)
     found = cache.get(NAME)
     assert found.values[("a", 1)] == value.values[("a", 1)]

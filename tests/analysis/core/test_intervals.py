@@ -6,11 +6,11 @@ import pytest
 
 from bocb_tune.analysis.core import bootstrap as draws
 from bocb_tune.analysis.core.estimate import Estimate
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks.synthetic import clean_score, truth
-from tests.support import intervals
-from tests.support.intervals import (
+from tests.support.coverage import intervals
+from tests.support.coverage.intervals import (
     FIXTURES,
     LEVELS,
     SEEDS,
@@ -71,7 +71,7 @@ def test_a_few_of_each_kind() -> None:
 
 def test_the_planted_surface_is_that_of_the_task() -> None:
     space = load_space("adamw")
-    grid = Grid(box=Box.of(space.lr, space.weight_decay), num_lr=9, num_decay=5)
+    grid = SettingGrid(domain=Domain.of(space.lr, space.weight_decay), num_lr=9, num_decay=5)
     surface, cliff = planted_surface("ridge", "adamw", grid), truth("ridge", "adamw").divergence_lr
     lr, decay = 10 ** grid.u[2], 10 ** grid.v[3]
     assert lr < cliff / 10

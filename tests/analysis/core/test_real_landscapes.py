@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bocb_tune.analysis.core import bootstrap as draws
-from tests.support import real_landscapes
-from tests.support.intervals import Answered, held
-from tests.support.real_landscapes import WHAT, jobs, stated
+from tests.support.coverage import real_landscapes
+from tests.support.coverage.intervals import Answered, held
+from tests.support.coverage.real_landscapes import WHAT, jobs, stated
 
 LEAST, LEAST_MEAN = 0.75, 0.82
 """Of nominal .90: of each number over 128 cells (standard error .03), and on average."""

@@ -9,13 +9,13 @@ from bocb_tune.analysis.answer.coupling import coupling_sentences
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.coupling.failures import part_failures, trained
 from bocb_tune.analysis.coupling.posterior import posterior_values
-from bocb_tune.analysis.coupling.verdict import Verdict, judge
+from bocb_tune.analysis.coupling.verdict import CouplingVerdict, judge
 from bocb_tune.analysis.matrix.concordance import agreement, concordance, true_agreement
 from bocb_tune.analysis.matrix.exact import CLAIM, backbones_needed, rank_gap, sign_flip_p, step_down
 from bocb_tune.analysis.matrix.twoway import Matrix, decompose
 from bocb_tune.analysis.recommend.ranking import leave_one_out
 from tests.analysis.coupling.test_shares import additive, centred, noise_of, repeated
-from tests.support.coupling_coverage import BATCH, DESIGNS, IntervalOutcome, outcomes, share_of
+from tests.support.coverage.coupling import BATCH, DESIGNS, IntervalOutcome, outcomes, share_of
 
 SHAPE = (6, 6)
 NAMES = tuple(f"b{i}" for i in range(6)), tuple(f"o{i}" for i in range(6))
@@ -32,7 +32,7 @@ def seeds_of(truth: Matrix, sd: Matrix | float = 0.3, count: int = 3) -> list[li
     return scores
 
 
-def verdict(scores: list[list[list[float]]], floor: float = np.nan) -> Verdict:
+def verdict(scores: list[list[list[float]]], floor: float = np.nan) -> CouplingVerdict:
     values = np.array([[np.mean(runs) if runs else np.nan for runs in row] for row in scores])
     viability = part_failures(scores, values, np.zeros(values.shape, bool), NAMES, floor=floor)
     return judge(viability, NAMES, rng())
@@ -66,8 +66,8 @@ def test_every_way_of_failing_has_its_name() -> None:
     found = part_failures(scores, values, diverged, NAMES, floor=1.0)
     assert {cell.key: cell.why for cell in found.failed} == {
         "b0/o0": "no better than chance",
-        "b1/o1": "more than 10 points below the best of its backbone",
-        "b2/o2": "most of its seeds collapsed",
+        "b1/o1": "more than 10 points below the best of the backbone",
+        "b2/o2": "most seeds collapsed",
         "b3/o3": "every trial diverged",
     }
     assert np.isnan(found.values).sum() == found.is_failed.sum() == 4

@@ -38,7 +38,7 @@ def _part(axes: list[int]) -> float:
 
 
 def split(values: Array, rng: np.random.Generator, variance: float = NOISE**2, df: int = 180) -> FactorSplit:
-    found = split_by_factor(values, variance, df, rng)
+    found = split_by_factor(values, variance, df, rng, level=0.9)
     assert isinstance(found, FactorSplit), found
     return found
 

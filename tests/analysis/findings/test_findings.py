@@ -24,7 +24,7 @@ from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.cli.main import app
 from bocb_tune.core.space import Dim
-from tests.support.landscapes import BOWL, RIDGE, Planted, simulate
+from tests.support.coverage.landscapes import BOWL, RIDGE, Planted, simulate
 
 EPOCHS = 9
 DIMS = {

@@ -17,10 +17,10 @@ from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.sources.load import load
-from tests.support.landscapes import BOWL, simulate
+from tests.support.coverage.landscapes import BOWL, simulate
 
 TRIALS = simulate(replace(BOWL, cliff=-1.2), 48, seed=5)
 LINEAR = Scale(bounded=False, floor=1.0)
@@ -59,15 +59,15 @@ NOT_COMPARED = {
 IN_POINTS = {"lr_sensitivity", "lr_sensitivity_window", "prior_mean_regret"}
 
 
-def estimates(trials: CellTrials, box: Box, scale: Scale) -> dict[str, Estimate]:
-    cell = fit_landscape(trials, box, scale)
+def estimates(trials: CellTrials, domain: Domain, scale: Scale) -> dict[str, Estimate]:
+    cell = fit_landscape(trials, domain, scale)
     assert isinstance(cell, Landscape), cell
     return measure(cell)
 
 
 @cache
 def plain() -> Mapping[str, Estimate]:
-    return estimates(TRIALS, BOWL.box, LINEAR)
+    return estimates(TRIALS, BOWL.domain, LINEAR)
 
 
 def check(found: Estimate, first: Estimate, change: Change) -> None:
@@ -81,8 +81,8 @@ def check(found: Estimate, first: Estimate, change: Change) -> None:
 
 
 def test_the_unit_of_the_learning_rate_does_not_matter() -> None:
-    box = replace(BOWL.box, lr=(BOWL.box.lr[0] + 3, BOWL.box.lr[1] + 3))
-    found = estimates(replace(TRIALS, lr=KILO * TRIALS.lr), box, LINEAR)
+    domain = replace(BOWL.domain, lr=(BOWL.domain.lr[0] + 3, BOWL.domain.lr[1] + 3))
+    found = estimates(replace(TRIALS, lr=KILO * TRIALS.lr), domain, LINEAR)
     for metric in METRICS:
         change = partial(times, KILO) if metric.key == "lr_star" else same
         check(found[metric.key], plain()[metric.key], change)
@@ -90,7 +90,7 @@ def test_the_unit_of_the_learning_rate_does_not_matter() -> None:
 
 def test_the_scale_of_the_score_matters_only_to_points() -> None:
     scale = Scale(bounded=False, floor=moved(LINEAR.floor))
-    found = estimates(replace(TRIALS, record_score=moved(TRIALS.record_score)), BOWL.box, scale)
+    found = estimates(replace(TRIALS, record_score=moved(TRIALS.record_score)), BOWL.domain, scale)
     for metric in METRICS:
         if metric.key in NOT_COMPARED:
             continue
@@ -117,7 +117,7 @@ def test_the_order_of_trials_does_not_matter() -> None:
         record_share=TRIALS.record_share[records],
         record_score=TRIALS.record_score[records],
     )
-    assert estimates(shuffled, BOWL.box, LINEAR) == plain()
+    assert estimates(shuffled, BOWL.domain, LINEAR) == plain()
 
 
 def rows(noise: float) -> pd.DataFrame:

@@ -14,22 +14,22 @@ from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.divergence import fit_divergence
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
-from bocb_tune.analysis.landscape.surface import Grid
+from bocb_tune.analysis.landscape.surface import SettingGrid
 from bocb_tune.analysis.landscape.trials import CellTrials
-from tests.support.landscapes import BOWL, BOX, HARD, RIDGE, Planted, simulate
+from tests.support.coverage.landscapes import BOWL, BOX, HARD, RIDGE, Planted, simulate
 
 SCALE = Scale(bounded=True, floor=1.0)
 LEVEL = 0.90
 
 
 def fitted(planted: Planted, count: int, seed: int) -> Landscape:
-    found = fit_landscape(simulate(planted, count, seed), planted.box, SCALE)
+    found = fit_landscape(simulate(planted, count, seed), planted.domain, SCALE)
     assert isinstance(found, Landscape), found
     return found
 
 
 def truth(planted: Planted) -> dict[str, float]:
-    grid = Grid(box=planted.box, num_lr=801, num_decay=501)
+    grid = SettingGrid(domain=planted.domain, num_lr=801, num_decay=501)
     values = planted.expected(grid.u[:, None], grid.v[None, :])
     return {name: float(function(values, values, grid)) for name, function in FUNCTIONALS.items()}
 
@@ -50,7 +50,7 @@ def coverage(planted: Planted, count: int, seeds: int) -> dict[str, float]:
     known = truth(planted)
     hits: dict[str, list[bool]] = {name: [] for name in known}
     for seed in range(seeds):
-        cell = fit_landscape(simulate(planted, count, seed), planted.box, SCALE)
+        cell = fit_landscape(simulate(planted, count, seed), planted.domain, SCALE)
         if isinstance(cell, NoLandscape):
             continue
         for name, function in FUNCTIONALS.items():
@@ -102,7 +102,7 @@ def test_scores_that_follow_no_landscape() -> None:
     trials = simulate(BOWL, 60, 0, stop=False)
     rng = np.random.default_rng(0)
     steps = rng.choice([20.0, 80.0], 60)[trials.record_trial]
-    cell = fit_landscape(replace(trials, record_score=steps + rng.standard_normal(len(steps))), BOWL.box, SCALE)
+    cell = fit_landscape(replace(trials, record_score=steps + rng.standard_normal(len(steps))), BOWL.domain, SCALE)
     if isinstance(cell, Landscape):  # all of it noise: then no tolerance is fine enough to say anything
         assert sensitivity.near_optimal_volume(cell).reason is Reason.EPS_BELOW_NOISE
 

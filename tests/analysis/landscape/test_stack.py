@@ -16,10 +16,10 @@ from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
 from bocb_tune.analysis.landscape.process import Process, Standardised
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.stack import stack_models, stacking_weights
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.landscape.validation import validate
-from tests.support.landscapes import BOX, BOX_WITH_ZERO
+from tests.support.coverage.landscapes import BOX, BOX_WITH_ZERO
 
 SCALE = Scale(bounded=True, floor=10.0)
 
@@ -46,15 +46,15 @@ def cell(
     )
 
 
-def fitted(trials: CellTrials, box: Box = BOX) -> Landscape:
-    found = fit_landscape(trials, box, SCALE)
+def fitted(trials: CellTrials, domain: Domain = BOX) -> Landscape:
+    found = fit_landscape(trials, domain, SCALE)
     assert isinstance(found, Landscape), found
     return found
 
 
-def process_of(trials: CellTrials, box: Box) -> Process:
-    data = Standardised.of(trials, box, SCALE)
-    return Process(data, gp.fit(data.records), box, SCALE)
+def process_of(trials: CellTrials, domain: Domain) -> Process:
+    data = Standardised.of(trials, domain, SCALE)
+    return Process(data, gp.fit(data.records), domain, SCALE)
 
 
 def flat(x: Array, rng: np.random.Generator) -> Array:
@@ -90,7 +90,7 @@ def test_weight_decay_below_the_box_is_not_zero() -> None:
     np.testing.assert_array_equal(process.data.records.is_zero, zero)
     apart, same = (process.predict(x[:1], flag)[0] for flag in (np.ones(1), np.zeros(1)))
     assert apart != pytest.approx(same, abs=1e-6)
-    grid = Grid(box=BOX_WITH_ZERO)
+    grid = SettingGrid(domain=BOX_WITH_ZERO)
     assert grid.nearest(x[:1], zero[:1])[1][0] == 0
     assert grid.nearest(x[:1], np.ones(1))[1][0] == grid.num_decay
 
@@ -186,7 +186,7 @@ def test_a_grid_of_few_learning_rates_with_seeds_has_a_landscape() -> None:
 
 
 def test_without_weight_decay_the_landscape_is_a_line() -> None:
-    line = Box(lr=BOX.lr, weight_decay=None)
+    line = Domain(lr=BOX.lr, weight_decay=None)
     found = fitted(cell(lambda x, rng: bowl(np.column_stack([x[:, 0], np.full(len(x), 0.5)]), rng)), line)
     assert found.mean.shape[1] == 1
     assert abs(found.grid.u[found.best_node[0]] - np.mean(BOX.lr)) < 0.5

@@ -9,8 +9,8 @@ from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.core.bootstrap import ends
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.landscape import surface
-from bocb_tune.analysis.landscape.surface import Box, Grid
-from tests.support.landscapes import BOX, StoredDraws, bowl, cliff, exact, on_grid, ridge
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
+from tests.support.coverage.landscapes import BOX, StoredDraws, bowl, cliff, exact, on_grid, ridge
 
 EPSILON = 2.0
 
@@ -62,7 +62,7 @@ def test_edge() -> None:
 
 
 def test_jump_at_weight_decay_zero() -> None:
-    grid = Grid(box=Box(lr=(-5, 0), weight_decay=(-6, -1), zero_mass=0.2))
+    grid = SettingGrid(domain=Domain(lr=(-5, 0), weight_decay=(-6, -1), zero_mass=0.2))
     values = np.full(grid.shape, 50.0)
     values[:, -1] += 10
     total, lr, decay = surface.variance_shares(values, grid)
@@ -76,7 +76,7 @@ def test_plateau_has_no_edge_inside() -> None:
 
 def test_weights_are_a_measure() -> None:
     for mass in (0.0, 0.3):
-        grid = Grid(box=Box(lr=(-5, 0), weight_decay=(-6, -1), zero_mass=mass))
+        grid = SettingGrid(domain=Domain(lr=(-5, 0), weight_decay=(-6, -1), zero_mass=mass))
         assert grid.weights.sum() == pytest.approx(1)
         assert grid.weights[:, grid.num_decay :].sum() == pytest.approx(mass)
 
@@ -130,8 +130,8 @@ def test_optimum_at_the_edge_gives_bounds_and_no_curvature() -> None:
 
 
 def test_best_weight_decay_zero_is_said() -> None:
-    box = Box(lr=(-5, 0), weight_decay=(-6, -1), zero_mass=0.2)
-    cell = exact(lambda u, v: np.where(v < -6.5, 92.0, bowl(u, np.maximum(v, -6.0))), box=box)
+    domain = Domain(lr=(-5, 0), weight_decay=(-6, -1), zero_mass=0.2)
+    cell = exact(lambda u, v: np.where(v < -6.5, 92.0, bowl(u, np.maximum(v, -6.0))), domain=domain)
     assert sensitivity.wd_star(cell).value == 0
     assert sensitivity.zero_decay_probability(cell).value == 1
     assert sensitivity.curvature_lr(cell).reason is Reason.OPTIMUM_AT_WD0
@@ -161,8 +161,8 @@ def test_equal_scores_have_no_variance_to_divide() -> None:
 
 
 def test_unit_of_the_learning_rate_does_not_matter() -> None:
-    moved = Box(lr=(BOX.lr[0] + 2, BOX.lr[1] + 2), weight_decay=BOX.weight_decay)
-    one, other = exact(bowl), exact(lambda u, v: bowl(u - 2, v), box=moved)
+    moved = Domain(lr=(BOX.lr[0] + 2, BOX.lr[1] + 2), weight_decay=BOX.weight_decay)
+    one, other = exact(bowl), exact(lambda u, v: bowl(u - 2, v), domain=moved)
     first, second = sensitivity.lr_star(one).value, sensitivity.lr_star(other).value
     assert first is not None
     assert second == pytest.approx(100 * first)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import powerlaw
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -28,8 +29,12 @@ from bocb_tune.analysis.report.sections.patterns import weights
 from bocb_tune.analysis.report.write import analyze
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
+from bocb_tune.tasks.classification import build_training
 from bocb_tune.training.checkpoint import Checkpoints
+from bocb_tune.training.context import Context
+from bocb_tune.training.loop import fit
 from tests.support.fakes import FakeRun, write_run
+from tests.support.trials import digits_trial
 
 Array = NDArray[np.float64]
 COMPUTE = {pattern.key: pattern.compute for pattern in PATTERNS}
@@ -468,3 +473,23 @@ def test_share_of_exponents_within_the_thresholds() -> None:
     found = run.share_within("alpha", 2.0, 6.0)
     assert known(found) == 0.6
     assert found.method == "of 5 of 6 layers"
+
+
+def trained_layers() -> list[Layer]:
+    """Layers with a spectrum to fit, of a small transformer after two epochs on digits."""
+    trial = digits_trial(lr=3e-3, budget=2)
+    training = build_training(trial, Context())
+    assert len(list(fit(training, trial, Context()))) == 2
+    weights = {name: tensor.numpy() for name, tensor in training.model.state_dict().items()}
+    return [each for each in layers_of(weights) if len(each.eigenvalues) >= 50]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:powerlaw")
+def test_the_exponent_equals_that_of_another_package_on_the_same_tail() -> None:
+    layers = trained_layers()
+    assert len(layers) >= 10
+    for each in layers:
+        ours = fit_tail(each.eigenvalues)
+        theirs = powerlaw.Fit(each.eigenvalues, xmin=ours.start, parameter_ranges={"alpha": [1.01, 20]}, verbose=False)
+        assert ours.size >= 20
+        assert theirs.power_law.alpha == pytest.approx(ours.alpha, rel=1e-3), each.name

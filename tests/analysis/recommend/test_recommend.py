@@ -13,7 +13,7 @@ import pytest
 from bocb_tune.analysis.cell.tuning_curves import tuning_curve
 from bocb_tune.analysis.core.estimate import Counts, Reason
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
-from bocb_tune.analysis.landscape.surface import Box
+from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.recommend.backbone import recommend
 from bocb_tune.analysis.recommend.candidates import cautious_score, make_candidate, range_of
 from bocb_tune.analysis.recommend.general import recommend_general
@@ -21,8 +21,8 @@ from bocb_tune.analysis.recommend.ranking import leave_one_out, rank_optimizers
 from bocb_tune.analysis.recommend.recommendation import FROM_LANDSCAPES, FROM_SCORES, Evidence, General
 from bocb_tune.analysis.sources.paper import published
 from bocb_tune.analysis.tuning.settings import Setting
-from tests.support.curves import landscape
-from tests.support.landscapes import BOX, Array, StoredDraws, Surface, bowl, cliff
+from tests.support.coverage.curves import landscape
+from tests.support.coverage.landscapes import BOX, Array, StoredDraws, Surface, bowl, cliff
 
 COUNTS = Counts(n_trials=64, n_completed=12)
 BACKBONES = ("b0", "b1", "b2", "b3", "b4")
@@ -188,8 +188,8 @@ def test_the_box_bounds_the_near_optimal_region() -> None:
     assert found.weight_decay is not None
     assert np.log10(found.weight_decay) == pytest.approx((-4.5, -2.5), abs=0.11)
     assert not found.zero
-    zero = Box(lr=BOX.lr, weight_decay=BOX.weight_decay, zero_mass=0.2)
-    cell = landscape(lambda u, v: 80 - (u + 2) ** 2 - 20 * (v > -7), box=zero)
+    zero = Domain(lr=BOX.lr, weight_decay=BOX.weight_decay, zero_mass=0.2)
+    cell = landscape(lambda u, v: 80 - (u + 2) ** 2 - 20 * (v > -7), domain=zero)
     only_zero = range_of(cell.mean >= 79, cell.grid)
     assert (only_zero.weight_decay, only_zero.zero) == (None, True)
     assert str(only_zero) == "lr 0.001 to 0.1, weight decay 0"

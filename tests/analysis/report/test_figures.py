@@ -36,16 +36,16 @@ from bocb_tune.analysis.report.plots.values import (
     Curve,
     CurvePanel,
     Curves,
+    Intervals,
     LandscapePanel,
     Landscapes,
     Plot,
-    Ranges,
     Strip,
     TuningPanel,
 )
 from bocb_tune.analysis.report.sections.first import FirstScreen
 from bocb_tune.core.types import Objective
-from tests.support.landscapes import BOWL, BOX, CENTRE, StoredDraws, bowl, exact, ridge, simulate
+from tests.support.coverage.landscapes import BOWL, BOX, CENTRE, StoredDraws, bowl, exact, ridge, simulate
 
 NASTY = ("<script>alert(1)</script>", "\"q\" & 'q' ]]>\n../../e", "$x_2$ \\frac {{ 7*7 }}", "x" * 80, "名前")
 WITH_ZERO = replace(BOX, zero_mass=0.15)
@@ -63,12 +63,12 @@ class RandomGrid:
     def shape(self) -> tuple[int, int]:
         return len(self.backbones), len(self.optimizers)
 
-    def ranges(self, count: int) -> Ranges:
+    def ranges(self, count: int) -> Intervals:
         """The last but one is only a bound, the last is refused."""
         value = self.rng.uniform(0.5, 3, count)
         known = [Estimate(value=float(v), lo=float(v * 0.8), hi=float(v * 1.4)) for v in value]
         known[-1] = Estimate(value=None, reason=Reason.SURROGATE_POOR)
-        return Ranges.of([replace(e, reason=Reason.OPTIMUM_AT_EDGE) if e is known[0] else e for e in known])
+        return Intervals.of([replace(e, reason=Reason.OPTIMUM_AT_EDGE) if e is known[0] else e for e in known])
 
 
 SMALL = RandomGrid(("r50", "swint", "mogas"), ("sgdm", "adamw", "lamb", "adan"))
@@ -232,7 +232,7 @@ def reach(grid: RandomGrid) -> Plot:
         backbones=tuple(backbone for backbone, _ in pairs),
         optimizers=tuple(optimizer for _, optimizer in pairs),
         behind=grid.rng.gamma(1, 3, len(pairs)),
-        decades=grid.ranges(len(pairs)) if len(pairs) > 1 else Ranges.of([Estimate(value=1.0, lo=0.5, hi=2.0)]),
+        decades=grid.ranges(len(pairs)) if len(pairs) > 1 else Intervals.of([Estimate(value=1.0, lo=0.5, hi=2.0)]),
         tolerance=1.0,
     )
 
@@ -589,7 +589,7 @@ def test_a_backbone_is_told_by_marker_and_colour_in_every_row() -> None:
 
 
 def test_ranges_tell_bounds_from_refusals() -> None:
-    found = Ranges.of(
+    found = Intervals.of(
         [
             Estimate(value=1.0, lo=0.5, hi=2.0),
             Estimate(value=2.0, reason=Reason.OPTIMUM_AT_EDGE),
@@ -609,7 +609,7 @@ def test_refused_cells_are_listed_with_their_reason() -> None:
 
 
 def test_overview_and_drift_put_the_best_first() -> None:
-    ranges = Ranges.of(Estimate(value=value) for value in (3.0, 1.0, 2.0))
+    ranges = Intervals.of(Estimate(value=value) for value in (3.0, 1.0, 2.0))
     ranges = replace(ranges, value=np.array([3.0, np.nan, 2.0]))
     plot = of_coupling.overview(("a", "b", "c"), ranges, ranges, ("x", "y", "z"), ranges)
     assert plot.optimizers == ("c", "a", "b")

@@ -12,7 +12,7 @@ from bocb_tune.analysis.cell.crosschecks import landscape_importance, optuna_imp
 from bocb_tune.analysis.core.bootstrap import Refused
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.sources.paper import published
 from bocb_tune.analysis.tuning.drift import drift, landscape_drift, lr_variance, modal_setting
 from bocb_tune.analysis.tuning.settings import (
@@ -26,8 +26,8 @@ from bocb_tune.analysis.tuning.settings import (
 )
 from bocb_tune.analysis.tuning.transfer import TransferRegret, transfer
 from bocb_tune.analysis.tuning.tunability import Dimension, Tunability, effective_dimension, tunability
-from tests.support.curves import landscape
-from tests.support.landscapes import BOWL, BOX, bowl, cliff, ridge, simulate
+from tests.support.coverage.curves import landscape
+from tests.support.coverage.landscapes import BOWL, BOX, bowl, cliff, ridge, simulate
 
 
 def shifted(*places: float, **options: float) -> dict[str, Landscape]:
@@ -47,13 +47,13 @@ def a_tunability(cells: dict[str, Landscape], held_out: bool = False) -> Tunabil
 
 
 def test_scores_between_nodes_are_bilinear_and_unknown_outside() -> None:
-    box = Box(lr=(-4.0, -1.0), weight_decay=(-6.0, -1.0), zero_mass=0.1)
-    grid = Grid(box=box, num_lr=4, num_decay=6)
+    domain = Domain(lr=(-4.0, -1.0), weight_decay=(-6.0, -1.0), zero_mass=0.1)
+    grid = SettingGrid(domain=domain, num_lr=4, num_decay=6)
     values = grid.u[:, None] * np.append(grid.v[:6], 100.0)
     settings = [Setting(10**-3.3, 10**-2.25), Setting(1e-4, 0.0), Setting(10**-1.5, 0.0), Setting(0.2, 0.1)]
     found = score_at(values, grid, [*settings, Setting(1e-2, 1e-7)])
     np.testing.assert_allclose(found, [3.3 * 2.25, -400, -150, np.nan, np.nan], rtol=1e-9)
-    without_zero = Grid(box=BOX, num_lr=4, num_decay=6)
+    without_zero = SettingGrid(domain=BOX, num_lr=4, num_decay=6)
     assert np.isnan(score_at(values[:, :6], without_zero, [Setting(1e-2, 0.0)])).all()
 
 
@@ -135,7 +135,7 @@ def test_what_only_tuning_both_brings() -> None:
 def test_cells_must_share_a_box_and_be_three() -> None:
     cells = shifted(-3.0, -2.0)
     too_few = tunability(cells, common_defaults, np.random.default_rng(0))
-    other = landscape(bowl, box=Box(lr=(-6.0, 0.0), weight_decay=BOX.weight_decay))
+    other = landscape(bowl, domain=Domain(lr=(-6.0, 0.0), weight_decay=BOX.weight_decay))
     mismatch = tunability({**cells, "b2": other}, common_defaults, np.random.default_rng(0))
     outside = dict.fromkeys(("b0", "b1", "b2"), Setting(10.0, 1e-3))
     unseen = tunability(shifted(-3.0, -2.0, -2.5), lambda _: outside, np.random.default_rng(0))
@@ -211,8 +211,8 @@ def test_receivers_differ_from_donors_where_curvatures_do() -> None:
 
 
 def test_a_setting_outside_the_box_of_the_receiver_is_refused() -> None:
-    narrow = Box(lr=(-5.0, -3.0), weight_decay=BOX.weight_decay)
-    cells = {**shifted(-2.0), "narrow": landscape(partial(bowl, centre=(-4.0, -3.5)), box=narrow)}
+    narrow = Domain(lr=(-5.0, -3.0), weight_decay=BOX.weight_decay)
+    cells = {**shifted(-2.0), "narrow": landscape(partial(bowl, centre=(-4.0, -3.5)), domain=narrow)}
     found = a_transfer(cells)
     assert found.regret[0][1].reason is Reason.NO_SHARED_SUPPORT
     assert found.regret[1][0].value == pytest.approx(16, abs=1e-3)
@@ -242,9 +242,11 @@ def test_drift_of_shifted_bowls() -> None:
 
 
 def test_no_weight_decay_drifts_like_the_smallest_that_is_published() -> None:
-    box = Box(lr=BOX.lr, weight_decay=BOX.weight_decay, zero_mass=0.2)
-    grid = Grid(box=box)
-    cells = {f"b{i}": landscape(lambda u, v: bowl(u, v) + 30 * (v == grid.box.zero_at), box=box) for i in range(4)}
+    domain = Domain(lr=BOX.lr, weight_decay=BOX.weight_decay, zero_mass=0.2)
+    grid = SettingGrid(domain=domain)
+    cells = {
+        f"b{i}": landscape(lambda u, v: bowl(u, v) + 30 * (v == grid.domain.zero_at), domain=domain) for i in range(4)
+    }
     found = landscape_drift(cells, Setting(10**-2.5, 1e-4))
     assert isinstance(found, dict)
     cell = found["b0"].weight_decay
@@ -317,8 +319,8 @@ def test_ped_anova_of_a_step_is_exact() -> None:
 @pytest.mark.parametrize("evaluator", ["fanova", "ped-anova"])
 def test_optuna_agrees_on_what_matters_most(evaluator: str) -> None:
     trials = simulate(BOWL, 80, seed=0, stop=False)
-    found = optuna_importance(trials, BOWL.box, evaluator)
+    found = optuna_importance(trials, BOWL.domain, evaluator)
     assert found["lr"].value > found["weight_decay"].value  # type: ignore[operator]
     assert "cross-check" in found["lr"].method
-    few = optuna_importance(simulate(BOWL, 60, seed=0), BOWL.box, evaluator)
+    few = optuna_importance(simulate(BOWL, 60, seed=0), BOWL.domain, evaluator)
     assert few["lr"].reason is Reason.TOO_FEW_COMPLETED

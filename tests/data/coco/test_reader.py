@@ -19,7 +19,7 @@ from bocb_tune.data.coco import annotations as reading
 from bocb_tune.data.coco.annotations import corners_message, read_annotations
 from bocb_tune.data.coco.dataset import Coco, load_coco
 from bocb_tune.data.coco.outlines import mask_of, outline_fault, outline_of, run_lengths
-from bocb_tune.data.contents import Contents, Tally, differences
+from bocb_tune.data.contents import Contents, OmissionCounter, differences
 from bocb_tune.data.decode import RefusedImage
 from tests.support.coco import CATEGORIES, SIZE, image, make_coco, paint, thing, without, write
 
@@ -389,6 +389,6 @@ def test_a_fingerprint_knows_images_and_annotations(tmp_path: Path) -> None:
 
 
 def test_a_tally_names_what_it_counts() -> None:
-    tally = Tally()
+    tally = OmissionCounter()
     tally.add("odd", "x")
     assert tally.left_out()[0].to_json() == {"reason": "odd", "count": 1, "names": ["x"]}

@@ -13,14 +13,14 @@ from bocb_tune.analysis.core.arrays import Index
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.noise import NEIGHBOURS, Residuals
-from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid, argmax
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.landscape.validation import Validation
 
 Array = NDArray[np.float64]
 Surface = Callable[[Array, Array], Array]
 
-BOX = Box(lr=(-5.0, 0.0), weight_decay=(-6.0, -1.0))
+BOX = Domain(lr=(-5.0, 0.0), weight_decay=(-6.0, -1.0))
 BOX_WITH_ZERO = replace(BOX, zero_mass=0.15)
 CENTRE = (-2.5, -3.5)
 VALIDATION = Validation(
@@ -68,9 +68,9 @@ def cliff(u: Array, v: Array) -> Array:
     return np.where(u > -1.5, 1.0, bowl(u, v))
 
 
-def on_grid(surface: Surface, nodes: int = 2000, box: Box = BOX) -> tuple[Array, Grid]:
+def on_grid(surface: Surface, nodes: int = 2000, domain: Domain = BOX) -> tuple[Array, SettingGrid]:
     """Values [lr, decay] on a grid fine enough for exact answers."""
-    grid = Grid(box=box, num_lr=nodes, num_decay=nodes)
+    grid = SettingGrid(domain=domain, num_lr=nodes, num_decay=nodes)
     return surface(grid.u[:, None], grid.v[None, :]), grid
 
 
@@ -84,7 +84,7 @@ class Planted:
     crossing: float = 0.25
     cliff: float = -0.8
     """log10 lr at which half of the trials diverge."""
-    box: Box = BOX_WITH_ZERO
+    domain: Domain = BOX_WITH_ZERO
     floor: float = 1.0
 
     def logit(self, u: Array, v: Array) -> Array:
@@ -104,7 +104,7 @@ class Planted:
         p = self.divergence(u)
         return (1 - p) * 100 * expit(self.logit(u, v)) + p * self.floor
 
-    def expected_on(self, grid: Grid) -> Array:
+    def expected_on(self, grid: SettingGrid) -> Array:
         """The same on a grid [lr, decay]."""
         return self.expected(grid.u[:, None], grid.v[None, :])
 
@@ -117,7 +117,7 @@ class Textbook(Planted):
     """Of u, v and the centre."""
     centre: tuple[float, float] = CENTRE
     hessian: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    box: Box = BOX
+    domain: Domain = BOX
     cliff: float = float("inf")
 
     def logit(self, u: Array, v: Array) -> Array:
@@ -150,12 +150,12 @@ def simulate(
 ) -> CellTrials:
     """Random search under asynchronous halving that stops a trial below the (1 - 1/eta) quantile of its rung so far."""
     rng = np.random.default_rng(seed)
-    box = planted.box
-    u, v = rng.uniform(*box.lr, count), rng.uniform(*box.weight_decay, count)
-    zero = rng.random(count) < box.zero_mass
+    domain = planted.domain
+    u, v = rng.uniform(*domain.lr, count), rng.uniform(*domain.weight_decay, count)
+    zero = rng.random(count) < domain.zero_mass
     diverged = rng.random(count) < planted.divergence(u)
     exempt = rng.random(count) < audit
-    base = planted.logit(u, np.where(zero, box.zero_at, v)) + noise[0] * rng.standard_normal(count)
+    base = planted.logit(u, np.where(zero, domain.zero_at, v)) + noise[0] * rng.standard_normal(count)
     seen: dict[float, list[float]] = {rung: [] for rung in rungs}
     share, trial, at, score = np.zeros(count), [], [], []
     for i in range(count):
@@ -192,10 +192,10 @@ def normal_noise(sd: float) -> Residuals:
 
 
 def exact(
-    surface: Surface, *, box: Box = BOX, nodes: int = 801, divergence_lr: float = 10.0, diverged: int = 0
+    surface: Surface, *, domain: Domain = BOX, nodes: int = 801, divergence_lr: float = 10.0, diverged: int = 0
 ) -> Landscape:
     """The landscape one would have if nothing were uncertain."""
-    values, grid = on_grid(surface, nodes, box)
+    values, grid = on_grid(surface, nodes, domain)
     return Landscape(
         grid=grid,
         mean=values,

@@ -6,14 +6,14 @@ import numpy as np
 
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.landscape.surface import Box, Grid, argmax
-from tests.support.landscapes import BOX, VALIDATION, StoredDraws, Surface, normal_noise
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid, argmax
+from tests.support.coverage.landscapes import BOX, VALIDATION, StoredDraws, Surface, normal_noise
 
 
 def landscape(
     surface: Surface,
     *,
-    box: Box = BOX,
+    domain: Domain = BOX,
     spread: float = 0.2,
     noise: float = 0.3,
     num_draws: int = 40,
@@ -22,7 +22,7 @@ def landscape(
     divergence: Surface | None = None,
 ) -> Landscape:
     """A landscape whose mean is the surface, and whose draws are it moved up and down by `spread` points."""
-    grid = Grid(box=box)
+    grid = SettingGrid(domain=domain)
     u, v = grid.u[:, None], grid.v[None, :]
     mean = np.broadcast_to(surface(u, v), grid.shape).astype(float)
     shift = np.random.default_rng(seed).normal(0, spread, num_draws // 2)
@@ -35,7 +35,7 @@ def landscape(
         surfaces=StoredDraws(values=draws),
         peaks=argmax(draws),
         divergence=p,
-        divergence_lr=np.full(num_draws, box.lr[1] + 1.0),
+        divergence_lr=np.full(num_draws, domain.lr[1] + 1.0),
         log_steepness=np.zeros(num_draws),
         floor=floor,
         noise=noise,

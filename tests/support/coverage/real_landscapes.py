@@ -1,9 +1,10 @@
 """Do the intervals hold the truth on landscapes that nobody here made?
 
-`python -m tests.support.real_landscapes` writes the table of docs/STATISTICS.md, some ten minutes on two cores. The
-seed means of each landscape of tests/golden/landscapes are smoothed by a Gaussian process to a surface, the truth. A
-trial at a random setting scores the truth and the residual of a random seed at the nearest node of the original grid,
-within 0 and 100; under early stopping its curve comes to that score, and the worse two thirds stop at each rung.
+`python -m tests.support.coverage.real_landscapes` writes the table of docs/STATISTICS.md, some ten minutes on two
+cores. The seed means of each landscape of tests/golden/landscapes are smoothed by a Gaussian process to a surface, the
+truth. A trial at a random setting scores the truth and the residual of a random seed at the nearest node of the
+original grid, within 0 and 100; under early stopping its curve comes to that score, and the worse two
+thirds stop at each rung.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.landscape.trials import CellTrials
-from tests.support.intervals import LEVELS, Answered, at_each_level, both, held, write
+from tests.support.coverage.intervals import LEVELS, Answered, at_each_level, both, held, write
 
-DATA = Path(__file__).parents[1] / "golden" / "landscapes" / "hpobench.csv"
-BOX = Box(lr=(-5.0, 0.0), weight_decay=(-8.0, 0.0))
+DATA = Path(__file__).parents[2] / "golden" / "landscapes" / "hpobench.csv"
+BOX = Domain(lr=(-5.0, 0.0), weight_decay=(-8.0, 0.0))
 NODES, SEEDS = 10, 5
 SIZES = (40, 64, 128)
 STOPPED = 64
@@ -70,7 +71,7 @@ class RealLandscape:
         i, j = np.rint(x * (NODES - 1)).astype(int).T
         return np.clip(self.at(x) + self.residuals[i, j, rng.integers(0, SEEDS, len(x))], 0, 100)
 
-    def on(self, grid: Grid) -> Array:
+    def on(self, grid: SettingGrid) -> Array:
         return self.at(grid.nodes()[0]).reshape(grid.shape)
 
 
@@ -89,7 +90,7 @@ def truths() -> dict[str, RealLandscape]:
 def _truth(scores: dict[tuple[int, int], list[float]]) -> RealLandscape:
     values = np.array([[scores[i, j] for j in range(NODES)] for i in range(NODES)])
     means = values.mean(axis=2)
-    coarse, fine = (Grid(box=BOX, num_lr=n, num_decay=m).nodes()[0] for n, m in ((NODES, NODES), (161, 101)))
+    coarse, fine = (SettingGrid(domain=BOX, num_lr=n, num_decay=m).nodes()[0] for n, m in ((NODES, NODES), (161, 101)))
     kernel = ConstantKernel(1.0) * Matern([0.3, 0.5], (0.08, 20), nu=2.5) + WhiteKernel(0.05, (1e-4, 2))
     process = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=1, random_state=0)
     with warnings.catch_warnings():
@@ -244,7 +245,7 @@ def main() -> None:
     rows = list(table(found))
     for row in rows:
         print(" | ".join(row))
-    write("real", rows, by="tests.support.real_landscapes")
+    write("real", rows, by="tests.support.coverage.real_landscapes")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def test_leaving_ends_the_epoch_in_flight_even_at_a_rung() -> None:
         await serve(mailbox)
         rung = asyncio.create_task(mailbox.report("a", epoch(1), competes=True))
         assert await waits(rung)
-        await mailbox.leave()
+        await mailbox.interrupt()
         assert await at_once(rung) == "leave"
         assert await at_once(mailbox.report("a", epoch(2), competes=False)) == "leave"
         await mailbox.end("a", {"kind": "left"})
@@ -167,7 +167,7 @@ def test_leaving_ends_the_epoch_in_flight_even_at_a_rung() -> None:
 def test_leaving_gives_back_a_trial_that_nobody_has_taken() -> None:
     async def scenario(mailbox: Mailbox) -> None:
         await mailbox.submit(order("a"))
-        await mailbox.leave()
+        await mailbox.interrupt()
         assert kinds(await at_once(mailbox.take("a", 0))) == ["left"]
         idle = asyncio.create_task(mailbox.next_trial())
         assert await waits(idle)

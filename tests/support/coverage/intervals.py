@@ -1,7 +1,7 @@
 """Do the intervals hold the truth? Simulated where it is known; the tables of landscapes in docs/STATISTICS.md.
 
-`python -m tests.support.intervals` writes them anew, some 40 minutes on two cores; seeds and grids may be given. Two
-studies, at 90 % nominal and at the 95 % that a report prints:
+`python -m tests.support.coverage.intervals` writes them anew, 40 minutes on two cores; seeds and grids may be given.
+Two studies, at 90 % nominal and at the 95 % that a report prints:
 
 - textbook surfaces with learning curves, under random search with early stopping, a seed at a time;
 - the shipped synthetic grid, searched by the engine's own searcher, scheduler and journals (TPE and ASHA; the trials
@@ -34,7 +34,7 @@ from bocb_tune.analysis.findings.collect import find
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
-from bocb_tune.analysis.landscape.surface import Box, Grid
+from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.matrix.twoway import decompose
 from bocb_tune.analysis.sources.load import load
 from bocb_tune.analysis.tuning.transfer import transfer
@@ -42,11 +42,11 @@ from bocb_tune.cli.launch import cell_plans
 from bocb_tune.spec.model import load_spec
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.tasks.synthetic import CLIFF_WIDTH, DEPTH, FLOOR, OPTIMA, SHAPES, truth
-from tests.support.landscapes import BOWL, HARD, RIDGE, S1, S2, S3, Planted, simulate
-from tests.support.random_search import random_search
+from tests.support.coverage.landscapes import BOWL, HARD, RIDGE, S1, S2, S3, Planted, simulate
+from tests.support.coverage.random_search import random_search
 from tests.support.simulated import Simulation
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GRID, PAGE = ROOT / "experiments" / "synthetic_grid.yaml", ROOT / "docs" / "STATISTICS.md"
 LEVELS = (0.90, 0.95)
 """Nominal; the last is what a report prints."""
@@ -102,19 +102,19 @@ class Question:
 
     name: str
     of_cell: Callable[[Landscape], Estimate]
-    of_truth: Callable[[Array, Array, Grid], float]
+    of_truth: Callable[[Array, Array, SettingGrid], float]
     """Of the planted surface [lr, decay], its line over lr at the weight decay found [lr], and their grid."""
 
 
-def _decades(line: Array, grid: Grid) -> float:
+def _decades(line: Array, grid: SettingGrid) -> float:
     return float(surface.usable_decades(line, grid.u, EPSILON)[0])
 
 
-def _cost(line: Array, grid: Grid) -> float:
+def _cost(line: Array, grid: SettingGrid) -> float:
     return float(surface.line_sensitivity(line, grid.u, FLOOR))
 
 
-def _best_of(e: Array, grid: Grid) -> float:
+def _best_of(e: Array, grid: SettingGrid) -> float:
     return float(random_search(e[None], grid, noise=NOISE, longest=TRIALS)[0][0, -1])
 
 
@@ -161,9 +161,11 @@ BEST, MARGIN = "expected score at the best point (points)", "divergence margin (
 TRANSFER, SHARE = "transfer regret (points; S9)", "interaction share of the grid (95 %)"
 
 
-def about(where: str, cell: Landscape, planted: Callable[[Grid], Array], margin: float | None) -> Iterator[Answered]:
+def about(
+    where: str, cell: Landscape, planted: Callable[[SettingGrid], Array], margin: float | None
+) -> Iterator[Answered]:
     """All numbers of a cell, given the planted surface on any grid and the planted margin to divergence."""
-    grid = Grid(box=cell.grid.box, **FINE)
+    grid = SettingGrid(domain=cell.grid.domain, **FINE)
     known, found = planted(grid), cell.grid.v[cell.best_node[1]]
     line = known[:, int(np.abs(grid.v - found).argmin())]
     for metric in METRICS:
@@ -197,7 +199,7 @@ def of_fixture(name: str, count: int, seed: int) -> list[Answered]:
 
 
 def fit(planted: Planted, count: int, seed: int) -> Landscape | NoLandscape:
-    return fit_landscape(simulate(planted, count, seed), planted.box, Scale(bounded=True, floor=FLOOR))
+    return fit_landscape(simulate(planted, count, seed), planted.domain, Scale(bounded=True, floor=FLOOR))
 
 
 def of_shift(count: int, seed: int) -> list[Answered]:
@@ -221,7 +223,7 @@ def _regret(cells: Mapping[str, Landscape], seed: int) -> Estimate:
 # The engine's own search
 
 
-def planted_surface(backbone: str, optimizer: str, grid: Grid) -> Array:
+def planted_surface(backbone: str, optimizer: str, grid: SettingGrid) -> Array:
     """Expected score at full budget of the synthetic task, divergence included [lr, decay]."""
     shape, known = SHAPES[backbone], truth(backbone, optimizer)
     u = grid.u[:, None] - math.log10(known.lr)
@@ -239,7 +241,7 @@ def planted_surface(backbone: str, optimizer: str, grid: Grid) -> Array:
 @cache
 def planted_best(backbone: str, optimizer: str) -> float:
     space = load_space(optimizer)
-    grid = Grid(box=Box.of(space.lr, space.weight_decay), **FINE)
+    grid = SettingGrid(domain=Domain.of(space.lr, space.weight_decay), **FINE)
     return float(planted_surface(backbone, optimizer, grid).max())
 
 
@@ -304,7 +306,7 @@ def by_what(stated: Sequence[Answered]) -> Iterator[list[str]]:
     yield from (row for _, row in sorted(rows, key=lambda row: row[0]))
 
 
-def write(name: str, rows: Iterable[Sequence[str]], by: str = "tests.support.intervals") -> None:
+def write(name: str, rows: Iterable[Sequence[str]], by: str = "tests.support.coverage.intervals") -> None:
     """Puts a table in its place on the page."""
     head, *others = rows
     lines = [head, ["---"] * len(head), *others]

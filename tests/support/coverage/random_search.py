@@ -7,7 +7,7 @@ from scipy.special import ndtr
 
 from bocb_tune.analysis.cell.tuning_curves import LONGEST
 from bocb_tune.analysis.core.arrays import Array
-from bocb_tune.analysis.landscape.surface import Grid
+from bocb_tune.analysis.landscape.surface import SettingGrid
 
 NUM_ATOMS, NUM_NEAR = 256, 121
 """Values a surface is reduced to, and steps of the noisy score around the best value."""
@@ -17,7 +17,7 @@ NO_CHANCE = 1e-12
 """Intervals of the noisy score less probable than this count for nothing: within them only rounding is left."""
 
 
-def random_search(surfaces: Array, grid: Grid, noise: float, longest: int = LONGEST) -> tuple[Array, Array]:
+def random_search(surfaces: Array, grid: SettingGrid, noise: float, longest: int = LONGEST) -> tuple[Array, Array]:
     """Expected deployed and reported score of the best of n random settings, each [surfaces, longest].
 
     Args:

@@ -1,6 +1,6 @@
 """Does the interaction share among viable cells hold the truth, and does its test keep its level?
 
-`python -m tests.support.coupling_coverage` writes the table into docs/STATISTICS.md, some minutes on two cores; another
+`python -m tests.support.coverage.coupling` writes the table into docs/STATISTICS.md, some minutes on two cores; another
 number of matrices may be given.
 Matrices of backbones x optimizers x seeds are simulated, with noise as it is in practice, and judged as a report judges
 them. Other matrices of these designs chose one constant: the tails of interactions.
@@ -29,7 +29,7 @@ from bocb_tune.analysis.matrix.noise import moderated
 from bocb_tune.analysis.matrix.resample import corrected_squares
 from bocb_tune.analysis.matrix.twoway import residual_df
 
-PAGE = Path(__file__).parents[2] / "docs" / "STATISTICS.md"
+PAGE = Path(__file__).parents[3] / "docs" / "STATISTICS.md"
 COUNT = 400
 """Simulated matrices a design."""
 SHAPES = ((6, 6), (10, 8))
@@ -215,7 +215,7 @@ def write(table: Iterator[list[str]]) -> None:
     text = "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *others))
     print(text)
     begin, end = (
-        "<!-- coupling: written by `python -m tests.support.coupling_coverage` -->\n",
+        "<!-- coupling: written by `python -m tests.support.coverage.coupling` -->\n",
         "<!-- end of coupling -->\n",
     )
     before, rest = PAGE.read_text(encoding="utf-8").split(begin)
