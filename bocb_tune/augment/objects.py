@@ -64,7 +64,7 @@ def resized(image: Tensor, target: dict[str, Any], size: tuple[int, int]) -> Sce
 
 
 def mirrored(image: Tensor, target: dict[str, Any]) -> Scene:
-    """Mirror an image and its objects from left to right."""
+    """Flip an image and its objects from left to right."""
     boxes = target["boxes"].clone()
     boxes[:, [0, 2]] = image.shape[-1] - target["boxes"][:, [2, 0]]
     new = {**target, "boxes": boxes}

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from bocb_tune.core.names import listed, plain
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, resolved
-from bocb_tune.training.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
+from bocb_tune.training.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES, Recipe, on_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,8 +68,8 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
 
 def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
     """Make one row per cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
-    columns = ("cell", "lr", "weight decay", "default", "recipe", *(["refined"] if spec.search.refine else []))
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    columns = ("lr", "weight decay", "default", "recipe", *(["refined"] if spec.search.refine else []))
+    table = Table(Column("cell", overflow="fold"), *columns, box=None, header_style="bold", pad_edge=False)
     for planned in grid.cells:
         space = planned.space
         default = f"{space.default['lr']:g}, {space.default['weight_decay']:g}"
@@ -90,9 +90,18 @@ def skipped_lines(grid: Grid) -> list[str]:
 
 
 def recipes_text(spec: ExperimentSpec) -> str:
-    """Make one line per recipe: what it is, and the epochs it was published with beside those it gets here."""
-    used = dict.fromkeys(spec.recipe_of(backbone)[0] for backbone in spec.backbones)
-    return "\n".join(f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}" for name in used)
+    """Make one line per recipe: what it is, the epochs it was published with beside those it gets here, and what the
+    experiment changes of it.
+    """
+    lines = (_recipe_line(spec, *spec.recipe_of(backbone)) for backbone in spec.backbones)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _recipe_line(spec: ExperimentSpec, name: str, recipe: Recipe) -> str:
+    published = asdict(on_devices(RECIPES[name], gpus=spec.resources.gpus_per_worker > 0))
+    changes = [f"{key} {value}" for key, value in asdict(recipe).items() if value != published[key]]
+    told = f". Changed here: {', '.join(changes)}" * bool(changes)
+    return f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}{told}"
 
 
 def _epochs(recipe: str, spec: ExperimentSpec) -> str:
@@ -135,7 +144,7 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
 
 def measured_table(measured: Sequence[Measured]) -> Table:
     """Make one row per backbone."""
-    table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
+    table = Table(Column("backbone", overflow="fold"), "measured with", box=None, header_style="bold", pad_edge=False)
     for heading in ("batch a rank", "s an epoch", "of it decoding", "peak GiB", "largest batch", "trials a GPU"):
         table.add_column(heading, justify="right", no_wrap=heading == "s an epoch")
     for row in measured:

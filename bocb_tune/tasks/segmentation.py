@@ -81,7 +81,7 @@ def anchors(scale: float) -> AnchorGenerator:
 
 def masks_of(found: Found, size: tuple[int, int]) -> list[dict[str, Any]]:
     """Write boxes and masks as COCO's results have them: masks as run lengths of the whole image."""
-    parts = [part for part in torch.arange(len(found["boxes"])).split(PASTED) if len(part)]
+    parts = [part for part in torch.split(torch.arange(len(found["boxes"])), PASTED) if len(part)]
     encoded = [one for part in parts for one in _encoded(found["masks"][part], found["boxes"][part], size)]
     return [box | {"segmentation": mask} for box, mask in zip(boxes_of(found, size), encoded, strict=True)]
 

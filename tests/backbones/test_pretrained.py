@@ -173,11 +173,13 @@ def test_stages_are_counted_from_the_image() -> None:
 
 def test_an_optimizer_that_estimates_statistics_anew_leaves_none_frozen() -> None:
     model = built()
-    freeze(model, Recipe(batch_size=8, frozen_stages=1))
+    recipe = Recipe(batch_size=8, frozen_stages=1)
+    freeze(model, recipe)
     optimizer = build_optimizer(model, "schedulefree_sgd", lr=0.1, weight_decay=0.0)
-    with pytest.raises(ValueError, match="schedulefree_sgd"):
-        require_own_statistics(model, optimizer, "schedulefree_sgd")
-    require_own_statistics(model, build_optimizer(model, "sgd", lr=0.1, weight_decay=0.0), "sgd")
+    for frozen in (recipe, Recipe(batch_size=8, frozen_norm=True)):
+        with pytest.raises(ValueError, match="schedulefree_sgd"):
+            require_own_statistics(model, optimizer, "schedulefree_sgd", frozen)
+    require_own_statistics(model, build_optimizer(model, "sgd", lr=0.1, weight_decay=0.0), "sgd", recipe)
     free = built("test_vit")
-    freeze(free, Recipe(batch_size=8, frozen_stages=1))
-    require_own_statistics(free, build_optimizer(free, "schedulefree_sgd", lr=0.1, weight_decay=0.0), "x")
+    freeze(free, recipe)
+    require_own_statistics(free, build_optimizer(free, "schedulefree_sgd", lr=0.1, weight_decay=0.0), "x", recipe)

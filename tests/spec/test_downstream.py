@@ -57,7 +57,7 @@ def test_what_is_written_loads_to_the_same(tmp_path: Path) -> None:
         ("shorter: 64", "shorter: 16", 2, "task.shorter: is 16; it must be at least 32"),
         ("longer: 96", "longer: 48", 2, "task.longer: is 48; it must be at least as large as shorter"),
         ("shorter: 64", "shorter: 64, shorter_from: 80", 2, "0 (no multi-scale training), or at least 32 and below"),
-        ("channels: 16", "chanels: 16", 2, "unknown option of task 'detection' 'chanels', did you mean 'channels'?"),
+        ("channels: 16", "chanels: 16", 2, "unknown option of task 'detection' 'chanels'; did you mean 'channels'?"),
         ("batch_size: 4", "batch_size: 4, mixup: 0.8", 6, "is 0.8, and task 'detection' has no use for it"),
         ("batch_size: 4", "batch_size: 4, image_size: 64", 6, "is 64, and task 'detection' has no use for it"),
         ("batch_size: 4", "batch_size: 4, augment: shift", 6, "augment 'shift' does not suit dataset 'shapes'"),

@@ -17,6 +17,7 @@ from bocb_tune.core.types import TrialSpec
 from bocb_tune.data import resolve_options
 from bocb_tune.tasks import scenes
 from bocb_tune.tasks.detection import RETINANET
+from bocb_tune.tasks.pose import task as pose
 from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.context import Context
 from bocb_tune.training.loop import Training, fit
@@ -30,9 +31,11 @@ TWO: dict[str, Any] = {"image_size": 96, "images": 2, "held_out": 1}
 BUILDERS: dict[str, Callable[[TrialSpec, Context], Training]] = {
     "detection": partial(scenes.build_training, detector=RETINANET),
     "segmentation": partial(scenes.build_training, detector=MASK_RCNN),
+    "pose": pose.build_training,
 }
 """How each task makes a training of a trial."""
-OPTIONS: dict[str, dict[str, Any]] = {task: {"shorter": 96, "longer": 128, "channels": 32} for task in BUILDERS}
+WHOLE: dict[str, Any] = {"shorter": 96, "longer": 128, "channels": 32}
+OPTIONS = {"detection": WHOLE, "segmentation": WHOLE, "pose": {"height": 96, "width": 64, "channels": 32}}
 
 
 def outcome(backbone: str, task: str, optimizer: str = "adamw") -> str:

@@ -29,6 +29,7 @@ def scene_trial(
     **recipe: Any,
 ) -> TrialSpec:
     """A trial on drawn shapes; `recipe` are fields that differ from four images a step, mirrored at random."""
+    small = {name: value for name, value in SMALL.items() if name in TASKS[task].options}
     own = Recipe(batch_size=4, augment="flip")
     given = dataset or {"name": "shapes", **resolve_options("shapes", FEW)}
     return TrialSpec(
@@ -39,7 +40,7 @@ def scene_trial(
         seed=seed,
         budget=budget,
         settings={
-            "task": {**TASKS[task].options, **SMALL, **(options or {})},
+            "task": {**TASKS[task].options, **small, **(options or {})},
             "dataset": given,
             "recipe": recipe_settings(replace(own, **recipe)),
             "optimizer": {},

@@ -130,6 +130,8 @@ OTHERWISE = {
     "grad_checkpointing",
     "frozen_stages",
     "linear_probe",
+    "frozen_norm",
+    "lr_steps",
     *test_recipes.TURNED,
     *test_augment.TURNED,
     "eval_crop",
@@ -222,7 +224,7 @@ def test_the_table_of_recipes() -> None:
         ("min_lr_ratio", 1.1, "between 0 and 1"),
         ("label_smoothing", 1.0, "at least 0 and below 1"),
         ("drop_path", 1.0, "at least 0 and below 1"),
-        ("augment", "flip", "one of .*'flip_crop'"),
+        ("augment", "flips", "one of .*'flip_crop'"),
         ("ema_decay", 1.0, "0 \\(off\\) or below 1"),
     ],
 )
