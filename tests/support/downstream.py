@@ -1,4 +1,4 @@
-"""Each backbone of the table on each task on feature maps, for two optimizer steps, and the table in docs/DOWNSTREAM.md.
+"""Each backbone of the table on detection and segmentation for two optimizer steps, and the table of how it went.
 
 `python -m tests.support.downstream [BACKBONE ...]` trains those backbones, or all, and writes their rows anew.
 """
@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "DOWNSTREAM.md"
 BEGIN, END = "<!-- steps: written by `python -m tests.support.downstream` -->\n", "<!-- end of steps -->\n"
 TRAINS, SKIPPED = "trains", "skipped"
 TWO: dict[str, Any] = {"image_size": 64, "images": 4, "held_out": 1}
-"""Options of `shapes`: two steps of two images, as scales that begin at 0 keep gradients from their branch in the first."""
+"""Options of `shapes`: two steps of two images, as scales that begin at 0 keep a first gradient from their branch."""
 BUILDERS: dict[str, Callable[[TrialSpec, Context], Training]] = {
     "detection": partial(scenes.build_training, detector=RETINANET),
     "segmentation": partial(scenes.build_training, detector=MASK_RCNN),
