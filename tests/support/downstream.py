@@ -20,7 +20,7 @@ from bocb_tune.tasks.detection import RETINANET
 from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.context import Context
 from bocb_tune.training.loop import Training, fit
-from tests.support.scenes import scene_trial
+from tests.tasks.drawn import scene_trial
 
 PAGE = Path(__file__).parents[2] / "docs" / "DOWNSTREAM.md"
 BEGIN, END = "<!-- steps: written by `python -m tests.support.downstream` -->\n", "<!-- end of steps -->\n"
