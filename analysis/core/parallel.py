@@ -13,7 +13,6 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-import bocb_tune
 from bocb_tune.core.progress import say
 
 CHUNKS = 8
@@ -38,7 +37,7 @@ def warm_up() -> None:
 @contextmanager
 def _same_package() -> Iterator[None]:
     """Let new processes import this package from where it is, not another one from the folder they start in."""
-    root = str(Path(bocb_tune.__file__).resolve().parents[1])
+    root = str(Path(__file__).absolute().parents[3])
     ours = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
