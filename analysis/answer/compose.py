@@ -9,6 +9,7 @@ from bocb_tune.analysis.answer.reaches import reaches_of
 from bocb_tune.analysis.answer.steps import limits_of, steps_of
 from bocb_tune.analysis.answer.values import Answer, Conclusion
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.core.types import TrialStatus
 
 
 def answer_of(findings: Findings, source: str) -> Answer:
@@ -40,5 +41,16 @@ def answer_of(findings: Findings, source: str) -> Answer:
         steps=steps_of(findings, contests, source),
         limits=limits_of(findings, contests) if findings.best is not None else (),
         conclusions=conclusions,
+        no_score=_why_no_score(findings),
         num_cells=len(findings.cells),
     )
+
+
+def _why_no_score(findings: Findings) -> str:
+    """Say what became of the trials, none of which gave its cell a score."""
+    counts = findings.table.trials["status"].value_counts()
+    told = [f"{counts[status]} {status}" for status in TrialStatus if status in counts]
+    text = f"No cell has a score yet: no trial has reached its full budget ({', '.join(told) or 'there are none'})."
+    if TrialStatus.diverged in counts:
+        text += " What a diverged trial scores is not known here; --chance says it."
+    return text

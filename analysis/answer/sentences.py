@@ -41,8 +41,7 @@ class Part:
 def parts_of(answer: Answer) -> tuple[Part, ...]:
     """Say everything the answer holds, in order; parts without a line are left out."""
     if all(contest.best is None for contest in answer.contests):
-        none = ("No cell has a score yet: no trial has reached its full budget.",)
-        return (*part("Best optimizer", none), *_next(answer))
+        return (*part("Best optimizer", (answer.no_score,)), *_next(answer))
     return (
         *part("Best optimizer", winners(answer)),
         *part("Backbone-optimizer coupling", answer.coupling),
@@ -58,7 +57,7 @@ def terminal(parts: Sequence[Part]) -> list[str]:
     for part in parts:
         lines.append(f"{part.title}:")
         for line in part.lines:
-            lines.append(f"  {line.text}")
+            lines.append(f"  {' '.join(line.text.split())}")
             lines += [f"      {line.code}"] * bool(line.code)
     return lines
 
@@ -119,9 +118,9 @@ def _dominating(answer: Answer) -> tuple[str, ...]:
     if name is None:
         return ()
     leads = [contest.lead.value for contest in answer.contests]
-    values = [lead for lead in leads if lead is not None]
+    low, high = (f"{end([lead for lead in leads if lead is not None]):.2f}" for end in (min, max))
     where = "on both backbones" if count == 2 else f"on all {count} backbones"
-    margin = f"by {min(values):.2f} to {max(values):.2f} points over the next best"
+    margin = f"by {low if low == high else f'{low} to {high}'} points over the next best"
     won = _num_won(answer)
     if won == count:
         return (f"{name} wins {where}, {margin}, significantly on each.",)
@@ -231,7 +230,9 @@ def decades(estimate: Estimate) -> str:
     """Write a width with its interval."""
     at_least = "at least " * bool(estimate.reason)
     span = "" if estimate.lo is None or estimate.hi is None else f" (95 % CI {estimate.lo:.1f} to {estimate.hi:.1f})"
-    return f"{at_least}{estimate.value or 0:.1f} decades{span}"
+    value = estimate.value or 0.0
+    width = "less than 0.1" if 0 < value < 0.05 else f"{value:.1f}"
+    return f"{at_least}{width} decades{span}"
 
 
 def limits(answer: Answer) -> tuple[str, ...]:

@@ -61,9 +61,9 @@ def _unfinished(findings: Findings, again: str) -> Iterator[Step]:
     running = sum(cell.counts.get(TrialStatus.running, 0) for cell in findings.cells)
     failed = sum(cell.counts.get(s, 0) for cell in findings.cells for s in (TrialStatus.failed, TrialStatus.oom))
     if again and (running or failed or findings.missing):
-        what = [f"{running} trials are not finished"] * bool(running) + [f"{failed} have failed"] * bool(failed)
-        what += [f"{len(findings.missing)} cells have no score yet"] * bool(findings.missing)
-        why = f"Run the same experiment again: {', '.join(what)}. Finished trials are kept."
+        counts = {"trials not finished": running, "failed": failed, "cells without a score": len(findings.missing)}
+        what = ", ".join(f"{name}: {count}" for name, count in counts.items() if count)
+        why = f"Run the same experiment again ({what}). Finished trials are kept."
         yield Step(why=why, do=again)
 
 
@@ -215,9 +215,10 @@ def _widths(findings: Findings) -> Iterator[Limit]:
     }
     for reason in dict.fromkeys(refused.values()):
         cells = [name for name, why in refused.items() if why is reason]
+        where = f"{len(cells)} cell{'s' * (len(cells) > 1)} ({listed(cells, MOST_NAMED)})"
         if reason is not None:
             yield Limit(
-                what=f"How far the learning rate may be off in {len(cells)} cells ({listed(cells, MOST_NAMED)})",
+                what=f"How far the learning rate may be off in {where}",
                 why=reason.sentence,
                 needs="more fresh seeds or trials there, or a wider `--tolerance`",
             )

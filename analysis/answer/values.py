@@ -168,11 +168,13 @@ class Answer:
     steps: tuple[Step, ...]
     limits: tuple[Limit, ...]
     conclusions: tuple[Conclusion, ...]
+    no_score: str
+    """Sentence on why there is nothing to say, where no cell has a score."""
     num_cells: int
 
     @property
     def dominating(self) -> str | None:
-        """The optimizer that has the best score on every backbone, of two or more; None if there is none."""
+        """The optimizer whose score is the highest on every backbone, of two or more; None if there is none."""
         best = {each.best.optimizer for each in self.contests if each.best is not None}
-        known = all(each.best is not None and len(each.contenders) > 1 for each in self.contests)
+        known = all(each.best is not None and (each.lead.value or 0.0) > 0 for each in self.contests)
         return next(iter(best)) if known and len(best) == 1 and len(self.contests) > 1 else None

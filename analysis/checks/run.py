@@ -17,6 +17,8 @@ FEWEST_SEEDS = 3
 MANY_DIVERGED = 0.3
 # Factor on the median sd of seeds.
 MUCH_NOISIER = 5
+MOST_SAID = 300
+"""Characters of a failure's message that are repeated; tables/trials.csv has it whole."""
 # Number of completed trials that ended early, and the width in points of the band they ended in.
 FEWEST_EARLY, EARLY_BAND = 5, 1.0
 
@@ -42,11 +44,15 @@ def failed_trials(findings: Findings) -> Iterator[Check]:
     for (status, _), group in list(kinds)[:MOST_LISTED]:
         message = group["message"].iloc[0]
         cells = sorted(set(group["backbone"] + "/" + group["optimizer"]))
-        text = f"{len(group)} {status} in {listed(cells)}: {message or 'no message'}"
+        text = f"{len(group)} {status} in {listed(cells)}: {_cut(message) or 'no message'}"
         yield from about(cells, name="failed_trials", level="problem", message=text)
     if len(kinds) > MOST_LISTED:
         text = f"{len(kinds) - MOST_LISTED} more kinds of failure are in tables/trials.csv."
         yield Check(name="failed_trials", level="problem", message=text)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MOST_SAID else f"{message[:MOST_SAID]}..."
 
 
 def garbled_lines(findings: Findings) -> Iterator[Check]:

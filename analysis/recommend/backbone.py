@@ -177,4 +177,4 @@ def _by_robustness(candidates: Mapping[str, Candidate], names: set[str]) -> tupl
 
 
 def _setting(lr: float, weight_decay: float) -> Setting | None:
-    return None if np.isnan(lr) or np.isnan(weight_decay) else Setting(float(lr), float(weight_decay))
+    return None if np.isnan(lr) else Setting(float(lr), float(weight_decay))

@@ -27,14 +27,14 @@ class SearchRange:
 
     lr: tuple[float, float]
     weight_decay: tuple[float, float] | None
-    """Range of positive weight decay; None if only weight decay 0 is worth a trial."""
+    """Range of positive weight decay; None if only weight decay 0 is worth a trial, or weight decay was not varied."""
     zero: bool
     """Whether weight decay 0 is worth trials."""
 
     def __str__(self) -> str:
         ends = [] if self.weight_decay is None else [_ends(self.weight_decay)]
         decay = " or ".join([*ends, *(["0"] if self.zero else [])])
-        return f"lr {_ends(self.lr)}, weight decay {decay}"
+        return f"lr {_ends(self.lr)}" + (f", weight decay {decay}" if decay else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,8 @@ def cautious_score(cell: Landscape) -> Array:
 def range_of(near: Flags, grid: SettingGrid) -> SearchRange:
     """Find the ranges that bound some nodes [lr, decay]."""
     rows = np.flatnonzero(near.any(axis=1))
-    columns = np.flatnonzero(near[:, : grid.num_decay].any(axis=0))
+    is_line = grid.domain.weight_decay is None
+    columns = np.flatnonzero(near[:, : 0 if is_line else grid.num_decay].any(axis=0))
     low, high = (float(10 ** grid.u[row]) for row in (rows[0], rows[-1]))
     decays = [float(10 ** grid.v[column]) for column in (columns[0], columns[-1])] if len(columns) else None
     return SearchRange(

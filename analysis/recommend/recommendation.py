@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -150,7 +151,7 @@ class Recommendation:
         plain = {key: getattr(self, key) for key in ("backbone", "trials", "optimizer", "p_best", "method", "detail")}
         return plain | {
             "lr": self.setting and self.setting.lr,
-            "weight_decay": self.setting and self.setting.weight_decay,
+            "weight_decay": self.setting and known(self.setting.weight_decay),
             "own": dict(self.own),
             "refining_gain": self.gained and self.gained.to_json(),
             "box": self.search_range and asdict(self.search_range),
@@ -225,7 +226,10 @@ def metric_within_bounds(score: Estimate, objective: Objective) -> Estimate:
 
 
 def _in_words(setting: Setting | None) -> str:
-    return "" if setting is None else f", lr {setting.lr:.2g}, weight decay {setting.weight_decay:.2g}"
+    if setting is None:
+        return ""
+    decay = "" if math.isnan(setting.weight_decay) else f", weight decay {setting.weight_decay:.2g}"
+    return f", lr {setting.lr:.2g}{decay}"
 
 
 def _by_reason(refused: Sequence[tuple[str, Reason]]) -> str:

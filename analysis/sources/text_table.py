@@ -6,6 +6,7 @@ import csv
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -55,11 +56,10 @@ def read_cells(path: Path, notes: list[str]) -> pd.DataFrame:
 def _parquet(path: Path) -> pd.DataFrame:
     """Read the cells; lists and mappings, which no column here holds, as text."""
     rows = pd.read_parquet(path).astype(object)
-    nested = [name for name in rows if rows[name].map(_is_nested).any()]
-    rows = rows.assign(**{name: rows[name].map(str) for name in nested})
     rows.index = pd.RangeIndex(2, len(rows) + 2)
     rows.columns = rows.columns.map(str)
-    return rows
+    nested = [str(name) for name in rows if rows[name].map(_is_nested).any()]
+    return rows.assign(**{name: rows[name].map(str) for name in nested})
 
 
 def _is_nested(cell: object) -> bool:
@@ -70,7 +70,7 @@ def _is_nested(cell: object) -> bool:
 def _csv(path: Path, notes: list[str]) -> pd.DataFrame:
     encoding = _encoding(path)
     stated = SEPARATOR_LINE.fullmatch(_first_line(path, encoding))
-    options = {"encoding": encoding, "dtype": str, "skiprows": 1 if stated else 0}
+    options: dict[str, Any] = {"encoding": encoding, "dtype": str, "skiprows": 1 if stated else 0}
     separator = stated[1] if stated else _separator(path, encoding)
     _require_names(path, pd.read_csv(path, sep=separator, header=None, nrows=1, **options))
     with warnings.catch_warnings():
@@ -100,7 +100,7 @@ def _encoding(path: Path) -> str:
 
 
 def _first_line(path: Path, encoding: str) -> str:
-    options = {"sep": "\x1f", "header": None, "nrows": 1, "dtype": str, "quoting": csv.QUOTE_NONE}
+    options: dict[str, Any] = {"sep": "\x1f", "header": None, "nrows": 1, "dtype": str, "quoting": csv.QUOTE_NONE}
     return str(pd.read_csv(path, encoding=encoding, **options).iloc[0, 0])
 
 

@@ -17,7 +17,7 @@ from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
-from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.landscape import surface
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.matrix.twoway import decompose
@@ -48,8 +48,9 @@ class Drift:
 
     @property
     def mean_weight_decay(self) -> float:
-        """Mean |dv|."""
-        return float(np.nanmean(np.abs(self.weight_decay)))
+        """Mean |dv|; NaN where weight decay was not varied."""
+        known = self.weight_decay[np.isfinite(self.weight_decay)]
+        return float(np.abs(known).mean()) if known.size else np.nan
 
     def share_beyond(self, decades: float = HALF_DECADE) -> float:
         """Compute the share of backbones with |du| above a distance."""
@@ -124,7 +125,7 @@ def drift_of_cells(cells: Mapping[str, CellDrift], backbones: Sequence[str]) -> 
     place = [backbones.index(name) for name in cells]
     du, dv = np.full(len(backbones), np.nan), np.full(len(backbones), np.nan)
     du[place] = [cell.lr.value for cell in cells.values()]
-    dv[place] = [cell.weight_decay.value for cell in cells.values()]
+    dv[place] = np.array([cell.weight_decay.value for cell in cells.values()], float)  # None becomes NaN
     return Drift(reference=next(iter(cells.values())).reference, lr=du, weight_decay=dv)
 
 
@@ -148,12 +149,19 @@ def _cell_drift(cell: Landscape, reference: Setting, tolerance: float) -> CellDr
     all_lr = np.append(best.lr, 10 ** grid.u[rows])
     all_decay = np.append(best.weight_decay, decays[np.minimum(columns, grid.num_decay)])
     found = drift(all_lr, all_decay, reference)
-    lr, decay = (
-        drawn.estimate(x[0], x[1:], unit="decades", counts=cell.counts, method="best point of each draw")
-        for x in (found.lr, found.weight_decay)
-    )
+    lr = _over_draws(found.lr, cell)
+    decay = Estimate(value=None, unit="decades", counts=cell.counts, reason=Reason.NOT_SEARCHED)
+    if grid.domain.weight_decay is not None:
+        decay = _over_draws(found.weight_decay, cell)
     width = float(surface.usable_decades(surface.lr_slice(cell.mean, cell.mean), grid.u, tolerance)[0])
     return CellDrift(reference=reference, lr=lr, weight_decay=decay, half_widths=2 * float(found.lr[0]) / width)
+
+
+def _over_draws(distances: Array, cell: Landscape) -> Estimate:
+    """Estimate a distance [1 + draws], that of the mean surface first."""
+    return drawn.estimate(
+        distances[0], distances[1:], unit="decades", counts=cell.counts, method="best point of each draw"
+    )
 
 
 def _mode(values: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +26,7 @@ class Setting(NamedTuple):
 
     lr: float
     weight_decay: float
-    """Weight decay; 0 is a valid value."""
+    """Weight decay, of which 0 is a valid value; NaN where it was not varied."""
 
 
 def best_setting(cell: Landscape) -> Setting:
@@ -57,6 +58,7 @@ def held_out_defaults(cells: Cells) -> dict[str, Setting]:
 def at_node(grid: SettingGrid, row: int, column: int) -> Setting:
     """Convert the indices of a node to a setting."""
     decay = 0.0 if column >= grid.num_decay else float(10 ** grid.v[column])
+    decay = math.nan if grid.domain.weight_decay is None else decay
     return Setting(float(10 ** grid.u[row]), decay)
 
 
@@ -101,22 +103,32 @@ class _Corners:
     @classmethod
     def of(cls, grid: SettingGrid, settings: list[Setting]) -> _Corners:
         lr, decay = np.array(settings, dtype=float).T
-        zero = decay == 0
         row, down, in_row = _between(np.log10(lr), grid.domain.lr, grid.num_lr)
-        v = np.log10(np.where(zero, 1.0, decay))
-        column, right, in_column = _between(v, grid.domain.decay_ends, grid.num_decay)
-        column, right = np.where(zero, grid.shape[1] - 2, column), np.where(zero, 1.0, right)
+        column, beside, right, in_column = _along_decay(grid, decay)
         weight = np.array([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
-        inside = in_row & np.where(zero, grid.has_zero, in_column)
         return cls(
             row=np.array([row, row, row + 1, row + 1]),
-            column=np.array([column, column + 1, column, column + 1]),
-            weight=np.where(inside, weight, np.nan),
+            column=np.array([column, beside, column, beside]),
+            weight=np.where(in_row & in_column, weight, np.nan),
         )
 
     def mean(self, values: Array) -> Array:
         """Interpolate values at the nodes [..., 4, settings] to the settings [..., settings]."""
         return np.asarray((values * self.weight).sum(axis=-2))
+
+
+def _along_decay(grid: SettingGrid, decay: Array) -> tuple[Index, Index, Array, NDArray[np.bool_]]:
+    """Find the nodes beside each weight decay, its distance from the first in steps, and whether it lies in the range.
+
+    Where weight decay was not varied, the only node stands for all.
+    """
+    if grid.domain.weight_decay is None:
+        only = np.zeros(len(decay), np.intp)
+        return only, only, np.zeros(len(decay)), np.ones(len(decay), bool)
+    zero = decay == 0
+    column, right, inside = _between(np.log10(np.where(zero, 1.0, decay)), grid.domain.decay_ends, grid.num_decay)
+    column, right = np.where(zero, grid.shape[1] - 2, column), np.where(zero, 1.0, right)
+    return column, column + 1, right, np.where(zero, grid.has_zero, inside)
 
 
 def _between(x: Array, ends: tuple[float, float], num: int) -> tuple[NDArray[np.intp], Array, NDArray[np.bool_]]:

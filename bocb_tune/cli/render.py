@@ -6,14 +6,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.names import listed, plain
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.spec.grid import Grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, resolved
-from bocb_tune.training.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS
+from bocb_tune.training.recipes import DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES, Recipe, on_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,12 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
         "spec": resolved(spec),
         "run_dir": spec.run_dir,
         "cells": [
-            {**planned.cell.to_json(), "recipe": spec.recipe_of(planned.cell.backbone)[0]} for planned in grid.cells
+            {
+                **planned.cell.to_json(),
+                "recipe": spec.recipe_of(planned.cell.backbone)[0],
+                "workers": spec.resources.of(planned.cell.backbone).workers,
+            }
+            for planned in grid.cells
         ],
         "skipped": [{**skipped.cell.to_json(), "reason": skipped.reason} for skipped in grid.skipped],
         "trials": {**cost.trials, "total": cost.total_trials},
@@ -61,6 +67,8 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
     console.print(recipes_text(spec), highlight=False, soft_wrap=True)
     for line in skipped_lines(grid):
         console.print(line, style="dim", soft_wrap=True)
+    for line in group_lines(spec, grid):
+        console.print(line, highlight=False, soft_wrap=True)
     console.rule(f"{cost.total_trials} trials", align="left")
     console.print(trials_table(cost))
     console.print(epochs_line(spec, cost), soft_wrap=True)
@@ -68,8 +76,8 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
 
 def cells_table(spec: ExperimentSpec, grid: Grid) -> Table:
     """Make one row per cell: where it is searched, its default as lr, weight decay, and what it is trained by."""
-    columns = ("cell", "lr", "weight decay", "default", "recipe", *(["refined"] if spec.search.refine else []))
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    columns = ("lr", "weight decay", "default", "recipe", *(["refined"] if spec.search.refine else []))
+    table = Table(Column("cell", overflow="fold"), *columns, box=None, header_style="bold", pad_edge=False)
     for planned in grid.cells:
         space = planned.space
         default = f"{space.default['lr']:g}, {space.default['weight_decay']:g}"
@@ -89,10 +97,28 @@ def skipped_lines(grid: Grid) -> list[str]:
     return [f"skipped, {reason}: {listed(cells, NUM_NAMED)}" for reason, cells in by_reason.items()]
 
 
+def group_lines(spec: ExperimentSpec, grid: Grid) -> list[str]:
+    """Make one line per shape of worker group, with the backbones that it trains; none where all are alike."""
+    trained: dict[GroupShape, list[str]] = {}
+    for backbone in dict.fromkeys(planned.cell.backbone for planned in grid.cells):
+        trained.setdefault(spec.resources.of(backbone), []).append(backbone)
+    lines = [f"A trial of {listed(backbones, NUM_NAMED)}: {shape}" for shape, backbones in trained.items()]
+    return lines if len(lines) > 1 else []
+
+
 def recipes_text(spec: ExperimentSpec) -> str:
-    """Make one line per recipe: what it is, and the epochs it was published with beside those it gets here."""
-    used = dict.fromkeys(spec.recipe_of(backbone)[0] for backbone in spec.backbones)
-    return "\n".join(f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}" for name in used)
+    """Make one line per recipe: what it is, the epochs it was published with beside those it gets here, and what the
+    experiment changes of it.
+    """
+    lines = (_recipe_line(spec, *spec.recipe_of(backbone)) for backbone in spec.backbones)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _recipe_line(spec: ExperimentSpec, name: str, recipe: Recipe) -> str:
+    published = asdict(on_devices(RECIPES[name], gpus=spec.resources.gpus_per_worker > 0))
+    changes = [f"{key} {value}" for key, value in asdict(recipe).items() if value != published[key]]
+    told = f". Changed here: {', '.join(changes)}" * bool(changes)
+    return f"Recipe {name}: {DESCRIPTIONS[name]}{_epochs(name, spec)}{told}"
 
 
 def _epochs(recipe: str, spec: ExperimentSpec) -> str:
@@ -135,7 +161,7 @@ def print_measured(console: Console, spec: ExperimentSpec, measured: Sequence[Me
 
 def measured_table(measured: Sequence[Measured]) -> Table:
     """Make one row per backbone."""
-    table = Table("backbone", "measured with", box=None, header_style="bold", pad_edge=False)
+    table = Table(Column("backbone", overflow="fold"), "measured with", box=None, header_style="bold", pad_edge=False)
     for heading in ("batch a rank", "s an epoch", "of it decoding", "peak GiB", "largest batch", "trials a GPU"):
         table.add_column(heading, justify="right", no_wrap=heading == "s an epoch")
     for row in measured:
@@ -163,12 +189,12 @@ def _spread(value: float | None, ends: tuple[float, float]) -> str:
     return f"{value:.3g} ({ends[0]:.3g} to {ends[1]:.3g})"
 
 
-def _wall(total: Totals, workers: int) -> str:
+def _wall(total: Totals) -> str:
     """Say the hours by the clock, with as many trials at a time as this machine has room for."""
     if not total.slots:
         return "This machine has no room for a trial"
-    least, most = (each / workers / total.slots for each in total.device_hours_range)
-    about = _spread(total.device_hours / workers / total.slots, (least, most))
+    least, most = (each / total.ranks for each in total.device_hours_range)
+    about = _spread(total.device_hours / total.ranks, (least, most))
     return f"By the clock, with {total.slots} trials at a time here: about {about} hours"
 
 
@@ -180,11 +206,11 @@ def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
         f"keeps the most state; an epoch has {total.images} images ({images}).",
         f"{NOT_TIMED}; {DECODING[total.decoding]}.",
         f"Device-hours: about {_spread(total.device_hours, total.device_hours_range)} with early stopping, "
-        f"{total.device_hours_worst:.3g} at worst. {_wall(total, spec.resources.workers)}. "
+        f"{total.device_hours_worst:.3g} at worst. {_wall(total)}. "
         f"Checkpoints kept: about {total.checkpoint_gib:.3g} GiB.",
     ]
     if total.device.startswith("CPU"):
         lines.insert(1, "Peak memory and largest batch are not measured on a CPU.")
-        if spec.resources.gpus_per_worker:
+        if any(spec.resources.of(backbone).gpus_per_worker for backbone in spec.backbones):
             lines.insert(1, "The experiment asks for GPUs and there is none here: these times are this CPU's.")
     return lines

@@ -138,6 +138,22 @@ def test_plan_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         assert piece in out, out
 
 
+def test_a_plan_says_what_is_changed_of_a_recipe_and_cuts_no_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    lines = ("task: classification", "dataset: digits", "backbones: [deit_tiny_distilled_patch16_224]")
+    own = "recipe: {base: digits, batch_size: 32, augment: none}\noptimizers: [schedulefree_adamw]"
+    kept = [line for line in TINY.splitlines() if line.startswith(("name", "budget"))]
+    tiny.write_text("\n".join([*kept, *lines, own]))
+    assert bocb(monkeypatch, "plan", tiny) == 0
+    out = capsys.readouterr().out
+    assert "Changed here: batch_size 32, augment none\n" in out
+    assert "deit_tiny_distilled_patch16_224/schedulefree_adamw " in out
+    tiny.write_text(tiny.read_text().replace("{base: digits, batch_size: 32, augment: none}", "digits"))
+    assert bocb(monkeypatch, "plan", tiny) == 0
+    assert "Changed here" not in capsys.readouterr().out
+
+
 def test_plan_of_one_cell_names_few_of_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
 ) -> None:

@@ -33,7 +33,7 @@ from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from tests.support.kept import make_model
-from tests.support.scenes import FEW, scene_trial
+from tests.support.objects.scenes import FEW, scene_trial
 
 DETECTORS: dict[str, Detector] = {"detection": RETINANET, "segmentation": MASK_RCNN}
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")

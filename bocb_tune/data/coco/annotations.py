@@ -142,7 +142,7 @@ def _groups(values: Sequence[Mapping[str, Any]]) -> tuple[LeftOut, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class Referenced:
     """Contents of a file that its annotations refer to."""
 
     image_ids: Ids
@@ -165,7 +165,7 @@ def _build(path: Path, outlines: bool) -> SharedArrays:
     arrays, about = _categories(_all_entries(lists, "categories"))
     arrays |= _images(list(pieces_of(lists, "images")))
     named = {name: arrays[name] for name in ("image_ids", "sizes", "category_ids")}
-    known = Known(**named, keypoint_names=about["keypoint_names"], outlines=outlines)
+    known = Referenced(**named, keypoint_names=about["keypoint_names"], outlines=outlines)
     parts = [_objects(entries, known, left_out, changed) for entries in pieces_of(lists, "annotations")]
     objects = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     _require_sound(path, objects, known)
@@ -263,7 +263,7 @@ def _sides(images: Entries, key: str) -> list[int]:
     return sides
 
 
-def _objects(entries: Entries, known: Known, left_out: OmissionCounter, changed: OmissionCounter) -> SharedArrays:
+def _objects(entries: Entries, known: Referenced, left_out: OmissionCounter, changed: OmissionCounter) -> SharedArrays:
     """Return annotations of images that the file lists, whose box has an area: columns as of `ARRAYS`, and beside them
     image, place in the file, the box as it is stated, and whether there is an id."""
     entries, places, image_of = _of_known_images(entries, known, left_out)
@@ -284,7 +284,7 @@ def _objects(entries: Entries, known: Known, left_out: OmissionCounter, changed:
     return {name: column[kept] for name, column in columns.items()} | outlines
 
 
-def _of_known_images(entries: Entries, known: Known, left_out: OmissionCounter) -> tuple[Entries, Ids, Ids]:
+def _of_known_images(entries: Entries, known: Referenced, left_out: OmissionCounter) -> tuple[Entries, Ids, Ids]:
     """Return the annotations of images that the file lists, and of each its place and that of its image."""
     owners = _ids(entries, "image_id")
     at = np.minimum(np.searchsorted(known.image_ids, owners, sorter=known.by_id), len(known.image_ids) - 1)
@@ -307,7 +307,7 @@ def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: OmissionCoun
     return within
 
 
-def _labels(entries: Entries, known: Known) -> Ids:
+def _labels(entries: Entries, known: Referenced) -> Ids:
     wanted = "the id of one of the categories"
     numbers = entries.column("category_id", (int,), wanted)
     labels = {int(number): label for label, number in enumerate(known.category_ids)}
@@ -381,7 +381,7 @@ def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: O
     return {"outlines": np.frombuffer(b"".join(texts), dtype=np.uint8), "outline_sizes": sizes_of_texts}
 
 
-def _require_sound(path: Path, objects: SharedArrays, known: Known) -> None:
+def _require_sound(path: Path, objects: SharedArrays, known: Referenced) -> None:
     """Check what only all annotations together tell.
 
     Raises:

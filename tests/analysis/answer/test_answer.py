@@ -292,6 +292,23 @@ def test_the_commands_end_with_the_answer(losses: tuple[Path, str, Path, Finding
     assert isinstance(findings.landscapes["vit_tiny", "adamw"], Landscape)
 
 
+def test_equal_scores_are_nobodys_win(tmp_path: Path) -> None:
+    source = write(tmp_path / "t.csv", "backbone,optimizer,score", "a,c,60", "a,d,60", "b,c,50", "b,d,50")
+    assert answer_of(find(load(source)), source).dominating is None
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "advises"),
+    [("diverged", "4 diverged", True), ("failed", "4 failed", False), ("running", "4 running", False)],
+)
+def test_why_no_cell_has_a_score_is_said(tmp_path: Path, status: str, counts: str, advises: bool) -> None:
+    rows = [f"{backbone},{optimizer},,{status}" for backbone in "ab" for optimizer in "cd"]
+    source = write(tmp_path / "t.csv", "backbone,optimizer,score,status", *rows)
+    first = parts_of(answer_of(find(load(source)), source))[0].lines[0].text
+    assert f"({counts})" in first
+    assert ("--chance" in first) is advises
+
+
 def test_what_is_not_used_is_said_beside_the_answer(tmp_path: Path) -> None:
     rows = [f"{backbone},{optimizer},60,x" for backbone in "ab" for optimizer in "cd"]
     source = write(tmp_path / "t.csv", "backbone,optimizer,score,date", *rows)

@@ -195,6 +195,18 @@ def test_the_box_bounds_the_near_optimal_region() -> None:
     assert str(only_zero) == "lr 0.001 to 0.1, weight decay 0"
 
 
+def test_no_weight_decay_is_recommended_where_none_was_varied() -> None:
+    line = Domain(lr=BOX.lr, weight_decay=None)
+    shapes = {"one": 0.0, "two": -3.0}
+    cells = {o: landscape(lambda u, v, h=h: 80 + h - (u + 2) ** 2 + 0 * v, domain=line) for o, h in shapes.items()}
+    found = recommend(f1(cells), "b0", 16, rng())
+    assert found.optimizer == "one"
+    assert found.search_range is not None
+    assert (found.search_range.weight_decay, found.search_range.zero) == (None, False)
+    assert not any("weight decay" in line for line in found.lines())
+    assert found.to_json()["weight_decay"] is None
+
+
 def test_more_trials_do_not_expect_less_where_the_first_is_not_certain() -> None:
     """Each draw has its own best place, which a search in the box finds."""
     cell = landscape(bowl, noise=0.05)

@@ -14,7 +14,7 @@ from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.sources.paper import published
-from bocb_tune.analysis.tuning.drift import drift, landscape_drift, lr_variance, modal_setting
+from bocb_tune.analysis.tuning.drift import drift, drift_of_cells, landscape_drift, lr_variance, modal_setting
 from bocb_tune.analysis.tuning.settings import (
     Setting,
     best_setting,
@@ -55,6 +55,21 @@ def test_scores_between_nodes_are_bilinear_and_unknown_outside() -> None:
     np.testing.assert_allclose(found, [3.3 * 2.25, -400, -150, np.nan, np.nan], rtol=1e-9)
     without_zero = SettingGrid(domain=BOX, num_lr=4, num_decay=6)
     assert np.isnan(score_at(values[:, :6], without_zero, [Setting(1e-2, 0.0)])).all()
+
+
+def test_a_surface_over_the_learning_rate_alone_knows_no_weight_decay() -> None:
+    line = Domain(lr=BOX.lr, weight_decay=None)
+    cells = {name: landscape(lambda u, v: 80 - (u + 2) ** 2 + 0 * v, domain=line) for name in "abcd"}
+    grid, lr = cells["a"].grid, 10.0**-2.03
+    assert np.isnan(best_setting(cells["a"]).weight_decay)
+    settings = [Setting(lr, decay) for decay in (np.nan, 0.0, 1e-4, 10.0)]
+    expected = np.interp(np.log10(lr), grid.u, cells["a"].mean[:, 0])
+    np.testing.assert_allclose(score_at(cells["a"].mean, grid, settings), expected)
+    np.testing.assert_allclose(draws_at(cells["a"], settings)[0], expected)
+    drifts = landscape_drift(cells, best_setting(cells["a"]))
+    assert not isinstance(drifts, Refused)
+    assert {each.weight_decay.value for each in drifts.values()} == {None}
+    assert np.isnan(drift_of_cells(drifts, tuple("abcd")).mean_weight_decay)
 
 
 def test_the_ends_of_the_box_belong_to_it() -> None:

@@ -21,7 +21,7 @@ from bocb_tune.data.coco.dataset import Coco, load_coco
 from bocb_tune.data.coco.outlines import mask_of, outline_fault, outline_of, run_lengths
 from bocb_tune.data.contents import Contents, OmissionCounter, differences
 from bocb_tune.data.decode import RefusedImage
-from tests.support.coco import CATEGORIES, SIZE, image, make_coco, paint, thing, without, write
+from tests.support.objects.coco import CATEGORIES, SIZE, image, make_coco, paint, thing, without, write
 
 
 @pytest.fixture(autouse=True)
