@@ -1,4 +1,4 @@
-"""Examples that processes of their own decode: in the order of a plan, each under random numbers of its own, with those
+"""Samples that processes of their own decode: in the order of a plan, each under random numbers of its own, with those
 that cannot be decoded counted, named and replaced."""
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class UnreadableImages(ValueError):
     """Too many image files cannot be decoded; the message names one."""
 
 
-class Examples(Protocol):
-    """Images to learn from or to score by, by index."""
+class SampleSource(Protocol):
+    """Samples to learn from or to score by, by index."""
 
     def __len__(self) -> int: ...
 
@@ -61,7 +61,7 @@ class Loader:
 
     def batches(
         self,
-        samples: Examples,
+        samples: SampleSource,
         split: str,
         plan: Sequence[Tensor],
         *,
@@ -90,7 +90,7 @@ class Loader:
                 yield batch
 
     def _loader(
-        self, samples: Examples, split: str, plan: Sequence[Tensor], seed: int, collate: Callable[[list[Any]], Any]
+        self, samples: SampleSource, split: str, plan: Sequence[Tensor], seed: int, collate: Callable[[list[Any]], Any]
     ) -> DataLoader[Any]:
         replaced = _most_unreadable(len(samples)) if split == "train" else 0
         return DataLoader(
@@ -134,12 +134,12 @@ Loaded = tuple[Any, Named, Named]
 
 @dataclass(frozen=True, slots=True)
 class _Seeded:
-    """Examples by index, each under random numbers of its own.
+    """Samples by index, each under random numbers of its own.
 
     Up to `replaced` unreadable images in a row are replaced by the next; a longer row is more than may be unreadable.
     """
 
-    samples: Examples
+    samples: SampleSource
     seed: int
     replaced: int
 

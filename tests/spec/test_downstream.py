@@ -12,7 +12,7 @@ from bocb_tune.cli.launch import objective_of
 from bocb_tune.spec.environment import LOCAL, PLANNED, PLANNED_CAUTIONS
 from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import ExperimentSpec, SpecError, dump_resolved, load_spec
-from tests.support.objects.downstream import BUILDERS, SKIPPED, TRAINS, outcome, outcomes, written
+from tests.support.downstream import BUILDERS, SKIPPED, TRAINS, outcome, outcomes, written
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TEXT = """\

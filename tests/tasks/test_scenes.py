@@ -34,7 +34,7 @@ from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from tests.support.kept import make_model
-from tests.support.objects.scenes import FEW, scene_trial
+from tests.tasks.drawn import FEW, scene_trial
 
 DETECTORS: dict[str, Detector] = {"detection": RETINANET, "segmentation": MASK_RCNN}
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")
@@ -275,7 +275,7 @@ def test_validation_images_without_objects_are_scored(coco: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_shapes_are_learnt_on_a_cpu() -> None:
-    """In minutes, with a tiny backbone from random weights: 49.7 points of AP50 when it was tried, after 203 s of CPU."""
+    """In minutes, with a tiny backbone from random weights: AP50 49.7 when it was tried, after 203 s of CPU."""
     trial = scene_trial(
         lr=2e-3,
         budget=20,

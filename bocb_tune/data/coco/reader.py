@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bocb_tune.data.coco.splits import contents_of_parts, parts_of
+from bocb_tune.data.coco.parts import contents_of_parts, parts_of
 from bocb_tune.data.contents import Contents, ImageSource
 
 if TYPE_CHECKING:

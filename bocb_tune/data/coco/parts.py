@@ -1,4 +1,4 @@
-"""Splits of a data set in COCO's format: a folder of images and an annotation file each."""
+"""Folders of images with an annotation file each: the images that are used, and what is left out of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALL = ("all",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CocoSplit:
+class AnnotatedPart:
     """The images of a folder that an annotation file lists, as far as they are there."""
 
     folder: Path
@@ -64,7 +64,7 @@ class CocoSplit:
         return tuple(np.bincount(annotations.labels[used], minlength=len(annotations.classes)).tolist())
 
 
-def contents_of_parts(parts: Mapping[str, CocoSplit]) -> Contents:
+def contents_of_parts(parts: Mapping[str, AnnotatedPart]) -> Contents:
     """Count what parts hold."""
     return Contents(
         classes=parts["train"].annotations.classes,
@@ -81,14 +81,14 @@ def _of(split: str, group: LeftOut) -> LeftOut:
     return replace(group, reason=f"{group.reason} ({split})")
 
 
-def _fingerprint(parts: Mapping[str, CocoSplit]) -> Fingerprint:
+def _fingerprint(parts: Mapping[str, AnnotatedPart]) -> Fingerprint:
     """Fingerprint images by name and size, and annotations by every byte."""
     found = fingerprint_of({split: part.stored() for split, part in parts.items()}, ALL)
     texts = [hashlib.sha256(part.annotations.path.read_bytes()).hexdigest() for part in parts.values()]
     return found | {"digest": digest([found["digest"], texts])}
 
 
-def parts_of(options: Mapping[str, Any], *, outlines: bool = False) -> dict[str, CocoSplit]:
+def parts_of(options: Mapping[str, Any], *, outlines: bool = False) -> dict[str, AnnotatedPart]:
     """Read the parts of the folder `options["root"]`.
 
     Raises:
@@ -100,7 +100,7 @@ def parts_of(options: Mapping[str, Any], *, outlines: bool = False) -> dict[str,
 
 
 @lru_cache(maxsize=4)
-def _parts(root: Path, places: tuple[tuple[str, str], ...], outlines: bool) -> dict[str, CocoSplit]:
+def _parts(root: Path, places: tuple[tuple[str, str], ...], outlines: bool) -> dict[str, AnnotatedPart]:
     parts = {
         split: _part(root / images, read_annotations(root / file, outlines=outlines), trains=split == "train")
         for split, (images, file) in zip(SPLITS, places, strict=True)
@@ -124,7 +124,7 @@ def _require_same_classes(train: Annotations, val: Annotations) -> None:
         )
 
 
-def _part(folder: Path, annotations: Annotations, *, trains: bool) -> CocoSplit:
+def _part(folder: Path, annotations: Annotations, *, trains: bool) -> AnnotatedPart:
     """Choose the images to use: those that are there and, to train on, that hold an object which is no crowd.
 
     Raises:
@@ -146,7 +146,7 @@ def _part(folder: Path, annotations: Annotations, *, trains: bool) -> CocoSplit:
         for at in np.flatnonzero(empty):
             left_out.add("training images without an object", annotations.file(int(at)))
         there &= ~empty
-    return CocoSplit(
+    return AnnotatedPart(
         folder=folder,
         annotations=annotations,
         images=np.flatnonzero(there),

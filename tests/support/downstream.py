@@ -1,6 +1,6 @@
 """Each backbone of the table on detection and segmentation for two optimizer steps, and the table of how it went.
 
-`python -m tests.support.objects.downstream [BACKBONE ...]` trains those backbones, or all, and writes their rows anew.
+`python -m tests.support.downstream [BACKBONE ...]` trains those backbones, or all, and writes their rows anew.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from bocb_tune.tasks.detection import RETINANET
 from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.context import Context
 from bocb_tune.training.loop import Training, fit
-from tests.support.objects.scenes import scene_trial
+from tests.tasks.drawn import scene_trial
 
-PAGE = Path(__file__).parents[3] / "docs" / "DOWNSTREAM.md"
-BEGIN, END = "<!-- steps: written by `python -m tests.support.objects.downstream` -->\n", "<!-- end of steps -->\n"
+PAGE = Path(__file__).parents[2] / "docs" / "DOWNSTREAM.md"
+BEGIN, END = "<!-- steps: written by `python -m tests.support.downstream` -->\n", "<!-- end of steps -->\n"
 TRAINS, SKIPPED = "trains", "skipped"
 TWO: dict[str, Any] = {"image_size": 64, "images": 4, "held_out": 1}
 """Options of `shapes`: two steps of two images, as scales that begin at 0 keep a first gradient from their branch."""
