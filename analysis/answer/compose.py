@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bocb_tune.analysis.answer.contests import contests_of
 from bocb_tune.analysis.answer.coupling import coupling_sentences
 from bocb_tune.analysis.answer.order import order_of
@@ -13,11 +15,12 @@ from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.core.types import TrialStatus
 
 
-def answer_of(findings: Findings, source: str) -> Answer:
+def answer_of(findings: Findings, source: str, options: Sequence[str] = ()) -> Answer:
     """Say what was found.
 
     Args:
         source: as the user named it, for the commands to type next.
+        options: by which the user said what the source means, for the same.
     """
     contests, overall, backbones = contests_of(findings)
     names, objective = (findings.table.backbones, findings.table.optimizers), findings.table.objective
@@ -40,7 +43,7 @@ def answer_of(findings: Findings, source: str) -> Answer:
         unit="" if objective.is_bounded else f"One point is {objective.point:.3g} {objective.unit}",
         tolerance=findings.tolerance,
         reaches=reaches_of(findings),
-        steps=steps_of(findings, contests, source),
+        steps=steps_of(findings, contests, source, options),
         limits=limits_of(findings, contests) if findings.best is not None else (),
         conclusions=conclusions,
         no_score=_why_no_score(findings),

@@ -26,10 +26,12 @@ MOST_SEEDS = 20
 MOST_NAMED = 6
 
 
-def steps_of(findings: Findings, contests: Sequence[Contest], source: str) -> tuple[Step, ...]:
+def steps_of(
+    findings: Findings, contests: Sequence[Contest], source: str, options: Sequence[str] = ()
+) -> tuple[Step, ...]:
     """Say what would add most to what is known; the surest first."""
     if findings.table.source.kind == "paper":
-        return tuple(_recommend(findings, source))
+        return tuple(_recommend(findings, source, options))
     again = f"bocb-tune run {shlex.quote(f'{source}/spec.yaml')} --out {shlex.quote(source)}" * _is_run(findings)
     found = [
         *_unfinished(findings, again),
@@ -37,7 +39,7 @@ def steps_of(findings: Findings, contests: Sequence[Contest], source: str) -> tu
         *_seeds(findings, contests, again),
         *_trials(findings, again),
         *_backbones(findings),
-        *_recommend(findings, source),
+        *_recommend(findings, source, options),
     ]
     return tuple(found)
 
@@ -169,10 +171,12 @@ def _backbones(findings: Findings) -> Iterator[Step]:
         yield Step(why=why, do="")
 
 
-def _recommend(findings: Findings, source: str) -> Iterator[Step]:
+def _recommend(findings: Findings, source: str, options: Sequence[str]) -> Iterator[Step]:
     if len(findings.table.optimizers) > 1 and findings.best is not None:
         name = shlex.quote(findings.best.backbone)
-        command = f"bocb-tune recommend {shlex.quote(source)} --backbone {name} --trials 16"
+        command = " ".join(
+            ["bocb-tune recommend", shlex.quote(source), f"--backbone {name} --trials 16", *map(shlex.quote, options)]
+        )
         yield Step(why="Ask which optimizer to use for a given number of trials, and where to search:", do=command)
 
 

@@ -60,6 +60,7 @@ def recommendation(
     else:
         advice = with_refined(recommend(evidence, known, trials, rng), findings.refining).of_metric(table.objective)
     answer = answer_of(findings, source)
+    answer = replace(answer, steps=tuple(step for step in answer.steps if " recommend " not in step.do))
     parts = (*part("Recommendation", advice.lines()), *part("Cautions", table.cautions), *parts_of(answer))
     return Advice(advice=advice, cautions=table.cautions, parts=parts)
 

@@ -36,7 +36,7 @@ from bocb_tune.analysis.report.sections.factor import sections as several_sectio
 from bocb_tune.analysis.report.sections.first import FirstScreen, first_screen
 from bocb_tune.analysis.sources.conditions import conditions
 from bocb_tune.analysis.sources.load import load
-from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated
+from bocb_tune.analysis.sources.stated import NOTHING_STATED, Stated, options_of
 from bocb_tune.analysis.sources.table import SourceError, TrialTable
 from bocb_tune.core.progress import say
 
@@ -106,7 +106,7 @@ def report(
     if patterns:
         found, notes = _patterns(source, table, choices.components, start)
         findings = replace(findings, patterns=found, pattern_notes=notes)
-    answer = answer_of(findings, source)
+    answer = answer_of(findings, source, options_of(stated, spaces))
     first = first_screen(findings, answer)
     with Drawing(folder / "figures", (*table.backbones, *table.optimizers)) as drawing:
         drawing.start(first.figures)

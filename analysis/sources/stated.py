@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from bocb_tune.analysis.sources.table import SourceError
 from bocb_tune.core.types import Direction, Objective
@@ -47,6 +49,13 @@ class Stated:
             options = ", ".join(f"--{name}" for name in given)
             raise SourceError(f"{source}: {options}: only for a table of one's own; a run and a published table say it")
 
+    def words(self) -> list[str]:
+        """Give the options as they are typed."""
+        given = {name: getattr(self, name) for name in ("metric", "direction", "tolerance")}
+        given["chance"] = None if self.chance is None else f"{self.chance:g}"
+        options = [(f"--{name}", value) for name, value in given.items() if value is not None]
+        return [word for option in (*options, *(("--where", each) for each in self.where)) for word in option]
+
 
 NOTHING_STATED = Stated()
 
@@ -87,3 +96,8 @@ def _amount(stated: str | None) -> tuple[float | None, bool]:
     if not (found and math.isfinite(amount) and amount > 0):
         raise SourceError(f"--tolerance {stated!r} is not a positive number, such as 1, 0.02 or 2%")
     return amount, bool(found[2])
+
+
+def options_of(stated: Stated, spaces: Sequence[Path]) -> list[str]:
+    """Give all that a user says of a table as it is typed, for another command on it."""
+    return [*stated.words(), *(word for path in spaces for word in ("--space", str(path)))]

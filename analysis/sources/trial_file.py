@@ -20,6 +20,7 @@ from bocb_tune.analysis.sources.columns import (
     TEXTS,
     Column,
     lookalikes,
+    named,
     understand,
     unused_note,
 )
@@ -110,7 +111,8 @@ class _Reader:
         rows = rows[~(rows.isna() | (rows == "")).all(axis=1)]
         if len(rows) == 0:
             raise SourceError(f"{self.path}: the table has a header and no rows")
-        if note := unused_note(columns):
+        asked = {id(column) for where in self.stated.where for column in named(where.partition("=")[0], columns)}
+        if note := unused_note(column for column in columns if id(column) not in asked):
             self.notes.append(note)
         for field, name in lookalikes(columns).items():
             if pd.to_numeric(rows[name], errors="coerce").isna().all():

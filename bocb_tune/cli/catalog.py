@@ -13,7 +13,7 @@ from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import RecipeFile
 from bocb_tune.spec.space_file import load_space
-from bocb_tune.tasks import TASKS, get_task
+from bocb_tune.tasks import TASKS, TaskRow, get_task
 from bocb_tune.training.recipes import DEFAULTS, DESCRIPTIONS, PUBLISHED_EPOCHS, RECIPES, Recipe
 
 Kind = Literal["optimizers", "backbones", "datasets", "recipes", "tasks"]
@@ -58,18 +58,21 @@ def _optimizers() -> list[dict[str, Any]]:
 
 def _backbones() -> list[dict[str, Any]]:
     """List the table's own first, then what else each task has."""
-    tasks = {name: task for task in TASKS for name in get_task(task).backbones()}
+    tasks: dict[str, list[str]] = {}
+    for task in TASKS:
+        for name in get_task(task).backbones():
+            tasks.setdefault(name, []).append(task)
     own = [name for name in BACKBONES if name in tasks]
     return [_backbone(name, tasks[name]) for name in dict.fromkeys([*own, *tasks])]
 
 
-def _backbone(name: str, task: str) -> dict[str, Any]:
-    row = BACKBONES.get(name)
+def _backbone(name: str, tasks: list[str]) -> dict[str, Any]:
+    row, told = BACKBONES.get(name), ", ".join(tasks)
     if row is None:
-        return {"name": name, "description": task, "task": task}
+        return {"name": name, "description": told, "tasks": tasks}
     counts = f"{row.params_m:g} M parameters, {row.macs_g:g} G multiplications at {FULL} ({row.source})"
-    described = f"{task}; {row.family}; {counts}; images up to {SMALL} pixels: {row.small}"
-    return {"name": name, "description": described, "task": task, **asdict(row)}
+    described = f"{told}; {row.family}; {counts}; images up to {SMALL} pixels: {row.small}"
+    return {"name": name, "description": described, "tasks": tasks, **asdict(row)}
 
 
 def _datasets() -> list[dict[str, Any]]:
@@ -111,7 +114,9 @@ def recipe_keys() -> list[str]:
 
 
 def _tasks() -> list[dict[str, Any]]:
-    return [
-        {"name": name, **asdict(row), "description": f"{row.description}; {_options(row.options)}"}
-        for name, row in TASKS.items()
-    ]
+    return [_task(name, row) for name, row in TASKS.items()]
+
+
+def _task(name: str, row: TaskRow) -> dict[str, Any]:
+    plain = {key: value for key, value in asdict(row).items() if key != "rules"}  # functions, which no JSON holds
+    return {"name": name, **plain, "description": f"{row.description}; {_options(row.options)}"}

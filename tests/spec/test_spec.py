@@ -65,7 +65,8 @@ BAD_LINES = [
     (f"name: {'x' * 101}", "1: name: has 101 characters; at most 100 are taken"),
     (
         "task: syntetic",
-        "2: task: unknown task 'syntetic'; did you mean 'synthetic'? (known: classification, synthetic)",
+        "2: task: unknown task 'syntetic'; did you mean 'synthetic'? (known: classification, detection, pose, "
+        "segmentation, synthetic)",
     ),
     (
         "task: {name: synthetic, noisy: 1}",

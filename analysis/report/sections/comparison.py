@@ -44,14 +44,16 @@ def parts_of(found: Comparison) -> tuple[Part, ...]:
 
 def _whole(found: Comparison) -> tuple[str, ...]:
     """Describe the change over the grid, from seeds and from landscapes."""
-    lines = [f"On these {len(found.cells)} cells the score changes by {_span(found.from_seeds)} on average."]
+    cells = "the one cell of both" if len(found.cells) == 1 else f"these {len(found.cells)} cells"
+    lines = [f"On {cells} the score changes by {_span(found.from_seeds)} on average."]
     if found.from_landscapes.value is not None:
         count = len(found.scores)
         lines.append(f"By the landscapes of {count} cells it changes by {_span(found.from_landscapes)} on average.")
     if found.overall.lo is not None:
         lines.append(f"For other backbones like these, the expected change is {_span(found.overall)}.")
     else:
-        lines.append(f"Nothing can be inferred for other backbones from {len(found.backbones)}.")
+        count = len(found.backbones)
+        lines.append(f"Nothing can be inferred for other backbones from {count} backbone{'s' * (count != 1)}.")
     return tuple(lines)
 
 

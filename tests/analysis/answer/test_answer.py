@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -27,6 +28,7 @@ from bocb_tune.analysis.matrix.best import half_width, satterthwaite, worse_than
 from bocb_tune.analysis.report.sections.first import first_screen as screen_of
 from bocb_tune.analysis.report.write import report
 from bocb_tune.analysis.sources.load import load
+from bocb_tune.analysis.sources.stated import Stated
 from bocb_tune.cli.main import app
 from tests.support import grids
 from tests.support.fakes import FakeRun, write_run
@@ -280,9 +282,12 @@ def test_the_commands_end_with_the_answer(losses: tuple[Path, str, Path, Finding
     run, space = CliRunner().invoke, ["--space", str(spaces)]
     written = run(app, ["analyze", source, *space, "-o", str(tmp_path / "out")])
     assert written.stdout == f"{tmp_path / 'out' / 'report.html'}\n"
+    options = ["--space", str(spaces)]
+    answer = answer_of(findings, source, options)
     assert "\n".join(terminal(parts_of(answer))) in written.stderr
     as_text = run(app, ["recommend", source, *space, "--backbone", "vit_tiny"]).stdout
-    assert as_text.rstrip().endswith("\n".join(terminal(parts_of(answer))))
+    asked = replace(answer, steps=tuple(step for step in answer.steps if " recommend " not in step.do))
+    assert as_text.rstrip().endswith("\n".join(terminal(parts_of(asked))))
     as_markdown = run(app, ["analyze", source, *space, "-o", str(tmp_path / "out"), "--format", "md"]).stdout
     remarks = screen_of(findings, answer).remarks
     assert any("'val_loss'" in line.text for part in remarks for line in part.lines)
@@ -290,6 +295,20 @@ def test_the_commands_end_with_the_answer(losses: tuple[Path, str, Path, Finding
     assert "\n".join(terminal(remarks)) in written.stderr
     assert to_json(answer)["dominating"] == "adamw"
     assert isinstance(findings.landscapes["vit_tiny", "adamw"], Landscape)
+
+
+def test_the_next_command_repeats_what_is_said_of_the_table(tmp_path: Path) -> None:
+    rows = [f"{backbone},{optimizer},60,61,{place}" for backbone in "ab" for optimizer in "cd" for place in "xy"]
+    source = write(tmp_path / "t.csv", "backbone,optimizer,score,my acc,place", *rows)
+    stated = Stated(metric="my acc", direction="max", tolerance="2", chance=0.5, where=("place=x",))
+    found = report(source, tmp_path / "report", stated=stated)
+    (command,) = [line.code for part in found.parts for line in part.lines if " recommend " in line.code]
+    said = command.partition("--trials 16 ")[2]
+    assert said == "--metric 'my acc' --direction max --tolerance 2 --chance 0.5 --where place=x"
+    assert not any("Columns not used: place" in line.text for part in found.remarks for line in part.lines)
+    again = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert again.exit_code == 0
+    assert "bocb-tune recommend" not in again.stdout
 
 
 def test_equal_scores_are_nobodys_win(tmp_path: Path) -> None:
