@@ -104,7 +104,7 @@ DATASETS: dict[str, DatasetRow] = {
         name="imagenet",
         description="ImageNet-1K in ROOT/train/<class> and ROOT/val/<class>, or ROOT packed into one file",
         source="ILSVRC 2012, arXiv:1409.0575, https://www.image-net.org",
-        target="bocb_tune.data.layout:reader",
+        target="bocb_tune.data.folders:reader",
         train_images=1_281_167,  # arXiv:1409.0575, table 2
         # As many images are held out as there are in val.
         options={"root": None, "image_size": 224, "classes": 1000, **HELD_OUT, "val_share": 0.04, **MAX_PIXELS},
@@ -115,7 +115,7 @@ DATASETS: dict[str, DatasetRow] = {
         name="imagefolder",
         description="ROOT/train/<class>/<image>, and optionally ROOT/val and ROOT/test; or ROOT packed into one file",
         source="your own folder",
-        target="bocb_tune.data.layout:reader",
+        target="bocb_tune.data.folders:reader",
         options={
             "root": None,
             "image_size": 224,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.core.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.contents import Contents, ImageSource, StoredPart, count_splits, fingerprint_of
-from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.split import Chosen, Indices, choose_splits
 
 if TYPE_CHECKING:

@@ -134,7 +134,7 @@ class Contents:
     """Stored part that each split is taken from."""
     left_out: tuple[LeftOut, ...] = ()
     changed: tuple[LeftOut, ...] = ()
-    """What is used in another form than it was found."""
+    """Entries that are used in another form than they were found."""
     fingerprint: Callable[[], Fingerprint]
     """Reads the size of every file, and so is made only on demand."""
 

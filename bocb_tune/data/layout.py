@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,6 @@ from bocb_tune.data.contents import (
 )
 from bocb_tune.data.parts import PARTS, Listing, Stored, reason_to_skip, sort_out
 from bocb_tune.data.split import Chosen, Indices, choose_splits
-
-if TYPE_CHECKING:
-    from bocb_tune.data.base import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,24 +181,3 @@ def _require_no_circle(entry: os.DirEntry[str], folder: str) -> None:
     target, here = os.path.realpath(entry.path), os.path.realpath(folder)
     if os.path.commonpath([target, here]) == target:
         raise ValueError(f"{printable(entry.path)} is a link to a folder that contains it; remove the link")
-
-
-# The reader of images in folders, or in one packed file
-
-
-class ImageFolders:
-    """Reads `imagefolder` and `imagenet`."""
-
-    def contents(self, options: Mapping[str, Any]) -> Contents:
-        return scan(options).contents()
-
-    def sources(self, options: Mapping[str, Any]) -> Mapping[str, ImageSource]:
-        return scan(options).parts
-
-    def load(self, options: Mapping[str, Any], device: str) -> Dataset:
-        from bocb_tune.data.files import load_files
-
-        return load_files(scan(options), options, device)
-
-
-reader = ImageFolders()

@@ -26,8 +26,8 @@ class UnreadableImages(ValueError):
     """Too many image files cannot be decoded; the message names one."""
 
 
-class Samples(Protocol):
-    """What there is to learn from or to score by, by index."""
+class SampleSource(Protocol):
+    """Samples to learn from or to score by, by index."""
 
     def __len__(self) -> int: ...
 
@@ -61,7 +61,7 @@ class Loader:
 
     def batches(
         self,
-        samples: Samples,
+        samples: SampleSource,
         split: str,
         plan: Sequence[Tensor],
         *,
@@ -90,7 +90,7 @@ class Loader:
                 yield batch
 
     def _loader(
-        self, samples: Samples, split: str, plan: Sequence[Tensor], seed: int, collate: Callable[[list[Any]], Any]
+        self, samples: SampleSource, split: str, plan: Sequence[Tensor], seed: int, collate: Callable[[list[Any]], Any]
     ) -> DataLoader[Any]:
         replaced = _most_unreadable(len(samples)) if split == "train" else 0
         return DataLoader(
@@ -139,7 +139,7 @@ class _Seeded:
     Up to `replaced` unreadable images in a row are replaced by the next; a longer row is more than may be unreadable.
     """
 
-    samples: Samples
+    samples: SampleSource
     seed: int
     replaced: int
 

@@ -20,8 +20,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from bocb_tune.core.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.contents import ImageSource, LeftOut, StoredPart
-from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.parts import PARTS, Stored, sort_out
 from bocb_tune.data.split import Indices
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bocb_tune.data.coco.reader import Part
+from bocb_tune.data.coco.parts import AnnotatedPart
 from bocb_tune.data.coco.scores import Kind, Result, average_precision, ground_truth
 from bocb_tune.training.context import Ranks
 from bocb_tune.training.distributed import gather_objects
@@ -17,7 +17,7 @@ from bocb_tune.training.distributed import gather_objects
 class AveragePrecision:
     """Scorer of the images of a part."""
 
-    part: Part
+    part: AnnotatedPart
     kinds: tuple[Kind, ...]
     """Kinds to score; metrics of the first have their plain names, those of others begin with the kind."""
     category_ids: Sequence[int] | None = None

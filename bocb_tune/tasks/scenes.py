@@ -109,7 +109,7 @@ class Ready(GeneralizedRCNNTransform):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class _Scenes:
-    """Images of a split and how they are transformed; see `bocb_tune.data.loader.Samples`."""
+    """Images of a split and how they are transformed; see `bocb_tune.data.loader.SampleSource`."""
 
     images: ObjectImages
     transform: SceneTransform

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from bocb_tune.core.node_cache import shared_arrays
 from bocb_tune.data import check_dataset, load_dataset
 from bocb_tune.data.arrays import Arrays
 from bocb_tune.data.cifar import VARIANTS, download, read_cifar
-from bocb_tune.data.node_cache import shared_arrays
 from bocb_tune.tasks import get_task
 from bocb_tune.training.context import Context
 from tests.support.datasets import cifar_images, make_cifar, python2_pickle
@@ -101,7 +101,7 @@ def test_processes_that_start_together_read_once(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_text("x")
     code = (
-        "import sys, time, numpy as np; from pathlib import Path; from bocb_tune.data.node_cache import shared_arrays\n"
+        "import sys, time, numpy as np; from pathlib import Path; from bocb_tune.core.node_cache import shared_arrays\n"
         "def build(): print('built'); time.sleep(0.3); return {'a': np.arange(3)}\n"
         "print(shared_arrays([Path(sys.argv[1])], ['a'], build)['a'].sum())"
     )

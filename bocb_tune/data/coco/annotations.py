@@ -18,11 +18,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from bocb_tune.core.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.coco.entries import Entries, only_numbers, pieces_of, require_unique
 from bocb_tune.data.coco.json_lists import JsonLists, json_lists
 from bocb_tune.data.coco.outlines import are_polygons, outline_fault
 from bocb_tune.data.contents import LeftOut, OmissionCounter
-from bocb_tune.data.node_cache import SharedArrays, shared_arrays
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -142,7 +142,7 @@ def _groups(values: Sequence[Mapping[str, Any]]) -> tuple[LeftOut, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class Referents:
     """Contents of a file that its annotations refer to."""
 
     image_ids: Ids
@@ -165,7 +165,7 @@ def _build(path: Path, outlines: bool) -> SharedArrays:
     arrays, about = _categories(_all_entries(lists, "categories"))
     arrays |= _images(list(pieces_of(lists, "images")))
     named = {name: arrays[name] for name in ("image_ids", "sizes", "category_ids")}
-    known = Known(**named, keypoint_names=about["keypoint_names"], outlines=outlines)
+    known = Referents(**named, keypoint_names=about["keypoint_names"], outlines=outlines)
     parts = [_objects(entries, known, left_out, changed) for entries in pieces_of(lists, "annotations")]
     objects = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     _require_sound(path, objects, known)
@@ -194,7 +194,8 @@ def _ordered(objects: SharedArrays, images: int, changed: OmissionCounter) -> Sh
 
 
 def _all_entries(lists: JsonLists, kind: str) -> Entries:
-    return Entries(lists.path, kind, [row for entries in pieces_of(lists, kind) for row in entries.rows])
+    rows = [row for entries in pieces_of(lists, kind) for row in entries.rows]
+    return Entries(lists.path, kind, rows, range(len(rows)))
 
 
 def _categories(categories: Entries) -> tuple[SharedArrays, dict[str, Any]]:
@@ -263,16 +264,22 @@ def _sides(images: Entries, key: str) -> list[int]:
     return sides
 
 
-def _objects(entries: Entries, known: Known, left_out: OmissionCounter, changed: OmissionCounter) -> SharedArrays:
+def _objects(entries: Entries, known: Referents, left_out: OmissionCounter, changed: OmissionCounter) -> SharedArrays:
     """Return annotations of images that the file lists, whose box has an area: columns as of `ARRAYS`, and beside them
     image, place in the file, the box as it is stated, and whether there is an id."""
-    entries, places, image_of = _of_known_images(entries, known, left_out)
+    entries, image_of = _of_known_images(entries, known, left_out)
     stated = entries.numbers("bbox", 4)
     boxes = _corners(entries, stated, known.sizes[image_of], changed)
     labels = _labels(entries, known)
     numbered = np.array(["id" in row for row in entries.rows], dtype=np.bool_)
     columns = {
-        **{"image_of": image_of, "places": places, "stated": stated, "boxes": boxes, "labels": labels},
+        **{
+            "image_of": image_of,
+            "places": np.array(entries.places),
+            "stated": stated,
+            "boxes": boxes,
+            "labels": labels,
+        },
         "areas": _areas(entries, boxes, changed),
         "crowds": _crowds(entries),
         "numbered": numbered,
@@ -284,18 +291,18 @@ def _objects(entries: Entries, known: Known, left_out: OmissionCounter, changed:
     return {name: column[kept] for name, column in columns.items()} | outlines
 
 
-def _of_known_images(entries: Entries, known: Known, left_out: OmissionCounter) -> tuple[Entries, Ids, Ids]:
-    """Return the annotations of images that the file lists, and of each its place and that of its image."""
+def _of_known_images(entries: Entries, known: Referents, left_out: OmissionCounter) -> tuple[Entries, Ids]:
+    """Return the annotations of images that the file lists, and the place of the image of each."""
     owners = _ids(entries, "image_id")
     at = np.minimum(np.searchsorted(known.image_ids, owners, sorter=known.by_id), len(known.image_ids) - 1)
-    found, places = known.by_id[at], entries.first + np.arange(len(owners))
+    found = known.by_id[at]
     there = known.image_ids[found] == owners
     if there.all():
-        return entries, places, found
+        return entries, found
     for index in np.flatnonzero(~there):
         left_out.add("annotations of images that the file does not list", entries.name(int(index)))
     rows = [row for row, is_there in zip(entries.rows, there, strict=True) if is_there]
-    return Entries(entries.path, entries.kind, rows, entries.first), places[there], found[there]
+    return Entries(entries.path, entries.kind, rows, np.array(entries.places)[there]), found[there]
 
 
 def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: OmissionCounter) -> Floats:
@@ -307,7 +314,7 @@ def _corners(entries: Entries, stated: Floats, sizes: Ids, changed: OmissionCoun
     return within
 
 
-def _labels(entries: Entries, known: Known) -> Ids:
+def _labels(entries: Entries, known: Referents) -> Ids:
     wanted = "the id of one of the categories"
     numbers = entries.column("category_id", (int,), wanted)
     labels = {int(number): label for label, number in enumerate(known.category_ids)}
@@ -381,7 +388,7 @@ def _outlines(entries: Entries, sizes: Ids, kept: NDArray[np.bool_], left_out: O
     return {"outlines": np.frombuffer(b"".join(texts), dtype=np.uint8), "outline_sizes": sizes_of_texts}
 
 
-def _require_sound(path: Path, objects: SharedArrays, known: Known) -> None:
+def _require_sound(path: Path, objects: SharedArrays, known: Referents) -> None:
     """Check what only all annotations together tell.
 
     Raises:

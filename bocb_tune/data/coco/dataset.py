@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bocb_tune.data import load_dataset
 from bocb_tune.data.coco.outlines import mask_of
-from bocb_tune.data.coco.reader import Part
+from bocb_tune.data.coco.parts import AnnotatedPart
 from bocb_tune.data.decode import RefusedImage, decode
 from bocb_tune.data.loader import Loader
 
@@ -31,7 +31,7 @@ class ObjectImages:
     (uint8 [n, height, width]) and `keypoints` (float32 [n, K, 3], see `Annotations.keypoints`).
     """
 
-    part: Part
+    part: AnnotatedPart
     max_pixels: int
     masks: bool = False
     keypoints: bool = False
@@ -60,7 +60,7 @@ class ObjectImages:
         return torch.from_numpy(self.pixels(index)).permute(2, 0, 1).contiguous(), self.target(index)
 
     def read(self, index: int) -> tuple[Tensor, Target]:
-        """Decode an image, as `bocb_tune.data.loader.Samples` does."""
+        """Decode an image, as `bocb_tune.data.loader.SampleSource` does."""
         return self[index]
 
     def pixels(self, index: int) -> Any:
@@ -103,7 +103,7 @@ class ObjectImages:
 class Coco:
     """A dataset of images with objects."""
 
-    read: Callable[[bool], Mapping[str, Part]]
+    read: Callable[[bool], Mapping[str, AnnotatedPart]]
     """Parts by split; with outlines of the objects, if so asked."""
     max_pixels: int
     loader: Loader
@@ -114,7 +114,7 @@ class Coco:
     in_memory: bool = False
 
     @cached_property
-    def parts(self) -> Mapping[str, Part]:
+    def parts(self) -> Mapping[str, AnnotatedPart]:
         """The parts, without outlines."""
         return self.read(False)
 
@@ -150,7 +150,7 @@ def load_coco(name: str, options: Mapping[str, Any], device: str) -> Coco:
     return dataset
 
 
-def coco_of(read: Callable[[bool], Mapping[str, Part]], options: Mapping[str, Any], device: str) -> Coco:
+def coco_of(read: Callable[[bool], Mapping[str, AnnotatedPart]], options: Mapping[str, Any], device: str) -> Coco:
     """Return the dataset of some parts; `options` are resolved."""
     loader = Loader(workers=options["loader_workers"], pin_memory=device.startswith("cuda"))
     return Coco(read=read, max_pixels=options["max_pixels"], loader=loader)

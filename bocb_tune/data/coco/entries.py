@@ -22,14 +22,14 @@ MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Some of the entries of a list of an annotation file, one after the other."""
+    """Some of the entries of a list of an annotation file."""
 
     path: Path
     kind: str
     """Key of the list in the file: `images`, `annotations` or `categories`."""
     rows: Sequence[Entry]
-    first: int = 0
-    """Place of the first of them in the list."""
+    places: Sequence[int] | NDArray[np.int64]
+    """Place of each in the list."""
 
     def column(self, key: str, types: Sequence[type], wanted: str, default: Any = None) -> list[Any]:
         """Return the value of `key` in each entry, or `default` where an entry has none.
@@ -75,14 +75,14 @@ class Entries:
     def place(self, index: int) -> str:
         """Name an entry as a user finds it: by its place and its id."""
         number = self.rows[index].get("id")
-        return f"{self.path}: {self.kind}[{self.first + index}]" + (
+        return f"{self.path}: {self.kind}[{self.places[index]}]" + (
             "" if number is None else f" (id {shortened(number)})"
         )
 
     def name(self, index: int) -> str:
         """Name an entry in a list of names: by its id, if it has one."""
         row = self.rows[index]
-        return f"{self.kind.removesuffix('s')} {row['id']}" if "id" in row else f"{self.kind}[{self.first + index}]"
+        return f"{self.kind.removesuffix('s')} {row['id']}" if "id" in row else f"{self.kind}[{self.places[index]}]"
 
 
 def pieces_of(lists: JsonLists, kind: str) -> Iterator[Entries]:
@@ -101,7 +101,7 @@ def pieces_of(lists: JsonLists, kind: str) -> Iterator[Entries]:
         if not set(map(type, rows)) <= {dict}:
             index = next(index for index, row in enumerate(rows) if not isinstance(row, dict))
             raise ValueError(f"{lists.path}: {kind}[{first + index}] is {shortened(rows[index])}; it must be an object")
-        yield Entries(lists.path, kind, rows, first)
+        yield Entries(lists.path, kind, rows, range(first, first + len(rows)))
         first += len(rows)
     if not first:
         raise ValueError(f"{lists.path}: the list {kind!r} is empty; there is nothing to learn from or to score by")

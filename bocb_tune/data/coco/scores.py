@@ -9,7 +9,7 @@ import numpy as np
 
 from bocb_tune.data.coco.json_lists import parsed
 from bocb_tune.data.coco.outlines import quiet
-from bocb_tune.data.coco.reader import Part
+from bocb_tune.data.coco.parts import AnnotatedPart
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -29,7 +29,7 @@ COLUMNS: dict[Kind, dict[str, int]] = {
 """Place of each metric in `COCOeval.stats`."""
 
 
-def ground_truth(part: Part) -> COCO:
+def ground_truth(part: AnnotatedPart) -> COCO:
     """Return the annotation file of a part as pycocotools has it, with what it needs and the file leaves unsaid.
 
     Every annotation is in it, also those that nothing is trained on, so that scores are those of the file; only those

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from bocb_tune.core.node_cache import explained, home
 from bocb_tune.core.types import derive_seed, digest
-from bocb_tune.data.coco.reader import Part, contents_of_parts, parts_of
+from bocb_tune.data.coco.parts import AnnotatedPart, contents_of_parts, parts_of
 from bocb_tune.data.contents import Contents, ImageSource
-from bocb_tune.data.node_cache import explained, home
 
 if TYPE_CHECKING:
     from bocb_tune.data.coco.dataset import Coco
@@ -45,7 +45,7 @@ ENDS: dict[str, tuple[int | None, ...]] = {
 """Corner that each keypoint lies on."""
 
 MOST_SHAPES = 4
-"""In one image; at least one."""
+"""Shapes in one image, of which there is at least one."""
 RADII = (0.1, 0.25)
 """Least and largest radius, as shares of the image's side."""
 MOST_TILT = 20.0
@@ -114,7 +114,7 @@ class Shapes:
 reader = Shapes()
 
 
-def _parts(options: Mapping[str, Any], *, outlines: bool = False) -> dict[str, Part]:
+def _parts(options: Mapping[str, Any], *, outlines: bool = False) -> dict[str, AnnotatedPart]:
     places = {f"{split}_images": split for split in ("train", "val")}
     places |= {f"{split}_annotations": f"annotations/{split}.json" for split in ("train", "val")}
     return parts_of({"root": str(drawn(options)), **places}, outlines=outlines)

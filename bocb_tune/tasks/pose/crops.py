@@ -29,7 +29,7 @@ Crop = tuple[Tensor, Tensor, Tensor, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class CropWindow:
     """Part of an image that a crop shows."""
 
     centre: tuple[float, float]
@@ -49,17 +49,17 @@ class View:
         return np.concatenate([linear, shift[:, None]], axis=1)
 
 
-def view_of(box: Floats, size: tuple[int, int]) -> View:
+def view_of(box: Floats, size: tuple[int, int]) -> CropWindow:
     """Return the view of a box x1, y1, x2, y2: widened to the shape of the crop, `size`, and padded."""
     height, width = size
     across, down = box[2] - box[0], box[3] - box[1]
     across, down = max(across, down * width / height), max(down, across * height / width)
     centre = (float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2)
-    return View(centre=centre, width=PADDING * across, height=PADDING * down)
+    return CropWindow(centre=centre, width=PADDING * across, height=PADDING * down)
 
 
-def varied(view: View, scale: float, turn: float, flip: bool) -> View:
-    """Vary a view at random, as arXiv:1804.06208's code does; `turn` in degrees.
+def varied(view: CropWindow, scale: float, turn: float, flip: bool) -> CropWindow:
+    """Change a view at random, as arXiv:1804.06208's code does; `turn` in degrees.
 
     The scale is normal around 1 with deviation `scale`, cut there; the turn normal with deviation `turn`, cut at twice
     that, in TURNED of the cases; with `flip` every other view is mirrored.
@@ -67,7 +67,7 @@ def varied(view: View, scale: float, turn: float, flip: bool) -> View:
     factor = float(np.clip(1 + scale * np.random.randn(), 1 - scale, 1 + scale))
     degrees = float(np.clip(turn * np.random.randn(), -2 * turn, 2 * turn))
     turns, mirrors = np.random.rand() < TURNED, flip and np.random.rand() < 0.5
-    return View(
+    return CropWindow(
         centre=view.centre,
         width=view.width * factor,
         height=view.height * factor,
@@ -78,7 +78,7 @@ def varied(view: View, scale: float, turn: float, flip: bool) -> View:
 
 @dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Objects of a split with a labelled keypoint, as `bocb_tune.data.loader.Samples`."""
+    """Objects of a split with a labelled keypoint, as `bocb_tune.data.loader.SampleSource`."""
 
     images: ObjectImages
     joints: Joints
@@ -120,7 +120,7 @@ class Crops:
         pixels = torch.from_numpy(cut_out(decoded, to_image, self.size)).permute(2, 0, 1).contiguous()
         return pixels, torch.from_numpy(moved).float(), torch.from_numpy(points[:, 2] > 0), index
 
-    def view(self, index: int) -> View:
+    def view(self, index: int) -> CropWindow:
         """Return the view of an object's box."""
         return view_of(self.images.part.annotations.boxes[self.objects[index, 0]], self.size)
 

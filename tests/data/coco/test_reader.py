@@ -21,7 +21,7 @@ from bocb_tune.data.coco.dataset import Coco, load_coco
 from bocb_tune.data.coco.outlines import mask_of, outline_fault, outline_of, run_lengths
 from bocb_tune.data.contents import Contents, OmissionCounter, differences
 from bocb_tune.data.decode import RefusedImage
-from tests.support.coco import CATEGORIES, SIZE, image, make_coco, paint, thing, without, write
+from tests.data.coco.made import CATEGORIES, SIZE, image, make_coco, paint, thing, without, write
 
 
 @pytest.fixture(autouse=True)
@@ -294,6 +294,12 @@ def test_a_bad_file_is_refused_by_entry(tmp_path: Path, fault: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         look(options)
     assert "instances_train2017.json" in str(caught.value)
+
+
+def test_an_entry_keeps_its_place_where_others_are_left_out(tmp_path: Path) -> None:
+    options = make_coco(tmp_path, ONE, [thing(1, 99), thing(2, 1), thing(3, 1, category_id=5)])
+    with pytest.raises(ValueError, match=r"annotations\[2\] \(id 3\): 'category_id' is 5"):
+        look(options)
 
 
 OUTLINES: dict[str, tuple[Any, str]] = {

@@ -14,8 +14,8 @@ from torch import multiprocessing
 from bocb_tune.data.coco.scores import COLUMNS, average_precision, ground_truth
 from bocb_tune.tasks.average_precision import AveragePrecision, merged
 from bocb_tune.training.context import Ranks
-from tests.support.coco import by_hand, guesses, image, make_coco, shapes, thing, without
-from tests.support.coco import load_coco as load
+from tests.data.coco.made import by_hand, guesses, image, make_coco, shapes, thing, without
+from tests.data.coco.made import load_coco as load
 
 KINDS = ("bbox", "segm", "keypoints")
 SIGMAS = {"keypoints": (0.05, 0.1, 0.07, 0.03)}

@@ -11,7 +11,7 @@ import pytest
 
 from bocb_tune.data import contents_of
 from bocb_tune.data.coco.shapes import CLASSES, KEYPOINTS, draw, drawn, scene
-from tests.support.coco import shapes
+from tests.data.coco.made import shapes
 
 
 @pytest.fixture(autouse=True)

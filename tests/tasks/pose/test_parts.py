@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from bocb_tune.backbones.features import feature_maps
 from bocb_tune.data.coco.annotations import Annotations, read_annotations
 from bocb_tune.data.coco.dataset import load_coco
-from bocb_tune.tasks.pose.crops import PADDING, Crops, View, cut_out, varied, view_of
+from bocb_tune.tasks.pose.crops import PADDING, Crops, CropWindow, cut_out, varied, view_of
 from bocb_tune.tasks.pose.heatmaps import heat_map_loss, heat_maps, in_reach, mean_of_mirrored, peaks
 from bocb_tune.tasks.pose.joints import COCO_SIGMAS, Joints, joints_of
 from bocb_tune.tasks.pose.network import PoseNetwork
-from tests.support.coco import CATEGORIES, image, make_coco, thing, write
+from tests.data.coco.made import CATEGORIES, image, make_coco, thing, write
 
 KNOWN: dict[str, Any] = {"sigmas": None, "flip_pairs": None}
 HEIGHT, WIDTH = 16, 12
@@ -87,8 +87,8 @@ def test_the_loss_is_half_the_mean_square_of_what_is_labelled() -> None:
 
 def test_a_view_is_the_padded_box_in_the_shape_of_the_crop() -> None:
     wide, tall = (view_of(np.array(box), (64, 48)) for box in ([10, 20, 70, 40], [10, 20, 20, 100]))
-    assert wide == View(centre=(40, 30), width=60 * PADDING, height=80 * PADDING)
-    assert tall == View(centre=(15, 60), width=60 * PADDING, height=80 * PADDING)
+    assert wide == CropWindow(centre=(40, 30), width=60 * PADDING, height=80 * PADDING)
+    assert tall == CropWindow(centre=(15, 60), width=60 * PADDING, height=80 * PADDING)
     corners = wide.to_image((64, 48)) @ np.array([[0, 48], [0, 64], [1, 1]])
     assert corners == pytest.approx(np.array([[40 - 37.5, 40 + 37.5], [30 - 50, 30 + 50]]))
 
@@ -98,8 +98,8 @@ def test_a_view_is_the_padded_box_in_the_shape_of_the_crop() -> None:
 def test_pixels_and_keypoints_move_alike(seed: int, mirrors: bool) -> None:
     """A bright disc is found at the keypoint at its centre, however the crop is turned, scaled and mirrored."""
     np.random.seed(seed)
-    view = varied(View(centre=(45, 40), width=60, height=80), scale=0.3, turn=40, flip=False)
-    view = View(centre=view.centre, width=view.width, height=view.height, turn=view.turn, mirrors=mirrors)
+    view = varied(CropWindow(centre=(45, 40), width=60, height=80), scale=0.3, turn=40, flip=False)
+    view = CropWindow(centre=view.centre, width=view.width, height=view.height, turn=view.turn, mirrors=mirrors)
     rows, columns = np.mgrid[:90, :90] + 0.5
     disc = (rows - 50) ** 2 + (columns - 38) ** 2 <= 16
     pixels = np.repeat(disc[..., None], 3, axis=2).astype(np.uint8) * 255

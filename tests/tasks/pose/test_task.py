@@ -27,7 +27,7 @@ from bocb_tune.tasks.pose.task import STRIDE, Figures, build_training
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.recipes import Recipe, recipe_settings
-from tests.support.coco import by_hand
+from tests.data.coco.made import by_hand
 
 SMALL: dict[str, Any] = {"images": 8, "held_out": 6, "image_size": 64}
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")
