@@ -20,7 +20,7 @@ ENDS = {"SUCCEEDED": 0, "STOPPED": 130}
 def submit_experiment(
     spec_path: Path, address: str, name: str | None, out: str | None, only: str, overrides: Sequence[str], *, wait: bool
 ) -> int:
-    """Hand an experiment to a cluster and follow what it prints; returns the exit code.
+    """Send an experiment to a cluster and follow what it prints; returns the exit code.
 
     Raises:
         ValueError: if the experiment, the place of its run folder or the cluster are not as they must be.

@@ -88,7 +88,7 @@ def _client(address: str) -> Any:
 
 @contextlib.contextmanager
 def _without_addresses() -> Iterator[None]:
-    """Hide the variables that Ray would take in place of the address it is given."""
+    """Leave out the variables that Ray would take in place of the address it is given."""
     hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:
         yield
@@ -105,7 +105,7 @@ def _require_version(address: str, there: str) -> None:
 
 
 def submit(client: Any, name: str, spec: Path, folder: str, options: Sequence[str]) -> str:
-    """Hand an experiment, and this package, to a cluster; return the id of the job that drives it there.
+    """Send an experiment, and this package, to a cluster; return the id of the job that drives it there.
 
     Args:
         folder: place of the run folder, as nodes see it.
