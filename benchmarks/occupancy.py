@@ -101,7 +101,7 @@ def main() -> None:
         whole = 1000 * (cpu_s[-1] - cpu_s[0]) / (len(cpu_s) - 1)
         journals = sum(path.stat().st_size for path in place.rglob("*.jsonl"))
         started = time.perf_counter()
-        EventCluster(place, cells, machines, resources).ledger.close()
+        EventCluster(place, cells, machines, resources).store.close()
         resumed_s = time.perf_counter() - started
     epochs = sum(record.budget for record in records.values())
     busy, idle_end = busy_share(world, SLOTS), busy_share(world, SLOTS, last=0.0)

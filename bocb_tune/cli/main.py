@@ -122,6 +122,43 @@ def run(
     raise typer.Exit(run_experiment(spec, out, address, only, overrides or ()))
 
 
+JobServer = Annotated[
+    str, typer.Option("--address", metavar="URL", help="Job server of a Ray cluster, such as http://head:8265.")
+]
+
+
+@app.command()
+def submit(
+    spec: SpecPath,
+    address: JobServer,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Run folder as all nodes see it, or its URI.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run there; default: the experiment's.")
+    ] = None,
+    only: Only = "*",
+    overrides: Overrides = None,
+    follow: Annotated[bool, typer.Option(help="Show what the run prints until it is over.")] = True,
+) -> None:
+    """Have a Ray cluster drive the experiment: this package travels with it. Submitted again, it goes on."""
+    with busy("loading what a submission needs"):
+        from bocb_tune.cli.submitted import submit_experiment
+
+    raise typer.Exit(submit_experiment(spec, address, name, out, only, overrides or (), wait=follow))
+
+
+@app.command()
+def stop(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a submitted run.")], address: JobServer
+) -> None:
+    """Have a submitted run finish the epochs in flight and end."""
+    with busy("loading what this needs"):
+        from bocb_tune.cli.submitted import stop_submitted
+
+    stop_submitted(name, address)
+
+
 @app.command()
 def trial(
     spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="Experiment file (YAML).")] = None,
@@ -179,8 +216,15 @@ def status(
     folder: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or its URI.")],
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run is done.")] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="URL", help="Job server that RUN, a name, was submitted to.")
+    ] = None,
 ) -> None:
     """Show how far a run is, from its journals."""
+    if address is not None:
+        with busy("loading what this needs"):
+            from bocb_tune.cli.submitted import show_submitted
+        folder = show_submitted(folder, address)
     with busy(f"reading {folder}"):
         from bocb_tune.cli.commands import show_status
 

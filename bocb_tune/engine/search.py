@@ -293,11 +293,12 @@ class GridSearch(Searcher):  # type: ignore[misc]
                 self._owed.remove(trial)
                 return trial
         for key in sorted((key for key in self._open if self._shapes[key] in shapes), key=self._level):
-            turn = self._turn(key, self._store.books[key])
-            if isinstance(turn, TrialSpec):
-                return turn
-            if turn == Turn.done:
+            book = self._store.books[key]
+            standing = self._standing(key, book)
+            if standing == Turn.done:
                 del self._open[key]
+            elif standing is None and isinstance(turn := self._turn(key, book), TrialSpec):
+                return turn
         return None
 
     def _turn(self, key: str, book: CellStore) -> TrialSpec | Turn:

@@ -44,7 +44,9 @@ class Mailbox:
     async def submit(self, order: dict[str, Any] | None) -> None:
         """Put a trial in the queue (`id`, `trial`, `seen`, `divisor`, `patience_s`), or None to send the group home."""
         if order is not None:
-            self._items = {order["id"]: self._items.get(order["id"], [])}
+            said = self._items.get(order["id"], [])
+            was_left = bool(said) and said[-1]["kind"] == "left"  # who listens from now on must not hear of that
+            self._items = {order["id"]: [] if was_left else said}
             self._seen[order["id"]] = order["seen"]
         if order is not None and self._fault:
             await self._say(order["id"], self._no_group())

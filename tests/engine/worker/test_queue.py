@@ -328,3 +328,36 @@ def test_a_trial_that_is_given_back_is_left_and_what_its_group_says_later_is_not
         assert await at_once(mailbox.next_trial()) is None
 
     play(scenario)
+
+
+def test_a_trial_that_was_left_is_heard_of_anew_by_whoever_takes_it_on_the_same_slot() -> None:
+    async def scenario(mailbox: Mailbox) -> None:
+        await serve(mailbox)
+        await mailbox.end("a", {"kind": "left"})
+        assert kinds(await at_once(mailbox.take("a", 0))) == ["left"]
+        await serve(mailbox)
+        assert await waits(asyncio.create_task(mailbox.take("a", 0)))
+        await mailbox.end("a", {"kind": "failed", "message": "", "final": False})
+        await mailbox.submit(order("a"))  # a retry: the same listener, which has heard of the failure
+        assert await mailbox.next_trial() == order("a")
+        assert kinds(await at_once(mailbox.take("a", 0))) == ["failed"]
+
+    play(scenario)
+
+
+def test_a_group_about_to_be_ended_says_so_hands_over_and_takes_nothing_more() -> None:
+    async def scenario(mailbox: Mailbox) -> None:
+        await serve(mailbox)
+        assert not await mailbox.hear()
+        await mailbox.hand_over()
+        assert await mailbox.hear()
+        rung = asyncio.create_task(mailbox.report("a", epoch(1), competes=True))
+        assert await waits(rung)  # the verdict counts
+        await mailbox.decide("a", 1, "stop")
+        assert await at_once(rung) == "stop"
+        assert await at_once(mailbox.report("a", epoch(2), competes=False)) == "leave"
+        await mailbox.end("a", {"kind": "left"})
+        await mailbox.submit(order("b"))
+        assert kinds(await at_once(mailbox.take("b", 0))) == ["left"]
+
+    play(scenario)
