@@ -39,7 +39,7 @@ from bocb_tune.profiling.packing import Packed, packed
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.device import autocast
-from bocb_tune.training.loop import Training, fit
+from bocb_tune.training.loop import Batches, Training, fit
 from bocb_tune.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -54,12 +54,12 @@ def training_of(network: Network, load: Load, device: str) -> Training:
     return replace(training, batches=_ready_batches(load, device)) if network.ready else training
 
 
-def _ready_batches(load: Load, device: str) -> Callable[[Sequence[Tensor], int], Iterator[tuple[Tensor, Tensor]]]:
+def _ready_batches(load: Load, device: str) -> Batches:
     layout = torch.channels_last if load.recipe.channels_last else torch.contiguous_format
     shape = (load.recipe.batch_size, load.channels, load.image_size, load.image_size)
     images = torch.randn(shape, device=device).to(memory_format=layout)
     labels = torch.randint(load.num_classes, shape[:1], device=device)
-    return lambda plan, seed: ((images, labels) for _ in plan)  # noqa: ARG005
+    return lambda plan, seed, first=0: ((images, labels) for _ in plan)  # noqa: ARG005
 
 
 def bare_epoch(training: Training, device: str, steps: int) -> float:

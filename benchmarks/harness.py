@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-from bocb_tune.cli.launch import cell_plans, objective_of
+from bocb_tune.cli.launch import cell_plans, objective_of, resources_of
 from bocb_tune.cli.progress import output_to
 from bocb_tune.core.types import TrialRecord
-from bocb_tune.engine.cluster import Capacity
 from bocb_tune.engine.policy import CellPlan
 from bocb_tune.engine.run import RunPlan, Watcher, run
 from bocb_tune.spec.model import ExperimentSpec, load_spec
@@ -54,8 +53,9 @@ def run_engine(experiment: str, watcher: Watcher) -> None:
             checkpoints=str(Path(folder) / "run" / "checkpoints"),
             cells=cell_plans(spec),
             objective=objective_of(spec),
-            resources=Capacity(**spec.resources.model_dump()),
+            resources=resources_of(spec),
             checkpoint_every=spec.budget.checkpoint_every,
+            checkpoint_every_s=spec.budget.checkpoint_every_s,
             address=None,
         )
         with output_to(Path(folder) / "ray.log"):

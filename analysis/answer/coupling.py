@@ -33,7 +33,8 @@ def _failures(verdict: CouplingVerdict) -> str:
         by_reason.setdefault(cell.why, []).append(cell.key)
     told = "; ".join(f"{why}: {listed(cells, MOST_NAMED)}" for why, cells in by_reason.items())
     failed = len(verdict.failed)
-    text = f"{failed} of {count} cells fail{'s' * (failed == 1)} ({told})" if failed else f"None of {count} cells fails"
+    none = "The cell does not fail" if count == 1 else f"None of {count} cells fails"
+    text = f"{failed} of {count} cells fail{'s' * (failed == 1)} ({told})" if failed else none
     if verdict.viability.collapsed:
         lost = listed([f"{lost} of {seeds} in {key}" for key, lost, seeds in verdict.viability.collapsed], MOST_NAMED)
         text += f". Seeds that collapsed are left out of viable cells: {lost}"
@@ -43,7 +44,7 @@ def _failures(verdict: CouplingVerdict) -> str:
 def _interaction(verdict: CouplingVerdict) -> str:
     share, test = verdict.share, verdict.test
     viable = int(np.isfinite(verdict.viability.values).sum())
-    among = f"among the {viable} viable cells"
+    among = f"among the {viable} viable cell{'s' * (viable != 1)}"
     if share.value is None and test is not None:
         return (
             f"No backbone-optimizer interaction can be shown {among} (test against noise, p = {test.p:.2g}); its share "

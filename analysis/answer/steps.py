@@ -227,7 +227,7 @@ def _widths(findings: Findings) -> Iterator[Limit]:
 def _what_a_landscape_takes(reason: Reason, lacking: int) -> str:
     if lacking:
         kind = "more completed trials" if reason is Reason.TOO_FEW_COMPLETED else "more trials"
-        return f"{lacking} {kind} in each of them"
+        return f"{lacking} {kind} in each of these cells"
     known = {
         Reason.NO_SPACE: "the ranges that were searched: `--space FILE`",
         Reason.NOT_SEARCHED: f"{MIN_TRIALS} trials of different settings in each cell",

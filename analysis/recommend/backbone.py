@@ -149,7 +149,7 @@ def _from_row(evidence: Evidence, backbone: str, trials: int) -> Recommendation:
     known = np.isfinite(scores)
     if known.sum() < MIN_OPTIMIZERS:
         reasons = [reason for _, reason in evidence.not_judged(backbone)]
-        detail = f"{known.sum()} optimizers have a score on it, {MIN_OPTIMIZERS} are needed."
+        detail = f"Optimizers with a score on it: {known.sum()}, of {MIN_OPTIMIZERS} that are needed."
         return Recommendation.refused(backbone, trials, reasons[0] if reasons else Reason.INCOMPLETE_MATRIX, detail)
     best = int(np.nanargmax(scores))
     unknown_error = Estimate(value=None, unit="points", reason=Reason.TOO_FEW_REPLICATES)

@@ -55,7 +55,7 @@ class Report:
     parts: tuple[Part, ...]
     """The answer."""
     remarks: tuple[Part, ...]
-    """What to know before believing it."""
+    """Facts to know before believing it."""
 
 
 def analyze(

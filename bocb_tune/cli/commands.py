@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
 from bocb_tune.core.files import CHECKPOINTS, LOG_FILE, SPEC_FILE
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.names import plain, unknown
 from bocb_tune.core.progress import say
 from bocb_tune.core.remote_run import fetched
@@ -24,7 +25,6 @@ from bocb_tune.core.space import setting_text
 from bocb_tune.core.storage import is_uri, join, storage_of
 from bocb_tune.core.types import Measurement, Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
-from bocb_tune.spec.experiment_file import Resources
 from bocb_tune.spec.model import ExperimentSpec, load_spec
 from bocb_tune.training.checkpoint import Checkpoints
 
@@ -113,11 +113,10 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
     if address is not None:
         _use_token()
     with busy("checking what is installed and what the data are"):
-        from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, unknown_data
+        from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, resources_of, unknown_data
         from bocb_tune.cli.progress import View, last_words, output_to
         from bocb_tune.cli.weights import find_starts, keep_weights
         from bocb_tune.engine import run as engine
-        from bocb_tune.engine.cluster import Capacity
         from bocb_tune.spec.grid import plan_grid
 
         spec, place, mirror = _located(spec_path, out, overrides, LOCAL if address is None else REMOTE)
@@ -140,8 +139,9 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         checkpoints=join(place if mirror else str(folder.resolve()), CHECKPOINTS),
         cells=cells,
         objective=objective_of(spec),
-        resources=Capacity(**spec.resources.model_dump()),
+        resources=resources_of(spec),
         checkpoint_every=spec.budget.checkpoint_every,
+        checkpoint_every_s=spec.budget.checkpoint_every_s,
         address=address,
         data=fingerprint,
         trouble=mirror.trouble if mirror else tuple,
@@ -266,7 +266,8 @@ def run_trial(
         from bocb_tune.cli.weights import find_starts, keep_weights
 
         alone = [*overrides, "resources.workers=1"]
-        spec = load_spec(spec_path, alone, (backbones, precision, data), CAUTIONS, warn)
+        loaded = load_spec(spec_path, alone, (backbones, precision, data), CAUTIONS, warn)
+        spec = replace(loaded, resources=loaded.resources.alone())
     _say_of_data(contents(spec))
     with TemporaryDirectory() as folder:
         keep_weights(find_starts(spec, Path(folder), warn, file=spec_path), Path(folder))
@@ -276,7 +277,7 @@ def run_trial(
         given = {"lr": lr, "weight_decay": weight_decay}
         hparams = {name: plans[cell].space.default[name] if value is None else value for name, value in given.items()}
         trial = replace(plans[cell].trial(Phase.default, 0, hparams), seed=seed)
-        return _train(trial, spec.resources, profile)
+        return _train(trial, spec.resources.of(trial.cell.backbone), profile)
 
 
 def repeat_trial(place: str, trial_id: str, profile: Path | None = None, *, keep: bool = False) -> int:
@@ -295,20 +296,20 @@ def repeat_trial(place: str, trial_id: str, profile: Path | None = None, *, keep
             f"the run trained it over {record.world_size} workers, this is one process: scores will be near, not equal"
         )
     kept = Checkpoints(storage_of(place).within(CHECKPOINTS).within(trial.id)) if keep else None
-    code = _train(trial, spec.resources, profile, kept)
+    code = _train(trial, spec.resources.of(trial.cell.backbone), profile, kept)
     score = "no score" if record.score is None else f"score {record.score:.4g}"
     print(f"recorded: {record.status}, {score} after epoch {record.budget}", file=sys.stderr)
     return code
 
 
-def _train(trial: TrialSpec, resources: Resources, profile: Path | None, checkpoints: Checkpoints | None = None) -> int:
+def _train(trial: TrialSpec, shape: GroupShape, profile: Path | None, checkpoints: Checkpoints | None = None) -> int:
     """Train as a worker of a run does: on as many threads, or on a GPU if the experiment asks for one."""
     import torch
 
     from bocb_tune.training.context import Context, Ranks
 
-    torch.set_num_threads(resources.cpus_per_worker)
-    ranks = Ranks(device="cuda:0" if resources.gpus_per_worker and torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(int(shape.cpus_per_worker))
+    ranks = Ranks(device="cuda:0" if shape.gpus_per_worker and torch.cuda.is_available() else "cpu")
 
     print(
         f"trial {trial.id}: {trial.cell.key} {setting_text(trial.hparams)}",

@@ -17,6 +17,7 @@ from bocb_tune.data.contents import Fingerprint, differences
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.driver import Driver, current_driver
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
+from bocb_tune.engine.room import Capacity
 from bocb_tune.engine.store import spec_of
 from bocb_tune.spec.compare import compare, refusal
 from bocb_tune.spec.grid import PlannedCell, plan_grid
@@ -99,6 +100,19 @@ def plan_of(spec: ExperimentSpec) -> Plan:
         reduction_factor=asha.reduction_factor if asha else 1,
         sampler=spec.search.sampler,
         seed=spec.seed,
+    )
+
+
+def resources_of(spec: ExperimentSpec) -> Capacity:
+    """Describe the worker groups of an experiment to the engine."""
+    asked = spec.resources
+    return Capacity(
+        groups={backbone: asked.of(backbone) for backbone in spec.backbones},
+        max_slots=asked.max_slots,
+        warm=asked.warm,
+        patience_min=asked.patience_min,
+        share=asked.share,
+        turns=asked.turns,
     )
 
 

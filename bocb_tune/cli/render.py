@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.names import listed, plain
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.spec.grid import Grid
@@ -39,7 +40,12 @@ def plan_json(spec: ExperimentSpec, grid: Grid, cost: Cost) -> dict[str, Any]:
         "spec": resolved(spec),
         "run_dir": spec.run_dir,
         "cells": [
-            {**planned.cell.to_json(), "recipe": spec.recipe_of(planned.cell.backbone)[0]} for planned in grid.cells
+            {
+                **planned.cell.to_json(),
+                "recipe": spec.recipe_of(planned.cell.backbone)[0],
+                "workers": spec.resources.of(planned.cell.backbone).workers,
+            }
+            for planned in grid.cells
         ],
         "skipped": [{**skipped.cell.to_json(), "reason": skipped.reason} for skipped in grid.skipped],
         "trials": {**cost.trials, "total": cost.total_trials},
@@ -61,6 +67,8 @@ def print_plan(console: Console, spec: ExperimentSpec, grid: Grid, cost: Cost, d
     console.print(recipes_text(spec), highlight=False, soft_wrap=True)
     for line in skipped_lines(grid):
         console.print(line, style="dim", soft_wrap=True)
+    for line in group_lines(spec, grid):
+        console.print(line, highlight=False, soft_wrap=True)
     console.rule(f"{cost.total_trials} trials", align="left")
     console.print(trials_table(cost))
     console.print(epochs_line(spec, cost), soft_wrap=True)
@@ -87,6 +95,15 @@ def skipped_lines(grid: Grid) -> list[str]:
     for skipped in grid.skipped:
         by_reason.setdefault(skipped.reason, []).append(skipped.cell.key)
     return [f"skipped, {reason}: {listed(cells, NUM_NAMED)}" for reason, cells in by_reason.items()]
+
+
+def group_lines(spec: ExperimentSpec, grid: Grid) -> list[str]:
+    """Make one line per shape of worker group, with the backbones that it trains; none where all are alike."""
+    trained: dict[GroupShape, list[str]] = {}
+    for backbone in dict.fromkeys(planned.cell.backbone for planned in grid.cells):
+        trained.setdefault(spec.resources.of(backbone), []).append(backbone)
+    lines = [f"A trial of {listed(backbones, NUM_NAMED)}: {shape}" for shape, backbones in trained.items()]
+    return lines if len(lines) > 1 else []
 
 
 def recipes_text(spec: ExperimentSpec) -> str:
@@ -172,12 +189,12 @@ def _spread(value: float | None, ends: tuple[float, float]) -> str:
     return f"{value:.3g} ({ends[0]:.3g} to {ends[1]:.3g})"
 
 
-def _wall(total: Totals, workers: int) -> str:
+def _wall(total: Totals) -> str:
     """Say the hours by the clock, with as many trials at a time as this machine has room for."""
     if not total.slots:
         return "This machine has no room for a trial"
-    least, most = (each / workers / total.slots for each in total.device_hours_range)
-    about = _spread(total.device_hours / workers / total.slots, (least, most))
+    least, most = (each / total.ranks for each in total.device_hours_range)
+    about = _spread(total.device_hours / total.ranks, (least, most))
     return f"By the clock, with {total.slots} trials at a time here: about {about} hours"
 
 
@@ -189,11 +206,11 @@ def measured_lines(spec: ExperimentSpec, total: Totals) -> list[str]:
         f"keeps the most state; an epoch has {total.images} images ({images}).",
         f"{NOT_TIMED}; {DECODING[total.decoding]}.",
         f"Device-hours: about {_spread(total.device_hours, total.device_hours_range)} with early stopping, "
-        f"{total.device_hours_worst:.3g} at worst. {_wall(total, spec.resources.workers)}. "
+        f"{total.device_hours_worst:.3g} at worst. {_wall(total)}. "
         f"Checkpoints kept: about {total.checkpoint_gib:.3g} GiB.",
     ]
     if total.device.startswith("CPU"):
         lines.insert(1, "Peak memory and largest batch are not measured on a CPU.")
-        if spec.resources.gpus_per_worker:
+        if any(spec.resources.of(backbone).gpus_per_worker for backbone in spec.backbones):
             lines.insert(1, "The experiment asks for GPUs and there is none here: these times are this CPU's.")
     return lines

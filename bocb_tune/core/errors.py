@@ -18,5 +18,9 @@ class Diverged(_TrialEnded):
     """Loss or parameters became non-finite: a result, never an error. Raised by all ranks together."""
 
 
+class Left(Exception):
+    """A trial was left after a checkpoint, since a process of it is about to be ended. Raised by all ranks together."""
+
+
 class OutOfMemory(_TrialEnded):
     """The device, or the machine, had no memory left for the trial."""

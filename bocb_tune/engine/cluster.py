@@ -5,35 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants, services
 
+from bocb_tune.core.groups import GroupShape, has_labels, labels_text, nearest_labels
+from bocb_tune.core.names import listed
+from bocb_tune.engine.room import Machine, Room
+
+LABELS_NAMED = 8
+"""Labels of nodes that a message lists."""
 KNOCK_S = 4.0
 """Seconds that a machine may take to answer; a host of two addresses is tried at both."""
 
 
 class ClusterError(ValueError):
     """The cluster, or this machine, cannot do what the experiment asks for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """Resources of one worker group, and how many groups there may be."""
-
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-    max_slots: int | None
-    warm: bool
-    patience_min: float
-    """Minutes without a step or a measurement after which a group is taken to hang."""
-    share: float
-    """Share of the slots that the run keeps while another run waits for room."""
 
 
 @contextlib.contextmanager
@@ -105,40 +96,51 @@ def _require_listener(address: str) -> None:
         raise ConnectionError(f"nothing answers at {found} ({error})") from error
 
 
-def slots_that_fit(nodes: Sequence[dict[str, Any]], resources: Capacity) -> int:
-    """Count the worker groups the cluster holds at once.
+def machines_of(nodes: Sequence[dict[str, Any]]) -> tuple[Machine, ...]:
+    """Describe the nodes that are alive."""
+    return tuple(
+        Machine(
+            id=node["NodeID"],
+            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            resources=node["Resources"],
+            labels=node.get("Labels", {}),
+        )
+        for node in nodes
+        if node["Alive"]
+    )
+
+
+def require_room(machines: Sequence[Machine], shapes: Iterable[GroupShape]) -> None:
+    """Check that the cluster holds a group of each shape when nobody else uses it.
 
     Raises:
-        ClusterError: if it does not hold one.
+        ClusterError: if it does not; it says how much room there is, and of labels the nearest that nodes have.
     """
-    groups = room_for_groups(nodes, resources)
-    if groups == 0:
-        workers = _room_for_workers(nodes, resources)
-        cpus, gpus = (sum(node["Resources"].get(kind, 0) for node in nodes if node["Alive"]) for kind in ("CPU", "GPU"))
+    for shape in shapes:
+        if Room(machines).take(shape):
+            continue
+        if shape.labels and not any(has_labels(machine.labels, shape.labels) for machine in machines):
+            raise ClusterError(_no_such_label(machines, shape))
+        cpus, gpus = (sum(machine.resources.get(kind, 0) for machine in machines) for kind in ("CPU", "GPU"))
         raise ClusterError(
-            f"resources: {resources.workers} worker(s) of {resources.cpus_per_worker:g} CPU and"
-            f" {resources.gpus_per_worker:g} GPU do not fit: Ray has {cpus:g} CPU and {gpus:g} GPU,"
-            f" room for {workers} such worker(s). Ask for fewer workers, or attach to a larger cluster with --address."
+            f"resources: {shape} do not fit: Ray has {cpus:g} CPU and {gpus:g} GPU, room for"
+            f" {groups_that_fit(machines, replace(shape, workers=1))} such worker(s)."
+            " Ask for fewer workers, or attach to a larger cluster with --address."
         )
-    return groups if resources.max_slots is None else min(groups, resources.max_slots)
 
 
-def room_for_groups(nodes: Sequence[dict[str, Any]], resources: Capacity) -> int:
-    """Count the worker groups that nodes hold at once when nobody else uses them."""
-    return _room_for_workers(nodes, resources) // resources.workers
+def _no_such_label(machines: Sequence[Machine], shape: GroupShape) -> str:
+    there = nearest_labels(shape.labels, [machine.labels for machine in machines])
+    known = f"nodes have {listed(there, LABELS_NAMED)}" if there else "no node has a label"
+    return (
+        f"resources.labels: no node has {labels_text(shape.labels)}; {known}. Correct it, or start nodes with"
+        f' `ray start --labels="{labels_text(shape.labels).replace(", ", ",")}"`.'
+    )
 
 
-def _room_for_workers(nodes: Sequence[dict[str, Any]], resources: Capacity) -> int:
-    return sum(_workers_that_fit(node["Resources"], resources) for node in nodes if node["Alive"])
-
-
-def _workers_that_fit(node: dict[str, float], resources: Capacity) -> int:
-    rooms = [node.get("CPU", 0) / resources.cpus_per_worker if resources.cpus_per_worker else float("inf")]
-    if resources.gpus_per_worker:
-        rooms.append(_workers_on_gpus(node.get("GPU", 0), resources.gpus_per_worker))
-    return int(min(rooms) + 1e-9)
-
-
-def _workers_on_gpus(gpus: float, share: float) -> float:
-    """Count the workers that GPUs hold: one with a fraction sits on one GPU, so that of 0.4 each four fit on two."""
-    return int(gpus) * int(1 / share + 1e-9) if share < 1 else gpus / share
+def groups_that_fit(machines: Sequence[Machine], shape: GroupShape) -> int:
+    """Count the worker groups of a shape that the cluster holds at once when nobody else uses it."""
+    room, count = Room(machines), 0
+    while room.take(shape):
+        count += 1
+    return count

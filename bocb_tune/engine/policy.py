@@ -170,6 +170,14 @@ def owed_repeat(cell: CellPlan, records: Mapping[str, TrialRecord]) -> TrialSpec
     return Turn.wait if in_flight else Turn.done
 
 
+def standing(cell: CellPlan, points: Sequence[Mapping[str, float]], records: Mapping[str, TrialRecord]) -> Turn | None:
+    """Say why a cell has no trial to start now; None if it has one."""
+    if owed_design(cell, points, records) or owed_search(cell.plan, records) is not None:
+        return None
+    owed = owed_refine(cell.plan, records) or owed_repeat(cell, records)
+    return owed if isinstance(owed, Turn) else None
+
+
 def _repeats(cell: CellPlan, point: Mapping[str, float], count: int, which: str) -> list[TrialSpec]:
     seeds = [derive_seed(cell.plan.seed, Phase.repeat, which, index) for index in range(count)]
     return [cell.trial(Phase.repeat, index, point, seed=seed) for index, seed in enumerate(seeds)]

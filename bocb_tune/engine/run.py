@@ -24,12 +24,13 @@ from bocb_tune.core.provenance import provenance
 from bocb_tune.core.storage import storage_of
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.engine.asha import CellRungs
-from bocb_tune.engine.cluster import Capacity, ClusterError, connected, slots_that_fit
+from bocb_tune.engine.cluster import ClusterError, connected, machines_of, require_room
 from bocb_tune.engine.driver import announce, only_driver
 from bocb_tune.engine.policy import CellPlan
+from bocb_tune.engine.room import Capacity
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.slots import Slots, groups_beside_driver
+from bocb_tune.engine.slots import Slots, first_groups
 from bocb_tune.engine.store import RunStore
 from bocb_tune.engine.worker.queue import Client
 from bocb_tune.engine.worker.serve import TOKEN
@@ -53,6 +54,7 @@ class RunPlan:
     objective: Objective
     resources: Capacity
     checkpoint_every: int
+    checkpoint_every_s: float
     address: str | None
     """Address of a Ray cluster to attach to; None starts Ray on this machine for the length of the run."""
     data: Mapping[str, Any] | None = None
@@ -154,7 +156,9 @@ def _drive(
     """Run the Tuner to its end; the search knows how it ended."""
     scratch = plan.folder / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    number = min(slots_that_fit(ray.nodes(), plan.resources), plan.resources.max_slots or groups_beside_driver())
+    machines = machines_of(ray.nodes())
+    require_room(machines, plan.resources.shapes)
+    number = first_groups(plan.resources, machines)
     setup = _slot_setup(plan, scratch)
 
     def news(lines: Sequence[str], ready: int) -> None:
@@ -162,7 +166,7 @@ def _drive(
         unharmed(watcher.cluster)(lines, ready)
 
     slots = Slots(setup, plan.resources, news, plan.trouble)
-    search = GridSearch(store, slots, resumed, plan.resources.patience_min)
+    search = GridSearch(store, slots, resumed, plan.resources.patience_min, plan.resources.turns)
     scheduler = GridASHA(store, search, rungs, storage_of(plan.checkpoints))
     announce(plan.folder, number)
     unharmed(watcher.opened)(store, number)
@@ -173,8 +177,8 @@ def _drive(
     finally:
         slots.close()
         shutil.rmtree(scratch, ignore_errors=True)
-    if slots.fault:
-        raise ClusterError(slots.fault)
+    if slots.faults:
+        raise ClusterError(next(iter(slots.faults.values())))
     return search
 
 
@@ -183,13 +187,11 @@ def _slot_setup(plan: RunPlan, scratch: Path) -> SlotSetup:
     token = uuid.uuid4().hex
     storage_of(plan.checkpoints).write(TOKEN, token.encode())
     return SlotSetup(
-        workers=plan.resources.workers,
-        cpus_per_worker=plan.resources.cpus_per_worker,
-        gpus_per_worker=plan.resources.gpus_per_worker,
         warm=plan.resources.warm,
         checkpoints=plan.checkpoints,
         token=token,
         checkpoint_every=plan.checkpoint_every,
+        checkpoint_every_s=plan.checkpoint_every_s,
         scratch=scratch.resolve(),
     )
 

@@ -10,18 +10,20 @@ import copy
 import datetime
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from ray.tune.search import Searcher
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.space import SearchSpace, own_part
 from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
 from bocb_tune.engine import policy
 from bocb_tune.engine.design import AXES, design_of, design_points, space_filling
 from bocb_tune.engine.policy import CellPlan, Turn, observation
+from bocb_tune.engine.sharing import Demand
 from bocb_tune.engine.slots import Slot, Slots
 from bocb_tune.engine.store import CellStore, RunStore
 
@@ -156,9 +158,16 @@ def _own_study(cell: CellPlan, records: Iterable[TrialRecord], objective: Object
 
 
 class GridSearch(Searcher):  # type: ignore[misc]
-    """Hands out the trials of all cells, one a slot: first what earlier runs left, then the cell with the fewest."""
+    """Hands out the trials of all cells, one a slot: first what earlier runs left, then the cell whose turn it is."""
 
-    def __init__(self, store: RunStore, slots: Slots, resumed: Sequence[TrialSpec], patience_min: float = 10.0) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        slots: Slots,
+        resumed: Sequence[TrialSpec],
+        patience_min: float = 10.0,
+        turns: str = "trials",
+    ) -> None:
         super().__init__()
         self.leaving = False
         """Set when the user asks to stop: no new trials."""
@@ -171,28 +180,29 @@ class GridSearch(Searcher):  # type: ignore[misc]
         self._owed = list(resumed)
         self._unheard: list[TrialSpec] = []
         self._open = {key: order for order, key in enumerate(store.books)}
+        self._turns = turns
+        self._shapes = {key: slots.shape_of(book.plan.cell.backbone) for key, book in store.books.items()}
+        self._standings: dict[str, tuple[int, Turn | None]] = {}
         self._designs = {key: design_of(book.plan) for key, book in store.books.items()}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the config of the next Tune trial: the trial it listens to, and its slot's mailbox."""
         del trial_id
         busy = {self._slot_of[trial].name for trial in self._store.in_flight}
-        self._slots.look(busy)
+        self._slots.look(busy, self._demands)
         if self._unheard:
             return self._config(self._unheard.pop(0))
         over = None if self._store.in_flight else Searcher.FINISHED
-        if self.leaving or self.given_up or self._slots.fault:
+        usable = set(self._shapes.values()) - self._slots.faults.keys()
+        if self.leaving or self.given_up or not usable:
             return over
-        slot = self._slots.free(busy)
-        if slot is None and over is None:
+        free = self._slots.free(busy)
+        if not free and over is None:
             return None
-        trial = self._next_trial()
+        trial = self._next_trial(free.keys())
         if trial is None:
-            return over
-        if slot is None:  # nothing that could change the choice happens before a slot is ready
-            self._owed.insert(0, trial)
-            return None
-        self._slot_of[trial.id] = slot
+            return over if over is None or not self._is_owed_more(usable) else None
+        self._slot_of[trial.id] = free[self._shapes[trial.cell.key]]
         self.submit(trial)
         return self._config(trial)
 
@@ -228,12 +238,62 @@ class GridSearch(Searcher):  # type: ignore[misc]
         """Tune pickles its searcher to be able to restore it. This one is never restored from anything but journals."""
         return {}
 
-    def _next_trial(self) -> TrialSpec | None:
-        if self._owed:
-            return self._owed.pop(0)
-        books = self._store.books
-        for key in sorted(self._open, key=lambda key: (len(books[key].records), self._open[key])):
-            turn = self._turn(key, books[key])
+    def _is_owed_more(self, shapes: Collection[GroupShape]) -> bool:
+        """Tell whether there is a trial for groups of these shapes, once one is ready, with nothing in flight."""
+        trial = self._next_trial(shapes)
+        if trial is not None:  # nothing that could change the choice happens before that
+            self._owed.insert(0, trial)
+        return trial is not None
+
+    def _demands(self) -> list[Demand]:
+        """Tell what the cells of each shape of group ask for; of one shape alone all there is."""
+        shapes = dict.fromkeys(self._shapes.values())
+        if len(shapes) == 1:
+            return [Demand(shape=shape) for shape in shapes]
+        return [demand for shape in shapes if (demand := self._demand(shape))]
+
+    def _demand(self, shape: GroupShape) -> Demand | None:
+        """Tell what the cells of a shape ask for; None if nothing."""
+        books = {key: book for key, book in self._store.books.items() if self._shapes[key] == shape}
+        standings = {key: self._standing(key, book) for key, book in books.items()}
+        owed = any(self._shapes[trial.cell.key] == shape for trial in self._owed)
+        asking = [key for key, standing in standings.items() if standing != Turn.done]
+        if not asking and not owed:
+            return None
+        in_flight = sum(self._shapes[trial.cell.key] == shape for trial in self._store.in_flight.values())
+        ended = [r.elapsed_s for book in books.values() for r in book.records.values() if r.status.is_result]
+        return Demand(
+            shape=shape,
+            cells=max(1, len(asking)),
+            usual_s=sum(ended) / len(ended) if ended else None,
+            level=sum(self._level(key)[0] for key in asking) / max(1, len(asking)),
+            most=None if owed or any(standing is None for standing in standings.values()) else in_flight,
+        )
+
+    def _standing(self, key: str, book: CellStore) -> Turn | None:
+        """Say why a cell has no trial to start now, as long as nothing has changed from memory; None if it has one."""
+        known = self._standings.get(key)
+        if known is None or known[0] != book.changes:
+            known = book.changes, policy.standing(book.plan, self._designs[key], book.records)
+            self._standings[key] = known
+        return known[1]
+
+    def _level(self, key: str) -> tuple[float, int]:
+        """Tell how far a cell is, by the policy: those that are least far come first, then in the order of the file."""
+        records = self._store.books[key].records
+        if self._turns == "trials":
+            return len(records), self._open.get(key, 0)
+        size = max(self._shapes[key].needs.values())
+        return size * sum(record.elapsed_s for record in records.values()), len(records)
+
+    def _next_trial(self, shapes: Collection[GroupShape]) -> TrialSpec | None:
+        """Choose the next trial for a group of one of these shapes."""
+        for trial in self._owed:
+            if self._shapes[trial.cell.key] in shapes:
+                self._owed.remove(trial)
+                return trial
+        for key in sorted((key for key in self._open if self._shapes[key] in shapes), key=self._level):
+            turn = self._turn(key, self._store.books[key])
             if isinstance(turn, TrialSpec):
                 return turn
             if turn == Turn.done:

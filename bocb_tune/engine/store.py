@@ -26,6 +26,8 @@ class CellStore:
         """Records by id, but for those that are owed anew."""
         self.history: tuple[Mapping[str, Any], ...] = ()
         """Events of earlier runs, in the order in which they were written."""
+        self.changes = 0
+        """Events of this run."""
         self._objective, self._data = objective, data
         self.path = folder / journal.FOLDER / f"{plan.cell.stem}.jsonl"
         self._writer: JournalWriter | None = None
@@ -72,6 +74,7 @@ class CellStore:
                 f"{self.path}: cannot be written: {error}. Nothing before this is lost; make room,"
                 " then run the same command again."
             ) from error
+        self.changes += 1
         self.records.update(journal.apply(self.plan.cell, self.records.get(event["trial"]), event))
 
     def close(self) -> None:

@@ -105,6 +105,10 @@ def _repeats(recipe: Recipe) -> int:
     return recipe.repeated_augment if recipe.repeated_augment > 1 else 0
 
 
+AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
+"""Types of autocast by the precision of a recipe, as timm names them; fp32 has none."""
+
+
 def _switches(recipe: Recipe) -> list[Any]:
     words: list[Any] = ["--mixup-switch-prob", recipe.switch_prob] if recipe.mixup and recipe.cutmix else []
     words += ["--clip-grad", recipe.clip_grad] if recipe.clip_grad else []
@@ -112,9 +116,7 @@ def _switches(recipe: Recipe) -> list[Any]:
     words += ["--bce-loss"] if recipe.loss == "bce" else []
     words += ["--model-ema", "--model-ema-decay", recipe.ema_decay] if recipe.ema_decay else []
     words += ["--model-ema-warmup"] if recipe.ema_warmup else []
-    words += ["--amp", "--amp-dtype", {"bf16": "bfloat16", "fp16": "float16"}[recipe.precision]] * (
-        recipe.precision in ("bf16", "fp16")
-    )
+    words += ["--amp", "--amp-dtype", AUTOCAST[recipe.precision]] if recipe.precision in AUTOCAST else []
     words += ["--channels-last"] if recipe.channels_last else []
     words += ["--torchcompile"] if recipe.compile else []
     return words + (["--grad-checkpointing"] if recipe.grad_checkpointing else [])

@@ -34,7 +34,7 @@ def load_of(spec: ExperimentSpec, planned: PlannedCell) -> Load:
     """Give one rank of a cell, without what loader processes do where images are decoded from files."""
     name, options = spec.dataset.name, spec.dataset.options
     _, recipe = spec.recipe_of(planned.cell.backbone)
-    own = replace(recipe, batch_size=recipe.batch_size // spec.resources.workers)
+    own = replace(recipe, batch_size=recipe.batch_size // spec.resources.of(planned.cell.backbone).workers)
     if DATASETS[name].is_decoded:
         own = replace(own, **{name: DEFAULTS[name] for name in DONE_BY_LOADERS})
     return Load(

@@ -17,7 +17,10 @@ from statistics import median
 
 import torch
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.data import DATASETS, contents_of
+from bocb_tune.engine.room import Machine
+from bocb_tune.engine.sharing import Demand, grants
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.profiling.dry_run import fits, images_per_s, largest_batch, load_of, state_share, weights_bytes
 from bocb_tune.profiling.load import Load
@@ -76,15 +79,17 @@ class Totals:
     """The same if nothing is ever stopped."""
     slots: int
     """Trials that this machine trains at a time; 0 if it cannot train one."""
+    ranks: int
+    """Ranks of these trials."""
     decoding: bool | None
     """Whether decoding is in the times; None if there is nothing to decode."""
     checkpoint_gib: float
     """Checkpoints left on disk when the grid is done: the best of each cell."""
 
 
-def device_for(spec: ExperimentSpec) -> str:
-    """Choose what is measured on: a GPU where the experiment asks for one and there is one."""
-    return "cuda:0" if spec.resources.gpus_per_worker and torch.cuda.is_available() else "cpu"
+def device_for(shape: GroupShape) -> str:
+    """Choose what a backbone is measured on: a GPU where its trials ask for one and there is one."""
+    return "cuda:0" if shape.gpus_per_worker and torch.cuda.is_available() else "cpu"
 
 
 def device_name(device: str, threads: int) -> str:
@@ -101,18 +106,21 @@ def measure(spec: ExperimentSpec, grid: Grid) -> Generator[Measured, None, None]
     """
     if spec.task.name != "classification":
         raise ValueError(f"--measure trains classifiers, and the task is {spec.task.name!r}; leave it out")
-    device, (num_images, _) = device_for(spec), train_images(spec)
-    shares, is_here, loadings = state_shares(grid), missing_data(spec) is None, dict[Recipe, tuple[Loading, ...]]()
+    num_images, _ = train_images(spec)
+    shares, is_here = state_shares(grid), missing_data(spec) is None
+    loadings = dict[tuple[Recipe, str], tuple[Loading, ...]]()
     for backbone in dict.fromkeys(planned.cell.backbone for planned in grid.cells):
         cells = [planned for planned in grid.cells if planned.cell.backbone == backbone]
         heaviest = max(cells, key=lambda planned: shares[planned.cell.optimizer])
-        with _threads(spec.resources.cpus_per_worker):
+        shape = spec.resources.of(backbone)
+        device = device_for(shape)
+        with _threads(int(shape.cpus_per_worker)):
             _, recipe = spec.recipe_of(backbone)
-            own = replace(recipe, batch_size=recipe.batch_size // spec.resources.workers)
-            if is_here and own not in loadings:
-                loadings[own] = time_loading(spec, own, device)
+            own = replace(recipe, batch_size=recipe.batch_size // shape.workers)
+            if is_here and (own, device) not in loadings:
+                loadings[own, device] = time_loading(spec, own, device)
             load = load_of(spec, heaviest)
-            found = _measured(load, device, loadings.get(own, ()), num_images, spec.resources.workers)
+            found = _measured(load, device, loadings.get((own, device), ()), num_images, shape.workers)
         yield found
 
 
@@ -202,10 +210,10 @@ def totals(spec: ExperimentSpec, grid: Grid, cost: Cost, measured: Sequence[Meas
     """Sum up what the grid takes, by what was measured."""
     rows = {row.backbone: row for row in measured if row.seconds_per_epoch is not None}
     cells = [planned for planned in grid.cells if planned.cell.backbone in rows]
-    of_cells = [rows[planned.cell.backbone] for planned in cells]
-    seconds = sum(row.seconds_per_epoch or 0.0 for row in of_cells)
-    ranges = [row.seconds_range or (0.0, 0.0) for row in of_cells]
-    hours_a_second = spec.resources.workers / cost.cells / 3600
+    of_cells = [(rows[planned.cell.backbone], spec.resources.of(planned.cell.backbone).workers) for planned in cells]
+    seconds = sum((row.seconds_per_epoch or 0.0) * workers for row, workers in of_cells)
+    ranges = [[end * workers for end in row.seconds_range or (0.0, 0.0)] for row, workers in of_cells]
+    hours_a_second = 1 / cost.cells / 3600
     least, most = (sum(ends[side] for ends in ranges) * hours_a_second * cost.epochs_expected for side in (0, 1))
     shares = state_shares(grid)
     checkpoints = 0.0
@@ -213,14 +221,18 @@ def totals(spec: ExperimentSpec, grid: Grid, cost: Cost, measured: Sequence[Meas
         copies = 1 + shares[planned.cell.optimizer] + bool(spec.recipe_of(planned.cell.backbone)[1].ema_decay)
         checkpoints += rows[planned.cell.backbone].weights_gib * copies * cost.checkpoints / cost.cells
     images, counted = train_images(spec)
+    together = groups_here(spec)
+    shapes = [spec.resources.of(backbone) for backbone in spec.backbones]
+    largest = max(shapes, key=lambda shape: (shape.gpus_per_worker > 0, shape.cpus_per_worker))
     return Totals(
-        device=device_name(device_for(spec), spec.resources.cpus_per_worker),
+        device=device_name(device_for(largest), int(largest.cpus_per_worker)),
         images=images,
         counted=counted,
         device_hours=seconds * hours_a_second * cost.epochs_expected,
         device_hours_range=(least, most),
         device_hours_worst=seconds * hours_a_second * cost.epochs_worst,
-        slots=slots_here(spec),
+        slots=len(together),
+        ranks=sum(shape.workers for shape in together),
         decoding=_decodes(spec, measured),
         checkpoint_gib=checkpoints,
     )
@@ -232,13 +244,13 @@ def _decodes(spec: ExperimentSpec, measured: Sequence[Measured]) -> bool | None:
     return False if DATASETS[spec.dataset.name].is_decoded else None
 
 
-def slots_here(spec: ExperimentSpec) -> int:
-    """Count the trials that this machine trains at a time."""
-    asked, gpus = spec.resources, torch.cuda.device_count()
-    rooms = [(os.cpu_count() or 1) // (asked.workers * asked.cpus_per_worker)]
-    if asked.gpus_per_worker:
-        rooms.append(int(gpus / asked.gpus_per_worker + 1e-9) // asked.workers)
-    return min(rooms) if asked.max_slots is None else min(*rooms, asked.max_slots)
+def groups_here(spec: ExperimentSpec) -> list[GroupShape]:
+    """List the worker groups that this machine trains with at a time."""
+    own = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    shapes = dict.fromkeys(replace(spec.resources.of(backbone), labels=()) for backbone in spec.backbones)
+    demands = [Demand(shape=shape) for shape in shapes]
+    together = grants(demands, [Machine(id="", name="", resources=own)], spec.resources.turns, holding={})
+    return together[: spec.resources.max_slots]
 
 
 def warnings(grid: Grid, measured: Sequence[Measured], device: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from bocb_tune.core.groups import label_fault
 from bocb_tune.core.names import unknown
 from bocb_tune.core.space import own_names
 from bocb_tune.data import DATASETS, DatasetRow, resolve_options
@@ -187,7 +188,8 @@ def _fits(file: SpecFile, at: Location, chosen: Recipe, faults: Mapping[str, str
         message = f"a fall after epoch {chosen.lr_steps[-1]} is not within budget.epochs ({file.budget.epochs})"
         yield Finding((*at, "lr_steps"), f"{message}; give earlier ones, or [] for a cosine", (("budget", "epochs"),))
     if not faults.keys() & {"batch_size", "accumulation"}:
-        yield from _batch(chosen, file.resources.workers, at)
+        for workers, place in _ranks_under(file, at).items():
+            yield from _batch(chosen, workers, at, place)
     if file.dataset.name in DATASETS and DATASETS[file.dataset.name].target:
         yield from _suits(chosen, DATASETS[file.dataset.name], at)
     for name in TASKS[file.task.name].ignores if file.task.name in TASKS else ():
@@ -206,8 +208,15 @@ def _suits(chosen: Recipe, row: DatasetRow, at: Location) -> Iterator[Finding]:
         yield Finding((*at, name), f"{message}; those of dataset {row.name!r} are in memory", needs=needs)
 
 
-def _batch(chosen: Recipe, workers: int, at: Location) -> Iterator[Finding]:
-    parts, needs = workers * chosen.accumulation, (("resources", "workers"), (*at, "accumulation"))
+def _ranks_under(file: SpecFile, at: Location) -> dict[int, Location]:
+    """Return the numbers of ranks by which a recipe is trained, each with a place that says it."""
+    trained = [backbone for backbone in file.backbones if file.recipe.of(backbone)[0] == at]
+    places = {file.resources.of(backbone).workers: file.resources.place(backbone, "workers") for backbone in trained}
+    return places or {file.resources.workers: ("resources", "workers")}
+
+
+def _batch(chosen: Recipe, workers: int, at: Location, place: Location) -> Iterator[Finding]:
+    parts, needs = workers * chosen.accumulation, (place, (*at, "accumulation"))
     if chosen.batch_size % parts:
         nearest = max(round(chosen.batch_size / parts), 1) * parts
         message = (
@@ -282,6 +291,24 @@ def _fixed(name: str, space: SpaceFile) -> Iterator[Finding]:
             yield Finding(("fixed", argument), problem)
 
 
+def groups(file: SpecFile) -> Iterator[Finding]:
+    """Check that resources of their own are for backbones of the grid, and the form of labels."""
+    for backbone in file.resources.by_backbone:
+        if backbone not in file.backbones:
+            message = f"{unknown('backbone of this grid', backbone, file.backbones)}; add it there or remove this"
+            yield Finding(("resources", "by_backbone", backbone), message, needs=(("backbones",),))
+    own = {name: group.labels or {} for name, group in file.resources.by_backbone.items()}
+    for at, labels in ((("resources",), file.resources.labels), *_at_backbones(own)):
+        for key, value in labels.items():
+            if fault := label_fault(key, value):
+                yield Finding((*at, "labels", key), fault)
+
+
+def _at_backbones(own: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[Location, Mapping[str, str]]]:
+    for backbone, labels in own.items():
+        yield ("resources", "by_backbone", backbone), labels
+
+
 CHECKS: tuple[Check, ...] = (
     task_and_dataset,
     task_options,
@@ -295,4 +322,5 @@ CHECKS: tuple[Check, ...] = (
     budget,
     spaces,
     refining,
+    groups,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -54,10 +54,12 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("optimizers", _is(Kind.extends)),
     ("budget.trials_per_cell", _is(Kind.extends)),
     ("budget.checkpoint_every", _is(Kind.free)),
+    ("budget.checkpoint_every_s", _is(Kind.free)),
     ("search.design", _if(lambda old, new: new > old)),
     ("search.refine", _is(Kind.extends)),
     ("repeats.*", _is(Kind.extends)),
     ("resources.workers", _is(Kind.fixed)),
+    ("resources.by_backbone.*.workers", _is(Kind.fixed)),
     ("resources.*", _is(Kind.free)),
     ("search_spaces.*.own*", _is(Kind.extends)),  # refine trials stay; those out of range are not learnt from
     ("search_spaces.*.low", _if(lambda old, new: new < old)),
@@ -73,13 +75,32 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     one has.
     """
     common = {*old["optimizers"], *old["backbones"]} & {*new["optimizers"], *new["backbones"]}
-    return list(_differences(_only(old, common), _only(new, common)))
+    old, new = _only(old, common), _only(new, common)
+    if own := old["resources"]["by_backbone"].keys() | new["resources"]["by_backbone"].keys():
+        old, new = (_with_groups(spec, own, common & {*spec["backbones"]}) for spec in (old, new))
+    return list(_differences(old, new))
 
 
 def _only(spec: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     own_recipes = {name: own for name, own in spec["recipe"]["by_backbone"].items() if name in names}
     spaces = {name: space for name, space in spec["search_spaces"].items() if name in names}
-    return {**spec, "recipe": {**spec["recipe"], "by_backbone": own_recipes}, "search_spaces": spaces}
+    own_groups = {name: own for name, own in spec["resources"]["by_backbone"].items() if name in names}
+    return {
+        **spec,
+        "recipe": {**spec["recipe"], "by_backbone": own_recipes},
+        "resources": {**spec["resources"], "by_backbone": own_groups},
+        "search_spaces": spaces,
+    }
+
+
+def _with_groups(spec: dict[str, Any], own: Set[str], backbones: Set[str]) -> dict[str, Any]:
+    """Give those backbones resources of their own that have some in either experiment; what none takes is left out."""
+    resources = dict(spec["resources"])
+    usual = {key: resources[key] for key in ("workers", "gpus_per_worker", "cpus_per_worker", "labels")}
+    resources["by_backbone"] = {name: resources["by_backbone"].get(name, usual) for name in own}
+    if not backbones - own:
+        del resources["workers"]
+    return {**spec, "resources": resources}
 
 
 def _differences(old: Any, new: Any, field: str = "") -> Iterator[Difference]:

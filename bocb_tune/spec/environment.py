@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bocb_tune.backbones import BACKBONES, LoneImage, NoDropPath, Traits, list_backbones, traits
+from bocb_tune.core.groups import GroupShape, labels_text
 from bocb_tune.core.names import unknown
 from bocb_tune.core.progress import say
 from bocb_tune.data import DATASETS, check_dataset, contents_of, resolve_options
@@ -145,9 +146,9 @@ def _under_recipe(file: SpecFile, index: int, found: Traits) -> Iterator[Finding
         yield Finding((*at, "frozen_norm"), message, needs)
     if TASKS[file.task.name].has_maps:
         return  # a map of one image has positions enough for BatchNorm
-    parts = file.resources.workers * recipe.accumulation
+    parts = file.resources.of(name).workers * recipe.accumulation
     if recipe.batch_size == parts and found.batch_norm and not faults.keys() & {"batch_size", "accumulation"}:
-        parted = (("resources", "workers"), (*at, "accumulation"))
+        parted = (file.resources.place(name, "workers"), (*at, "accumulation"))
         yield Finding((*at, "batch_size"), str(LoneImage(name)), (*needs, *parted))
 
 
@@ -211,11 +212,14 @@ def slow_precision(file: SpecFile) -> Iterator[Finding]:
 def _on_cpus(file: SpecFile, autocast: str, message: str) -> Iterator[Finding]:
     """Say `message` of each recipe that trains images in a precision on CPUs."""
     row = DATASETS.get(file.dataset.name)
-    if file.resources.gpus_per_worker or row is None or not row.target:
+    if row is None or not row.target:
         return
     for at, recipe, _ in _recipes(file):
-        if recipe.precision == autocast:
-            yield Finding((*at, "precision"), message, needs=(("resources", "gpus_per_worker"), ("dataset",)))
+        trained = [backbone for backbone in file.backbones if file.recipe.of(backbone)[0] == at]
+        on_cpus = [backbone for backbone in trained if not file.resources.of(backbone).gpus_per_worker]
+        if recipe.precision == autocast and (on_cpus or not (trained or file.resources.gpus_per_worker)):
+            place = file.resources.place(on_cpus[0] if on_cpus else "", "gpus_per_worker")
+            yield Finding((*at, "precision"), message, needs=(place, ("dataset",)))
 
 
 def present_data(file: SpecFile) -> Iterator[Finding]:
@@ -299,52 +303,69 @@ def _awaited(name: str, options: Mapping[str, Any]) -> bool:
 
 def check_resources(spec: ExperimentSpec | SpecFile, cpus: int) -> Iterator[Finding]:
     """Find a trial on CPUs alone that one machine of `cpus` CPUs cannot hold."""
-    resources = spec.resources
-    asked = resources.workers * resources.cpus_per_worker
-    if resources.gpus_per_worker == 0 and asked > cpus:
-        message = (
-            f"{resources.workers} workers x {resources.cpus_per_worker} CPUs are more than the {cpus} of this machine; "
-            f"ask for {cpus} or fewer in all, or run on a cluster with --address"
-        )
-        yield Finding(("resources", "workers"), message, needs=(("resources", "cpus_per_worker"),))
+    for backbone, shape in _shapes(spec):
+        if shape.gpus_per_worker == 0 and shape.workers * shape.cpus_per_worker > cpus:
+            message = (
+                f"{shape.workers} workers x {shape.cpus_per_worker} CPUs are more than the {cpus} of this machine; "
+                f"ask for {cpus} or fewer in all, or run on a cluster with --address"
+            )
+            place = partial(spec.resources.place, backbone)
+            yield Finding(place("workers"), message, needs=(place("cpus_per_worker"),))
+
+
+def _shapes(spec: ExperimentSpec | SpecFile) -> Iterator[tuple[str, GroupShape]]:
+    """Yield each shape of worker group once, with a backbone that is trained by it."""
+    of = {spec.resources.of(backbone): backbone for backbone in reversed(spec.backbones)}
+    for shape, backbone in reversed(of.items()):
+        yield backbone, shape
 
 
 def gpu_shares(file: SpecFile) -> Iterator[Finding]:
     """Find numbers of GPUs that Ray does not give: more than one, but not whole."""
-    share = file.resources.gpus_per_worker
-    if share > 1 and share != int(share):
-        message = f"{share:g} GPUs are neither a part of one nor a whole number; ask for {round(share)}"
-        yield Finding(("resources", "gpus_per_worker"), message)
+    for backbone, shape in _shapes(file):
+        share = shape.gpus_per_worker
+        if share > 1 and share != int(share):
+            message = f"{share:g} GPUs are neither a part of one nor a whole number; ask for {round(share)}"
+            yield Finding(file.resources.place(backbone, "gpus_per_worker"), message)
 
 
 def idle_gpus(file: SpecFile) -> Iterator[Finding]:
     """Find fractions that leave a part of each GPU to nobody."""
-    share = file.resources.gpus_per_worker
-    if not 0 < share < 1:
-        return
-    together = int(1 / share + 1e-9)
-    if 1 - together * share > 0.01:
-        message = (
-            f"{together} worker(s) of {share:g} GPU fit on one, and {1 - together * share:.0%} of it would stay idle; "
-            f"{math.floor(1000 / together) / 1000:g} gives each of them more"
-        )
-        yield Finding(("resources", "gpus_per_worker"), message)
+    for backbone, shape in _shapes(file):
+        share = shape.gpus_per_worker
+        together = int(1 / share + 1e-9) if 0 < share < 1 else 0
+        if together and 1 - together * share > 0.01:
+            message = (
+                f"{together} worker(s) of {share:g} GPU fit on one, and {1 - together * share:.0%} of it would stay "
+                f"idle; {math.floor(1000 / together) / 1000:g} gives each of them more"
+            )
+            yield Finding(file.resources.place(backbone, "gpus_per_worker"), message)
 
 
 def missing_gpus(file: SpecFile) -> Iterator[Finding]:
     """Find trials that need GPUs which this machine does not have."""
-    wanted = file.resources.gpus_per_worker * file.resources.workers
-    if wanted == 0:
+    on_gpus = [(backbone, shape) for backbone, shape in _shapes(file) if shape.gpus_per_worker]
+    if not on_gpus:
         return
     import torch
 
     gpus = torch.cuda.device_count()
-    if gpus < wanted:
-        message = (
-            f"a trial needs {wanted:g} GPUs and this machine has {gpus}; run on a cluster with --address, "
-            "or set resources.gpus_per_worker to 0"
-        )
-        yield Finding(("resources", "gpus_per_worker"), message, needs=(("resources", "workers"),))
+    for backbone, shape in on_gpus:
+        wanted, place = shape.needs["GPU"], partial(file.resources.place, backbone)
+        if gpus < wanted:
+            message = (
+                f"a trial needs {wanted:g} GPUs and this machine has {gpus}; run on a cluster with --address, "
+                f"or set {'.'.join(map(str, place('gpus_per_worker')))} to 0"
+            )
+            yield Finding(place("gpus_per_worker"), message, needs=(place("workers"),))
+
+
+def missing_labels(file: SpecFile) -> Iterator[Finding]:
+    """Find labels of nodes that are asked for where there are no nodes but this machine."""
+    for backbone, shape in _shapes(file):
+        if shape.labels:
+            message = f"{labels_text(shape.labels)}: this machine has no labels; run on a cluster with --address"
+            yield Finding(file.resources.place(backbone, "labels"), message)
 
 
 def local_resources(file: SpecFile) -> Iterator[Finding]:
@@ -356,9 +377,12 @@ PLANNED: tuple[Check, ...] = (backbones, models, weights, precision, gpu_shares,
 """Checks to plan for this machine."""
 CAUTIONS: tuple[Check, ...] = (slow_precision, young_average, idle_gpus)
 """Checks that keep nothing from running, and whose findings a user should know of."""
-PLANNED_CAUTIONS: tuple[Check, ...] = (missing_gpus, awaited_data, awaited_weights, *CAUTIONS)
+PLANNED_CAUTIONS: tuple[Check, ...] = (missing_gpus, missing_labels, awaited_data, awaited_weights, *CAUTIONS)
 """Cautions of a plan: also what this machine lacks to run it."""
-LOCAL: tuple[Check, ...] = (backbones, models, precision, gpu_shares, data, local_resources, missing_gpus)
+LOCAL: tuple[Check, ...] = (
+    *(backbones, models, precision, gpu_shares, data),
+    *(local_resources, missing_gpus, missing_labels),
+)
 """Checks to run on this machine."""
 REMOTE: tuple[Check, ...] = (backbones, models, precision, gpu_shares)
 """Checks to run on a cluster, whose disks and processors are not seen from here."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.pretrained import ANY
@@ -122,6 +123,8 @@ class Budget(StrictModel):
     """Trials of a cell before repeats: one at the default, `search.design` of the design, the others of the search."""
     checkpoint_every: AtLeastOne = 1
     """Epochs between two checkpoints of a trial."""
+    checkpoint_every_s: Positive = 900.0
+    """Seconds after which a trial is checkpointed at its next step, also within an epoch."""
 
 
 class Asha(StrictModel):
@@ -158,6 +161,19 @@ class Repeats(StrictModel):
     """Fresh seeds at the optimizer's published setting."""
 
 
+class GroupFile(StrictModel):
+    """Resources of the trials of a backbone; those not given are as for the others."""
+
+    workers: AtLeastOne | None = None
+    """Ranks of data-parallel training per trial."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """GPUs each rank takes; a fraction shares one between trials."""
+    cpus_per_worker: AtLeastOne | None = None
+    """CPUs each rank takes."""
+    labels: dict[str, str] | None = None
+    """Labels that nodes must have to train these."""
+
+
 class Resources(StrictModel):
     """Resources of one trial."""
 
@@ -167,6 +183,13 @@ class Resources(StrictModel):
     """GPUs each rank takes; a fraction shares one between trials."""
     cpus_per_worker: AtLeastOne = 1
     """CPUs each rank takes."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that nodes must have, as `ray start --labels` gave them: a value, `!value`, or `in(one, other)`."""
+    by_backbone: dict[str, GroupFile] = Field(default_factory=dict)
+    """Resources of the trials of those backbones that differ from the others, by the backbone's name."""
+    turns: Literal["trials", "time"] = "trials"
+    """Policy by which cells share the cluster. trials: all cells are kept level in trials. time: each gets the same
+    time of the cluster, so that cells of small backbones are done first."""
     max_slots: AtLeastOne | None = None
     """Most trials at a time; null for as many as fit."""
     warm: bool = True
@@ -175,6 +198,34 @@ class Resources(StrictModel):
     """Minutes without a step or a measurement, but at least ten usual epochs, after which workers are started again."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the slots that a run keeps, one at least, while another run on the cluster waits for room."""
+
+    def of(self, backbone: str) -> GroupShape:
+        """Return what a trial of a backbone takes."""
+        values = {key: self._given(backbone, key) for key in GroupFile.model_fields}
+        return GroupShape(**values | {"labels": tuple(sorted(values["labels"].items()))})
+
+    def place(self, backbone: str, key: str) -> Location:
+        """Return the place in the file of what decides a value for a backbone."""
+        own = self.by_backbone.get(backbone)
+        is_own = own is not None and getattr(own, key) is not None
+        return ("resources", "by_backbone", backbone, key) if is_own else ("resources", key)
+
+    def _given(self, backbone: str, key: str) -> Any:
+        own = getattr(self.by_backbone.get(backbone), key, None)
+        return getattr(self, key) if own is None else own
+
+    def resolved(self) -> Resources:
+        """Return the same with nothing left unsaid."""
+        own = {
+            name: GroupFile(**{key: self._given(name, key) for key in GroupFile.model_fields})
+            for name in self.by_backbone
+        }
+        return self.model_copy(update={"by_backbone": own})
+
+    def alone(self) -> Resources:
+        """Return the same with one rank for each trial."""
+        own = {name: group.model_copy(update={"workers": 1}) for name, group in self.by_backbone.items()}
+        return self.model_copy(update={"workers": 1, "by_backbone": own})
 
 
 class RangeChange(StrictModel):

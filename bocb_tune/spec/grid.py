@@ -97,7 +97,7 @@ def _planned(spec: ExperimentSpec, cell: Cell) -> PlannedCell:
         "dataset": settings_of(spec.dataset.name, spec.dataset.options),
         "recipe": recipe_settings(recipe),
         "optimizer": dict(space.fixed),
-        "workers": spec.resources.workers,
+        "workers": spec.resources.of(cell.backbone).workers,
     }
     # Left out where nothing is changed, so that such trials keep the identity they always had.
     if change := _changed(spec, cell.backbone, recipe):

@@ -62,7 +62,7 @@ class ExperimentSpec:
     def recipe_of(self, backbone: str) -> tuple[str, Recipe]:
         """Return what a backbone of the grid is trained by, after the name it was derived from."""
         name, recipe = self.own_recipes.get(backbone, (self.base_recipe, self.recipe))
-        return name, on_devices(recipe, gpus=self.resources.gpus_per_worker > 0)
+        return name, on_devices(recipe, gpus=self.resources.of(backbone).gpus_per_worker > 0)
 
     @property
     def num_search(self) -> int:
@@ -160,7 +160,7 @@ def _related(one: Location, other: Location) -> bool:
 def _resolve(file: SpecFile) -> ExperimentSpec:
     (_, (base, recipe)), *own = ((at[-1], _recipe(choice)) for at, choice in file.recipe.choices())
     kept = {name: getattr(file, name) for name in ("name", "backbones", "pretrained", "optimizers", "seed", "storage")}
-    parts = {name: getattr(file, name) for name in ("budget", "search", "repeats", "resources")}
+    parts = {name: getattr(file, name) for name in ("budget", "search", "repeats")}
     dataset = _selection(file.dataset, DATASETS[file.dataset.name].options)
     return ExperimentSpec(
         task=_selection(file.task, TASKS[file.task.name].options),
@@ -169,6 +169,7 @@ def _resolve(file: SpecFile) -> ExperimentSpec:
         recipe=recipe,
         own_recipes={str(backbone): chosen for backbone, chosen in own},
         search_spaces={name: merged_space(file, name).space(name) for name in file.optimizers},
+        resources=file.resources.resolved(),
         **kept,
         **parts,
     )

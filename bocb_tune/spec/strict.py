@@ -117,7 +117,7 @@ def _belongs(at: Location) -> str:
 
 
 CHOSEN = {"search_spaces": "OPTIMIZER", "by_backbone": "BACKBONE"}
-"""What the keys of a mapping are, by its own key."""
+"""Kind of name that the keys of a mapping are, by its own key."""
 
 
 def _places(model: type[BaseModel], at: Location = ()) -> Iterator[Location]:

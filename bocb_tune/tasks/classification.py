@@ -163,11 +163,14 @@ class Pictures:
     faults: set[str] = field(default_factory=set)
     """Images of the epoch that could not be decoded."""
 
-    def train(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
-        """Yield augmented training batches on the device; labels are shares of the classes if the recipe mixes
-        images."""
+    def train(self, plan: Sequence[Tensor], seed: int, first: int = 0) -> Iterator[Batch]:
+        """Yield augmented training batches on the device; labels are shares of the classes if the recipe mixes images.
+
+        Args:
+            first: place of the plan's first batch in its epoch.
+        """
         batches = self._sent(self._augmented(plan, seed))
-        return mixed(batches, self.recipe, self.dataset.num_classes, seed) if self.recipe.mixes else batches
+        return mixed(batches, self.recipe, self.dataset.num_classes, seed, first) if self.recipe.mixes else batches
 
     def _augmented(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
         if self.dataset.in_memory:

@@ -147,8 +147,8 @@ class Scenes:
     faults: set[str] = field(default_factory=set)
     """Images of the epoch that could not be decoded."""
 
-    def train(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
-        """Yield augmented training batches on the device."""
+    def train(self, plan: Sequence[Tensor], seed: int, first: int = 0) -> Iterator[Batch]:  # noqa: ARG002
+        """Yield augmented training batches on the device; what is drawn does not depend on their places."""
         return self._batches("train", plan, seed)
 
     def _batches(self, split: str, plan: Sequence[Tensor], seed: int = 0) -> Iterator[Batch]:

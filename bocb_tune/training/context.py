@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -29,6 +30,11 @@ class Context:
     """Folder to save to and resume from; None to do neither."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the last epoch is always saved."""
+    checkpoint_every_s: float = math.inf
+    """Seconds after which a checkpoint is written at the next step, however few epochs there were since the last."""
+    must_leave: Callable[[], bool] = lambda: False
+    """Asks whether this process is about to be taken away: a checkpoint is written at the next step, and the trial
+    left."""
     micro_batch_divisor: int = 1
     """Pieces that each micro-batch is cut into, their gradients being accumulated: less memory, the same step."""
     after_step: Callable[[], object] = lambda: None

@@ -3,8 +3,8 @@
 It is a generator, so that whoever runs it (a worker, a test, a profiler) decides after each epoch whether to continue;
 a trial that is stopped leaves nothing behind. The order of images and their augmentation depend on the trial's seed
 and the epoch alone, and checkpoints hold the state of all other generators, so that a resumed trial equals an
-undisturbed one. Ranks take each decision (divergence, the step of a checkpoint) from reduced values, since a rank that
-left the others would leave them waiting.
+undisturbed one, also if it is resumed within an epoch. Ranks take each decision (divergence, the step of a checkpoint)
+from reduced values, since a rank that left the others would leave them waiting.
 
 Over several ranks the model is wrapped in DistributedDataParallel. BatchNorm is not synchronised: each rank normalises
 by its own micro-batch, and the running statistics of rank 0 are sent to all before validation and checkpoints.
@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.utils import ModelEmaV3
@@ -27,13 +27,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
-from bocb_tune.core.errors import Diverged, OutOfMemory
+from bocb_tune.core.errors import Diverged, Left, OutOfMemory
 from bocb_tune.core.types import Measurement, TrialSpec, derive_seed
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.training.context import Context
 from bocb_tune.training.device import autocast, peak_memory_gib, prepare, state_mib
 from bocb_tune.training.distributed import all_reduce, average, broadcast_buffers, gather_objects, require_same
+from bocb_tune.training.pauses import Pause, Pauses, Within
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.rng import rng_state, seed_all, set_rng_state
 from bocb_tune.training.schedule import epoch_order, epoch_plan, lr_factor, repeated
@@ -49,6 +50,12 @@ Batch = Any
 """Micro-batch of a task, as its own functions make and take it; the loop only passes it on."""
 
 
+class Batches(Protocol):
+    """Micro-batches on the device, for a plan of indices, an augmentation seed, the place of the first in its epoch."""
+
+    def __call__(self, plan: Sequence[Tensor], seed: int, first: int = 0, /) -> Iterator[Batch]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """Everything a task hands to the loop. The model is on its device already."""
@@ -58,8 +65,7 @@ class Training:
     recipe: Recipe
     num_images: int
     """Images in the training split, or whatever else the task counts its batches in."""
-    batches: Callable[[Sequence[Tensor], int], Iterator[Batch]]
-    """Micro-batches on the device, for a plan of indices and an augmentation seed."""
+    batches: Batches
     loss: Callable[[nn.Module, Batch], Tensor]
     """Mean loss of a micro-batch, a scalar; called under autocast."""
     evaluate: Callable[[nn.Module, bool], dict[str, float]]
@@ -68,7 +74,11 @@ class Training:
 
 
 def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-    """Train to `trial.budget`, from the checkpoint if there is one; yield the whole curve (see `Task.run`)."""
+    """Train to `trial.budget`, from the checkpoint if there is one; yield the whole curve (see `Task.run`).
+
+    Raises:
+        Left: if `context.must_leave` says so, after a checkpoint.
+    """
     loop = _Loop(training, trial, context)
     loop.restore()
     try:
@@ -121,6 +131,9 @@ class _Loop:
         self.recipe, self.ranks = training.recipe, context.ranks
         self.device = torch.device(context.ranks.device)
         self.step = 0
+        self.within: Within | None = None
+        """Part of the next epoch that the checkpoint was written after."""
+        self.pauses = Pauses(context)
         self.curve: list[dict[str, Any]] = []
         steps = training.num_images // self.recipe.batch_size
         self.total = steps * trial.budget
@@ -153,8 +166,8 @@ class _Loop:
         Raises:
             Diverged: on all ranks together, if a loss or the parameters are no longer finite.
         """
-        started = time.perf_counter()
-        train_loss, trained_s = self._train(epoch)
+        started = time.perf_counter() - (self.within.seconds if self.within else 0.0)
+        train_loss, trained_s = self._train(epoch, started)
         self._move_to_average(epoch)
         self._share_buffers()
         metrics = self.training.evaluate(
@@ -180,26 +193,42 @@ class _Loop:
         self.curve.append(measurement.to_json())
         return measurement
 
-    def _train(self, epoch: int) -> tuple[float, float]:
-        """Train one epoch; return the mean training loss and the seconds that this rank took."""
-        started = time.perf_counter()
-        plan = self._plan(epoch)
+    def _train(self, epoch: int, started: float) -> tuple[float, float]:
+        """Train one epoch, or what is left of it; return the mean training loss and the seconds that this rank took."""
+        plan, within, self.within = self._plan(epoch), self.within, None
+        done_before = within.steps if within else 0
         batches = self.training.batches(
-            [piece for step in plan for piece in step], derive_seed(self.trial.seed, "augment", epoch)
+            [piece for step in plan[done_before:] for piece in step],
+            derive_seed(self.trial.seed, "augment", epoch),
+            sum(len(step) for step in plan[:done_before]),
         )
         shares = [len(piece) / sum(map(len, plan[0])) for piece in plan[0]]
         look_every = max(FEWEST_STEPS_PER_LOOK, len(plan) // LOOKS_PER_EPOCH)
-        total = torch.zeros((), device=self.device)
+        total = within.loss.to(self.device) if within else torch.zeros((), device=self.device)
         self.forward.train()
         if isinstance(self.training.optimizer, Averaging):
             self.training.optimizer.train()
-        for done in range(1, len(plan) + 1):
+        for done in range(done_before + 1, len(plan) + 1):
             total += self._optimizer_step(batches, shares)
             if done % look_every == 0:
                 self._mean(total, done, epoch)
+            if done < len(plan) and (pause := self.pauses.after_step()):
+                self._pause(pause, Within(steps=done, loss=total, seconds=time.perf_counter() - started))
         mean = self._mean(total, len(plan), epoch)
         self._require_finite_parameters(epoch)
         return mean, time.perf_counter() - started
+
+    def _pause(self, pause: Pause, within: Within) -> None:
+        """Save a checkpoint within an epoch.
+
+        Raises:
+            Left: on all ranks together, if it was the last thing to do here.
+        """
+        self.save(within)
+        if pause == Pause.leave:
+            assert self.context.checkpoints is not None
+            self.context.checkpoints.wait()
+            raise Left
 
     def _plan(self, epoch: int) -> list[list[Tensor]]:
         order = repeated(epoch_order(self.training.num_images, self.trial.seed, epoch), self.recipe)
@@ -302,13 +331,16 @@ class _Loop:
         if self.ema:
             broadcast_buffers(self.ema.module, self.ranks)
 
-    def save(self) -> None:
+    def save(self, within: Within | None = None) -> None:
         """Save a checkpoint. Every rank takes part; rank 0 writes."""
         if self.context.checkpoints is None:
             return
-        rng = gather_objects(rng_state(self.device), self.ranks)
+        own = {"rng": rng_state(self.device), "loss": within.loss.item() if within else 0.0}
+        ranks = gather_objects(own, self.ranks)
         if self.ranks.rank == 0:
-            self.context.checkpoints.save(self._state() | {"rng": rng})
+            part = {"within": within.to_state() | {"losses": [rank["loss"] for rank in ranks]}} if within else {}
+            self.context.checkpoints.save(self._state() | {"rng": [rank["rng"] for rank in ranks]} | part)
+        self.pauses.saved()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -332,6 +364,9 @@ class _Loop:
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         self.step, self.curve = state["step"], state["curve"]
+        if part := state.get("within"):
+            loss = torch.tensor(part["losses"][self.ranks.rank])
+            self.within = Within(steps=part["steps"], loss=loss, seconds=part["seconds"])
         set_rng_state(state["rng"][self.ranks.rank], self.device)
 
 

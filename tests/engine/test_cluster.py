@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from ray._private import services
 from ray._private.authentication import authentication_token_setup as token_setup
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.engine import cluster
-from bocb_tune.engine.cluster import Capacity, ClusterError, connected, slots_that_fit
+from bocb_tune.engine.cluster import ClusterError, connected, groups_that_fit, machines_of, require_room
 
 
 @pytest.fixture
@@ -90,15 +91,15 @@ def test_two_addresses_are_knocked_at_within_ten_seconds() -> None:
     assert 2 * cluster.KNOCK_S < 10
 
 
-def node(*, cpus: float = 1000.0, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
-    return {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
+def node(*, cpus: float = 1000.0, gpus: float = 0.0, alive: bool = True, **labels: str) -> dict[str, Any]:
+    named = {"NodeID": "1", "NodeManagerHostname": "far", "NodeManagerAddress": "10.0.0.7"}
+    return {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}, "Labels": labels, **named}
 
 
 def groups(nodes: list[dict[str, Any]], *, workers: int = 1, cpus: float = 1, gpus: float = 0) -> int:
-    resources = Capacity(
-        workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, max_slots=None, warm=True, patience_min=10, share=1
-    )
-    return slots_that_fit(nodes, resources)
+    shape = GroupShape(workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus)
+    require_room(machines_of(nodes), [shape])
+    return groups_that_fit(machines_of(nodes), shape)
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,23 @@ def test_the_scarcer_resource_and_the_size_of_a_group_decide(on_node: int, worke
 def test_no_room_for_one_group_is_an_error_that_says_how_much_there_is() -> None:
     with pytest.raises(ClusterError, match=r"25 worker\(s\) .* 8 GPU, room for 24"):
         groups([node(gpus=8)], workers=25, gpus=0.3)
+
+
+def test_a_label_that_no_node_has_is_an_error_with_those_that_there_are() -> None:
+    nodes = machines_of([node(gpu="a100", zone="eu"), node(gpu="h100"), node(alive=False, gpu="a10")])
+    require_room(nodes, [GroupShape(labels=(("gpu", "in(a100, v100)"),))])
+    with pytest.raises(ClusterError) as error:
+        require_room(nodes, [GroupShape(), GroupShape(labels=(("gpu", "a10"),))])
+    said = "resources.labels: no node has gpu=a10; nodes have gpu=a100, gpu=h100, zone=eu."
+    assert str(error.value).startswith(said)
+    assert 'ray start --labels="gpu=a10"' in str(error.value)
+    with pytest.raises(ClusterError, match="no node has a label"):
+        require_room(machines_of([node()]), [GroupShape(labels=(("gpu", "a10"),))])
+
+
+def test_only_nodes_with_the_labels_are_room() -> None:
+    nodes = machines_of([node(cpus=4, gpu="a100"), node(cpus=8)])
+    assert groups_that_fit(nodes, GroupShape(labels=(("gpu", "a100"),))) == 4
+    assert groups_that_fit(nodes, GroupShape(labels=(("gpu", "!a100"),))) == 8
+    with pytest.raises(ClusterError, match=r"5 worker\(s\) of 1 CPU on nodes with gpu=a100 do not fit: .* room for 4"):
+        require_room(nodes, [GroupShape(workers=5, labels=(("gpu", "a100"),))])

@@ -151,7 +151,7 @@ def test_a_run_whose_trials_all_fail_stops_and_goes_on_when_the_cause_is_gone(
     cells = make_cells(make_plan())
     owed = sum(cell.plan.trials([]) for cell in cells)
     with monkeypatch.context() as broken:
-        broken.setattr(simulated, "_events", lambda *_: iter([{"kind": "failed", "message": "no such disk"}]))
+        broken.setattr(simulated, "trial_events", lambda *_: iter([{"kind": "failed", "message": "no such disk"}]))
         for run in (1, 2):
             simulation = Simulation(tmp_path, cells, slots=slots)
             records = simulation.run()
@@ -170,7 +170,7 @@ def test_a_fault_of_the_machine_changes_no_proposal(
 ) -> None:
     cells = make_cells(make_plan(sampler=sampler), ("bowl", "cliff")[:backbones], ("sgd", "adamw")[:backbones])
     expected = essence(Simulation(tmp_path / "undisturbed", cells).run())
-    sound, started = simulated._events, itertools.count()
+    sound, started = simulated.trial_events, itertools.count()
 
     def fail_from_then_on(trial: TrialSpec, seen: int, context: Context) -> Iterator[dict[str, Any]]:
         return (
@@ -180,7 +180,7 @@ def test_a_fault_of_the_machine_changes_no_proposal(
         )
 
     with monkeypatch.context() as broken:
-        broken.setattr(simulated, "_events", fail_from_then_on)
+        broken.setattr(simulated, "trial_events", fail_from_then_on)
         simulation = Simulation(tmp_path / "run", cells)
         failed = [record for record in simulation.run().values() if record.status == TrialStatus.failed]
         assert (simulation.search.given_up, len(failed)) == (True, HOPELESS_TRIALS)

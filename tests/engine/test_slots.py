@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import ray
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.version import VERSION
 from bocb_tune.engine import slots as module
-from bocb_tune.engine.cluster import Capacity
+from bocb_tune.engine.room import Capacity, Machine
 from bocb_tune.engine.slots import ClusterState, Slots, missing_resources
 from bocb_tune.engine.worker import serve
 from bocb_tune.engine.worker.roll import Condition, GroupState
@@ -20,8 +21,9 @@ from bocb_tune.engine.worker.roll import Condition, GroupState
 class Group(module.Slot):
     """A slot whose state is set from outside."""
 
-    def __init__(self, setup: Any, name: str) -> None:
+    def __init__(self, setup: Any, shape: GroupShape, name: str) -> None:
         del setup
+        self.shape = shape
         self.name, self.fault, self.is_lost, self.is_leaving = name, "", False, False
         self.state = GroupState(condition=Condition.starting, since=0.0)
         self.closed = self.given_back = 0
@@ -52,15 +54,14 @@ class World:
         monkeypatch.setattr(module, "_named_actors", list)
         monkeypatch.setattr(module, "_cluster", lambda *_: self.cluster())
         monkeypatch.setattr(module, "_full_disk", lambda: iter(()))
-        one = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0, "max_slots": None, "warm": True}
-        asked = Capacity(**one | {"patience_min": 10, "share": 0.5} | resources)
+        usual = {"groups": {"bowl": GroupShape()}, "max_slots": None, "warm": True, "patience_min": 10, "share": 0.5}
+        asked = Capacity(**usual | resources)
         self.slots = Slots(None, asked, lambda lines, ready: self.said.append((tuple(lines), ready)))  # type: ignore[arg-type]
         self.look()
 
     def cluster(self) -> ClusterState:
-        names = {node: node.upper() for node in self.nodes}
-        waiting, shared = self.waiting, self.is_shared
-        return ClusterState(nodes=names, room=len(self.nodes), waiting=waiting, free=self.free, is_shared=shared)
+        machines = tuple(Machine(id=node, name=node.upper(), resources={"CPU": 1.0}) for node in self.nodes)
+        return ClusterState(machines=machines, waiting=self.waiting, free=self.free, is_shared=self.is_shared)
 
     def look(self, *busy: Group) -> list[Group]:
         self.slots.look({group.name for group in busy})
@@ -74,10 +75,10 @@ class World:
 def test_a_slot_gets_a_trial_when_its_ranks_have_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, "a", "b")
     first, second = world.groups
-    assert world.slots.free(()) is None
+    assert world.slots.free(()) == {}
     second.joined("b")
-    assert world.slots.free(()) is second
-    assert world.slots.free({second.name}) is None
+    assert world.slots.free(()) == {GroupShape(): second}
+    assert world.slots.free({second.name}) == {}
     assert first.closed == second.closed == 0
 
 
@@ -132,11 +133,12 @@ def test_a_group_at_fault_is_neither_replaced_nor_given_a_trial(monkeypatch: pyt
     first.fault = "no such folder"
     second.joined("b")
     assert world.look() == [first, second]
-    assert world.slots.free(()) is second
-    assert world.slots.fault == ""
+    assert world.slots.free(()) == {GroupShape(): second}
+    assert world.slots.faults == {}
     assert any("no such folder" in line for line in world.said[-1][0])
     second.fault = "nor here"
-    assert world.slots.fault == "no such folder"
+    assert world.look() == [first, second]
+    assert world.slots.faults == {GroupShape(): "no such folder"}
 
 
 def test_a_cluster_that_cannot_be_looked_at_ends_no_run(
@@ -168,7 +170,7 @@ def test_a_run_gives_back_its_share_with_the_trials_in_flight_and_takes_it_again
     assert (idle.closed, sum(group.is_leaving for group in busy)) == (1, 1)  # no trial is cut short
     (leaving,) = (group for group in busy if group.is_leaving)
     assert (leaving.given_back, leaving.closed) == (0, 0)
-    assert world.slots.free({group.name for group in busy if group is not leaving}) is None
+    assert world.slots.free({group.name for group in busy if group is not leaving}) == {}
     left = [group for group in busy if group is not leaving]
     assert world.look(*left) == left
     assert leaving.closed == 1
@@ -201,7 +203,7 @@ def test_no_more_groups_are_kept_than_the_drivers_machine_has_memory_for(monkeyp
 
 def test_a_cluster_without_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
-    assert (world.groups, world.slots.fault) == ([], "")
+    assert (world.groups, world.slots.faults) == ([], {})
     assert any("no node" in line for line in world.said[-1][0])
 
 
@@ -211,14 +213,11 @@ def test_a_cluster_without_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
         ({}, "2 CPU and 4 GPU"),
         ({"CPU": 1.0, "GPU": 3.5}, "1 CPU and 0.5 GPU"),
         ({"CPU": 8.0}, "4 GPU"),
-        ({"CPU": 8.0, "GPU": 4.0}, "room for 2 worker(s) of 1 CPU and 2 GPU on one node each"),
+        ({"CPU": 8.0, "GPU": 4.0}, "room for 2 worker(s) of 1 CPU and 2 GPU, each on one node"),
     ],
 )
 def test_what_a_group_lacks(free: dict[str, float], words: str) -> None:
-    asked = Capacity(
-        workers=2, cpus_per_worker=1, gpus_per_worker=2, max_slots=None, warm=True, patience_min=10, share=1
-    )
-    assert missing_resources(asked, free) == words
+    assert missing_resources(GroupShape(workers=2, gpus_per_worker=2), free) == words
 
 
 @pytest.fixture

@@ -287,6 +287,11 @@ def test_the_command_says_what_the_trial_was() -> None:
     assert words[words.index("--opt-betas") + 1 : words.index("--opt-betas") + 3] == ["0.9", "0.97"]  # as refined
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16"), ("fp32", None)])
+def test_the_command_trains_in_the_trials_precision(precision: str, dtype: str | None) -> None:
+    assert dict(pairwise(command(precision=precision))).get("--amp-dtype") == dtype
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"dataset": "digits"}, {"optimizer": "sophia"}, {"warmup_epochs": 0.5}, {"backbone": {"small": True}}],

@@ -13,7 +13,12 @@ from bocb_tune.spec.experiment_file import Choice, GridRecipeFile, SpecFile
 from bocb_tune.training.recipes import DEFAULTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "EXPERIMENT.md"
-NAMED = {"recipe.by_backbone": "BACKBONE", "search_spaces": "OPTIMIZER", "search_spaces.OPTIMIZER.own": "NAME"}
+NAMED = {
+    "recipe.by_backbone": "BACKBONE",
+    "resources.by_backbone": "BACKBONE",
+    "search_spaces": "OPTIMIZER",
+    "search_spaces.OPTIMIZER.own": "NAME",
+}
 
 
 def keys(shape: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -25,6 +30,8 @@ def keys(shape: type[BaseModel], prefix: str = "") -> Iterator[str]:
             default = "of `base`" if DEFAULTS[name] is MISSING else f"of `base`, else {_shown(DEFAULTS[name])}"
         elif prefix.startswith("search_spaces.") and default == "null":
             default = "as shipped"
+        elif prefix.startswith("resources.by_backbone.") and default == "null":
+            default = "as others"
         yield f"| `{key}` | {default} | {' '.join((field.description or '').split())} |"
         inner = _shape_in(field.annotation)
         if inner is not None and inner is not Choice and key not in ("recipe.by_backbone",):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.names import unknown
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec import checks as spec_checks
@@ -305,6 +306,63 @@ def test_a_recipe_of_a_new_backbone_extends_a_run() -> None:
     assert {change.kind for change in compare(old, new)} == {Kind.extends}
     changed = resolved(load(with_lines("recipe: {base: digits, by_backbone: {bowl: imagenet_torch}}")))
     assert {change.kind for change in compare(old, changed) if change.field.startswith("recipe")} == {Kind.fixed}
+
+
+GROUPS = [
+    ("{ridg: {workers: 2}}", "resources.by_backbone.ridg: unknown backbone of this grid 'ridg'; did you mean 'ridge'?"),
+    ("{ridge: {worker: 2}}", "resources.by_backbone.ridge.worker: unknown key 'worker'; did you mean 'workers'?"),
+    ("{ridge: {workers: 0}}", "resources.by_backbone.ridge.workers: must be greater than or equal to 1, not 0"),
+    (
+        "{ridge: {workers: 5}}",
+        "recipe.batch_size: a batch_size of 64 cannot be shared evenly by 5 workers x 1 accumulation steps",
+    ),
+    ("{ridge: {labels: {gpu: a,b}}}", "resources.by_backbone.ridge.labels.gpu: 'a,b' is no value of a label"),
+]
+
+
+@pytest.mark.parametrize(("entry", "problem"), GROUPS, ids=[entry for entry, _ in GROUPS])
+def test_bad_resources_of_a_backbone(entry: str, problem: str) -> None:
+    entry = entry.replace("a,b", "'a,b'")
+    lines = ("recipe: {base: digits, batch_size: 64}", f"resources: {{by_backbone: {entry}}}")
+    (found,) = problems(with_lines(*lines))
+    assert found.split(": ", 1)[1].startswith(problem)
+
+
+def test_a_backbone_may_have_resources_of_its_own() -> None:
+    spec = load(
+        with_lines("resources: {gpus_per_worker: 0.5, by_backbone: {ridge: {workers: 8, labels: {gpu: '!t4'}}}}")
+    )
+    assert spec.resources.of("bowl") == GroupShape(gpus_per_worker=0.5)
+    assert spec.resources.of("ridge") == GroupShape(workers=8, gpus_per_worker=0.5, labels=(("gpu", "!t4"),))
+    assert load(dump_resolved(spec)) == spec
+    settings = {cell.cell.backbone: cell.settings["workers"] for cell in plan_grid(spec).cells}
+    assert settings == {"bowl": 1, "ridge": 8}
+    assert {spec.resources.alone().of(name).workers for name in spec.backbones} == {1}
+
+
+def test_ranks_of_a_backbone_are_fixed_and_all_else_of_its_resources_is_free() -> None:
+    def kinds(*lines: str) -> dict[str, Kind]:
+        old, new = (resolved(load(with_lines(line))) for line in lines)
+        return {change.field: change.kind for change in compare(old, new)}
+
+    usual, own = "resources: {workers: 1}", "resources: {{by_backbone: {{ridge: {}}}}}"
+    assert kinds(usual, own.format("{workers: 2}")) == {"resources.by_backbone.ridge.workers": Kind.fixed}
+    assert kinds(own.format("{workers: 2}"), usual) == {"resources.by_backbone.ridge.workers": Kind.fixed}
+    assert kinds(usual, own.format("{cpus_per_worker: 2}")) == {
+        "resources.by_backbone.ridge.cpus_per_worker": Kind.free
+    }
+    both = "resources: {workers: 4, by_backbone: {ridge: {workers: 1}, bowl: {workers: 1}}}"
+    assert kinds(usual, both) == {}
+
+
+def test_labels_and_shares_of_a_backbone_are_checked_where_they_stand() -> None:
+    own = "resources: {by_backbone: {ridge: {gpus_per_worker: 0.3}, bowl: {gpus_per_worker: 1.5, labels: {a: b}}}}"
+    (share,) = problems(with_lines(own), checks=[environment.gpu_shares])
+    assert share.startswith("9: resources.by_backbone.bowl.gpus_per_worker: 1.5 GPUs are neither")
+    (idle,) = problems(with_lines(own), checks=[environment.idle_gpus])
+    assert idle.startswith("9: resources.by_backbone.ridge.gpus_per_worker: 3 worker(s) of 0.3 GPU fit on one")
+    (labels,) = problems(with_lines(own), checks=[environment.missing_labels])
+    assert labels.startswith("9: resources.by_backbone.bowl.labels: a=b: this machine has no labels; run on a cluster")
 
 
 def test_errors_that_rest_on_each_other_are_told_once() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from bocb_tune.core.errors import Diverged
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.storage import Folder
 from bocb_tune.core.types import Cell, Objective, TrialRecord, TrialSpec
 from bocb_tune.engine.asha import CellRungs
@@ -69,11 +70,16 @@ def make_cells(
     )
 
 
+ONE = GroupShape()
+"""Shape of a group of one rank."""
+
+
 class FakeSlot:
     """Trains the trial it is given step by step in this process, as a worker group and its mailbox would."""
 
     def __init__(self, name: str, checkpoints: Path | None = None) -> None:
         self.name = name
+        self.shape = ONE
         self.checkpoints = checkpoints
         self.fault = ""
         self.is_ready = True
@@ -86,7 +92,7 @@ class FakeSlot:
         del patience_s
         self.submitted.append((trial.id, seen, divisor))
         kept = Checkpoints(self.checkpoints / trial.id) if self.checkpoints else None
-        self.events = _events(trial, seen, Context(checkpoints=kept))
+        self.events = trial_events(trial, seen, Context(checkpoints=kept))
 
     def decide(self, trial_id: str, budget: int, *, stop: bool) -> None:
         """The simulation asks the scheduler for its answer itself."""
@@ -101,19 +107,22 @@ class FakeSlots:
     def __init__(self, slots: Sequence[FakeSlot]) -> None:
         self.slots = slots
 
-    def look(self, busy: Collection[str]) -> None:
+    def shape_of(self, backbone: str) -> GroupShape:  # noqa: ARG002
+        return ONE
+
+    def look(self, busy: Collection[str], asked: object) -> None:
         """Nothing changes by itself."""
 
-    def free(self, busy: Collection[str]) -> FakeSlot | None:
+    def free(self, busy: Collection[str]) -> dict[GroupShape, FakeSlot]:
         fit = (slot for slot in self.slots if slot.is_ready and not slot.fault and not slot.is_lost)
-        return next((slot for slot in fit if slot.name not in busy), None)
+        return {slot.shape: slot for slot in reversed([slot for slot in fit if slot.name not in busy])}
 
     @property
-    def fault(self) -> str:
-        return self.slots[0].fault if all(slot.fault for slot in self.slots) else ""
+    def faults(self) -> dict[GroupShape, str]:
+        return {ONE: self.slots[0].fault} if all(slot.fault for slot in self.slots) else {}
 
 
-def _events(trial: TrialSpec, seen: int, context: Context) -> Iterator[dict[str, Any]]:
+def trial_events(trial: TrialSpec, seen: int, context: Context) -> Iterator[dict[str, Any]]:
     try:
         for measurement in get_task(trial.cell.task).run(trial, context):
             if measurement.budget > seen:

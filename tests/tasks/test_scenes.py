@@ -7,16 +7,19 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, multiprocessing, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn, retinanet_resnet50_fpn
 
 from bocb_tune.backbones.features import feature_maps
+from bocb_tune.backbones.weights import digest_of
 from bocb_tune.core.errors import Diverged
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.data import resolve_options
@@ -29,7 +32,8 @@ from bocb_tune.tasks.scenes import Detector, Scenes, build_training
 from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
-from tests.support.scenes import FEW, scene_trial
+from tests.support.kept import make_model
+from tests.tasks.drawn import FEW, scene_trial
 
 DETECTORS: dict[str, Detector] = {"detection": RETINANET, "segmentation": MASK_RCNN}
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")
@@ -195,6 +199,20 @@ def test_a_model_that_becomes_infinite_diverges(task: str) -> None:
 def test_steps_of_the_learning_rate_are_taken() -> None:
     curve = measured(scene_trial(budget=3, lr_steps=(1, 2)))
     assert [each["lr"] for each in curve] == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_pre_training_is_in_the_backbone(task: str, tmp_path: Path) -> None:
+    """All of it but the head; the stem is adapted to three channels."""
+    weights = {name: value.contiguous() for name, value in make_model("test_resnet").state_dict().items()}
+    save_file(weights, tmp_path / "given.safetensors")
+    trial = scene_trial(task)
+    settings = {**trial.settings, "pretrained": digest_of(weights)}
+    trial = replace(trial, settings=settings, weights=str(tmp_path / "given.safetensors"))
+    state = build_training(trial, Context(), DETECTORS[task]).model.get_submodule("backbone.maps.body").state_dict()
+    same = {name for name, value in state.items() if torch.equal(value, weights[name].expand_as(value))}
+    assert {name for name in weights if not name.startswith(("fc.", "conv1.0"))} <= same
+    assert not any(name.startswith("fc.") for name in state)
 
 
 # Data

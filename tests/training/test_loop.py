@@ -7,6 +7,7 @@ import math
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,21 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from bocb_tune.core.errors import Diverged, OutOfMemory
+from bocb_tune.core.errors import Diverged, Left, OutOfMemory
 from bocb_tune.core.files import LATEST
 from bocb_tune.core.storage import Folder
 from bocb_tune.core.types import Measurement, TrialSpec
+from bocb_tune.data import files, resolve_options
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.tasks import classification, get_task
+from bocb_tune.training import pauses
 from bocb_tune.training.checkpoint import BEFORE, Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.distributed import all_reduce, gather_objects, require_same
 from bocb_tune.training.loop import catch_out_of_memory, fit
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.schedule import epoch_order, epoch_plan, lr_factor
-from tests.support.trials import QUICK, Toy, digits_trial
+from tests.support.trials import QUICK, Toy, digits_trial, make_folder
 
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")
 RESUMED = ("sgd", "adamw", "lamb", "soap", "sophia", "prodigy", "schedulefree_adamw")
@@ -178,6 +181,105 @@ def test_a_resume_of_a_real_backbone_is_bitwise_equal(tmp_path: Path, backbone: 
     trial = digits_trial(backbone, budget=3, drop_path=0.3, ema_decay=0.9, precision="bf16")
     resumed = interrupted(trial, tmp_path / "resumed", [1])
     assert_same(without_times(resumed), without_times(trained(trial, tmp_path / "whole")))
+
+
+# Within an epoch
+
+
+def leaving_after(steps: int) -> dict[str, Any]:
+    """What a context must hold for a trial to be left after so many steps."""
+    taken = itertools.count(1)
+    last = 0
+
+    def after_step() -> None:
+        nonlocal last
+        last = next(taken)
+
+    return {"after_step": after_step, "must_leave": lambda: last >= steps}
+
+
+def left_and_resumed(trial: TrialSpec, folder: Path, stops: list[int]) -> dict[str, Any]:
+    """The final checkpoint of a trial that was left after so many steps each time, with no checkpoint of an epoch."""
+    for stop in stops:
+        with pytest.raises(Left):
+            run(trial, folder, checkpoint_every=1000, **leaving_after(stop))
+        torch.manual_seed(stop), random.seed(stop), np.random.seed(stop)
+    return trained(trial, folder, checkpoint_every=1000)
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(name, marks=() if name in RESUMED else pytest.mark.slow) for name in OPTIMIZERS]
+)
+def test_a_trial_left_at_any_step_goes_on_bitwise(tmp_path: Path, optimizer: str) -> None:
+    """Sampler position, generators, optimizer, average and mixing are as if nothing had happened."""
+    recipe: dict[str, Any] = {
+        "ema_decay": 0.9,
+        "ema_warmup": True,
+        "accumulation": 2,
+        "warmup_epochs": 1.5,
+        "clip_grad": 1.0,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+    }
+    trial = digits_trial(optimizer=optimizer, lr=1e-3, budget=3, **recipe)
+    whole = trained(trial, tmp_path / "whole")
+    draw = random.Random(optimizer)
+    for number in range(3):
+        stops = [draw.randint(1, 7) for _ in range(draw.randint(1, 3))]
+        # of four steps an epoch, the last is never left after: validation follows, and the next epoch's first step
+        stops = stops if sum(stops) < 8 else [stops[0]]
+        resumed = left_and_resumed(trial, tmp_path / str(number), stops)
+        assert_same(without_times(resumed), without_times(whole))
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_efficientnet"])
+def test_a_real_backbone_left_within_an_epoch_goes_on_bitwise(tmp_path: Path, backbone: str) -> None:
+    trial = digits_trial(backbone, budget=2, drop_path=0.3, ema_decay=0.9)
+    resumed = left_and_resumed(trial, tmp_path / "resumed", [2, 3])
+    assert_same(without_times(resumed), without_times(trained(trial, tmp_path / "whole")))
+
+
+def test_images_from_files_go_on_where_they_were_without_decoding_the_others_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(tmp_path / "data", {"train/a": 24, "train/b": 24})
+    dataset = {"name": "imagefolder", "root": str(root), "image_size": 32, "val_share": 0.25, "loader_workers": 0}
+    options = {
+        **resolve_options("imagefolder", {k: v for k, v in dataset.items() if k != "name"}),
+        "name": "imagefolder",
+    }
+    recipe = {"batch_size": 6, "augment": "flip_crop", "mixup": 0.8, "erase": 0.3}
+    trial = digits_trial("test_vit", budget=1, dataset=options, **recipe)
+    whole = trained(trial, tmp_path / "whole")
+    resumed_folder = tmp_path / "resumed"
+    with pytest.raises(Left):
+        run(trial, resumed_folder, **leaving_after(4))
+    decoded = itertools.count()
+    sound = files.decode
+    monkeypatch.setattr(files, "decode", lambda *given: (next(decoded), sound(*given))[1])
+    assert_same(without_times(trained(trial, resumed_folder)), without_times(whole))
+    assert next(decoded) == 2 * 6 + 12  # two steps of six that were left, and those to validate on
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_trial_killed_at_any_step_loses_no_more_than_a_step(tmp_path: Path) -> None:
+    """A checkpoint after every step: whatever comes next, it goes on from the last one."""
+    trial = digits_trial(budget=2)
+    whole = trained(trial, tmp_path / "whole")
+    for killed in range(1, 9):
+        folder, taken, left = tmp_path / str(killed), itertools.count(1), itertools.count(1)
+
+        def kill(taken: Iterator[int] = taken, killed: int = killed) -> None:
+            if next(taken) == killed:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(trial, folder, checkpoint_every_s=0.0, after_step=kill)
+        resumed = trained(trial, folder, after_step=lambda left=left: next(left))
+        assert_same(without_times(resumed), without_times(whole))
+        # the step it was killed in is done again; at an epoch's end that is the last, since its checkpoint comes later
+        assert next(left) - 1 == 8 - killed + 1
 
 
 @pytest.mark.usefixtures("toy")
@@ -394,6 +496,7 @@ def test_one_rank_needs_no_process_group() -> None:
 SCENARIOS: dict[str, dict[str, Any]] = {
     "whole": {"recipe": {"ema_decay": 0.5, "accumulation": 2}},
     "resumed": {"recipe": {"ema_decay": 0.5, "accumulation": 2}, "stop": 1},
+    "paused": {"recipe": {"ema_decay": 0.5, "accumulation": 2}, "leave_after": (1, 4)},
     "smooth": {"toy": {"dropout": 0.0, "norm": False}},
     "diverged": {"lr": 1e30},
     "curved": {"lr": 1e-3, "optimizer": "sophia", "fixed": {"gamma": 100.0}},
@@ -404,6 +507,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 def rank_main(rank: int, folder: Path) -> None:
     """One of two ranks: leaves what it saw of each scenario in `folder`."""
     torch.set_num_threads(1)
+    vars(pauses)["AGREE_S"] = 0.0  # after every step, however quick they are
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     for name, scenario in SCENARIOS.items():
         torch.save(rank_outcome(rank, folder / name, **scenario), folder / f"{name}{rank}.pt")
@@ -419,6 +523,7 @@ def rank_outcome(
     recipe: dict[str, Any] | None = None,
     optimizer: str = "sgd",
     fixed: dict[str, Any] | None = None,
+    leave_after: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     vars(classification)["build_backbone"] = lambda *_, **__: Toy(**(toy or {}))
     trial = digits_trial("toy", optimizer, lr=lr, fixed=fixed, **(recipe or {}))
@@ -428,6 +533,12 @@ def rank_outcome(
         [next(generator) for _ in range(stop)]
         generator.close()
         torch.distributed.barrier()
+    for number, steps in enumerate(leave_after):
+        # only one rank hears of it, another one each time
+        leave = replace(context, **leaving_after(steps if rank == number % 2 else 10_000))
+        with pytest.raises(Left):
+            list(get_task("classification").run(trial, leave))
+        torch.manual_seed(rank)
     training = classification.build_training(trial, context)
     curve: list[Measurement] = []
     try:
@@ -461,8 +572,9 @@ def test_two_ranks_are_one_training(ranks_folder: Path, name: str) -> None:
     assert not torch.equal(state["rng"][0]["torch"], state["rng"][1]["torch"])
 
 
-def test_two_ranks_resume_bitwise(ranks_folder: Path) -> None:
-    whole, resumed = outcomes(ranks_folder, "whole")[0], outcomes(ranks_folder, "resumed")[0]
+@pytest.mark.parametrize("name", ["resumed", "paused"])
+def test_two_ranks_resume_bitwise(ranks_folder: Path, name: str) -> None:
+    whole, resumed = outcomes(ranks_folder, "whole")[0], outcomes(ranks_folder, name)[0]
     assert_same(resumed["model"], whole["model"])
     assert_same(without_times(resumed)["curve"], without_times(whole)["curve"])
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import ray
 from ray.exceptions import RayActorError
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.engine.worker import MAX_ATTEMPTS
 from bocb_tune.engine.worker.queue import Mailbox
 from bocb_tune.engine.worker.roll import Arrival, GroupState, Roll
@@ -25,16 +27,17 @@ WATCH_S = 1.0
 class Host(Mailbox):
     """The mailbox's actor, which also keeps the worker group: no thread of the driver is at work when Ray ends."""
 
-    def __init__(self, setup: SlotSetup) -> None:
+    def __init__(self, setup: SlotSetup, shape: GroupShape) -> None:
         super().__init__()
-        self._setup = setup
+        self._setup, self._shape = setup, shape
         self._closed = False
         self._own_handle = ray.get_runtime_context().current_actor
-        self._roll = Roll(setup.workers)
+        self._roll = Roll(shape.workers)
         self._tasks: list[asyncio.Future[None]] = []
 
     async def open(self) -> None:
         """Start the worker group."""
+        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process a group, for what the driver sees itself
         self._tasks = [asyncio.ensure_future(self._keep_group()), asyncio.ensure_future(self._watch())]
 
     async def close(self) -> None:
@@ -64,7 +67,7 @@ class Host(Mailbox):
         deaths = 0
         while not self._closed and deaths < MAX_ATTEMPTS:
             try:
-                await asyncio.to_thread(lambda: trainer_of(self._setup, self._own_handle).fit())
+                await asyncio.to_thread(lambda: trainer_of(self._setup, self._shape, self._own_handle).fit())
             except RayActorError:  # Ray Train's own process died: the group goes with it
                 deaths += 1
                 self._roll.lose("the process that keeps the group died")

@@ -35,7 +35,7 @@ class Mailbox:
         self._seen: dict[str, int] = {}
         self._verdicts: dict[tuple[str, int], str] = {}
         self._undecided: set[tuple[str, int]] = set()
-        self._leaving = False
+        self._leaving = self._handing_over = False
         self._fault = ""
         self._why_restarted = WORKER_DIED
         self._heard = monotonic()
@@ -48,6 +48,8 @@ class Mailbox:
             self._seen[order["id"]] = order["seen"]
         if order is not None and self._fault:
             await self._say(order["id"], self._no_group())
+        elif order is not None and self._handing_over:
+            await self._say(order["id"], {"kind": "left"})
         else:
             await self._orders.put(order)
 
@@ -81,11 +83,15 @@ class Mailbox:
         async with self._news:
             await self._news.wait_for(lambda: rung not in self._undecided or self._leaving)
         self._heard = monotonic()
-        return "leave" if self._leaving or not self._trains(trial_id) else self._verdicts.get(rung, "go")
+        if self._leaving or not self._trains(trial_id):
+            return "leave"
+        verdict = self._verdicts.get(rung, "go")
+        return "leave" if self._handing_over and verdict == "go" else verdict
 
-    async def hear(self) -> None:
-        """Take a sign of life: the group does not hang."""
+    async def hear(self) -> bool:
+        """Take a sign of life: the group does not hang. Returns whether the trial is to be handed over."""
         self._heard = monotonic()
+        return self._handing_over
 
     def is_silent(self) -> bool:
         """Tell whether the group has trained for longer than it is given without a step or a measurement."""
@@ -109,6 +115,11 @@ class Mailbox:
         async with self._news:
             self._leaving = True
             self._news.notify_all()
+        await self._empty()
+
+    async def hand_over(self) -> None:
+        """Have the trial in flight left after its next step, with a checkpoint, and those nobody has taken at once."""
+        self._handing_over = True
         await self._empty()
 
     async def give_back(self) -> None:

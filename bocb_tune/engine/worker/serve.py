@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from bocb_tune.core.storage import Folder, Storage, storage_of
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.core.version import VERSION
+from bocb_tune.engine.worker.notice import notice
 from bocb_tune.engine.worker.queue import Item
 from bocb_tune.engine.worker.roll import Arrival
 
@@ -34,7 +36,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 TOKEN = ".token"
 """Name of the file in the folder of checkpoints by which a node knows that it sees the driver's own."""
-ALIVE_EVERY_S = 5.0
+ALIVE_EVERY_S = 2.0
 """Seconds between two signs of life within an epoch."""
 
 
@@ -45,7 +47,8 @@ def serve(config: Mapping[str, Any]) -> None:
         return
     mailbox = config["mailbox"]
     while (order := group.from_rank_0(lambda: ray.get(mailbox.next_trial.remote()))) is not None:
-        _serve_trial(order, config, group)
+        with notice.at_work():
+            _serve_trial(order, config, group)
         if not config["warm"]:
             break
     group.disconnect()
@@ -184,7 +187,7 @@ def storage_for(place: str, token: str) -> tuple[Storage, str]:
 
 
 def _serve_trial(order: Mapping[str, Any], config: Mapping[str, Any], group: RankGroup) -> None:
-    from bocb_tune.core.errors import Diverged, OutOfMemory
+    from bocb_tune.core.errors import Diverged, Left, OutOfMemory
     from bocb_tune.tasks import get_task
     from bocb_tune.training.checkpoint import Checkpoints
     from bocb_tune.training.context import Context
@@ -192,15 +195,20 @@ def _serve_trial(order: Mapping[str, Any], config: Mapping[str, Any], group: Ran
     trial = TrialSpec.from_json(order["trial"])
     mailbox = config["mailbox"]
     checkpoints = Checkpoints(group.storage.within(trial.id))
+    pulse = Pulse(mailbox) if group.ranks.rank == 0 else None
     context = Context(
         ranks=group.ranks,
         checkpoints=checkpoints,
         checkpoint_every=config["checkpoint_every"],
+        checkpoint_every_s=config["checkpoint_every_s"],
+        must_leave=lambda: notice.is_given or (pulse is not None and pulse.hands_over),
         micro_batch_divisor=order["divisor"],
-        after_step=_sign_of_life(mailbox) if group.ranks.rank == 0 else lambda: None,
+        after_step=pulse.beat if pulse else lambda: None,
     )
     try:
         item = _train(get_task(trial.cell.task), trial, context, mailbox, group)
+    except Left:
+        item = {"kind": "left"}
     except Diverged as error:
         item = {"kind": "diverged", "budget": error.budget, "message": error.message}
     except OutOfMemory as error:
@@ -227,18 +235,25 @@ def _close(checkpoints: Checkpoints, item: Item) -> Item:
     return item
 
 
-def _sign_of_life(mailbox: Any) -> Callable[[], None]:
-    """Return what tells the mailbox now and then that a step was taken."""
-    told = time.monotonic()
+class Pulse:
+    """Signs of life of rank 0 to the mailbox, which answers whether the trial is to be handed over."""
 
-    def after_step() -> None:
-        nonlocal told
+    def __init__(self, mailbox: Any) -> None:
+        self.hands_over = False
+        self._mailbox, self._told = mailbox, time.monotonic()
+        self._answer: Any = None
+
+    def beat(self) -> None:
+        """Tell the mailbox now and then that a step was taken, and hear what it has answered."""
         now = time.monotonic()
-        if now - told > ALIVE_EVERY_S:
-            told = now
-            mailbox.hear.remote()
-
-    return after_step
+        if now - self._told < ALIVE_EVERY_S / 2:
+            return
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            with contextlib.suppress(RayActorError):  # the mailbox is dead: the group goes with it
+                self.hands_over |= ray.get(self._answer)
+            self._answer = None
+        if now - self._told >= ALIVE_EVERY_S:
+            self._told, self._answer = now, self._mailbox.hear.remote()
 
 
 def _train(task: Any, trial: TrialSpec, context: Any, mailbox: Any, group: RankGroup) -> Item:

@@ -13,18 +13,17 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.version import VERSION
+from bocb_tune.engine.worker.notice import heed
 from bocb_tune.engine.worker.queue import WORKER_DIED
 from bocb_tune.engine.worker.serve import serve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotSetup:
-    """Properties of every slot of a run."""
+    """Properties that all slots of a run have."""
 
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
     warm: bool
     """Whether a group serves many trials; otherwise each trial starts a group of its own."""
     checkpoints: str
@@ -32,6 +31,7 @@ class SlotSetup:
     token: str
     """Text of the token there, by which a node knows that it sees the driver's own."""
     checkpoint_every: int
+    checkpoint_every_s: float
     scratch: Path
     """Folder beside the driver for what Ray Train itself writes; nothing in it is needed afterwards."""
 
@@ -62,9 +62,13 @@ class Herald(UserCallback):  # type: ignore[misc]
 
 
 class SharedDevices(Backend):  # type: ignore[misc]
-    """Ray Train's set-up of a group: none, but that ranks of one node reach each other's GPUs, as NCCL wants it."""
+    """Ray Train's set-up of a group: ranks of one node reach each other's GPUs, as NCCL wants it, and heed SIGTERM."""
 
     share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        del backend_config
+        worker_group.execute(heed)
 
 
 class Devices(BackendConfig):  # type: ignore[misc]
@@ -75,26 +79,30 @@ class Devices(BackendConfig):  # type: ignore[misc]
         return SharedDevices
 
 
-def trainer_of(setup: SlotSetup, mailbox: Any) -> Trainer:
+def trainer_of(setup: SlotSetup, shape: GroupShape, mailbox: Any) -> Trainer:
     """Make the trainer of one group, whose ranks join by themselves (see `serve.Group`)."""
-    resources = {"CPU": setup.cpus_per_worker}
-    if setup.gpus_per_worker:
-        resources["GPU"] = setup.gpus_per_worker
+    resources = {"CPU": shape.cpus_per_worker}
+    if shape.gpus_per_worker:
+        resources["GPU"] = shape.gpus_per_worker
     return Trainer(
         serve,
         train_loop_config={
             "mailbox": mailbox,
-            "threads": max(1, int(setup.cpus_per_worker)),
-            "gpu_share": setup.gpus_per_worker,
+            "threads": max(1, int(shape.cpus_per_worker)),
+            "gpu_share": shape.gpus_per_worker,
             "checkpoints": setup.checkpoints,
             "token": setup.token,
             "version": VERSION,
             "checkpoint_every": setup.checkpoint_every,
+            "checkpoint_every_s": setup.checkpoint_every_s,
             "warm": setup.warm,
         },
         backend_config=Devices(),
         scaling_config=ScalingConfig(
-            num_workers=setup.workers, use_gpu=setup.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=shape.workers,
+            use_gpu=shape.gpus_per_worker > 0,
+            resources_per_worker=resources,
+            label_selector=dict(shape.labels) or None,
         ),
         run_config=RunConfig(
             storage_path=str(setup.scratch),

@@ -161,8 +161,8 @@ class Figures:
     def _map_size(self) -> tuple[int, int]:
         return self.options["height"] // STRIDE, self.options["width"] // STRIDE
 
-    def train(self, plan: Sequence[Tensor], seed: int) -> Iterator[Batch]:
-        """Yield augmented training batches on the device."""
+    def train(self, plan: Sequence[Tensor], seed: int, first: int = 0) -> Iterator[Batch]:  # noqa: ARG002
+        """Yield augmented training batches on the device; what is drawn does not depend on their places."""
         return self._batches("train", plan, seed)
 
     def _batches(self, split: str, plan: Sequence[Tensor], seed: int = 0) -> Iterator[Batch]:
