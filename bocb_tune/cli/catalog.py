@@ -58,7 +58,7 @@ def _optimizers() -> list[dict[str, Any]]:
 
 def _backbones() -> list[dict[str, Any]]:
     """List the table's own first, then what else each task has."""
-    tasks = {name: task for task in TASKS for name in get_task(task).backbones()}
+    tasks = {name: task for task in reversed(TASKS) for name in get_task(task).backbones()}  # of several, the first
     own = [name for name in BACKBONES if name in tasks]
     return [_backbone(name, tasks[name]) for name in dict.fromkeys([*own, *tasks])]
 
@@ -112,6 +112,9 @@ def recipe_keys() -> list[str]:
 
 def _tasks() -> list[dict[str, Any]]:
     return [
-        {"name": name, **asdict(row), "description": f"{row.description}; {_options(row.options)}"}
+        {
+            **{"name": name, "description": f"{row.description}; {_options(row.options)}"},
+            **{"takes": row.takes, "options": dict(row.options), "ignores": list(row.ignores)},
+        }
         for name, row in TASKS.items()
     ]
