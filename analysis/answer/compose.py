@@ -5,6 +5,7 @@ from __future__ import annotations
 from bocb_tune.analysis.answer.contests import contests_of
 from bocb_tune.analysis.answer.coupling import coupling_sentences
 from bocb_tune.analysis.answer.order import order_of
+from bocb_tune.analysis.answer.pretraining import transfer_sentences
 from bocb_tune.analysis.answer.reaches import reaches_of
 from bocb_tune.analysis.answer.steps import limits_of, steps_of
 from bocb_tune.analysis.answer.values import Answer, Conclusion
@@ -35,6 +36,7 @@ def answer_of(findings: Findings, source: str) -> Answer:
         overall_backbones=backbones,
         same_order=order_of(findings),
         coupling=coupling_sentences(findings.grid.verdict, names) if findings.best is not None else (),
+        transfer=_transfer(findings),
         unit="" if objective.is_bounded else f"One point is {objective.point:.3g} {objective.unit}",
         tolerance=findings.tolerance,
         reaches=reaches_of(findings),
@@ -44,6 +46,12 @@ def answer_of(findings: Findings, source: str) -> Answer:
         no_score=_why_no_score(findings),
         num_cells=len(findings.cells),
     )
+
+
+def _transfer(findings: Findings) -> tuple[str, ...]:
+    if not findings.table.pretrainings or not findings.transfer.gaps:
+        return ()
+    return transfer_sentences(findings.transfer)
 
 
 def _why_no_score(findings: Findings) -> str:

@@ -45,6 +45,7 @@ def parts_of(answer: Answer) -> tuple[Part, ...]:
     return (
         *part("Best optimizer", winners(answer)),
         *part("Backbone-optimizer coupling", answer.coupling),
+        *part("Fine-tuning by another optimizer than the pre-training", answer.transfer),
         *part("Sensitivity to the learning rate", sensitivity(answer)),
         *_next(answer),
         *part(LIMITS, limits(answer)),

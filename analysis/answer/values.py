@@ -159,6 +159,8 @@ class Answer:
     """Sentences on whether backbones agree on the order, and what holds for others like them."""
     coupling: tuple[str, ...]
     """Failures, share among viable cells and its test, carriers: sentences."""
+    transfer: tuple[str, ...]
+    """Sentences on fine-tuning by another optimizer than the pre-training; empty without pre-trainings."""
     unit: str
     """Size of a point, where the score is no share of 100; else empty."""
     tolerance: float

@@ -10,8 +10,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
+import bocb_tune
 from bocb_tune.core.progress import say
 
 CHUNKS = 8
@@ -29,7 +31,23 @@ def warm_up() -> None:
     """Start to import, in the background, what other processes will need."""
     if workers() > 1:
         forkserver.set_forkserver_preload(["bocb_tune.analysis.report.preload"])
-        forkserver.ensure_running()
+        with _same_package():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def _same_package() -> Iterator[None]:
+    """Let new processes import this package from where it is, not another one from the folder they start in."""
+    root = str(Path(bocb_tune.__file__).resolve().parents[1])
+    ours = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
 
 
 class _Process(ForkServerProcess):

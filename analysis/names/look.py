@@ -91,10 +91,18 @@ def optimizer_dash(name: str) -> LineStyle:
     return LINE_STYLES[place % len(LINE_STYLES)]
 
 
+MIN_KEPT = 4
+"""Least number of characters of a backbone on an axis, with what marks the cut."""
+
+
 def label(name: str, longest: int = 22) -> str:
-    """Fit a name on an axis: one line, cut if long."""
+    """Fit a name on an axis: one line, cut if long; the pre-training of a row, after its @, stays if it can."""
     line = " ".join(name.split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    if len(line) <= longest:
+        return line
+    backbone, mark, pretraining = line.rpartition("@")
+    kept = mark + pretraining if backbone and len(pretraining) <= longest - MIN_KEPT else ""
+    return line[: longest - 1 - len(kept)] + "…" + kept
 
 
 @cache

@@ -22,16 +22,18 @@ from bocb_tune.analysis.report.drawing.page import (
 )
 from bocb_tune.analysis.report.plots.values import ReachScatter, Winners
 
-LONGEST = 14
+LONGEST, LONGEST_ROW = 14, 20
+"""Characters of a name, and of one with its pre-training."""
 MOST_IN_LEGEND = 9
 OFF_SCALE = 20.0
 """Points below the best beyond which a cell is drawn at the edge of the figure."""
 
 
 def winners(plot: Winners) -> Figure:
+    longest = LONGEST_ROW if any("@" in name for name in plot.backbones) else LONGEST
     count, left, right = (
         len(plot.backbones),
-        names_left(plot.backbones, LONGEST),
+        names_left(plot.backbones, longest),
         names_left(plot.optimizers, LONGEST) + 0.3,
     )
     lines = -(-len(plot.optimizers) // 4) if len(plot.optimizers) <= MOST_IN_LEGEND else 0
@@ -44,7 +46,7 @@ def winners(plot: Winners) -> Figure:
     metric_ticks(axes.xaxis, plot.metric, 3)
     axes.grid(axis="x", color=PALE, lw=0.6)
     axes.set_axisbelow(True)
-    fixed(axes, "y", range(count), [label(name, LONGEST) for name in plot.backbones])
+    fixed(axes, "y", range(count), [label(name, longest) for name in plot.backbones])
     axes.set_ylim(count - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     _named_best(axes, plot)

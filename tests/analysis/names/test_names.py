@@ -155,3 +155,5 @@ def test_recommend_takes_an_alias() -> None:
 def test_a_label_is_one_short_line() -> None:
     assert label("a\nb   c") == "a b c"
     assert label("x" * 30, 10) == "x" * 9 + "…"
+    assert label("test_resnet@scratch", 14) == "test_…@scratch"
+    assert label("x@" + "y" * 30, 10) == "x@" + "y" * 7 + "…"

@@ -1,0 +1,57 @@
+"""Sentences on fine-tuning: may it be by another optimizer than the pre-training, and what does that cost?"""
+
+from __future__ import annotations
+
+from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.coupling.pretraining import Transfer
+
+
+def transfer_sentences(found: Transfer) -> tuple[str, ...]:
+    """Say the answer in sentences, and name what is left out."""
+    text = [_may_leave(found)] if found.gaps else []
+    text.append(_advantage(found))
+    if found.without_gap:
+        text.append(f"Rows without a gap, as their pre-training's optimizer has no value there: {_names(found)}.")
+    return tuple(text)
+
+
+def _names(found: Transfer) -> str:
+    return ", ".join(found.without_gap)
+
+
+def _may_leave(found: Transfer) -> str:
+    """Say what leaving the pre-training's optimizer costs or brings, on average over rows."""
+    gap = found.mean_gap
+    assert gap.value is not None
+    best = f"over {len(found.gaps)} rows the best other optimizer is {_signed(-gap.value)} points from the own one"
+    if gap.lo is None or gap.hi is None:
+        sure = "without repeated seeds it cannot be said how sure that is, and the best of several is biased upwards"
+        return f"{best[0].upper()}{best[1:]}; {sure}."
+    shown = f"{best} (95 % interval {_signed(-gap.hi)} to {_signed(-gap.lo)})"
+    if gap.hi < 0:
+        return f"Another optimizer than that of the pre-training may be used, and is better: {shown}."
+    if gap.lo > 0:
+        return f"Another optimizer than that of the pre-training costs: {shown}."
+    return (
+        f"Another optimizer than that of the pre-training may be used: {shown}, so that neither is shown to be better."
+    )
+
+
+def _advantage(found: Transfer) -> str:
+    """Say whether optimizers are better on weights that they made themselves."""
+    advantage: Estimate = found.home_advantage
+    if advantage.value is None:
+        assert advantage.reason is not None
+        return f"Whether an optimizer does better on weights of its own cannot be said: {advantage.reason.sentence}."
+    does = (
+        f"Optimizers score {_signed(advantage.value)} points on weights that they made themselves, compared with "
+        "weights that others made, after the main effects of both are taken out"
+    )
+    if advantage.lo is None or advantage.hi is None:
+        return f"{does}; it cannot be said how sure that is."
+    sure = "" if advantage.lo > 0 or advantage.hi < 0 else "; no such advantage is shown"
+    return f"{does} (95 % interval {_signed(advantage.lo)} to {_signed(advantage.hi)}){sure}."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"
