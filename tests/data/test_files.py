@@ -175,7 +175,7 @@ def test_no_more_processes_decode_than_the_rank_has_cpus(
         asked.append(num_workers)
         return []
 
-    monkeypatch.setattr("bocb_tune.data.files.DataLoader", loader)
+    monkeypatch.setattr("bocb_tune.data.loader.DataLoader", loader)
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     dataset = folder(make_folder(tmp_path, {"train/a": 2, "train/b": 2}), loader_workers=workers)
     assert not list(dataset.batches("train", [torch.arange(2)], transform=transform(16)))
@@ -273,7 +273,7 @@ def test_one_corrupt_image_among_a_thousand_is_skipped_counted_and_named_once(
 def test_the_next_image_takes_the_place_of_a_corrupt_one_in_training_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bocb_tune.data.files.MAX_UNREADABLE", 0.5)
+    monkeypatch.setattr("bocb_tune.data.loader.MAX_UNREADABLE", 0.5)
     root = make_folder(tmp_path, {f"{part}/{name}": 2 for part in ("train", "val") for name in "ab"})
     for part in ("train", "val"):
         break_image(root / part / "a/1.jpg")
@@ -309,9 +309,9 @@ def test_a_stretch_of_corrupt_images_is_passed_over_as_long_as_it_may_be(
     root = make_folder(tmp_path, {"train/a": 6, "train/b": 4, "val/a": 1, "val/b": 1})
     for number in range(1, 6):
         break_image(root / f"train/a/{number}.jpg")
-    monkeypatch.setattr("bocb_tune.data.files.MAX_UNREADABLE", 0.5)
+    monkeypatch.setattr("bocb_tune.data.loader.MAX_UNREADABLE", 0.5)
     assert everything(folder(root), "train")[1].tolist() == [0] + 9 * [1]
-    monkeypatch.setattr("bocb_tune.data.files.MAX_UNREADABLE", 0.4)
+    monkeypatch.setattr("bocb_tune.data.loader.MAX_UNREADABLE", 0.4)
     with pytest.raises(UnreadableImages, match="one of 5 among 10 images"):
         everything(folder(root), "train")
 
@@ -334,7 +334,7 @@ def test_an_image_beyond_pillows_own_limit_is_read(tmp_path: Path, monkeypatch: 
 def test_a_trial_counts_unreadable_images_and_scores_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bocb_tune.data.files.MAX_UNREADABLE", 0.5)
+    monkeypatch.setattr("bocb_tune.data.loader.MAX_UNREADABLE", 0.5)
     root = make_folder(tmp_path, {"train/a": 4, "train/b": 4, "val/a": 4, "val/b": 4})
     options = {"image_size": 16, "loader_workers": 0, "root": str(root), "val_share": 0.1, "split_seed": 0}
     trial = digits_trial(dataset={"name": "imagefolder", **options}, batch_size=8, augment="none", budget=2)

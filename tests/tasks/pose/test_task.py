@@ -18,7 +18,8 @@ from bocb_tune.core.types import Cell, Measurement, Phase, TrialSpec
 from bocb_tune.data import resolve_options, settings_of
 from bocb_tune.data.coco.dataset import load_coco
 from bocb_tune.data.coco.shapes import drawn
-from bocb_tune.spec.environment import data, models
+from bocb_tune.spec.environment import PLANNED, data, models
+from bocb_tune.spec.grid import plan_grid
 from bocb_tune.spec.model import SpecError, load_spec
 from bocb_tune.tasks import TASKS, get_task
 from bocb_tune.tasks.pose.heatmaps import heat_maps
@@ -32,6 +33,7 @@ from tests.data.coco.made import by_hand
 SMALL: dict[str, Any] = {"images": 8, "held_out": 6, "image_size": 64}
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")
 OPTIONS: dict[str, Any] = {"height": 64, "width": 32, "channels": 16, "sigma": 1.5, "sigmas": [0.1] * 4}
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 COCO_BACKBONES = ("vgg16_bn", "resnet50", "swin_tiny", "deit_small")
 
 
@@ -226,6 +228,15 @@ def test_a_sound_file_passes(tmp_path: Path) -> None:
 )
 def test_bad_settings_are_refused(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     assert message in faults_of(tmp_path, **changes)
+
+
+def test_the_published_experiment_plans_without_data_or_weights() -> None:
+    spec = load_spec(EXPERIMENTS / "coco_pose.yaml", checks=PLANNED)
+    cells = plan_grid(spec).cells
+    assert {cell.cell.row for cell in cells} == {"vgg16_bn@sgd", "resnet50@sgd", "swin_tiny@adamw"}
+    assert len(cells) == 3 * 20
+    assert (spec.recipe.lr_steps, spec.budget.epochs) == ((170, 200), 210)
+    assert (spec.task.options["height"], spec.task.options["width"]) == (256, 192)
 
 
 @pytest.mark.slow
