@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -16,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bocb_tune.cli.busy import busy, warn
+from bocb_tune.cli.token import use_token
 from bocb_tune.core.files import CHECKPOINTS, LOG_FILE, SPEC_FILE
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.names import plain, unknown
@@ -111,7 +111,7 @@ def train(spec_path: str, out: str | None, address: str | None, only: str, overr
         OSError: if the run folder cannot be written.
     """
     if address is not None:
-        _use_token()
+        use_token()
     with busy("checking what is installed and what the data are"):
         from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, resources_of, unknown_data
         from bocb_tune.cli.progress import View, last_words, output_to
@@ -185,16 +185,6 @@ def _say_of_data(there: Contents | None) -> None:
     """Print what is trained on, and what is left out of it."""
     for line in there.lines() if there else ():
         print(plain(line), file=sys.stderr)
-
-
-def _use_token() -> None:
-    """Show the cluster this user's token, if there is one; before Ray is imported.
-
-    `ray start` asks for a token as soon as the user has one (the first local run of Ray makes one), but
-    `ray.init(address)` shows it only when told to. A cluster that asks for none does not mind.
-    """
-    if (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _report_end(trained: Trained) -> int:

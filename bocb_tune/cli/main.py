@@ -143,6 +143,9 @@ def submit(
 ) -> None:
     """Have a Ray cluster drive the experiment: this package travels with it. Submitted again, it goes on."""
     with busy("loading what a submission needs"):
+        from bocb_tune.cli.token import use_token
+
+        use_token()
         from bocb_tune.cli.submitted import submit_experiment
 
     raise typer.Exit(submit_experiment(spec, address, name, out, only, overrides or (), wait=follow))
@@ -154,6 +157,9 @@ def stop(
 ) -> None:
     """Have a submitted run finish the epochs in flight and end."""
     with busy("loading what this needs"):
+        from bocb_tune.cli.token import use_token
+
+        use_token()
         from bocb_tune.cli.submitted import stop_submitted
 
     stop_submitted(name, address)
@@ -223,6 +229,9 @@ def status(
     """Show how far a run is, from its journals."""
     if address is not None:
         with busy("loading what this needs"):
+            from bocb_tune.cli.token import use_token
+
+            use_token()
             from bocb_tune.cli.submitted import show_submitted
         folder = show_submitted(folder, address)
     with busy(f"reading {folder}"):

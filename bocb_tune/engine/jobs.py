@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+from ray.exceptions import RayError
 
 import bocb_tune
 from bocb_tune.core.names import plain, unknown
@@ -69,7 +70,7 @@ def client_at(address: str) -> Any:
     try:
         with _without_addresses():
             client = _client(address)
-    except (RuntimeError, ConnectionError, ValueError) as error:
+    except (RuntimeError, ConnectionError, ValueError, RayError) as error:
         raise ClusterError(f"--address {address}: {error}") from error
     _require_version(address, str(client._server_ray_version))  # `get_version` gives that of the API
     return client
