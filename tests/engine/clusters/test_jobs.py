@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,8 +145,12 @@ class WithJobServer(Cluster):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_real_job_server_drives_a_run_and_knows_it_by_name(tmp_path: Path, spec: Path) -> None:
+def test_a_real_job_server_drives_a_run_and_knows_it_by_name(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("aiohttp", reason="needs bocb-tune[cluster]")
+    # `python` on the node is this one
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     nodes = WithJobServer(tmp_path, cpus=2)
     try:
         command = [COMMAND, "submit", str(spec), "--address", nodes.url, "--out", str(tmp_path / "run")]
