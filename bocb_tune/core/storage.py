@@ -54,8 +54,8 @@ class Storage(ABC):
         """Give a file another name in place of what had it; nothing happens if there is none."""
 
     @abstractmethod
-    def remove(self, name: str) -> None:
-        """Have a file, or a folder with all that it holds, gone: at once or soon."""
+    def remove(self, name: str, *, now: bool = False) -> None:
+        """Have a file, or a folder with all that it holds, gone: when this returns, or soon."""
 
     @abstractmethod
     def names(self, folder: str = "") -> list[str]:
@@ -98,7 +98,7 @@ class Folder(Storage):
         with contextlib.suppress(FileNotFoundError):
             os.replace(self._path / name, self._path / to)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, now: bool = True) -> None:  # noqa: ARG002
         path = self._path / name
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -167,8 +167,10 @@ class Remote(Storage):
 
         return bool(self._files.get_file_info(self._at(name)).type != FileType.NotFound)
 
-    def remove(self, name: str) -> None:
-        self._remover.submit(self._remove, self._at(name))
+    def remove(self, name: str, *, now: bool = False) -> None:
+        removing = self._remover.submit(self._remove, self._at(name))
+        if now:
+            removing.result()
 
     def _remove(self, path: str) -> None:
         from pyarrow.fs import FileType

@@ -130,7 +130,7 @@ class Mirror:
             self.carry()
             if (self.folder / LOG_FILE).exists():
                 self._storage.write(LOG_FILE, (self.folder / LOG_FILE).read_bytes())
-            self._storage.remove(DRIVER_FILE)
+            self._storage.remove(DRIVER_FILE, now=True)  # later it might be that of the next driver
         except OSError as error:
             raise OSError(
                 f"{self.uri}: what was recorded last could not be carried over: {error}. It is in {self.folder}; the"

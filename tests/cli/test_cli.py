@@ -41,10 +41,12 @@ FLAGS = {
     "plan": ["SPEC", "--only", "--set", "--measure", "--json"],
     "run": ["SPEC", "--out", "--address", "--only", "--set"],
     "trial": ["[SPEC]", "--cell", "--lr", "--weight-decay", "--seed", "--set", "--from", "--id", "--profile", "--keep"],
-    "status": ["RUN", "--json", "--watch"],
+    "status": ["RUN", "--json", "--watch", "--address"],
     "export": ["RUN", "--to", "--cell", "--out"],
     "analyze": ["SOURCE", "[SOURCE]", "-o", "--out", "--space", *TABLE, "--patterns", *MEASURES, "--format"],
     "recommend": ["SOURCE", "--backbone", "--trials", "--space", *TABLE, "--json", "--format"],
+    "submit": ["SPEC", "--address", "--out", "--name", "--only", "--set", "--follow"],
+    "stop": ["NAME", "--address"],
     "schema": [],
     "list": ["KIND", "[PATTERN]", "--json"],
 }

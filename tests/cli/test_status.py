@@ -238,7 +238,7 @@ def on_a_terminal(stream: io.TextIOWrapper) -> View:
 
 
 def all_fail(folder: Path, spec: ExperimentSpec, view: View, monkeypatch: pytest.MonkeyPatch) -> Simulation:
-    monkeypatch.setattr(simulated, "_events", lambda *_: iter([{"kind": "failed", "message": HOSTILE}]))
+    monkeypatch.setattr(simulated, "trial_events", lambda *_: iter([{"kind": "failed", "message": HOSTILE}]))
     simulation = Simulation(folder, cell_plans(spec))
     with view.showing():
         view.opened(simulation.store, 1)

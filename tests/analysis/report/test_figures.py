@@ -88,7 +88,7 @@ def trials(seed: int = 0) -> CellTrials:
 
 
 def cells(grid: RandomGrid) -> dict[str, tuple[CellTrials, Landscape]]:
-    return {name: (trials(n), exact(bowl, box=WITH_ZERO, nodes=31)) for n, name in enumerate(grid.optimizers)}
+    return {name: (trials(n), exact(bowl, domain=WITH_ZERO, nodes=31)) for n, name in enumerate(grid.optimizers)}
 
 
 def landscape_panel(name: str, found: CellTrials, fitted: bool) -> LandscapePanel:
@@ -105,7 +105,7 @@ def landscape_panel(name: str, found: CellTrials, fitted: bool) -> LandscapePane
         is_best=found.last == np.nanmax(found.last[found.completed]),
         box=(BOX.lr, BOX.weight_decay) if fitted else None,
         zero_is_choice=fitted,
-        fit=of_landscapes.fitted_surface(exact(bowl, box=WITH_ZERO, nodes=31)) if fitted else None,
+        fit=of_landscapes.fitted_surface(exact(bowl, domain=WITH_ZERO, nodes=31)) if fitted else None,
         note="" if fitted else "no model: TOO_FEW_TRIALS",
     )
 
@@ -470,7 +470,7 @@ def test_fitted_surface_is_that_of_the_landscape() -> None:
 
 
 def test_weight_decay_zero_has_its_own_strip_and_can_be_best() -> None:
-    found = of_landscapes.fitted_surface(exact(lambda u, v: 90 - u**2 - (v + 7) ** 2, box=WITH_ZERO, nodes=51))
+    found = of_landscapes.fitted_surface(exact(lambda u, v: 90 - u**2 - (v + 7) ** 2, domain=WITH_ZERO, nodes=51))
     assert found.best[1] == 0.0
     assert found.zero is not None
     assert found.zero.max() == pytest.approx(90.0)
@@ -512,7 +512,7 @@ def test_isolation_is_the_mean_over_the_other() -> None:
 
 def test_isolation_shows_every_trial() -> None:
     found = trials()
-    alone = {"o": (found, marginals(exact(bowl, box=WITH_ZERO, nodes=21)))}
+    alone = {"o": (found, marginals(exact(bowl, domain=WITH_ZERO, nodes=21)))}
     panel = of_landscapes.isolation(1, "b", alone, "points").panels[0]
     for dots in (panel.lr_trials, panel.decay_trials):
         assert len(dots.x) == len(found.lr)
