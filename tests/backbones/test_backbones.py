@@ -276,7 +276,8 @@ def test_every_row_is_described() -> None:
     described = rows["alexnet"]["description"]
     assert described == (
         "classification, detection, segmentation, pose; classical; 61.101 M parameters, 0.714 G multiplications at 224 "
-        "(torchvision, metadata of its weights); images up to 64 pixels: enlarged to 224; OpenMixup's AlexNet takes nothing else"
+        "(torchvision, metadata of its weights); images up to 64 pixels: enlarged to 224; OpenMixup's AlexNet takes "
+        "nothing else"
     )
     assert all(row.source and row.small for row in BACKBONES.values())
     assert json.dumps(rows)
