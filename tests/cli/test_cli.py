@@ -143,6 +143,7 @@ def test_plan_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_a_plan_says_what_is_changed_of_a_recipe_and_cuts_no_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # of whoever runs the tests
     lines = ("task: classification", "dataset: digits", "backbones: [deit_tiny_distilled_patch16_224]")
     own = "recipe: {base: digits, batch_size: 32, augment: none}\noptimizers: [schedulefree_adamw]"
     kept = [line for line in TINY.splitlines() if line.startswith(("name", "budget"))]
