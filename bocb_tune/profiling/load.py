@@ -16,7 +16,8 @@ from bocb_tune.data.arrays import Arrays, Rows
 from bocb_tune.data.base import Dataset
 from bocb_tune.optimizers import build_optimizer
 from bocb_tune.optimizers.interfaces import SecondOrder
-from bocb_tune.tasks.classification import Pictures, placed
+from bocb_tune.tasks.building import placed
+from bocb_tune.tasks.classification import Pictures
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import Training, fit
 from bocb_tune.training.recipes import Recipe

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bocb_tune.backbones import list_backbones
+from bocb_tune.core.types import Measurement, Objective, TrialSpec
 from bocb_tune.data.coco.parts import AnnotatedPart
 from bocb_tune.data.coco.scores import Kind, Result, average_precision, ground_truth
-from bocb_tune.training.context import Ranks
+from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.distributed import gather_objects
+from bocb_tune.training.loop import Training, catch_out_of_memory, fit
+
+
+class PrecisionTask(ABC):
+    """A task on images with objects, whose score is average precision."""
+
+    @abstractmethod
+    def training(self, trial: TrialSpec, context: Context) -> Training:
+        """Build model, optimizer and data of a trial."""
+
+    def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:  # noqa: ARG002
+        return Objective(metric="ap", unit="points", floor=0.0)
+
+    def backbones(self) -> Sequence[str]:
+        return list_backbones()
+
+    def run(self, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
+        """See `Task.run`."""
+        return catch_out_of_memory(self._run(trial, context))
+
+    def _run(self, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
+        yield from fit(self.training(trial, context), trial, context)
 
 
 @dataclass(frozen=True, kw_only=True)

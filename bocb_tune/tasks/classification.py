@@ -12,19 +12,17 @@ from torch.nn import functional
 
 from bocb_tune.augment import augmented, image_transform, mixed, normalise
 from bocb_tune.backbones import build_backbone, list_backbones, require_batch
-from bocb_tune.backbones.pretrained import start_from, verified
-from bocb_tune.core.space import arguments
 from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
-from bocb_tune.data import DATASETS, load_dataset, num_classes
+from bocb_tune.data import load_dataset, num_classes
 from bocb_tune.data.base import Batch, Dataset, Transform
-from bocb_tune.optimizers import build_optimizer
+from bocb_tune.tasks.building import data_and_recipe, memory_format, named, optimizer_of, placed, start, validation_plan
 from bocb_tune.training.context import Context, Ranks
-from bocb_tune.training.device import autocast, sent_ahead, set_memory_strides
+from bocb_tune.training.device import autocast, sent_ahead
 from bocb_tune.training.distributed import all_reduce
-from bocb_tune.training.freeze import freeze, require_own_statistics
+from bocb_tune.training.freeze import freeze
 from bocb_tune.training.loop import Training, catch_out_of_memory, fit
 from bocb_tune.training.losses import LOSSES
-from bocb_tune.training.recipes import Recipe, unheeded
+from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.rng import seed_all
 
 
@@ -53,17 +51,12 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     Raises:
         ValueError: for settings that do not go together.
     """
-    name, options = named({**trial.settings["dataset"], **trial.data_options})
-    recipe = Recipe(**trial.settings["recipe"])
-    require_suits(recipe, name)
+    name, options, recipe = data_and_recipe(trial)
     pictures = Pictures(load_dataset(name, options, context.ranks.device), recipe, context)
     model = _build_model(trial, pictures.dataset, recipe, context.ranks)
-    given = {"layer_decay": recipe.layer_decay, **arguments(trial.settings["optimizer"], trial.hparams)}
-    optimizer = build_optimizer(model, trial.cell.optimizer, **given)
-    require_own_statistics(model, optimizer, trial.cell.optimizer, recipe)
     return Training(
         model=model,
-        optimizer=optimizer,
+        optimizer=optimizer_of(model, trial, recipe),
         recipe=recipe,
         num_images=pictures.dataset.count("train"),
         batches=pictures.train,
@@ -77,25 +70,6 @@ def initial_model(trial: TrialSpec) -> nn.Module:
     name, options = named({**trial.settings["dataset"], **trial.data_options})
     dataset = load_dataset(name, options, "cpu")
     return _build_model(trial, dataset, Recipe(**trial.settings["recipe"]), Ranks())
-
-
-def require_suits(recipe: Recipe, dataset: str) -> None:
-    """Check that a recipe's augmentation suits a dataset.
-
-    Raises:
-        ValueError: naming the field that does not.
-    """
-    augments = DATASETS[dataset].augments
-    if recipe.augment not in augments:
-        valid = " or ".join(repr(augment) for augment in augments)
-        raise ValueError(f"recipe field 'augment' is {recipe.augment!r}; dataset {dataset!r} can take {valid}")
-    for name, message in unheeded(recipe, DATASETS[dataset].is_decoded):
-        raise ValueError(f"recipe field {name!r} {message}; dataset {dataset!r} is in memory")
-
-
-def named(dataset: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Separate the name of a dataset from its options."""
-    return dataset["name"], {option: value for option, value in dataset.items() if option != "name"}
 
 
 def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Ranks) -> nn.Module:
@@ -112,45 +86,6 @@ def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Rank
     freeze(model, recipe)
     require_batch(model, trial.cell.backbone, recipe.batch_size // ranks.world_size // recipe.accumulation)
     return placed(model, recipe, ranks.device)
-
-
-def start(model: nn.Module, trial: TrialSpec) -> None:
-    """Put the weights of its pre-training into a fresh model.
-
-    Raises:
-        ValueError: if they are not there, are others, or do not fit.
-    """
-    digest = trial.settings.get("pretrained")
-    if digest is not None:
-        start_from(model, verified(trial.weights, digest))
-
-
-def placed(model: nn.Module, recipe: Recipe, device: str) -> nn.Module:
-    """Put a model on its device, in the recipe's layout of memory.
-
-    Raises:
-        ValueError: if the recipe asks for gradient checkpointing and the model has none.
-    """
-    model = model.to(device=device, memory_format=_memory_format(recipe))  # type: ignore[call-overload]
-    if recipe.channels_last:
-        set_memory_strides(model)
-    if recipe.grad_checkpointing:
-        _checkpoint(model)
-    return model
-
-
-def _checkpoint(model: nn.Module) -> None:
-    try:
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
-    except (AttributeError, AssertionError, RuntimeError) as error:
-        raise ValueError(
-            f"recipe field 'grad_checkpointing' is True, but {type(model).__name__} has none; leave it at False, "
-            "or give this backbone a recipe of its own"
-        ) from error
-
-
-def _memory_format(recipe: Recipe) -> torch.memory_format:
-    return torch.channels_last if recipe.channels_last else torch.contiguous_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +128,7 @@ class Pictures:
         device = self.context.ranks.device
         if images.dtype == torch.uint8:
             images = normalise(images, self.dataset.mean, self.dataset.std)
-        images = images.to(device, non_blocking=True, memory_format=_memory_format(self.recipe))
+        images = images.to(device, non_blocking=True, memory_format=memory_format(self.recipe))
         return images, labels.to(device, non_blocking=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -218,9 +153,8 @@ class Pictures:
         number of ranks.
         """
         ranks, count = self.context.ranks, self.dataset.count(split)
-        per_rank = self.recipe.batch_size // ranks.world_size // self.recipe.accumulation
         own = torch.arange(ranks.rank, count, ranks.world_size)
-        plan = torch.split(own, max(1, per_rank // self.context.micro_batch_divisor)) if len(own) else ()
+        plan = validation_plan(own, self.recipe, self.context)
         sums, seen = torch.zeros(2, dtype=torch.float64, device=ranks.device), 0
         model.eval()
         transform = None if self.dataset.in_memory else self._transform(train=False)

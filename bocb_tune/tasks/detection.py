@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -10,13 +10,13 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from bocb_tune.backbones import list_backbones
 from bocb_tune.backbones.features import FeatureMaps, MapPyramid, OnMaps
-from bocb_tune.core.types import Measurement, Objective, TrialSpec
+from bocb_tune.core.types import TrialSpec
 from bocb_tune.data.coco.dataset import Coco
+from bocb_tune.tasks.average_precision import PrecisionTask
 from bocb_tune.tasks.scenes import Detector, Ready, boxes_of, build_training
 from bocb_tune.training.context import Context
-from bocb_tune.training.loop import catch_out_of_memory, fit
+from bocb_tune.training.loop import Training
 
 STRIDES = (8, 16, 32)
 """Strides of the maps taken of a backbone: P3 to P5; P6 and P7 follow from them (section 4)."""
@@ -26,22 +26,11 @@ OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 RATIOS = (0.5, 1.0, 2.0)
 
 
-class Detection:
+class Detection(PrecisionTask):
     """The task; `options` of its row say the size of the images, of the anchors and of the pyramid."""
 
-    def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:  # noqa: ARG002
-        return Objective(metric="ap", unit="points", floor=0.0)
-
-    def backbones(self) -> Sequence[str]:
-        return list_backbones()
-
-    def run(self, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-        """See `Task.run`."""
-        return catch_out_of_memory(_run(trial, context))
-
-
-def _run(trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-    yield from fit(build_training(trial, context, RETINANET), trial, context)
+    def training(self, trial: TrialSpec, context: Context) -> Training:
+        return build_training(trial, context, RETINANET)
 
 
 class Retina(OnMaps, RetinaNet):  # type: ignore[misc]

@@ -12,21 +12,17 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from bocb_tune.augment.objects import Scene, SceneTransform
-from bocb_tune.backbones.features import FeatureMaps, feature_maps
-from bocb_tune.core.space import arguments
-from bocb_tune.core.types import TrialSpec, derive_seed
+from bocb_tune.backbones.features import FeatureMaps
+from bocb_tune.core.types import TrialSpec
 from bocb_tune.data.coco.dataset import Coco, ObjectImages, load_coco
 from bocb_tune.data.coco.scores import Kind, Result
-from bocb_tune.optimizers import build_optimizer
 from bocb_tune.tasks.average_precision import AveragePrecision
-from bocb_tune.tasks.classification import named, placed, require_suits, start
+from bocb_tune.tasks.building import data_and_recipe, maps_of, optimizer_of, placed, validation_plan
 from bocb_tune.training.context import Context
 from bocb_tune.training.device import autocast, sent_ahead
 from bocb_tune.training.distributed import all_reduce
-from bocb_tune.training.freeze import freeze, require_own_statistics
 from bocb_tune.training.loop import Training
 from bocb_tune.training.recipes import Recipe
-from bocb_tune.training.rng import seed_all
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 """Images, float32 [3, height, width] in 0..1 and each of its own size, and their targets."""
@@ -58,19 +54,14 @@ def build_training(trial: TrialSpec, context: Context, detector: Detector) -> Tr
     Raises:
         ValueError: for settings that do not go together.
     """
-    name, options = named({**trial.settings["dataset"], **trial.data_options})
-    recipe = Recipe(**trial.settings["recipe"])
-    require_suits(recipe, name)
+    name, options, recipe = data_and_recipe(trial)
     dataset = load_coco(name, options, context.ranks.device)
     model = build_model(trial, dataset, recipe, detector)
     model = placed(model, recipe, context.ranks.device)
-    given = {"layer_decay": recipe.layer_decay, **arguments(trial.settings["optimizer"], trial.hparams)}
-    optimizer = build_optimizer(model, trial.cell.optimizer, **given)
-    require_own_statistics(model, optimizer, trial.cell.optimizer, recipe)
     scenes = Scenes(dataset, recipe, trial.settings["task"], context, detector)
     return Training(
         model=model,
-        optimizer=optimizer,
+        optimizer=optimizer_of(model, trial, recipe),
         recipe=recipe,
         num_images=dataset.count("train"),
         batches=scenes.train,
@@ -81,14 +72,7 @@ def build_training(trial: TrialSpec, context: Context, detector: Detector) -> Tr
 
 def build_model(trial: TrialSpec, dataset: Coco, recipe: Recipe, detector: Detector) -> nn.Module:
     """Build the model of a trial as it is before its first step, on the CPU."""
-    seed_all(derive_seed(trial.seed, "model"))
-
-    def prepare(backbone: nn.Module) -> None:
-        start(backbone, trial)
-        freeze(backbone, recipe)
-
-    maps = feature_maps(trial.cell.backbone, detector.strides, drop_path=recipe.drop_path, prepare=prepare)
-    return detector.build(maps, dataset, trial.settings["task"])
+    return detector.build(maps_of(trial, detector.strides, recipe), dataset, trial.settings["task"])
 
 
 class Ready(GeneralizedRCNNTransform):  # type: ignore[misc]
@@ -191,9 +175,8 @@ class Scenes:
     def evaluate(self, model: nn.Module, last: bool) -> dict[str, float]:  # noqa: ARG002
         """Measure average precision on the validation split, in points; `score` is the first."""
         ranks, count = self.context.ranks, self.dataset.count("val")
-        per_rank = self.recipe.batch_size // ranks.world_size // self.recipe.accumulation
         own = torch.arange(ranks.rank, count, ranks.world_size)
-        plan = torch.split(own, max(1, per_rank // self.context.micro_batch_divisor)) if len(own) else ()
+        plan = validation_plan(own, self.recipe, self.context)
         model.eval()
         for images, targets in self._batches("val", plan):
             with autocast(torch.device(ranks.device), self.recipe):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,14 +14,14 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from bocb_tune.backbones import list_backbones
 from bocb_tune.backbones.features import FeatureMaps, MapPyramid, OnMaps
-from bocb_tune.core.types import Measurement, Objective, TrialSpec
+from bocb_tune.core.types import TrialSpec
 from bocb_tune.data.coco.dataset import Coco
 from bocb_tune.data.coco.outlines import outline_of
+from bocb_tune.tasks.average_precision import PrecisionTask
 from bocb_tune.tasks.scenes import Detector, Found, Ready, boxes_of, build_training
 from bocb_tune.training.context import Context
-from bocb_tune.training.loop import catch_out_of_memory, fit
+from bocb_tune.training.loop import Training
 
 STRIDES = (4, 8, 16, 32)
 LEVELS = (4, 8, 16, 32, 64)
@@ -34,22 +34,11 @@ PASTED = 64
 """Masks put into the image at a time: each is as large as that."""
 
 
-class Segmentation:
+class Segmentation(PrecisionTask):
     """The task; `options` of its row say the size of the images, of the anchors and of the pyramid."""
 
-    def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:  # noqa: ARG002
-        return Objective(metric="ap", unit="points", floor=0.0)
-
-    def backbones(self) -> Sequence[str]:
-        return list_backbones()
-
-    def run(self, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-        """See `Task.run`."""
-        return catch_out_of_memory(_run(trial, context))
-
-
-def _run(trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-    yield from fit(build_training(trial, context, MASK_RCNN), trial, context)
+    def training(self, trial: TrialSpec, context: Context) -> Training:
+        return build_training(trial, context, MASK_RCNN)
 
 
 class MaskNet(OnMaps, MaskRCNN):  # type: ignore[misc]

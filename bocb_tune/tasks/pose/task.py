@@ -5,7 +5,7 @@ Boxes are those of the annotations, in validation too. Score: average precision 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,15 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from bocb_tune.augment import normalise
-from bocb_tune.backbones import list_backbones, require_batch
-from bocb_tune.backbones.features import feature_maps
-from bocb_tune.core.space import arguments
-from bocb_tune.core.types import Measurement, Objective, TrialSpec, derive_seed
+from bocb_tune.backbones import require_batch
+from bocb_tune.core.types import TrialSpec
 from bocb_tune.data.coco.dataset import Coco, load_coco
 from bocb_tune.data.coco.scores import Result
-from bocb_tune.optimizers import build_optimizer
-from bocb_tune.tasks.average_precision import AveragePrecision
-from bocb_tune.tasks.classification import named, placed, require_suits, start
+from bocb_tune.tasks.average_precision import AveragePrecision, PrecisionTask
+from bocb_tune.tasks.building import data_and_recipe, maps_of, memory_format, optimizer_of, placed, validation_plan
 from bocb_tune.tasks.pose.crops import Crops, collate
 from bocb_tune.tasks.pose.heatmaps import heat_map_loss, heat_maps, in_reach, mean_of_mirrored, peaks
 from bocb_tune.tasks.pose.joints import Joints, joints_of
@@ -30,10 +27,8 @@ from bocb_tune.tasks.pose.network import STRIDE, PoseNetwork
 from bocb_tune.training.context import Context
 from bocb_tune.training.device import autocast, sent_ahead
 from bocb_tune.training.distributed import all_reduce
-from bocb_tune.training.freeze import freeze, require_own_statistics
-from bocb_tune.training.loop import Training, catch_out_of_memory, fit
+from bocb_tune.training.loop import Training
 from bocb_tune.training.recipes import RECIPES, Recipe
-from bocb_tune.training.rng import seed_all
 
 STRIDES = (32,)
 """Stride of the map taken of a backbone: its last."""
@@ -45,22 +40,11 @@ Batch = list[Tensor]
 [batch, K]; place of each object among all [batch]."""
 
 
-class Pose:
+class Pose(PrecisionTask):
     """The task; `options` of its row say the size of the crops, the heat maps and the augmentation."""
 
-    def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:  # noqa: ARG002
-        return Objective(metric="ap", unit="points", floor=0.0)
-
-    def backbones(self) -> Sequence[str]:
-        return list_backbones()
-
-    def run(self, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-        """See `Task.run`."""
-        return catch_out_of_memory(_run(trial, context))
-
-
-def _run(trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
-    yield from fit(build_training(trial, context), trial, context)
+    def training(self, trial: TrialSpec, context: Context) -> Training:
+        return build_training(trial, context)
 
 
 def build_training(trial: TrialSpec, context: Context) -> Training:
@@ -69,9 +53,7 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     Raises:
         ValueError: for settings that do not go together.
     """
-    name, options = named({**trial.settings["dataset"], **trial.data_options})
-    recipe = Recipe(**trial.settings["recipe"])
-    require_suits(recipe, name)
+    name, options, recipe = data_and_recipe(trial)
     dataset = load_coco(name, options, context.ranks.device)
     joints = joints_of(dataset.parts["train"].annotations, trial.settings["task"])
     figures = Figures(dataset, joints, recipe, trial.settings["task"], context)
@@ -79,12 +61,9 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
     per_pass = recipe.batch_size // context.ranks.world_size // recipe.accumulation
     require_batch(model, trial.cell.backbone, per_pass)
     model = placed(model, recipe, context.ranks.device)
-    given = {"layer_decay": recipe.layer_decay, **arguments(trial.settings["optimizer"], trial.hparams)}
-    optimizer = build_optimizer(model, trial.cell.optimizer, **given)
-    require_own_statistics(model, optimizer, trial.cell.optimizer, recipe)
     return Training(
         model=model,
-        optimizer=optimizer,
+        optimizer=optimizer_of(model, trial, recipe),
         recipe=recipe,
         num_images=len(figures.crops("train")),
         batches=figures.train,
@@ -108,14 +87,7 @@ def count_objects(dataset: str, options: Mapping[str, Any], task_options: Mappin
 
 def build_model(trial: TrialSpec, keypoints: int, recipe: Recipe) -> nn.Module:
     """Build the model of a trial as it is before its first step, on the CPU."""
-    seed_all(derive_seed(trial.seed, "model"))
-
-    def prepare(backbone: nn.Module) -> None:
-        start(backbone, trial)
-        freeze(backbone, recipe)
-
-    maps = feature_maps(trial.cell.backbone, STRIDES, drop_path=recipe.drop_path, prepare=prepare)
-    return PoseNetwork(maps, keypoints, trial.settings["task"]["channels"])
+    return PoseNetwork(maps_of(trial, STRIDES, recipe), keypoints, trial.settings["task"]["channels"])
 
 
 @dataclass(frozen=True)
@@ -174,8 +146,9 @@ class Figures:
     def _to_device(self, batch: Batch) -> Batch:
         device = self.context.ranks.device
         pixels, *others = (tensor.to(device, non_blocking=True) for tensor in batch)
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        images = normalise(pixels, self.dataset.mean, self.dataset.std).contiguous(memory_format=layout)
+        images = normalise(pixels, self.dataset.mean, self.dataset.std).contiguous(
+            memory_format=memory_format(self.recipe)
+        )
         return [images, *others]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -192,9 +165,8 @@ class Figures:
     def evaluate(self, model: nn.Module, last: bool) -> dict[str, float]:  # noqa: ARG002
         """Measure average precision on the validation split, in points, and the loss of its heat maps."""
         ranks, crops = self.context.ranks, self.crops("val")
-        per_rank = self.recipe.batch_size // ranks.world_size // self.recipe.accumulation
         own = torch.from_numpy(crops.objects[:, 1] % ranks.world_size == ranks.rank).nonzero().flatten()
-        plan = torch.split(own, max(1, per_rank // self.context.micro_batch_divisor)) if len(own) else ()
+        plan = validation_plan(own, self.recipe, self.context)
         model.eval()
         results: dict[int, list[Result]] = {}
         total, seen = 0.0, 0
