@@ -13,12 +13,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from bocb_tune.backbones.features import FeatureMaps, MapPyramid, OnMaps
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.data.coco.dataset import Coco
+from bocb_tune.tasks import TASKS
 from bocb_tune.tasks.average_precision import PrecisionTask
 from bocb_tune.tasks.scenes import Detector, Ready, boxes_of, build_training
 from bocb_tune.training.context import Context
 from bocb_tune.training.loop import Training
 
-STRIDES = (8, 16, 32)
+STRIDES = TASKS["detection"].strides
 """Strides of the maps taken of a backbone: P3 to P5; P6 and P7 follow from them (section 4)."""
 LEVELS = (8, 16, 32, 64, 128)
 OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))

@@ -18,12 +18,14 @@ from bocb_tune.backbones.features import FeatureMaps, MapPyramid, OnMaps
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.data.coco.dataset import Coco
 from bocb_tune.data.coco.outlines import outline_of
+from bocb_tune.tasks import TASKS
 from bocb_tune.tasks.average_precision import PrecisionTask
 from bocb_tune.tasks.scenes import Detector, Found, Ready, boxes_of, build_training
 from bocb_tune.training.context import Context
 from bocb_tune.training.loop import Training
 
-STRIDES = (4, 8, 16, 32)
+STRIDES = TASKS["segmentation"].strides
+"""Strides of the maps taken of a backbone: P2 to P5."""
 LEVELS = (4, 8, 16, 32, 64)
 RATIOS = (0.5, 1.0, 2.0)
 BOX_MAP = 7

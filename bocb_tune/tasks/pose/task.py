@@ -18,6 +18,7 @@ from bocb_tune.backbones import require_batch
 from bocb_tune.core.types import TrialSpec
 from bocb_tune.data.coco.dataset import Coco, load_coco
 from bocb_tune.data.coco.scores import Result
+from bocb_tune.tasks import TASKS
 from bocb_tune.tasks.average_precision import AveragePrecision, PrecisionTask
 from bocb_tune.tasks.building import data_and_recipe, maps_of, memory_format, optimizer_of, placed, validation_plan
 from bocb_tune.tasks.pose.crops import Crops, collate
@@ -30,7 +31,7 @@ from bocb_tune.training.distributed import all_reduce
 from bocb_tune.training.loop import Training
 from bocb_tune.training.recipes import RECIPES, Recipe
 
-STRIDES = (32,)
+STRIDES = TASKS["pose"].strides
 """Stride of the map taken of a backbone: its last."""
 LEAST_PEAK = 0.2
 """Height of a peak from which on it counts in the score of an object (arXiv:1804.06208's code, `IN_VIS_THRE`)."""
