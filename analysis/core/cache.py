@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bocb_tune.analysis.core.parallel import uncollected
+from bocb_tune.core.collector import uncollected
 
 FOLDER = "cache"
 """Folder of the entries, within the report folder."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -95,18 +94,3 @@ def _counted(results: Iterator[Result], total: int) -> Iterator[Result]:
     for done, result in enumerate(results, start=1):
         say(f"cell {done} of {total}")
         yield result
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Pause garbage collection while very many objects are made and kept.
-
-    Looking for some to free would take a tenth (figures) to a third (journals, imports) of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -14,13 +14,14 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bocb_tune.analysis.core.cache import code, fingerprint
-from bocb_tune.analysis.core.parallel import pool, uncollected, workers
+from bocb_tune.analysis.core.parallel import pool, workers
 from bocb_tune.analysis.names.look import shown_together
 from bocb_tune.analysis.report.drawing import answer, landscapes, lines, matrices, patterns, rows, samples, scatter
 from bocb_tune.analysis.report.drawing.page import DARK
 from bocb_tune.analysis.report.drawing.svg import inline, lean
 from bocb_tune.analysis.report.plots import values
 from bocb_tune.analysis.report.plots.values import Plot
+from bocb_tune.core.collector import uncollected
 from bocb_tune.core.progress import say
 
 RC: Any = {

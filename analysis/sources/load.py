@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bocb_tune.analysis.core.cache import Cache, code, fingerprint
-from bocb_tune.analysis.core.parallel import spread, uncollected
+from bocb_tune.analysis.core.parallel import spread
 from bocb_tune.analysis.sources import paper
 from bocb_tune.analysis.sources.scores import recounted
 from bocb_tune.analysis.sources.spaces import with_spaces
@@ -35,6 +35,7 @@ from bocb_tune.analysis.sources.table import (
 )
 from bocb_tune.analysis.sources.text_table import is_table
 from bocb_tune.analysis.sources.trial_file import read_trial_file
+from bocb_tune.core.collector import uncollected
 from bocb_tune.core.files import CANNOT_BE_DECODED, LOG_FILE
 from bocb_tune.core.journal import FOLDER, CellJournal, fold, has_header, read_journal, require_place
 from bocb_tune.core.names import listed

@@ -301,7 +301,8 @@ def analyze(
     if others and (space or patterns or where or said != {None}):
         raise typer.BadParameter("options other than --out are for one source, and several are given")
     with busy(f"analyzing {source}"):
-        from bocb_tune.analysis.core.parallel import uncollected, warm_up
+        from bocb_tune.analysis.core.parallel import warm_up
+        from bocb_tune.core.collector import uncollected
 
         if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
             warm_up()

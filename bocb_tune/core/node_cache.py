@@ -1,4 +1,4 @@
-"""SharedArrays that all processes of a node share: saved once, memory-mapped by each.
+"""Arrays that all processes of a node share: saved once, memory-mapped by each.
 
 The operating system keeps one copy of a mapped file in memory however many processes map it, so that slots and ranks
 share images without copying them, and without a server that would have to live as long as they do.

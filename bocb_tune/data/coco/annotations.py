@@ -5,10 +5,8 @@ Format: https://cocodataset.org/#format-data. Boxes are `x, y, width, height` th
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from bocb_tune.core.collector import uncollected
 from bocb_tune.core.node_cache import SharedArrays, shared_arrays
 from bocb_tune.data.coco.entries import Entries, only_numbers, pieces_of, require_unique
 from bocb_tune.data.coco.json_lists import JsonLists, json_lists
@@ -108,7 +107,7 @@ def read_annotations(path: Path, *, outlines: bool = False) -> Annotations:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; it must hold annotations in COCO's format")
     names = ARRAYS + OUTLINES if outlines else ARRAYS
-    with _uncollected():
+    with uncollected():
         arrays = shared_arrays([path], names, lambda: _build(path, outlines), variant=f"coco {outlines}")
     about = json.loads(arrays.pop("about").tobytes())
     return Annotations(
@@ -120,18 +119,6 @@ def read_annotations(path: Path, *, outlines: bool = False) -> Annotations:
         changed=_groups(about["changed"]),
         **arrays,
     )
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from going through millions of entries again and again; they hold no cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _groups(values: Sequence[Mapping[str, Any]]) -> tuple[LeftOut, ...]:
