@@ -66,9 +66,8 @@ def faults(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ClassDef | ast.Module):
             texts = [(getattr(node, "lineno", 1), ast.get_docstring(node) or ""), *fields(node)]
             openings = ((line, text.split()[0]) for line, text in texts if text)
-            for line, first in openings:
-                if first.lower() in NO_NOUN:
-                    yield f"{line}: a field, class or module begins with a noun, not {first!r}"
+            wrong = ((line, first) for line, first in openings if first.lower() in NO_NOUN)
+            yield from (f"{line}: a field, class or module begins with a noun, not {first!r}" for line, first in wrong)
 
 
 def of_function(text: str, is_property: bool) -> Iterator[str]:

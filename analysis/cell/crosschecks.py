@@ -75,8 +75,8 @@ def optuna_importance(trials: CellTrials, domain: Domain | None, evaluator: str,
 
     Args:
         trials: of one cell.
-        box: search space they were drawn from, None if not known; Optuna is given one decade below it for weight decay
-            0.
+        domain: search space they were drawn from, None if not known; Optuna is given one decade below it for weight
+            decay 0.
         evaluator: one of `EVALUATORS`.
     """
     if refused := _refusal(trials, domain, evaluator):

@@ -140,9 +140,9 @@ def _refused(model: NoLandscape) -> dict[str, Estimate]:
 
 
 def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
-    boxes = {optimizer: _box(table, optimizer) for optimizer in table.optimizers}
+    domains = {optimizer: _domain(table, optimizer) for optimizer in table.optimizers}
     trials = table.trials[table.trials["status"].isin(ENDED)].dropna(subset=["lr"])
-    lines = [optimizer for optimizer, domain in boxes.items() if domain is not None and domain.weight_decay is None]
+    lines = [optimizer for optimizer, domain in domains.items() if domain is not None and domain.weight_decay is None]
     trials = trials[trials["weight_decay"].notna() | trials["optimizer"].isin(lines)]
     full = table.trials["max_budget"].max()
     trials = trials[~(trials["max_budget"] < full)]
@@ -153,7 +153,7 @@ def _jobs(table: TrialTable, keys: list[Key]) -> list[_Job]:
     return [
         _Job(
             trials=cell_trials(by_cell.get(key, none), curves.get(key, of_curves.iloc[:0]), table.rungs.get(key, ())),
-            domain=boxes[key[1]],
+            domain=domains[key[1]],
             scale=scale_of(table),
         )
         for key in keys
@@ -166,7 +166,7 @@ def _numbered(trials: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame,
     return trials.assign(trial=numbers[: len(trials)]), curves.assign(trial=numbers[len(trials) :])
 
 
-def _box(table: TrialTable, optimizer: str) -> Domain | None:
+def _domain(table: TrialTable, optimizer: str) -> Domain | None:
     """Build the search space of an optimizer: None where it is not known, a line where weight decay was not varied."""
     dims = table.spaces.get(optimizer)
     return None if dims is None else Domain.of(dims["lr"], dims.get("weight_decay"))

@@ -140,8 +140,8 @@ class Findings:
     def importances(self) -> Mapping[Key, Mapping[str, Importance]]:
         """Importances by Optuna's evaluators on completed trials, by cell and evaluator: cross-checks."""
         searched = {o: dims for o, dims in self.table.spaces.items() if "weight_decay" in dims}
-        boxes = {o: Domain.of(dims["lr"], dims["weight_decay"]) for o, dims in searched.items()}
-        found = optuna_importances((cell.trials, boxes.get(o)) for (_, o), cell in self.models.items())
+        domains = {o: Domain.of(dims["lr"], dims["weight_decay"]) for o, dims in searched.items()}
+        found = optuna_importances((cell.trials, domains.get(o)) for (_, o), cell in self.models.items())
         return dict(zip(self.models, found, strict=True))
 
     @cached_property

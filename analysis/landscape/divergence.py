@@ -105,7 +105,7 @@ def fit_divergence(
         diverged: [trials].
         share: share of the full budget at which each trial ended [trials].
         survived: share by which it had not diverged yet [trials]; for a trial that did not diverge, the same.
-        box: range of u in the search space.
+        domain: range of u in the search space.
     """
     trials = (u, d, diverged, share, survived)
     straight, score = _posterior(*trials, domain, np.zeros(1))

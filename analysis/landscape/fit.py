@@ -136,7 +136,7 @@ def fit_landscape(trials: CellTrials, domain: Domain, scale: Scale, seed: int = 
 
     Args:
         trials: all trials of the cell that ended, or are running with records.
-        box: the search space they were drawn from.
+        domain: the search space they were drawn from.
         scale: meaning of a score.
         seed: of the draws; the same data and seed give the same landscape, whatever the order of the trials.
     """
