@@ -27,7 +27,7 @@ def residuals_and_spare(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]
 def reduced_system(weight: Matrix) -> Matrix:
     """Build the normal equations of the optimizers, backbones adjusted for [..., optimizers, optimizers].
 
-    They are singular: one equation follows from the others.
+    They are singular: in each set of connected optimizers, one equation follows from the others.
     """
     columns = weight.sum(axis=-2)
     cross = np.swapaxes(weight, -1, -2) @ (weight / _total(weight))
@@ -36,18 +36,25 @@ def reduced_system(weight: Matrix) -> Matrix:
 
 def _fit(values: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
     system = reduced_system(weight)
-    # The effect of an optimizer without weight anywhere is set to 0.
-    system = system + np.eye(system.shape[-1]) * (weight.sum(axis=-2) == 0)[..., None, :]
-    # A constant may be moved from backbones to optimizers: any positive number here fixes it, 1 for a lone optimizer.
-    size = system.shape[-1]
+    # In each connected set a constant may be moved from backbones to optimizers: any positive number here fixes it.
     trace = np.trace(system, axis1=-2, axis2=-1)[..., None, None]
-    system = system + (trace / size**2 if size > 1 else 1.0)
+    system = system + np.where(trace > 0, trace / system.shape[-1] ** 2, 1.0) * _connected(weight)
     total = _total(weight)
     means = (weight * values).sum(axis=-1, keepdims=True) / total
     right = (weight * (values - means)).sum(axis=-2)
     optimizer = np.linalg.solve(system, right[..., None])[..., 0][..., None, :]
     backbone = (weight * (values - optimizer)).sum(axis=-1, keepdims=True) / total
     return values - backbone - optimizer, system
+
+
+def _connected(weight: Matrix) -> Matrix:
+    """Tell which optimizers are connected [..., optimizers, optimizers]: by a backbone that has weight on both, or by
+    others; 1 or 0."""
+    has_weight = (weight > 0).astype(float)
+    linked = np.swapaxes(has_weight, -1, -2) @ has_weight + np.eye(weight.shape[-1])
+    for _ in range((weight.shape[-1] - 1).bit_length()):
+        linked = np.minimum(linked @ linked, 1.0)
+    return np.asarray(np.minimum(linked, 1.0))
 
 
 def _total(weight: Matrix) -> Matrix:
