@@ -10,7 +10,7 @@ from bocb_tune.analysis.answer.order import order_of
 from bocb_tune.analysis.answer.pretraining import transfer_sentences
 from bocb_tune.analysis.answer.reaches import reaches_of
 from bocb_tune.analysis.answer.steps import limits_of, steps_of
-from bocb_tune.analysis.answer.values import Answer, Conclusion
+from bocb_tune.analysis.answer.values import Answer, Conclusion, Contest
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.core.types import TrialStatus
 
@@ -46,7 +46,7 @@ def answer_of(findings: Findings, source: str, options: Sequence[str] = ()) -> A
         steps=steps_of(findings, contests, source, options),
         limits=limits_of(findings, contests) if findings.best is not None else (),
         conclusions=conclusions,
-        no_score=_why_no_score(findings),
+        no_score=_why_no_best(findings, contests),
         num_cells=len(findings.cells),
     )
 
@@ -57,8 +57,12 @@ def _transfer(findings: Findings) -> tuple[str, ...]:
     return transfer_sentences(findings.transfer)
 
 
-def _why_no_score(findings: Findings) -> str:
-    """Say what became of the trials, none of which gave its cell a score."""
+def _why_no_best(findings: Findings, contests: Sequence[Contest]) -> str:
+    """Say why no optimizer is best: every cell fails, or no trial gave its cell a score, and what became of them."""
+    lost = [contest.contenders[0] for contest in contests if contest.is_lost]
+    if lost:
+        highest = max(each.score.value or 0.0 for each in lost)
+        return f"Every cell fails, so that no optimizer is best. The highest score is {highest:.2f}."
     counts = findings.table.trials["status"].value_counts()
     told = [f"{counts[status]} {status}" for status in TrialStatus if status in counts]
     text = f"No cell has a score yet: no trial has reached its full budget ({', '.join(told) or 'there are none'})."

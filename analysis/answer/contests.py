@@ -115,11 +115,11 @@ def _mean(cells: Sequence[Known]) -> Known:
 
 def _contest(findings: Findings, backbone: str | None, cells: Sequence[Known]) -> Contest:
     objective, tolerance = findings.table.objective, findings.tolerance
-    scored = sorted((each for each in cells if math.isfinite(each.score)), key=lambda each: -each.score)
+    scored = sorted((each for each in cells if math.isfinite(each.score)), key=lambda each: (each.fails, -each.score))
     missing = [each for each in cells if not math.isfinite(each.score)]
     comparisons = max(len(scored) - 1, 1)
     contenders = [_contender(each, scored[0], comparisons, objective, tolerance) for each in scored]
-    tested = [each for each in contenders[1:] if each.standing not in (Standing.near, Standing.behind)]
+    tested = [each for each in contenders[1:] if each.behind.lo is not None]
     none = Estimate(value=None, unit="points", reason=Reason.TOO_FEW_COMPLETED)
     lost = [
         Contender(optimizer=each.optimizer, score=none, basis=each.basis, behind=none, standing=Standing.unknown)
@@ -131,7 +131,7 @@ def _contest(findings: Findings, backbone: str | None, cells: Sequence[Known]) -
 def _contender(each: Known, best: Known, comparisons: int, objective: Objective, tolerance: float) -> Contender:
     score = _with_interval(each.score, each.variance, each.df, 1, each)
     if each is best:
-        behind, standing = Estimate(value=0.0, unit="points"), Standing.best
+        behind, standing = Estimate(value=0.0, unit="points"), Standing.fails if best.fails else Standing.best
     else:
         behind = _behind(each, best, comparisons)
         standing = Standing.fails if each.fails else _standing(behind, tolerance)

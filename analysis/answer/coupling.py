@@ -23,6 +23,8 @@ def coupling_sentences(verdict: CouplingVerdict, names: tuple[Names, Names]) -> 
     Args:
         names: of backbones and of optimizers.
     """
+    if len(verdict.failed) == verdict.viability.values.size:
+        return (_failures(verdict),)
     return (_failures(verdict), _interaction(verdict), *_carried(verdict, names))
 
 
@@ -34,7 +36,8 @@ def _failures(verdict: CouplingVerdict) -> str:
     told = "; ".join(f"{why}: {listed(cells, MOST_NAMED)}" for why, cells in by_reason.items())
     failed = len(verdict.failed)
     none = "The cell does not fail" if count == 1 else f"None of {count} cells fails"
-    text = f"{failed} of {count} cells fail{'s' * (failed == 1)} ({told})" if failed else none
+    some = f"{failed} of {count} cells fail{'s' * (failed == 1)}"
+    text = f"{'Every cell fails' if failed == count else some} ({told})" if failed else none
     if verdict.viability.collapsed:
         lost = listed([f"{lost} of {seeds} in {key}" for key, lost, seeds in verdict.viability.collapsed], MOST_NAMED)
         text += f". Seeds that collapsed are left out of viable cells: {lost}"

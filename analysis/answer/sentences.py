@@ -41,7 +41,8 @@ class Part:
 def parts_of(answer: Answer) -> tuple[Part, ...]:
     """Say everything the answer holds, in order; parts without a line are left out."""
     if all(contest.best is None for contest in answer.contests):
-        return (*part("Best optimizer", (answer.no_score,)), *_next(answer))
+        coupling = part("Backbone-optimizer coupling", answer.coupling)
+        return (*part("Best optimizer", (answer.no_score,)), *coupling, *_next(answer))
     return (
         *part("Best optimizer", winners(answer)),
         *part("Backbone-optimizer coupling", answer.coupling),
@@ -79,7 +80,7 @@ def _block(code: str) -> str:
 
 def winners(answer: Answer) -> tuple[str, ...]:
     """Say who is best on each backbone and over the grid; the obvious first."""
-    told = tuple(_on_backbone(contest) for contest in answer.contests if contest.best is not None)
+    told = tuple(_on_backbone(contest) for contest in answer.contests if contest.best is not None or contest.is_lost)
     each = _counted(answer) if len(told) > MOST_BACKBONES else told
     unit = (f"{answer.unit}.",) if answer.unit else ()
     return (*_no_difference(answer), *_dominating(answer), *_overall(answer), *each, *answer.same_order, *unit)
@@ -105,12 +106,14 @@ def _counted(answer: Answer) -> tuple[str, ...]:
         if any(c.is_tested for c in answer.contests)
         else "differences are not tested"
     )
-    return (f"Best optimizer on each of the {len(best)} backbones: {each}; {tested}. The table names them.",)
+    lost = [contest.backbone or "" for contest in answer.contests if contest.is_lost]
+    fails = f" Every optimizer fails on {listed(lost, MOST_NAMED)}." if lost else ""
+    return (f"Best optimizer on each of {len(best)} backbones: {each}; {tested}. The table names them.{fails}",)
 
 
 def _num_won(answer: Answer) -> int:
     """Count the backbones on which the best is significantly better than all others."""
-    return sum(contest.is_won and contest.is_tested for contest in answer.contests)
+    return sum(contest.is_significant for contest in answer.contests)
 
 
 def _dominating(answer: Answer) -> tuple[str, ...]:
@@ -125,6 +128,8 @@ def _dominating(answer: Answer) -> tuple[str, ...]:
     won = _num_won(answer)
     if won == count:
         return (f"{name} wins {where}, {margin}, significantly on each.",)
+    if all(contest.is_won for contest in answer.contests):
+        return (f"{name} wins {where}, {margin}: the others fail, or are significantly worse.",)
     if not all(contest.is_tested for contest in answer.contests):
         return (f"{name} has the best score {where}, {margin}; not tested.",)
     on = f"significantly on {won} of them" if won else "significantly on none"
@@ -142,7 +147,14 @@ def _overall(answer: Answer) -> tuple[str, ...]:
 
 
 def _on_backbone(contest: Contest) -> str:
-    return f"{contest.backbone}: {_best(contest)}"
+    return f"{contest.backbone}: {_highest(contest) if contest.is_lost else _best(contest)}"
+
+
+def _highest(contest: Contest) -> str:
+    """Name the highest score where every optimizer fails."""
+    highest, count = contest.contenders[0], len(contest.of(Standing.fails))
+    every = "the only optimizer fails" if count == 1 else f"all {count} optimizers fail"
+    return f"{every}; the highest score is {interval(highest.score)} by {highest.optimizer}."
 
 
 def _best(contest: Contest) -> str:

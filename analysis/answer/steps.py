@@ -35,6 +35,7 @@ def steps_of(
     again = f"bocb-tune run {shlex.quote(f'{source}/spec.yaml')} --out {shlex.quote(source)}" * _is_run(findings)
     found = [
         *_unfinished(findings, again),
+        *_untrained(contests),
         *_wider(findings, again),
         *_seeds(findings, contests, again),
         *_trials(findings, again),
@@ -67,6 +68,13 @@ def _unfinished(findings: Findings, again: str) -> Iterator[Step]:
         what = ", ".join(f"{name}: {count}" for name, count in counts.items() if count)
         why = f"Run the same experiment again ({what}). Finished trials are kept."
         yield Step(why=why, do=again)
+
+
+def _untrained(contests: Sequence[Contest]) -> Iterator[Step]:
+    """Ask for trainings that learn something, before anything is compared."""
+    if contests and all(contest.is_lost for contest in contests):
+        why = "Every cell fails. Before comparing: check data and labels, train longer, or search other learning rates."
+        yield Step(why=why, do="")
 
 
 def _wider(findings: Findings, again: str) -> Iterator[Step]:

@@ -60,13 +60,13 @@ class Contest:
     backbone: str | None
     """None: mean over the backbones."""
     contenders: tuple[Contender, ...]
-    """Best first; those without a score last."""
+    """Best first; then those that fail; those without a score last."""
     is_tested: bool
     """Whether differences could be tested."""
 
     @property
     def best(self) -> Contender | None:
-        """None where no cell has a score."""
+        """None where no cell has a score, or all fail."""
         return next((each for each in self.contenders if each.standing is Standing.best), None)
 
     def of(self, *standings: Standing) -> tuple[Contender, ...]:
@@ -80,10 +80,23 @@ class Contest:
         return following[0].behind if following else Estimate(value=None, unit="points")
 
     @property
+    def is_lost(self) -> bool:
+        """Whether all that have a score fail."""
+        scored = [each for each in self.contenders if each.standing is not Standing.unknown]
+        return bool(scored) and all(each.standing is Standing.fails for each in scored)
+
+    @property
     def is_won(self) -> bool:
-        """Whether all others are significantly worse, or fail."""
+        """Whether there is a best, and all others are significantly worse, or fail."""
         others = [each for each in self.contenders if each.standing is not Standing.best]
-        return bool(others) and all(each.standing in (Standing.worse, Standing.fails) for each in others)
+        loses = (Standing.worse, Standing.fails)
+        return self.best is not None and bool(others) and all(each.standing in loses for each in others)
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether there is a best, and all others are worse by a test."""
+        others = [each for each in self.contenders if each.standing is not Standing.best]
+        return self.is_won and all(each.behind.lo is not None and each.behind.lo > 0 for each in others)
 
     def to_json(self) -> dict[str, Any]:
         """Give it as JSON holds it."""

@@ -58,6 +58,7 @@ def part_failures(
     *,
     floor: float = np.nan,
     delta: float = DELTA,
+    num_images: float = np.inf,
 ) -> Viability:
     """Set failures apart.
 
@@ -71,6 +72,7 @@ def part_failures(
         names: of backbones and of optimizers.
         floor: chance level, NaN if unknown.
         delta: infinite where scores are not points.
+        num_images: images that scores are shares of, infinite if unknown.
     """
     kept = trained(scores, floor, delta)
     count, left = (np.array([[len(each) for each in row] for row in runs]) for runs in (scores, kept))
@@ -84,7 +86,7 @@ def part_failures(
     lost = count - left
     why = {
         "every trial diverged": np.isfinite(values) & diverged,
-        "no better than chance": at_chance(means, floor),
+        "no better than chance": at_chance(means, floor, num_images),
         "most seeds collapsed": 2 * lost > count,
         f"more than {delta:g} points below the best of the backbone": _far_below_best(
             means, seed_noise(own, left), delta

@@ -25,6 +25,8 @@ FLOOR_DEPTH = 5.0
 """Points below the median of its backbone at which a cell is floored."""
 CHANCE_PART = 0.1
 """Fraction of the way from chance to the best cell of the grid below which a cell trained no better than chance."""
+SURELY_ABOVE = 3.0
+"""Standard deviations that a score of guesses on the validation images has to be exceeded by, best of trials as it is."""
 AGREE = 0.7
 """Rank correlation below which two indices count as disagreeing."""
 SETTLED, MAX_SWEEPS = 1e-9, 1000
@@ -74,11 +76,19 @@ def failures(values: Matrix, diverged: Flags | None = None, delta: float = DELTA
     return far if diverged is None else np.asarray(far | diverged)
 
 
-def at_chance(values: Matrix, floor: float) -> Flags:
-    """Find the cells [backbones, optimizers] that trained no better than chance; none if chance is unknown (NaN)."""
+def at_chance(values: Matrix, floor: float, num_images: float = np.inf) -> Flags:
+    """Find the cells [backbones, optimizers] that trained no better than chance; none if chance is unknown (NaN).
+
+    Args:
+        values: points.
+        floor: chance level, points.
+        num_images: images that scores are shares of; infinite where they are not, or where it is unknown.
+    """
     if np.isnan(floor) or not np.isfinite(values).any():
         return np.zeros(values.shape, bool)
-    return np.asarray(np.isfinite(values) & (values < floor + CHANCE_PART * (np.nanmax(values) - floor)))
+    part = CHANCE_PART * (np.nanmax(values) - floor)
+    luck = SURELY_ABOVE * np.sqrt(max(floor * (100 - floor), 0.0) / num_images)
+    return np.asarray(np.isfinite(values) & (values < floor + max(part, luck)))
 
 
 def viable_coupling(values: Matrix, failed: Flags, noise: Noise | None) -> Lines:

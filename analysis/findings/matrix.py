@@ -168,7 +168,13 @@ def _verdict(table: TrialTable, cells: tuple[CellSummary, ...], values: Matrix) 
     scores = [[cell.scores for cell in cells[row * width : (row + 1) * width]] for row in range(len(backbones))]
     delta = DELTA if table.objective.unit == "points" else np.inf
     viability = part_failures(
-        scores, values, _all_diverged(cells, values), names, floor=table.objective.floor, delta=delta
+        scores,
+        values,
+        _all_diverged(cells, values),
+        names,
+        floor=table.objective.floor,
+        delta=delta,
+        num_images=table.num_images,
     )
     return judge(viability, names, np.random.default_rng(SEED))
 

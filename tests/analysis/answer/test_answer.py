@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -90,6 +91,58 @@ def test_the_failed_cell_of_an_additive_grid_is_a_failure_and_no_coupling(tmp_pa
     assert vit.lead.value == pytest.approx(2, abs=0.6)
     assert "vit_tiny/sgd" in answer.coupling[0]
     assert not any("% of the optimizer-related variance" in line for line in answer.coupling)
+
+
+@pytest.mark.parametrize("seeds", [3, 12])
+@pytest.mark.parametrize("seed", range(3))
+def test_guesses_have_no_winner(tmp_path: Path, seeds: int, seed: int) -> None:
+    """Of 500 images in ten classes, labelled at random, every network guesses: the highest score wins nothing."""
+    rng = np.random.default_rng(seed)
+    names = itertools.product(grids.BACKBONES, grids.OPTIMIZERS, range(seeds))
+    rows = [
+        {"backbone": backbone, "optimizer": optimizer, "seed": each, "top1": rng.binomial(500, 0.1) / 5, "lr": 1e-3}
+        for backbone, optimizer, each in names
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "guesses.csv", index=False)
+    findings = find(load(str(tmp_path / "guesses.csv"), stated=Stated(chance=10.0)))
+    answer = answer_of(findings, "guesses.csv")
+    assert findings.grid.failed.all()
+    assert answer.dominating is None
+    assert all(contest.is_lost and contest.best is None and not contest.is_won for contest in answer.contests)
+    best, coupling, *_ = parts_of(answer)
+    assert best.lines[0].text.startswith("Every cell fails, so that no optimizer is best.")
+    assert coupling.lines[0].text.startswith("Every cell fails (no better than chance")
+    assert len(coupling.lines) == 1
+    assert "wins" not in " ".join(terminal(parts_of(answer)))
+
+
+def test_a_backbone_that_nothing_trains_has_no_winner(tmp_path: Path) -> None:
+    """The others keep theirs, and nothing untested is called significant."""
+    scores = np.array([[70.0, 75, 71], [10, 10.1, 10.4], [68, 74, 69]])
+    names = itertools.product(enumerate(grids.BACKBONES), enumerate(grids.OPTIMIZERS))
+    rows = [{"backbone": b, "optimizer": o, "top1": scores[i, j], "lr": 1e-3} for (i, b), (j, o) in names]
+    pd.DataFrame(rows).to_csv(tmp_path / "grid.csv", index=False)
+    answer = answer_of(find(load(str(tmp_path / "grid.csv"), stated=Stated(chance=10.0))), "grid.csv")
+    (lost,) = [contest for contest in answer.contests if contest.backbone == "vit_tiny"]
+    assert (lost.best, lost.is_lost, lost.is_significant) == (None, True, False)
+    assert answer.dominating is None
+    lines = [line.text for line in parts_of(answer)[0].lines]
+    assert "vit_tiny: all 3 optimizers fail; the highest score is 10.40 by lion." in lines
+    assert not any("significant" in line for line in lines)
+
+
+def test_a_win_by_failures_alone_is_not_called_significant(tmp_path: Path) -> None:
+    rows = [
+        {"backbone": backbone, "optimizer": optimizer, "top1": score, "lr": 1e-3}
+        for backbone in grids.BACKBONES
+        for optimizer, score in (("sgd", 20.1), ("adamw", 75.3))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "grid.csv", index=False)
+    answer = answer_of(find(load(str(tmp_path / "grid.csv"), stated=Stated(chance=10.0))), "grid.csv")
+    assert answer.dominating == "adamw"
+    first = parts_of(answer)[0].lines[0].text
+    assert first.startswith("adamw wins on all 3 backbones, by 55.20 points")
+    assert first.endswith("the others fail, or are significantly worse.")
 
 
 def test_nothing_is_claimed_of_a_null_grid(tmp_path: Path) -> None:
