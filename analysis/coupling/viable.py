@@ -26,7 +26,7 @@ FLOOR_DEPTH = 5.0
 CHANCE_PART = 0.1
 """Fraction of the way from chance to the best cell of the grid below which a cell trained no better than chance."""
 SURELY_ABOVE = 3.0
-"""Standard deviations that a score of guesses on the validation images has to be exceeded by, best of trials as it is."""
+"""Standard deviations of guesses that a score must lie above chance: it may be the best of many trials."""
 AGREE = 0.7
 """Rank correlation below which two indices count as disagreeing."""
 SETTLED, MAX_SWEEPS = 1e-9, 1000

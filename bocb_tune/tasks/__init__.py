@@ -76,7 +76,8 @@ _RULES_ON_SCENES: dict[str, Rule] = {
 }
 """Options of the tasks on whole images: side in pixels that the shorter side of an image becomes, unless the longer one
 would become larger than that; least shorter side in training; channels of the feature pyramid; side of the smallest
-anchors, in strides of their level."""
+anchors, in strides of their level. Of segmentation alone: boxes that the first stage proposes of an image in
+validation, half of those in training; boxes of an image that the second stage learns from."""
 
 _SIDE: Rule = (lambda value, _: value >= 32 and value % 32 == 0, "a multiple of 32 pixels")
 _RULES_OF_POSE: dict[str, Rule] = {
@@ -131,8 +132,8 @@ TASKS: dict[str, TaskRow] = {
         description="instance segmentation by Mask R-CNN; score: average precision of masks (COCO's AP), in points",
         takes="annotated images",
         strides=(4, 8, 16, 32),
-        options={**_ON_SCENES, "anchor_scale": 8.0},
-        rules=_RULES_ON_SCENES,
+        options={**_ON_SCENES, "anchor_scale": 8.0, "proposals": 1000, "rois": 512},
+        rules={**_RULES_ON_SCENES, "proposals": _at_least(16), "rois": _at_least(4)},
         ignores=(*OF_LABELS, *OF_ONE_SHAPE),
         once="RoIAlign",
     ),

@@ -67,6 +67,7 @@ def build_training(trial: TrialSpec, context: Context, detector: Detector) -> Tr
         batches=scenes.train,
         loss=scenes.loss,
         evaluate=scenes.evaluate,
+        shapes_vary=True,
     )
 
 

@@ -51,11 +51,16 @@ class MaskNet(OnMaps, MaskRCNN):  # type: ignore[misc]
 
 def mask_rcnn(maps: FeatureMaps, dataset: Coco, options: Mapping[str, Any]) -> nn.Module:
     """Build Mask R-CNN on a backbone; with 256 channels all is as torchvision has it."""
-    channels, classes = options["channels"], 1 + dataset.num_classes
+    channels, classes, proposals = options["channels"], 1 + dataset.num_classes, options["proposals"]
     hidden = HIDDEN * channels
     model = MaskNet(
         MapPyramid(maps, STRIDES, channels, LastLevelMaxPool()),
         rpn_anchor_generator=anchors(options["anchor_scale"]),
+        rpn_pre_nms_top_n_train=2 * proposals,
+        rpn_pre_nms_top_n_test=proposals,
+        rpn_post_nms_top_n_train=2 * proposals,
+        rpn_post_nms_top_n_test=proposals,
+        box_batch_size_per_image=options["rois"],
         box_head=TwoMLPHead(channels * BOX_MAP**2, hidden),
         box_predictor=FastRCNNPredictor(hidden, classes),
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),

@@ -12,8 +12,11 @@ from torch import Tensor
 from bocb_tune.training.recipes import Recipe
 
 
-def prepare(device: torch.device, recipe: Recipe) -> None:
+def prepare(device: torch.device, recipe: Recipe, *, shapes_vary: bool = False) -> None:
     """Set what torch keeps for the whole process: a warm worker trains one trial after another.
+
+    cuDNN selects its kernels by timing them at the first batch of each shape, which is done once only where shapes do
+    not change from batch to batch.
 
     Raises:
         ValueError: if the device cannot compute in the recipe's precision.
@@ -22,7 +25,7 @@ def prepare(device: torch.device, recipe: Recipe) -> None:
     # torch 2.9 brought another pair of switches, which torch.compile refuses to see mixed with these
     torch.set_float32_matmul_precision("high" if recipe.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = recipe.tf32
-    torch.backends.cudnn.benchmark = not recipe.deterministic
+    torch.backends.cudnn.benchmark = not (recipe.deterministic or shapes_vary)
     torch.backends.cudnn.deterministic = recipe.deterministic
     if recipe.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's manual, cuBLAS, "Results reproducibility"

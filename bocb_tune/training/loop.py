@@ -71,6 +71,8 @@ class Training:
     evaluate: Callable[[nn.Module, bool], dict[str, float]]
     """Metrics, reduced across ranks, at least `score`, and `val_loss` where there is one; the flag is True at the last
     epoch."""
+    shapes_vary: bool = False
+    """Whether batches, or what the model makes of them, differ in shape."""
 
 
 def fit(training: Training, trial: TrialSpec, context: Context) -> Generator[Measurement, None, None]:
@@ -142,7 +144,7 @@ class _Loop:
         self.min_lr_ratio = 1.0 if own_schedule else self.recipe.min_lr_ratio
         self.falls = () if own_schedule else tuple(epoch * steps for epoch in self.recipe.lr_steps)
         _require_schedule(self.recipe, trial.budget)
-        prepare(self.device, self.recipe)
+        prepare(self.device, self.recipe, shapes_vary=training.shapes_vary)
         self.peaks = [group["lr"] for group in training.optimizer.param_groups]
         self.parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
