@@ -236,14 +236,15 @@ def best_by_noisy_score(true: Array, noisy: Array, mass: Array, longest: int = L
     """
     outcomes = noisy.shape[1]
     order = np.argsort(noisy, axis=None)
-    chance = np.repeat(mass / outcomes, outcomes)[order]
-    pairs = np.stack([np.repeat(true, outcomes)[order], noisy.ravel()[order]])
+    setting = order // outcomes
+    chance = (mass / outcomes)[setting]
+    pairs = np.stack([true[setting], noisy.ravel()[order]])
     below = np.cumsum(chance)
     # Steps of the distribution, finer towards the top, where the best of many lies.
     starts = np.unique(np.searchsorted(below, 1 - np.linspace(1, 0, NUM_STEPS, endpoint=False) ** 3))
     starts = np.unique(np.append(0, starts[starts < len(below)]))
     held = np.add.reduceat(chance, starts)
     values = np.add.reduceat(pairs * chance, starts, axis=1) / np.maximum(held, 1e-300)
-    powers = np.cumsum(held)[None] ** np.arange(1, longest + 1)[:, None]
+    powers = np.cumprod(np.broadcast_to(np.cumsum(held), (longest, len(held))), axis=0)
     deployed, reported = values @ np.diff(powers, prepend=0.0, axis=1).T
     return deployed, reported

@@ -44,10 +44,7 @@ class CoarseDraws:
         return np.asarray(along_lr @ (self.values @ along_decay.T), np.float32)
 
     def at(self, row: Index, column: Index) -> Array:
-        along_lr, along_decay = _lines(self.domain)
-        return np.asarray(
-            np.einsum("...i,dij,...j->d...", along_lr[row], self.values, along_decay[column], optimize=True)
-        )
+        return self.whole()[:, row, column]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,15 +30,25 @@ def tree_draws(x: Array, outcomes: Array, nodes: Array, rng: np.random.Generator
         rng: of weights and splits.
     """
     settings, places = x.astype(np.float32), nodes.astype(np.float32)
+    splits = np.random.RandomState(0)  # seeded anew for each tree: to make one takes as long as to grow a tree
     with config_context(assume_finite=True, skip_parameter_validation=True):  # checks take longer than trees here
-        return np.array([_draw(settings, outcome, places, rng) for outcome in outcomes.astype(float)[:, :, None]])
+        return np.array(
+            [_draw(settings, outcome, places, rng, splits) for outcome in outcomes.astype(float)[:, :, None]]
+        )
 
 
-def _draw(x: NDArray[np.float32], outcome: Array, nodes: NDArray[np.float32], rng: np.random.Generator) -> Array:
+def _draw(
+    x: NDArray[np.float32],
+    outcome: Array,
+    nodes: NDArray[np.float32],
+    rng: np.random.Generator,
+    splits: np.random.RandomState,
+) -> Array:
     weight = rng.exponential(size=len(x))
     found = np.zeros(len(nodes))
     for seed in rng.integers(1 << 31, size=TREES_A_DRAW):
-        tree = ExtraTreeRegressor(min_samples_leaf=LEAF, max_features=1.0, random_state=int(seed))
+        splits.seed(int(seed))
+        tree = ExtraTreeRegressor(min_samples_leaf=LEAF, max_features=1.0, random_state=splits)
         tree.fit(x, outcome, sample_weight=weight, check_input=False)
         found += tree.predict(nodes, check_input=False)
     return found / TREES_A_DRAW
