@@ -52,9 +52,11 @@ class DataTable:
             return "–"
         return format(value, self.formats.get(column, ""))
 
-    def is_text(self, column: str) -> bool:
-        """Tell whether a column holds more than short names, so that it may be broken into lines."""
-        return bool(self.on_page[column].astype(str).str.len().max() > LONG) if len(self.on_page) else False
+    @property
+    def texts(self) -> frozenset[str]:
+        """Columns that hold more than short names, so that they may be broken into lines."""
+        frame = self.on_page
+        return frozenset(str(name) for name in frame if any(len(str(value)) > LONG for value in frame[name]))
 
     @property
     def numeric(self) -> frozenset[str]:

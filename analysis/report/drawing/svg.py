@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from io import BytesIO
-from itertools import groupby
+from itertools import count, groupby
+from xml.etree.ElementTree import Element
 
 from PIL import Image
 
-COLORS = 256
+COLORS = 64
 """Colours of an embedded picture."""
-MARK = re.compile(r'<use ([^>]*) style="([^"]*)"/>')
 PANEL = re.compile(r"panel(\d+)_[^_]*_([-\d.]+_[-\d.]+_[-\d.]+_[-\d.]+)$")
 """Id of a part of a panel, as `page.panel_id` writes it."""
 BAR = 999
@@ -22,26 +22,36 @@ POINTS, PIXELS = 72.0, 96 / 72
 """Points per inch; pixels per point."""
 NARROW, SMALLEST = 420, 0.62
 """Pixels that fit on a phone; least factor by which a wider figure is shrunk before it scrolls."""
-NAMESPACES = re.compile(r' xmlns(:\w+)?="[^"]*"|<metadata>.*?</metadata>|[\x00-\x08\x0b\x0c\x0e-\x1f]', re.DOTALL)
-"""Parts that a page does not need, and characters that XML does not allow in names."""
+UNUSED = re.compile(r"<!DOCTYPE[^>]*>|<metadata>.*?</metadata>|[\x00-\x08\x0b\x0c\x0e-\x1f]", re.DOTALL)
+"""Parts that no one needs, and characters that XML does not allow in names."""
+NAMESPACES = re.compile(r' xmlns(:\w+)?="[^"]*"')
 FEWEST_MARKS = 3
-"""Least number of marks of one style that are worth a group."""
+"""Least number of marks of one style that are drawn as the vertices of one path."""
+FEWEST_STEPS = 8
+"""Least number of lines of a path that is written with relative coordinates."""
+STEP = re.compile(r"([MLz])(?:\s+(-?[\d.]+)\s+(-?[\d.]+))?")
+REFERENCE = re.compile(r"url\(#([^)]+)\)")
+FONT = re.compile(r"font-family: [^;]*;? ?")
+SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+ElementTree.register_namespace("", SVG[1:-1])
+ElementTree.register_namespace("xlink", HREF[1:-5])
 
 
 def lean(svg: str, prefix: str) -> str:
-    """Reduce an SVG: palette pictures, coordinates to 0.01 points, no indentation, no empty rotations, no unused ids.
+    """Reduce an SVG: coordinates to 0.1 points, pictures with few colours, no groups without a meaning, short ids.
 
-    The remaining ids get a prefix, and the style of equal marks is written once.
+    Equal marks become the vertices of one path. All ids get a prefix.
     """
-    svg = re.sub(r'(?<=data:image/png;base64,)[^"]+', lambda found: _in_palette(found[0]), svg)
-    svg = re.sub(r"<[a-z][^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
-    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", re.sub(r"\n\s+<", "\n<", svg))
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    svg = re.sub(
-        r'(?<=<g) id="([^"]+)"', lambda found: found[0] if found[1] in used or PANEL.search(found[1]) else "", svg
-    )
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    return "\n".join(_grouped(svg.split("\n")))
+    svg = re.sub(r'(?<=data:image/png;base64,)[^"]+', lambda found: _in_palette(found[0]), UNUSED.sub("", svg))
+    root = ElementTree.fromstring(svg[svg.index("<svg") :])
+    family = next((found[0] for text in root.iter(f"{SVG}text") if (found := FONT.search(text.get("style", "")))), "")
+    _simplify(root)
+    _merge_marks(root)
+    for element in root.iter():
+        _shorten(element, family)
+    root.set("style", family.rstrip("; "))
+    _rename(root, prefix)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def inline(svg: str, stem: str) -> tuple[str, ...]:
@@ -50,9 +60,9 @@ def inline(svg: str, stem: str) -> tuple[str, ...]:
     Each is a whole SVG element; its ids must differ from those of other figures. A panel has the id STEM-pNUMBER;
     title and legend have number 0.
     """
-    root = ElementTree.fromstring(NAMESPACES.sub("", svg[svg.index("<svg") :]).replace(" xlink:href=", " href="))
+    root = ElementTree.fromstring(NAMESPACES.sub("", svg).replace(" xlink:href=", " href="))
     figure, size = [child for child in root if child.tag == "g"][-1], _size(root)
-    panels: dict[int, tuple[list[float], list[ElementTree.Element]]] = {}
+    panels: dict[int, tuple[list[float], list[Element]]] = {}
     for part in list(figure)[1:]:  # the first is the background
         if match := PANEL.search(part.get("id", "")):
             box = [POINTS * float(each) for each in match[2].split("_")]
@@ -70,15 +80,15 @@ def inline(svg: str, stem: str) -> tuple[str, ...]:
     )
 
 
-def _size(root: ElementTree.Element) -> tuple[float, float]:
+def _size(root: Element) -> tuple[float, float]:
     """Read width and height in points."""
     _, _, width, height = map(float, root.get("viewBox", "").split())
     return width, height
 
 
-def _element(view: list[float], children: Iterable[ElementTree.Element], name: str) -> str:
+def _element(view: list[float], children: Iterable[Element], name: str) -> str:
     """Make an SVG element that shows a part of a figure at its natural size."""
-    root = ElementTree.Element("svg", {"viewBox": " ".join(f"{each:.1f}" for each in view)})
+    root = Element("svg", {"viewBox": " ".join(f"{each:.1f}" for each in view)})
     root.set("width", f"{view[2] * PIXELS:.0f}")
     root.set("height", f"{view[3] * PIXELS:.0f}")
     if view[2] * PIXELS > NARROW:
@@ -97,16 +107,136 @@ def _in_palette(png: str) -> str:
     return b64encode(small.getvalue()).decode()
 
 
-def _grouped(lines: Iterable[str]) -> Iterator[str]:
-    for look, run in groupby(lines, key=_look):
-        marks = list(run)
-        if not look or len(marks) < FEWEST_MARKS:
-            yield from marks
+def _simplify(root: Element) -> None:
+    """Remove ids that nothing refers to, and within the parts of the figure all groups without attributes."""
+    used = _referenced(root)
+    for element in root.iter():
+        if element.get("id") not in used and not PANEL.search(element.get("id", "")):
+            element.attrib.pop("id", None)
+    for part in _figure(root):
+        _ungroup(part)
+
+
+def _figure(root: Element) -> Element:
+    """Find the group that holds the background and all parts."""
+    return [child for child in root if child.tag == f"{SVG}g"][-1]
+
+
+def _referenced(root: Element) -> set[str]:
+    found = {element.get(HREF, "#")[1:] for element in root.iter()}
+    values = (value for element in root.iter() for name, value in element.attrib.items() if name != HREF)
+    return found.union(*(REFERENCE.findall(value) for value in values if "url(#" in value))
+
+
+def _ungroup(element: Element) -> None:
+    children = []
+    for child in element:
+        _ungroup(child)
+        children += list(child) if child.tag == f"{SVG}g" and not child.attrib else [child]
+    element[:] = children
+
+
+def _merge_marks(root: Element) -> None:
+    """Draw equal marks that follow each other as the vertices of one path."""
+    shapes = {path.get("id", ""): path for path in root.iter(f"{SVG}path") if path.get("id")}
+    names = (f"marks{number}" for number in count())
+    for parent in [element for element in root.iter() if element.find(f"{SVG}use") is not None]:
+        merged: list[Element] = []
+        for look, run in groupby(parent, key=_look):
+            marks = list(run)
+            shape = shapes.get(look[0]) if look else None
+            merged += marks if shape is None or len(marks) < FEWEST_MARKS else _vertices(marks, shape, next(names))
+        parent[:] = merged
+    used = _referenced(root)
+    for defs in list(root.iter(f"{SVG}defs")):
+        defs[:] = [child for child in defs if child.tag != f"{SVG}path" or child.get("id") in used]
+
+
+def _look(element: Element) -> tuple[str, str] | None:
+    """Return shape and style of a mark; None for anything else."""
+    if element.tag != f"{SVG}use" or not set(element.attrib) <= {HREF, "x", "y", "style"}:
+        return None
+    return element.get(HREF, "")[1:], element.get("style", "")
+
+
+def _vertices(marks: list[Element], shape: Element, name: str) -> list[Element]:
+    """Make the path whose vertices are marks, and their marker."""
+    defs = Element(f"{SVG}defs")
+    marker = ElementTree.SubElement(defs, f"{SVG}marker", {"id": name, "markerUnits": "userSpaceOnUse"})
+    marker.set("overflow", "visible")
+    style = _parsed(marks[0].get("style", "")) | _parsed(shape.get("style", ""))
+    look = {"d": shape.get("d", ""), "style": "; ".join(f"{key}: {value}" for key, value in style.items())}
+    ElementTree.SubElement(marker, f"{SVG}path", look)
+    places = " L ".join(f"{mark.get('x', '0')} {mark.get('y', '0')}" for mark in marks)
+    path = Element(f"{SVG}path", {"d": f"M {places}", "style": f"fill: none; marker: url(#{name})"})
+    return [defs, path]
+
+
+def _parsed(style: str) -> dict[str, str]:
+    pairs = [each.split(":", maxsplit=1) for each in style.split(";") if ":" in each]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _shorten(element: Element, family: str) -> None:
+    """Write an element's attributes shortly; what is said to a reader is left alone."""
+    for name, value in list(element.attrib.items()):
+        if name == "d":
+            element.set(name, _steps(value) if value.count("L") >= FEWEST_STEPS else " ".join(_rounded(value).split()))
+        elif name in ("x", "y") and element.tag != f"{SVG}image":
+            element.set(name, _tenths(round(10 * float(value))))
+        elif name == "style":
+            element.set(name, ";".join(f"{key}:{each}" for key, each in _parsed(value.replace(family, "")).items()))
+        elif name == "transform" and re.match(r"rotate\(-?0 ", value):
+            del element.attrib[name]
+        elif name != "id":
+            element.set(name, _rounded(value) if name in ("transform", "width", "height", "x", "y") else value)
+    if element.tag != f"{SVG}text" and not (element.text or "").strip():
+        element.text = None
+    element.tail = None
+
+
+def _rounded(value: str) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", value)
+
+
+def _steps(path: str) -> str:
+    """Write a path of lines with coordinates of 0.1 points, each relative to the one before; others as they are."""
+    if set(re.findall("[A-Za-z]", path)) > set("MLz"):
+        return " ".join(_rounded(path).split())
+    written, before, last = "", (0, 0), ""
+    for command, x, y in STEP.findall(path):
+        if command == "z":
+            written += "z"
         else:
-            yield from (f'<g style="{look}">', *(MARK.sub(r"<use \1/>", mark) for mark in marks), "</g>")
+            place = round(10 * float(x)), round(10 * float(y))
+            pair = place if command == "M" else (place[0] - before[0], place[1] - before[1])
+            first, second = map(_tenths, pair)
+            sign = "M" if command == "M" else "l" if last != "L" else ""
+            written += sign + (first if sign else _apart(first)) + _apart(second)
+            before = place
+        last = command
+    return written
 
 
-def _look(line: str) -> str:
-    """Return the style of a mark; empty for anything else."""
-    found = MARK.fullmatch(line)
-    return found[2] if found else ""
+def _tenths(number: int) -> str:
+    """Write a number of tenths: -15 is `-1.5`, 4 is `.4`."""
+    whole, rest = divmod(abs(number), 10)
+    return "-" * (number < 0) + (str(whole) if whole or not rest else "") + (f".{rest}" if rest else "")
+
+
+def _apart(number: str) -> str:
+    return number if number.startswith("-") else f" {number}"
+
+
+def _rename(root: Element, prefix: str) -> None:
+    """Give every id a prefix, and a short name unless it is that of a panel."""
+    ids = [name for element in root.iter() if (name := element.get("id"))]
+    new = {name: f"{prefix}-{name if PANEL.search(name) else number}" for number, name in enumerate(ids)}
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key == "id":
+                element.set(key, new[value])
+            elif key == HREF and value.startswith("#"):
+                element.set(key, f"#{new[value[1:]]}")
+            elif "url(#" in value:
+                element.set(key, REFERENCE.sub(lambda found: f"url(#{new[found[1]]})", value))
