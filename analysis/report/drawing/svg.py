@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
 from itertools import count, groupby
 from xml.etree.ElementTree import Element
+from zlib import crc32
 
 from PIL import Image
 
-COLORS = 64
+COLORS = 32
 """Colours of an embedded picture."""
 PANEL = re.compile(r"panel(\d+)_[^_]*_([-\d.]+_[-\d.]+_[-\d.]+_[-\d.]+)$")
 """Id of a part of a panel, as `page.panel_id` writes it."""
@@ -27,10 +30,17 @@ UNUSED = re.compile(r"<!DOCTYPE[^>]*>|<metadata>.*?</metadata>|[\x00-\x08\x0b\x0
 NAMESPACES = re.compile(r' xmlns(:\w+)?="[^"]*"')
 FEWEST_MARKS = 3
 """Least number of marks of one style that are drawn as the vertices of one path."""
+OFF = 1.0
+"""Tenths of a point by which a line may miss a point that is left out of it."""
 FEWEST_STEPS = 8
 """Least number of lines of a path that is written with relative coordinates."""
-STEP = re.compile(r"([MLz])(?:\s+(-?[\d.]+)\s+(-?[\d.]+))?")
+STEP = re.compile(r"([ML])\s+(-?[\d.]+)\s+(-?[\d.]+)")
+CIRCLE = re.compile(r"^M 0 ([\d.]+)(?: C(?: -?[\d.]+){6}){8} z$")
+"""A round mark, as the plotting library writes it."""
+OFTEN = 3
+"""Elements of one style for which it is written once."""
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
+Place = tuple[float, float]
 FONT = re.compile(r"font-family: [^;]*;? ?")
 SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 ElementTree.register_namespace("", SVG[1:-1])
@@ -49,8 +59,9 @@ def lean(svg: str, prefix: str) -> str:
     _merge_marks(root)
     for element in root.iter():
         _shorten(element, family)
-    root.set("style", family.rstrip("; "))
     _rename(root, prefix)
+    _share_styles(root)
+    root.set("style", family.rstrip("; "))
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
@@ -172,6 +183,18 @@ def _vertices(marks: list[Element], shape: Element, name: str) -> list[Element]:
     return [defs, path]
 
 
+def _share_styles(root: Element) -> None:
+    """Write each style that occurs often once, as a class whose name follows from it: figures on a page share them."""
+    counts = Counter(element.get("style", "") for element in root.iter())
+    names = {style: f"s{crc32(style.encode()):08x}" for style, count in counts.items() if style and count >= OFTEN}
+    for element in root.iter():
+        if name := names.get(element.get("style", "")):
+            element.set("class", name)
+            del element.attrib["style"]
+    rules = ElementTree.SubElement(ElementTree.SubElement(root, f"{SVG}defs"), f"{SVG}style", {"type": "text/css"})
+    rules.text = "".join(f".{name}{{{style}}}" for style, name in names.items())
+
+
 def _parsed(style: str) -> dict[str, str]:
     pairs = [each.split(":", maxsplit=1) for each in style.split(";") if ":" in each]
     return {key.strip(): value.strip() for key, value in pairs}
@@ -181,7 +204,10 @@ def _shorten(element: Element, family: str) -> None:
     """Write an element's attributes shortly; what is said to a reader is left alone."""
     for name, value in list(element.attrib.items()):
         if name == "d":
-            element.set(name, _steps(value) if value.count("L") >= FEWEST_STEPS else " ".join(_rounded(value).split()))
+            are_marks = "marker:" in element.get("style", "")
+            few = value.count("L") < FEWEST_STEPS
+            short = CIRCLE.sub(_arcs, " ".join(_rounded(value).split())) if few else _steps(value, thin=not are_marks)
+            element.set(name, short)
         elif name in ("x", "y") and element.tag != f"{SVG}image":
             element.set(name, _tenths(round(10 * float(value))))
         elif name == "style":
@@ -195,32 +221,57 @@ def _shorten(element: Element, family: str) -> None:
     element.tail = None
 
 
+def _arcs(circle: re.Match[str]) -> str:
+    """Write a circle about the origin as two arcs."""
+    radius = circle[1]
+    return f"M{radius} 0A{radius} {radius} 0 1 1-{radius} 0A{radius} {radius} 0 1 1 {radius} 0z"
+
+
 def _rounded(value: str) -> str:
     return re.sub(r"(\.\d\d)\d+", r"\1", value)
 
 
-def _steps(path: str) -> str:
-    """Write a path of lines with coordinates of 0.1 points, each relative to the one before; others as they are."""
-    if set(re.findall("[A-Za-z]", path)) > set("MLz"):
+def _steps(path: str, thin: bool) -> str:
+    """Write a path of lines with coordinates of 0.1 points, each relative to the one before; others as they are.
+
+    Args:
+        thin: whether to leave out points that the line between others goes through.
+    """
+    if set(re.findall("[A-Za-z]", path)) - set("MLz"):
         return " ".join(_rounded(path).split())
-    written, before, last = "", (0, 0), ""
-    for command, x, y in STEP.findall(path):
-        if command == "z":
-            written += "z"
-        else:
-            place = round(10 * float(x)), round(10 * float(y))
-            pair = place if command == "M" else (place[0] - before[0], place[1] - before[1])
-            first, second = map(_tenths, pair)
-            sign = "M" if command == "M" else "l" if last != "L" else ""
-            written += sign + (first if sign else _apart(first)) + _apart(second)
-            before = place
-        last = command
+    written = ""
+    for part in re.findall("M[^M]*", path):
+        places: list[Place] = [(round(10 * float(x)), round(10 * float(y))) for _, x, y in STEP.findall(part)]
+        start, *others = _thinned(places) if thin else places
+        written += f"M{_tenths(start[0])}{_apart(_tenths(start[1]))}"
+        pairs = [(x - a, y - b) for (x, y), (a, b) in zip(others, (start, *others), strict=False)]
+        steps = "".join(_apart(_tenths(step)) for pair in pairs for step in pair)
+        written += "l" * bool(steps) + steps.removeprefix(" ") + "z" * part.rstrip().endswith("z")
     return written
 
 
-def _tenths(number: int) -> str:
+def _thinned(places: list[Place]) -> list[Place]:
+    """Leave out places between two others that the line between them misses by `OFF` at most."""
+    kept, first = places[:1], 0
+    for last in range(2, len(places)):
+        if any(_distance(place, places[first], places[last]) > OFF for place in places[first + 1 : last]):
+            first = last - 1
+            kept.append(places[first])
+    return kept + places[1:][-1:]
+
+
+def _distance(place: Place, start: Place, end: Place) -> float:
+    """Measure how far a place lies from the segment between two others."""
+    along, across = end[0] - start[0], end[1] - start[1]
+    x, y = place[0] - start[0], place[1] - start[1]
+    squared = along**2 + across**2
+    share = min(max((x * along + y * across) / squared, 0.0), 1.0) if squared else 0.0
+    return math.hypot(x - share * along, y - share * across)
+
+
+def _tenths(number: float) -> str:
     """Write a number of tenths: -15 is `-1.5`, 4 is `.4`."""
-    whole, rest = divmod(abs(number), 10)
+    whole, rest = divmod(abs(round(number)), 10)
     return "-" * (number < 0) + (str(whole) if whole or not rest else "") + (f".{rest}" if rest else "")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -28,6 +28,7 @@ from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.names.table import BACKBONES, OPTIMIZERS
 from bocb_tune.analysis.report import figures
 from bocb_tune.analysis.report.cards.values import Card, CellPage, DataTable, NotApplicable
+from bocb_tune.analysis.report.drawing import svg
 from bocb_tune.analysis.report.drawing.scatter import label_heights, spread
 from bocb_tune.analysis.report.figures import DRAWERS
 from bocb_tune.analysis.report.plots import of_coupling, of_landscapes, values
@@ -744,3 +745,28 @@ def test_panels_fit_on_a_phone(tmp_path: Path) -> None:
     for make in (landscapes, profiles, isolation, curves, usable, tuning, coupling, variance, winners, reach):
         widths = [float(width) for width in re.findall(r'<svg [^>]*?width="(\d+)"', render(make(SMALL), tmp_path))]
         assert max(widths) <= 375
+
+
+def vertices(path: str) -> list[tuple[float, float]]:
+    """Read the corners of a path of lines that `_steps` wrote."""
+    numbers = [float(number) for number in re.findall(r"-?\d*\.?\d+", path)]
+    steps = np.array(numbers).reshape(-1, 2)
+    return [(float(x), float(y)) for x, y in np.cumsum(steps, axis=0)]
+
+
+@pytest.mark.parametrize("kind", ["stairs", "smooth", "noise"])
+def test_a_short_path_is_the_long_one(kind: str) -> None:
+    """What is left out lies within a tenth of a point of the lines that are left; marks are never left out."""
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 120, 60)
+    y = {
+        "stairs": np.repeat(rng.normal(0, 20, 12), 5),
+        "smooth": 30 * np.sin(x / 40),
+        "noise": rng.normal(0, 20, 60),
+    }[kind]
+    path = "M " + " L ".join(f"{a:.4f} {b:.4f}" for a, b in zip(x, y, strict=True))
+    every, few = (vertices(svg._steps(path, thin=thin)) for thin in (False, True))
+    np.testing.assert_allclose(every, np.stack([x, y], axis=1), atol=0.051)
+    assert len(few) <= {"stairs": 24, "smooth": 20, "noise": 60}[kind]
+    for place in every:
+        assert min(svg._distance(place, *ends) for ends in pairwise(few)) < 0.11
