@@ -100,10 +100,12 @@ class Folder(Storage):
 
     def remove(self, name: str, *, now: bool = True) -> None:  # noqa: ARG002
         path = self._path / name
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+        try:
             path.unlink(missing_ok=True)
+        except OSError:  # of a folder, which a worker that still writes may make at any moment: ask only now
+            if path.is_file():
+                raise
+            shutil.rmtree(path, ignore_errors=True)
 
     def names(self, folder: str = "") -> list[str]:
         try:

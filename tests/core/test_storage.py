@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -64,6 +66,23 @@ def test_moving_and_removing(place: str) -> None:
     storage.write("z/whole/file", b"")
     storage.within("z").within("whole").remove("")
     assert soon(lambda: storage.read("z/whole/file") is None)
+
+
+def test_a_folder_that_another_makes_meanwhile_is_removed_or_left(tmp_path: Path) -> None:
+    """A stopped trial's checkpoints are removed while its worker may still write one."""
+    storage, ends = storage_of(tmp_path), time.monotonic() + 1
+
+    def write() -> None:
+        while time.monotonic() < ends:
+            with contextlib.suppress(OSError):
+                storage.write("trial/latest.pt", b"state")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        storage.remove("trial")
+    storage.remove("trial")
+    assert not (tmp_path / "trial").exists()
 
 
 def test_a_storage_can_be_sent_to_another_process(place: str) -> None:
