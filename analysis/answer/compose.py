@@ -9,6 +9,7 @@ from bocb_tune.analysis.answer.coupling import coupling_sentences
 from bocb_tune.analysis.answer.order import order_of
 from bocb_tune.analysis.answer.pretraining import transfer_sentences
 from bocb_tune.analysis.answer.reaches import reaches_of
+from bocb_tune.analysis.answer.sentences import interval
 from bocb_tune.analysis.answer.steps import limits_of, steps_of
 from bocb_tune.analysis.answer.values import Answer, Conclusion, Contest
 from bocb_tune.analysis.findings.collect import Findings
@@ -59,10 +60,11 @@ def _transfer(findings: Findings) -> tuple[str, ...]:
 
 def _why_no_best(findings: Findings, contests: Sequence[Contest]) -> str:
     """Say why no optimizer is best: every cell fails, or no trial gave its cell a score, and what became of them."""
-    lost = [contest.contenders[0] for contest in contests if contest.is_lost]
+    score, lost = findings.table.objective.score, [contest for contest in contests if contest.is_lost]
     if lost:
-        highest = max(each.score.value or 0.0 for each in lost)
-        return f"Every cell fails, so that no optimizer is best. The highest score is {highest:.2f}."
+        every = "Every cell" if all(contest.is_lost for contest in contests) else "Every cell that has a score"
+        best = max((contest.contenders[0].score for contest in lost), key=lambda each: score(each.value or 0.0))
+        return f"{every} fails, so that no optimizer is best. The best score is {interval(best)}."
     counts = findings.table.trials["status"].value_counts()
     told = [f"{counts[status]} {status}" for status in TrialStatus if status in counts]
     text = f"No cell has a score yet: no trial has reached its full budget ({', '.join(told) or 'there are none'})."

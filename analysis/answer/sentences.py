@@ -147,14 +147,14 @@ def _overall(answer: Answer) -> tuple[str, ...]:
 
 
 def _on_backbone(contest: Contest) -> str:
-    return f"{contest.backbone}: {_highest(contest) if contest.is_lost else _best(contest)}"
+    return f"{contest.backbone}: {_lost(contest) if contest.is_lost else _best(contest)}"
 
 
-def _highest(contest: Contest) -> str:
-    """Name the highest score where every optimizer fails."""
-    highest, count = contest.contenders[0], len(contest.of(Standing.fails))
+def _lost(contest: Contest) -> str:
+    """Name the best score where every optimizer fails."""
+    first, count = contest.contenders[0], len(contest.of(Standing.fails))
     every = "the only optimizer fails" if count == 1 else f"all {count} optimizers fail"
-    return f"{every}; the highest score is {interval(highest.score)} by {highest.optimizer}."
+    return f"{every}; the best score is {interval(first.score)} by {first.optimizer}."
 
 
 def _best(contest: Contest) -> str:

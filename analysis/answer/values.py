@@ -82,21 +82,19 @@ class Contest:
     @property
     def is_lost(self) -> bool:
         """Whether all that have a score fail."""
-        scored = [each for each in self.contenders if each.standing is not Standing.unknown]
-        return bool(scored) and all(each.standing is Standing.fails for each in scored)
+        return self.best is None and bool(self.of(Standing.fails))
 
     @property
     def is_won(self) -> bool:
         """Whether there is a best, and all others are significantly worse, or fail."""
-        others = [each for each in self.contenders if each.standing is not Standing.best]
-        loses = (Standing.worse, Standing.fails)
-        return self.best is not None and bool(others) and all(each.standing in loses for each in others)
+        losers = self.of(Standing.worse, Standing.fails)
+        return self.best is not None and 0 < len(losers) == len(self.contenders) - 1
 
     @property
     def is_significant(self) -> bool:
         """Whether there is a best, and all others are worse by a test."""
-        others = [each for each in self.contenders if each.standing is not Standing.best]
-        return self.is_won and all(each.behind.lo is not None and each.behind.lo > 0 for each in others)
+        losers = self.of(Standing.worse, Standing.fails)
+        return self.is_won and all(each.behind.lo is not None and each.behind.lo > 0 for each in losers)
 
     def to_json(self) -> dict[str, Any]:
         """Give it as JSON holds it."""

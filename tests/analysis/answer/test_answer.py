@@ -127,7 +127,7 @@ def test_a_backbone_that_nothing_trains_has_no_winner(tmp_path: Path) -> None:
     assert (lost.best, lost.is_lost, lost.is_significant) == (None, True, False)
     assert answer.dominating is None
     lines = [line.text for line in parts_of(answer)[0].lines]
-    assert "vit_tiny: all 3 optimizers fail; the highest score is 10.40 by lion." in lines
+    assert "vit_tiny: all 3 optimizers fail; the best score is 10.40 by lion." in lines
     assert not any("significant" in line for line in lines)
 
 
