@@ -34,7 +34,7 @@ OFF = 1.0
 """Tenths of a point by which a line may miss a point that is left out of it."""
 FEWEST_STEPS = 8
 """Least number of lines of a path that is written with relative coordinates."""
-STEP = re.compile(r"([ML])\s+(-?[\d.]+)\s+(-?[\d.]+)")
+POINT = re.compile(r"[ML]\s+(-?[\d.]+)\s+(-?[\d.]+)")
 CIRCLE = re.compile(r"^M 0 ([\d.]+)(?: C(?: -?[\d.]+){6}){8} z$")
 """A round mark, as the plotting library writes it."""
 OFTEN = 3
@@ -72,7 +72,7 @@ def inline(svg: str, stem: str) -> tuple[str, ...]:
     title and legend have number 0.
     """
     root = ElementTree.fromstring(NAMESPACES.sub("", svg).replace(" xlink:href=", " href="))
-    figure, size = [child for child in root if child.tag == "g"][-1], _size(root)
+    figure, size = _figure(root, "g"), _size(root)
     panels: dict[int, tuple[list[float], list[Element]]] = {}
     for part in list(figure)[1:]:  # the first is the background
         if match := PANEL.search(part.get("id", "")):
@@ -124,13 +124,13 @@ def _simplify(root: Element) -> None:
     for element in root.iter():
         if element.get("id") not in used and not PANEL.search(element.get("id", "")):
             element.attrib.pop("id", None)
-    for part in _figure(root):
+    for part in _figure(root, f"{SVG}g"):
         _ungroup(part)
 
 
-def _figure(root: Element) -> Element:
+def _figure(root: Element, tag: str) -> Element:
     """Find the group that holds the background and all parts."""
-    return [child for child in root if child.tag == f"{SVG}g"][-1]
+    return [child for child in root if child.tag == tag][-1]
 
 
 def _referenced(root: Element) -> set[str]:
@@ -202,20 +202,18 @@ def _parsed(style: str) -> dict[str, str]:
 
 def _shorten(element: Element, family: str) -> None:
     """Write an element's attributes shortly; what is said to a reader is left alone."""
+    is_image, are_marks = element.tag == f"{SVG}image", "marker:" in element.get("style", "")
     for name, value in list(element.attrib.items()):
         if name == "d":
-            are_marks = "marker:" in element.get("style", "")
-            few = value.count("L") < FEWEST_STEPS
-            short = CIRCLE.sub(_arcs, " ".join(_rounded(value).split())) if few else _steps(value, thin=not are_marks)
-            element.set(name, short)
-        elif name in ("x", "y") and element.tag != f"{SVG}image":
-            element.set(name, _tenths(round(10 * float(value))))
+            element.set(name, _path(value, thin=not are_marks))
         elif name == "style":
             element.set(name, ";".join(f"{key}:{each}" for key, each in _parsed(value.replace(family, "")).items()))
         elif name == "transform" and re.match(r"rotate\(-?0 ", value):
             del element.attrib[name]
-        elif name != "id":
-            element.set(name, _rounded(value) if name in ("transform", "width", "height", "x", "y") else value)
+        elif name in ("x", "y") and not is_image:
+            element.set(name, _tenths(round(10 * float(value))))
+        elif name in ("transform", "width", "height", "x", "y"):
+            element.set(name, _rounded(value))
     if element.tag != f"{SVG}text" and not (element.text or "").strip():
         element.text = None
     element.tail = None
@@ -231,17 +229,22 @@ def _rounded(value: str) -> str:
     return re.sub(r"(\.\d\d)\d+", r"\1", value)
 
 
+def _path(path: str, thin: bool) -> str:
+    """Write a path shortly: many lines as steps, a round mark as arcs, others rounded."""
+    if path.count("L") >= FEWEST_STEPS and set(re.findall("[A-Za-z]", path)) <= set("MLz"):
+        return _steps(path, thin)
+    return CIRCLE.sub(_arcs, " ".join(_rounded(path).split()))
+
+
 def _steps(path: str, thin: bool) -> str:
-    """Write a path of lines with coordinates of 0.1 points, each relative to the one before; others as they are.
+    """Write a path of lines with coordinates of 0.1 points, each relative to the one before.
 
     Args:
         thin: whether to leave out points that the line between others goes through.
     """
-    if set(re.findall("[A-Za-z]", path)) - set("MLz"):
-        return " ".join(_rounded(path).split())
     written = ""
     for part in re.findall("M[^M]*", path):
-        places: list[Place] = [(round(10 * float(x)), round(10 * float(y))) for _, x, y in STEP.findall(part)]
+        places: list[Place] = [(round(10 * float(x)), round(10 * float(y))) for x, y in POINT.findall(part)]
         start, *others = _thinned(places) if thin else places
         written += f"M{_tenths(start[0])}{_apart(_tenths(start[1]))}"
         pairs = [(x - a, y - b) for (x, y), (a, b) in zip(others, (start, *others), strict=False)]
@@ -284,10 +287,9 @@ def _rename(root: Element, prefix: str) -> None:
     ids = [name for element in root.iter() if (name := element.get("id"))]
     new = {name: f"{prefix}-{name if PANEL.search(name) else number}" for number, name in enumerate(ids)}
     for element in root.iter():
-        for key, value in element.attrib.items():
-            if key == "id":
-                element.set(key, new[value])
-            elif key == HREF and value.startswith("#"):
-                element.set(key, f"#{new[value[1:]]}")
-            elif "url(#" in value:
-                element.set(key, REFERENCE.sub(lambda found: f"url(#{new[found[1]]})", value))
+        if name := element.get("id"):
+            element.set("id", new[name])
+        if (used := element.get(HREF, "")).startswith("#"):
+            element.set(HREF, f"#{new[used[1:]]}")
+        for key in [key for key, value in element.attrib.items() if "url(#" in value]:
+            element.set(key, REFERENCE.sub(lambda found: f"url(#{new[found[1]]})", element.attrib[key]))
