@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,19 +97,24 @@ def part_failures(
     return Viability(
         values=np.where(known, means, np.nan),
         noise=seed_noise(own, np.where(known, np.maximum(left, 1), 0)),
-        failed=tuple(
-            FailedCell(
-                backbone=names[0][b],
-                optimizer=names[1][o],
-                why=next(reason for reason, cells in why.items() if cells[b, o]),
-            )
-            for b, o in np.argwhere(is_failed)
-        ),
+        failed=_failed_cells(why, names),
         is_failed=is_failed,
         collapsed=tuple(
             (f"{names[0][b]}/{names[1][o]}", int(lost[b, o]), int(count[b, o]))
             for b, o in np.argwhere(known & (lost > 0))
         ),
+    )
+
+
+def _failed_cells(why: Mapping[str, Flags], names: tuple[Names, Names]) -> tuple[FailedCell, ...]:
+    """Name the cells that any reason holds for, each with the first that does."""
+    return tuple(
+        FailedCell(
+            backbone=names[0][b],
+            optimizer=names[1][o],
+            why=next(reason for reason, cells in why.items() if cells[b, o]),
+        )
+        for b, o in np.argwhere(np.any(list(why.values()), axis=0))
     )
 
 

@@ -12,6 +12,7 @@ import typer
 
 from bocb_tune import __version__
 from bocb_tune.cli.busy import busy, warn
+from bocb_tune.core.collector import uncollected
 from bocb_tune.core.names import plain
 
 if TYPE_CHECKING:
@@ -302,7 +303,6 @@ def analyze(
         raise typer.BadParameter("options other than --out are for one source, and several are given")
     with busy(f"analyzing {source}"):
         from bocb_tune.analysis.core.parallel import warm_up
-        from bocb_tune.core.collector import uncollected
 
         if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
             warm_up()
