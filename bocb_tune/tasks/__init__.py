@@ -77,7 +77,7 @@ _RULES_ON_SCENES: dict[str, Rule] = {
 """Options of the tasks on whole images: side in pixels that the shorter side of an image becomes, unless the longer one
 would become larger than that; least shorter side in training; channels of the feature pyramid; side of the smallest
 anchors, in strides of their level. Of segmentation alone: boxes that the first stage proposes of an image in
-validation, half of those in training; boxes of an image that the second stage learns from."""
+validation, twice as many in training; boxes of an image that the second stage learns from."""
 
 _SIDE: Rule = (lambda value, _: value >= 32 and value % 32 == 0, "a multiple of 32 pixels")
 _RULES_OF_POSE: dict[str, Rule] = {
