@@ -89,8 +89,7 @@ class Host(Mailbox):
             await asyncio.sleep(WATCH_S)
             if not self.is_silent() or not self._roll.is_ready:
                 continue
-            assert self._current is not None
-            why = f"no step and no measurement for {self._current['patience_s']:g} s (resources.patience_min)"
+            why = f"no step and no measurement for {self._patience_s:g} s (resources.patience_min)"
             self.restarted(f"{why},")
             self._roll.lose(why)
             for handle in self._roll.handles:

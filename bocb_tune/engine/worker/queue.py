@@ -39,6 +39,7 @@ class Mailbox:
         self._fault = ""
         self._why_restarted = WORKER_DIED
         self._heard = monotonic()
+        self._patience_s = 0.0
         self._news = asyncio.Condition()
 
     async def submit(self, order: dict[str, Any] | None) -> None:
@@ -48,6 +49,8 @@ class Mailbox:
             was_left = bool(said) and said[-1]["kind"] == "left"  # who listens from now on must not hear of that
             self._items = {order["id"]: [] if was_left else said}
             self._seen[order["id"]] = order["seen"]
+            self._patience_s = order["patience_s"]
+            self._heard = monotonic()
         if order is not None and self._fault:
             await self._say(order["id"], self._no_group())
         elif order is not None and self._handing_over:
@@ -96,10 +99,12 @@ class Mailbox:
         return self._handing_over
 
     def is_silent(self) -> bool:
-        """Tell whether the group has trained for longer than it is given without a step or a measurement."""
-        if self._current is None or self._undecided:
-            return False
-        return monotonic() - self._heard > float(self._current["patience_s"])
+        """Tell whether the group has had a trial for longer than it is given without a step or a measurement.
+
+        A group may hang between two trials, too: then the next is never taken.
+        """
+        has_work = self._current is not None or not self._orders.empty()
+        return has_work and not self._undecided and monotonic() - self._heard > self._patience_s
 
     def restarted(self, why: str) -> None:
         """Hear why the group is being started again."""
