@@ -10,14 +10,17 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray._common.utils import get_system_memory
+from ray._private.state import state as ray_state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData as Placement
 from ray.exceptions import RayActorError
-from ray.util import list_named_actors, placement_group_table
+from ray.util import list_named_actors, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bocb_tune.core.groups import GroupShape
@@ -100,7 +103,7 @@ class Slot:
         """
         if self.state.condition == Condition.ready:
             return [self._host.close.remote()]
-        ray.kill(self._host)  # all that keeps the group, and its placement, goes with this process
+        ray.kill(self._host)  # all that keeps the group goes with this process, and its placement with the next look
         return []
 
     def listen(self, wait_s: float = 0.0) -> None:
@@ -412,9 +415,11 @@ def others_use(cluster: ClusterState, slots: Sequence[Slot]) -> bool:
 
 def _cluster(run_id: str) -> ClusterState:
     own = ray.get_runtime_context().get_job_id()
-    waiting = [group for group in placement_group_table().values() if _waits(group)]
-    machines, going = machines_of(ray.nodes()), ray._private.state.state.get_draining_nodes()
-    ours = sum(group["placement_group_id"].endswith(own) for group in waiting)
+    placements = placements_of_cluster()
+    remove_orphans(placements, own)
+    waiting = [placement for placement in placements if _waits(placement)]
+    machines, going = machines_of(ray.nodes()), ray_state.get_draining_nodes()
+    ours = sum(placement.creator_job_id.hex() == own for placement in waiting)
     return ClusterState(
         machines=tuple(machine for machine in machines if machine.id not in going),
         going={machine.id: machine.name for machine in machines if machine.id in going},
@@ -422,6 +427,21 @@ def _cluster(run_id: str) -> ClusterState:
         free=ray.available_resources() if waiting else {},
         is_shared=len(waiting) > ours and _has_other_runs(run_id),
     )
+
+
+def placements_of_cluster() -> list[Placement]:
+    """Return the placement groups of the cluster, with who made them, which Ray's own table of them leaves out."""
+    accessor = ray_state._connect_and_get_accessor()
+    return [Placement.FromString(each) for each in accessor.get_placement_group_table()]
+
+
+def remove_orphans(placements: Iterable[Placement], job: str) -> None:
+    """Free the room of worker groups of a job whose processes that kept them are dead: Ray would at the job's end."""
+    drivers = ray.ActorID.nil().binary()  # the maker of placement groups that no actor made
+    for each in placements:
+        is_orphan = each.creator_actor_dead and each.creator_actor_id not in (b"", drivers)
+        if is_orphan and each.creator_job_id.hex() == job and each.state != Placement.REMOVED:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(each.placement_group_id)))
 
 
 def _has_other_runs(run_id: str) -> bool:
@@ -433,10 +453,10 @@ def _named_actors() -> list[str]:
     return [actor["name"] for actor in list_named_actors(all_namespaces=True)]
 
 
-def _waits(group: Mapping[str, Any]) -> bool:
+def _waits(placement: Placement) -> bool:
     """Tell whether a placement group is one of workers, and waits for room."""
-    kinds = {kind for bundle in group["bundles"].values() for kind in bundle}
-    return group["state"] in ("PENDING", "RESCHEDULING") and not kinds.isdisjoint(("CPU", "GPU"))
+    kinds = {kind for bundle in placement.bundles for kind in bundle.unit_resources}
+    return placement.state in (Placement.PENDING, Placement.RESCHEDULING) and not kinds.isdisjoint(("CPU", "GPU"))
 
 
 def groups_beside_driver() -> int:

@@ -40,7 +40,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Ray Train's plain trainer: its torch variant would load torch, 300 MB, into two processes that compute nothing.
 
     Left out are a process for data sets of Ray's, of which there are none, and one that removes the placement group of
-    a controller that died: Ray's core does that by itself, and without a dashboard that process never ends.
+    a controller that died: it needs a dashboard, without which it never ends. The driver does that (`slots`).
     """
 
     def _create_default_callbacks(self) -> list[Any]:
