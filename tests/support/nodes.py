@@ -14,6 +14,8 @@ from tests.support.processes import command_line, end_session, session_pids
 
 RAY = str(Path(sys.executable).parent / "ray")
 PORT = 26379
+TOKEN = {**os.environ, "RAY_AUTH_MODE": "token"}
+"""`ray start --head` asks for this user's token as soon as there is one; other nodes show it only when told to."""
 
 FREE = """
 import json, sys, time, ray
@@ -52,7 +54,7 @@ class Cluster:
         log = self.folder / f"node{len(self._sessions)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [RAY, "start", "--block", *options], stdout=file, stderr=file, start_new_session=True
+                [RAY, "start", "--block", *options], stdout=file, stderr=file, start_new_session=True, env=TOKEN
             )
         self._sessions.append(process)
         deadline = time.monotonic() + 90
@@ -85,8 +87,7 @@ class Cluster:
 
     def _script(self, text: str, *args: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", text, self.address, *args]
-        environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-        return subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=environment)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=TOKEN)
 
     def close(self) -> None:
         for process in reversed(self._sessions):

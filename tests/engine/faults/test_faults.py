@@ -182,7 +182,7 @@ def test_workers_that_end_before_they_are_ready_are_given_up_with_what_they_said
 
 @pytest.mark.slow
 def test_two_runs_on_one_cluster_both_make_progress(tmp_path: Path, one_cpu: Cluster) -> None:
-    spec = write_spec(tmp_path, epoch_s=1, slots=2)
+    spec = write_spec(tmp_path, epoch_s=8, slots=2)  # the first must not end before the second starts
     first = Run(spec, tmp_path / "first", "--address", one_cpu.address)
     second: Run | None = None
     try:
