@@ -36,6 +36,8 @@ LEAN_SD = 0.5
 MIN_GAIN = 1.0
 """Gain in leave-one-out log score, in nats, that a boundary depending on weight decay must show."""
 LEAST = 1e-12
+BLOCK = 1024
+"""Points of the grid whose trials fit into a processor's cache together."""
 TRUST = 0.5
 """Power of the likelihood. The logistic form stands in for whatever makes trainings diverge: at full power a wrong form
 is soon as sure of itself as a right one (Bissiri, Holmes and Walker, JRSS B 78, 2016; compared in docs/LOG.md)."""
@@ -146,17 +148,28 @@ def _posterior(
     c, g, s, w = (axis.ravel() for axis in np.meshgrid(places, steepness, DELAYS, leans, indexing="ij"))
     prior = _place_prior(c, domain) - 0.5 * ((g - STEEPNESS[0]) / STEEPNESS[1]) ** 2
     prior = prior + np.log(np.interp(s, DELAYS, _delay_weights())) - 0.5 * (w / LEAN_SD) ** 2
-    delay = np.log(1 / np.clip(share, 1e-6, 1.0))
-    by_end = probability(u, d, c[:, None] + s[:, None] * delay, g[:, None], w[:, None])
-    chance = np.where(diverged, by_end, 1 - by_end)
-    late = diverged & (survived > 0)
-    if late.any():
-        before = np.log(1 / np.clip(survived[late], 1e-6, 1.0))
-        chance[:, late] -= probability(u[late], d[late], c[:, None] + s[:, None] * before, g[:, None], w[:, None])
-    chance = np.maximum(chance, LEAST)
-    log_weight = prior + TRUST * np.log(chance).sum(axis=1)
+    steep = np.exp(g)
+    lines = np.column_stack([steep, -steep * c, -steep * s, -steep * w])  # one product for all points and trials
+    ended = np.where(diverged, 1.0, -1.0) * _seen(u, d, share)
+    late = np.flatnonzero(diverged & (survived > 0))
+    before = _seen(u[late], d[late], survived[late])
+
+    def chance(lines: Array) -> Array:
+        """Compute the probability of what became of each trial [points, trials]."""
+        found = expit(lines @ ended)
+        found[:, late] -= expit(lines @ before)
+        return np.maximum(found, LEAST, out=found)
+
+    blocks = np.array_split(lines, -(-len(lines) // BLOCK))
+    log_weight = prior + TRUST * np.concatenate([np.log(chance(block)).sum(axis=1) for block in blocks])
     weight = np.exp(log_weight - logsumexp(log_weight))
-    score = float(-np.log(weight @ (1 / chance)).sum())
+    counts = weight > LEAST
+    score = float(-np.log(weight[counts] @ (1 / chance(lines[counts]))).sum())
     keep = weight > 1e-7
     kept = weight[keep] / weight[keep].sum()
     return Divergence(place=c[keep], log_steepness=g[keep], lean=w[keep], delay=s[keep], weight=kept), score
+
+
+def _seen(u: Array, d: Array, share: Array) -> Array:
+    """Compute what the boundary's parameters are multiplied by: 1, the delay and d beside u [4, trials]."""
+    return np.stack([u, np.ones_like(u), np.log(1 / np.clip(share, 1e-6, 1.0)), d])

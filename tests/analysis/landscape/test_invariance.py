@@ -71,13 +71,19 @@ def plain() -> Mapping[str, Estimate]:
 
 
 def check(found: Estimate, first: Estimate, change: Change) -> None:
-    """Value and refusal alike, to what the fit converges to; ends as far as trees allow, which last digits turn."""
+    """Value and refusal alike, to what the fit converges to; ends to a quarter of the interval, since trees turn with
+    last digits: scores multiplied by 1 + 1e-13 move the low end of the sensitivity from 9.9 to 14.2 points."""
     assert found.reason == first.reason
-    for end, slack in (("value", 0.06), ("lo", 0.3), ("hi", 0.3)):
-        one, other = getattr(found, end), getattr(first, end)
-        assert (one is None) == (other is None)
-        if one is not None and other is not None:
-            assert one == pytest.approx(change(other), rel=slack, abs=slack / 3)
+    if first.value is None or found.value is None:
+        assert (found.value, found.lo, found.hi) == (first.value, first.lo, first.hi)
+        return
+    assert found.value == pytest.approx(change(first.value), rel=0.15, abs=0.02)
+    assert (found.lo is None, found.hi is None) == (first.lo is None, first.hi is None)
+    if first.lo is None or first.hi is None or found.lo is None or found.hi is None:
+        return
+    lo, hi = change(first.lo), change(first.hi)
+    slack = max(abs(hi - lo) / 4, 0.1)
+    assert (found.lo, found.hi) == (pytest.approx(lo, abs=slack), pytest.approx(hi, abs=slack))
 
 
 def test_the_unit_of_the_learning_rate_does_not_matter() -> None:
