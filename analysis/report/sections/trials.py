@@ -33,9 +33,9 @@ class Trials:
             (str(b), str(o)): rows for (b, o), rows in table.trials.groupby(CELL)
         }
         curves = table.curves.dropna(subset=["score"])
+        scores = curves["score"].to_numpy(float)
         self._curves = {
-            (str(b), str(o), str(t)): rows["score"].to_numpy(float)
-            for (b, o, t), rows in curves.groupby([*CELL, "trial"])
+            tuple(map(str, trial)): scores[rows] for trial, rows in curves.groupby([*CELL, "trial"]).indices.items()
         }
 
     def of(self, cell: CellSummary, index: int) -> TrialList | None:

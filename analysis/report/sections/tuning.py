@@ -92,7 +92,7 @@ def sensitivity(findings: Findings) -> Card | NotApplicable:
     return Card(
         title=title,
         text=(text, *_refusals(findings), *_known_nowhere(findings)),
-        tables=(_short_table(findings), _long_table(findings)),
+        tables=(_short_table(findings, found), _long_table(findings)),
         figures=(decades_plot(found, findings.table.backbones, findings.table.optimizers),),
     )
 
@@ -196,10 +196,9 @@ def _short_keys(findings: Findings) -> tuple[str, ...]:
     )
 
 
-def _short_table(findings: Findings) -> DataTable:
+def _short_table(findings: Findings, reach: Mapping[tuple[str, str], Estimate]) -> DataTable:
     keys = _short_keys(findings)
     decades = at_tolerance("usable_decades_lr", findings.tolerance)
-    reach = _reach(findings)
     rows = [
         {"backbone": b, "optimizer": o}
         | {key: or_nan(cell.estimates[key].value) for key in keys[:3]}
