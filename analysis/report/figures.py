@@ -44,7 +44,7 @@ RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bocb-tune",
 }
-DPI, DPI_IN_SVG = 150, 120
+DPI, DPI_IN_SVG = 150, 100
 """Resolution of the PNG, and of the dense parts of an SVG that are drawn as pixels."""
 _Part = tuple[Plot, tuple[str, ...], Path, str]
 """A plot, the names of the grid, the folder of its files, and the fingerprint of its data."""

@@ -7,9 +7,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO
-from itertools import count, groupby
 from xml.etree.ElementTree import Element
 from zlib import crc32
 
@@ -41,6 +40,8 @@ OFTEN = 3
 """Elements of one style for which it is written once."""
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
 Place = tuple[float, float]
+Look = tuple[str, str]
+"""Id of the shape, and style, of a mark."""
 FONT = re.compile(r"font-family: [^;]*;? ?")
 SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 ElementTree.register_namespace("", SVG[1:-1])
@@ -148,39 +149,65 @@ def _ungroup(element: Element) -> None:
 
 
 def _merge_marks(root: Element) -> None:
-    """Draw equal marks that follow each other as the vertices of one path."""
+    """Draw equal marks that follow each other, ticks and their labels for example, as the vertices of one path."""
     shapes = {path.get("id", ""): path for path in root.iter(f"{SVG}path") if path.get("id")}
-    names = (f"marks{number}" for number in count())
+    markers: dict[Look, str] = {}
     for parent in [element for element in root.iter() if element.find(f"{SVG}use") is not None]:
         merged: list[Element] = []
-        for look, run in groupby(parent, key=_look):
-            marks = list(run)
+        for look, marks, texts in _runs(parent):
             shape = shapes.get(look[0]) if look else None
-            merged += marks if shape is None or len(marks) < FEWEST_MARKS else _vertices(marks, shape, next(names))
+            if look is None or shape is None or len(marks) < FEWEST_MARKS:
+                merged += sorted([*marks, *texts], key=list(parent).index)
+                continue
+            if look not in markers:
+                markers[look] = f"marks{len(markers)}"
+                merged.append(_marker(look, shape, markers[look]))
+            merged += [_vertices(marks, markers[look]), *texts]
         parent[:] = merged
     used = _referenced(root)
-    for defs in list(root.iter(f"{SVG}defs")):
-        defs[:] = [child for child in defs if child.tag != f"{SVG}path" or child.get("id") in used]
+    for parent in list(root.iter()):
+        for defs in parent.findall(f"{SVG}defs"):
+            defs[:] = [child for child in defs if child.tag != f"{SVG}path" or child.get("id") in used]
+            if not len(defs):
+                parent.remove(defs)
 
 
-def _look(element: Element) -> tuple[str, str] | None:
+def _runs(parent: Element) -> Iterator[tuple[Look | None, list[Element], list[Element]]]:
+    """Yield marks of one look that only texts separate, and these texts; anything else alone, without a look."""
+    run: tuple[Look | None, list[Element], list[Element]] = None, [], []
+    for child in parent:
+        look = _look(child)
+        if child.tag == f"{SVG}text" and run[0]:
+            run[2].append(child)
+        elif look and look == run[0]:
+            run[1].append(child)
+        else:
+            yield run
+            run = look, [child], []
+    yield run
+
+
+def _look(element: Element) -> Look | None:
     """Return shape and style of a mark; None for anything else."""
     if element.tag != f"{SVG}use" or not set(element.attrib) <= {HREF, "x", "y", "style"}:
         return None
     return element.get(HREF, "")[1:], element.get("style", "")
 
 
-def _vertices(marks: list[Element], shape: Element, name: str) -> list[Element]:
-    """Make the path whose vertices are marks, and their marker."""
+def _marker(look: Look, shape: Element, name: str) -> Element:
+    """Define the marker of marks of one look."""
     defs = Element(f"{SVG}defs")
-    marker = ElementTree.SubElement(defs, f"{SVG}marker", {"id": name, "markerUnits": "userSpaceOnUse"})
-    marker.set("overflow", "visible")
-    style = _parsed(marks[0].get("style", "")) | _parsed(shape.get("style", ""))
-    look = {"d": shape.get("d", ""), "style": "; ".join(f"{key}: {value}" for key, value in style.items())}
-    ElementTree.SubElement(marker, f"{SVG}path", look)
+    marker = ElementTree.SubElement(defs, f"{SVG}marker", {"id": name})
+    style = _parsed(look[1]) | _parsed(shape.get("style", ""))
+    path = {"d": shape.get("d", ""), "style": "; ".join(f"{key}: {value}" for key, value in style.items())}
+    ElementTree.SubElement(marker, f"{SVG}path", path)
+    return defs
+
+
+def _vertices(marks: list[Element], name: str) -> Element:
+    """Make the path whose vertices are marks; a marker has the unit of its width of line, which is 1."""
     places = " L ".join(f"{mark.get('x', '0')} {mark.get('y', '0')}" for mark in marks)
-    path = Element(f"{SVG}path", {"d": f"M {places}", "style": f"fill: none; marker: url(#{name})"})
-    return [defs, path]
+    return Element(f"{SVG}path", {"d": f"M {places}", "style": f"fill: none; marker: url(#{name})"})
 
 
 def _share_styles(root: Element) -> None:
@@ -192,7 +219,7 @@ def _share_styles(root: Element) -> None:
             element.set("class", name)
             del element.attrib["style"]
     rules = ElementTree.SubElement(ElementTree.SubElement(root, f"{SVG}defs"), f"{SVG}style", {"type": "text/css"})
-    rules.text = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    rules.text = "marker{overflow:visible}" + "".join(f".{name}{{{style}}}" for style, name in names.items())
 
 
 def _parsed(style: str) -> dict[str, str]:
