@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
+from bocb_tune.analysis.core.arrays import Index
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.matrix.cells import CellSummary
 from bocb_tune.analysis.report.cards.values import DataTable, TrialList
@@ -34,9 +36,8 @@ class Trials:
         }
         curves = table.curves.dropna(subset=["score"])
         scores = curves["score"].to_numpy(float)
-        self._curves = {
-            tuple(map(str, trial)): scores[rows] for trial, rows in curves.groupby([*CELL, "trial"]).indices.items()
-        }
+        places = cast("dict[tuple[str, str, str], Index]", curves.groupby([*CELL, "trial"]).indices)
+        self._curves = {(str(b), str(o), str(t)): scores[rows] for (b, o, t), rows in places.items()}
 
     def of(self, cell: CellSummary, index: int) -> TrialList | None:
         """List the trials of one cell, best first; None if it has none."""
