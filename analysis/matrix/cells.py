@@ -113,7 +113,8 @@ def _summary(key: _Key, outcomes: Counter[TrialStatus], tried: _Runs, fresh: _Ru
     if point is None:
         best = _without_point(outcomes, counts, floor)
         return CellSummary(backbone=backbone, optimizer=optimizer, counts=outcomes, best=best)
-    at_point = tuple(score for lr, decay, score in fresh if (lr, decay) == (point.lr, point.weight_decay))
+    setting = _known(point.lr, point.weight_decay)
+    at_point = tuple(score for lr, decay, score in fresh if _known(lr, decay) == setting)
     best, sd, scores = _estimate(point, at_point, counts)
     return CellSummary(
         backbone=backbone,
@@ -143,7 +144,7 @@ def _best_point(tried: _Runs) -> _Point | None:
         return None
     scores: defaultdict[tuple[float, float], list[float]] = defaultdict(list)
     for lr, decay, score in tried:
-        scores[UNKNOWN if math.isnan(lr) else lr, UNKNOWN if math.isnan(decay) else decay].append(score)
+        scores[_known(lr, decay)].append(score)
     means = {setting: _mean(values) for setting, values in scores.items()}
     best = min(means, key=lambda setting: (-means[setting], *setting))
     lr, decay = (math.nan if value == UNKNOWN else value for value in best)
@@ -154,6 +155,11 @@ def _best_point(tried: _Runs) -> _Point | None:
         scores=tuple(scores[best]),
         is_only=len(scores) == 1,
     )
+
+
+def _known(lr: float, decay: float) -> tuple[float, float]:
+    """Make a setting that equals itself also where a value is unknown."""
+    return UNKNOWN if math.isnan(lr) else lr, UNKNOWN if math.isnan(decay) else decay
 
 
 def _mean(scores: list[float]) -> float:

@@ -55,6 +55,9 @@ MOST_LINES_ABOVE = 10
 FEWEST_EPOCHS = 3
 """Rows of one setting at rising budgets that look like the curve of one trial."""
 
+FEWEST_OTHERS = 4
+"""Settings of a cell that were run once, beside one that was run again: fewer are no search."""
+
 
 def read_trial_file(path: Path, stated: Stated = NOTHING_STATED) -> TrialTable:
     """Read one row per trial, or one row per measurement (rows that share `trial` within a cell are its curve).
@@ -81,7 +84,8 @@ def read_trial_file(path: Path, stated: Stated = NOTHING_STATED) -> TrialTable:
     (reader.notes if objective.is_score and objective.is_bounded else reader.cautions).append(how)
     curves = rows[CURVE_COLUMNS].dropna(subset=["budget", "score"])
     curves = curves[curves.duplicated([*CELL, "trial"], keep=False)]
-    trials = reader.usable(reader.with_seeds(reader.with_status(reader.one_row_a_trial(rows))))
+    trials = reader.with_seeds(reader.with_status(reader.one_row_a_trial(rows)))
+    trials = reader.usable(reader.with_repeats(trials))
     return make_table(
         trials,
         curves,
@@ -346,6 +350,24 @@ class _Reader:
                 "seeds of one setting."
             )
         return trials.assign(seed=trials["seed"].round().astype("Int64"))
+
+    def with_repeats(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """Find fresh seeds where no phase is told: the later runs of the only setting of a cell that was run again."""
+        if (trials["phase"] != "").any() or trials["lr"].isna().all():
+            return trials
+        again = trials.groupby(SETTING)["trial"].transform("size") > 1
+        repeated = trials[SETTING].where(again).groupby([trials[name] for name in CELL]).transform("nunique")
+        others = (~again).groupby([trials[name] for name in CELL]).transform("sum")
+        is_later = trials.sort_index().groupby(SETTING).cumcount() > 0
+        fresh = again & (repeated == 1) & (others >= FEWEST_OTHERS) & is_later
+        if fresh.any():
+            cells = len(trials[fresh].drop_duplicates(CELL))
+            self.cautions.append(
+                f"In {cells} cell{'s' * (cells > 1)} one setting, and no other, was run several times: those after the "
+                f"first in the file are taken as fresh seeds of it ({int(fresh.sum())} rows). A column 'phase' with "
+                "'search' and 'repeat' states it."
+            )
+        return trials.assign(phase=trials["phase"].mask(fresh, str(Phase.repeat)))
 
     def usable(self, trials: pd.DataFrame) -> pd.DataFrame:
         """Leave out trials said to be completed that have no score."""

@@ -217,3 +217,19 @@ def test_the_order_of_rows_has_no_effect(tmp_path: Path) -> None:
     one, other = (find(load(str(tmp_path / name))) for name in ("a.csv", "b.csv"))
     assert one.cells == other.cells
     assert one.interaction_share == other.interaction_share
+
+
+def test_runs_again_of_one_setting_of_a_cell_are_its_fresh_seeds_and_those_of_several_are_not(tmp_path: Path) -> None:
+    search = [f"a,b,{70 + k},{10.0**-k}" for k in range(5)]
+    seeds = [f"a,b,{score},0.0001" for score in (73, 72)]
+    table = load(write(tmp_path / "t.csv", HEADER + ",lr", *search, *seeds))
+    phases = table.trials.set_index("score")["phase"]
+    assert list(phases[phases == "repeat"].index) == [73, 72]
+    (cell,) = find(table).cells
+    assert (cell.value, cell.best.counts.n_seeds, cell.selected_score) == (72.5, 2, 74)
+    assert any("fresh seeds of it (2 rows)" in caution for caution in table.cautions)
+
+    twice = [f"a,b,{score},1.0" for score in (69, 68)]
+    assert (load(write(tmp_path / "twice.csv", HEADER + ",lr", *search, *twice, *seeds)).trials["phase"] == "").all()
+    said = [f"{row},search" for row in (*search, *seeds)]
+    assert (load(write(tmp_path / "said.csv", HEADER + ",lr,phase", *said)).trials["phase"] == "search").all()
