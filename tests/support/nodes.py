@@ -14,8 +14,6 @@ from tests.support.processes import command_line, end_session, session_pids
 
 RAY = str(Path(sys.executable).parent / "ray")
 PORT = 26379
-TOKEN = {**os.environ, "RAY_AUTH_MODE": "token"}
-"""`ray start --head` asks for this user's token as soon as there is one; other nodes show it only when told to."""
 
 FREE = """
 import json, sys, time, ray
@@ -40,6 +38,11 @@ time.sleep(10000)
 """
 
 
+def with_token() -> dict[str, str]:
+    """This environment, in which Ray shows the user's token: a head asks for it as soon as there is one."""
+    return {**os.environ, "RAY_AUTH_MODE": "token"}
+
+
 class Cluster:
     """A head node and others beside it, each a session of its own."""
 
@@ -54,7 +57,7 @@ class Cluster:
         log = self.folder / f"node{len(self._sessions)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [RAY, "start", "--block", *options], stdout=file, stderr=file, start_new_session=True, env=TOKEN
+                [RAY, "start", "--block", *options], stdout=file, stderr=file, start_new_session=True, env=with_token()
             )
         self._sessions.append(process)
         deadline = time.monotonic() + 90
@@ -87,7 +90,7 @@ class Cluster:
 
     def _script(self, text: str, *args: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", text, self.address, *args]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=TOKEN)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=with_token())
 
     def close(self) -> None:
         for process in reversed(self._sessions):

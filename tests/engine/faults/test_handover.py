@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.core.types import TrialRecord
-from tests.support.nodes import RAY, TOKEN, Cluster, send
+from tests.support.nodes import RAY, Cluster, send, with_token
 from tests.support.processes import Run, count_lines, records_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -93,7 +93,7 @@ def test_a_node_about_to_be_taken_away_hands_its_trial_to_another(tmp_path: Path
             [RAY, "drain-node", f"--address={nodes.address}", f"--node-id={drained}", *DRAIN],
             check=True,
             timeout=60,
-            env=TOKEN,
+            env=with_token(),
         )
         assert run.wait_until(lambda: bool(checkpoints(folder)))
         assert "is about to be taken away" in run.output
