@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bocb_tune.analysis.answer.values import Answer, Basis, Contender, Contest, Reach, Standing
-from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.core.estimate import Estimate, points
 from bocb_tune.core.names import listed
 
 NEXT, LIMITS = "What to do next", "What cannot be said"
@@ -196,7 +196,13 @@ def _fail(failed: Sequence[Contender]) -> str:
 
 
 def _with_gap(contenders: Sequence[Contender]) -> str:
-    return listed([f"{each.optimizer} (by {each.behind.value or 0.0:.2f})" for each in contenders], MOST_NAMED)
+    return listed([f"{each.optimizer} (by {_gap(each)})" for each in contenders], MOST_NAMED)
+
+
+def _gap(contender: Contender) -> str:
+    """Write how far one is behind, with the unit where scores have another."""
+    behind = contender.behind
+    return f"{behind.value or 0.0:.2f}" + f" {behind.unit}" * (behind.unit != contender.score.unit)
 
 
 def sensitivity(answer: Answer) -> tuple[str, ...]:
@@ -204,11 +210,11 @@ def sensitivity(answer: Answer) -> tuple[str, ...]:
     known = [each for each in answer.reaches if each.of_best.value is not None]
     if not known:
         return ()
-    points = f"{answer.tolerance:g} point{'s' * (answer.tolerance != 1)}"
+    within = points(answer.tolerance)
     inside = sorted((each for each in known if _width(each) > 0), key=_width, reverse=True)
     never = [each.key for each in known if _width(each) <= 0]
     head = (
-        f"Width of the range of learning rates within {points} of the backbone's best (known in {len(known)} of "
+        f"Width of the range of learning rates within {within} of the backbone's best (known in {len(known)} of "
         f"{answer.num_cells} cells)"
     )
     lines = [f"{head}: largest in {_told(inside[0])}; smallest in {_told(inside[-1])}."] if len(inside) > 1 else []
@@ -219,7 +225,7 @@ def sensitivity(answer: Answer) -> tuple[str, ...]:
         named = listed([_own(each) for each in flat] if flat else never, MOST_NAMED)
         own = f", however flat: {named}" if flat else f": {named}"
         cells = "1 cell never comes" if len(never) == 1 else f"{len(never)} cells never come"
-        lines.append(f"{cells} within {points} of the backbone's best{own}.")
+        lines.append(f"{cells} within {within} of the backbone's best{own}.")
     return tuple(lines)
 
 

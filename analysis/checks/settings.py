@@ -10,7 +10,7 @@ import numpy as np
 from bocb_tune.analysis.cell.sensitivity import EDGE_PROBABILITY, EPSILON, edge_of
 from bocb_tune.analysis.checks.check import Check, about, details, listed
 from bocb_tune.analysis.core.arrays import Array
-from bocb_tune.analysis.core.estimate import Reason
+from bocb_tune.analysis.core.estimate import Reason, points
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.matrix.cells import FRESH_SEEDS, CellSummary
@@ -138,15 +138,15 @@ def no_landscape(findings: Findings) -> Iterator[Check]:
 
 def model_against_seeds(findings: Findings) -> Iterator[Check]:
     """Find cells whose model differs from the mean of their fresh seeds by more than the report's tolerance."""
-    apart = {}
+    apart, metric = {}, findings.table.objective
     for cell in findings.cells:
         model = findings.model(cell).model
         if isinstance(model, Landscape) and FRESH_SEEDS in cell.best.method and cell.best.value is not None:
             best = float(model.mean[model.best_node])
             if abs(best - cell.value) > findings.tolerance:
-                apart[cell.key] = f"model {best:.2f}, seeds {cell.value:.2f}"
+                apart[cell.key] = f"model {metric.number(best)}, seeds {metric.number(cell.value)}"
     text = (
-        f"At its best the model is more than {findings.tolerance:g} points from the fresh seeds in {details(apart)}. "
+        f"At its best the model is more than {points(findings.tolerance)} from the fresh seeds in {details(apart)}. "
         "The seeds were measured; figures, curves and recommendations of these cells rest on the model too."
     )
     yield from about(apart, name="model_against_seeds", level="caution", message=text)
@@ -176,6 +176,6 @@ def tolerance_above_usual(findings: Findings) -> Iterator[Check]:
     if findings.landscapes and findings.tolerance > max(EPSILON, findings.table.objective.tolerance):
         text = (
             f"The noise of most cells is too large to tell settings {EPSILON:g} point apart: widths of good regions "
-            f"are stated at {findings.tolerance:g} points."
+            f"are stated at {points(findings.tolerance)}."
         )
         yield Check(name="tolerance", level="note", message=text)

@@ -140,3 +140,8 @@ def of_metric(estimate: Estimate, objective: Objective) -> Estimate:
 def _by_name(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass without copying; `asdict` copies deeply, which takes seconds on a large grid."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def points(epsilon: float) -> str:
+    """Write a tolerance in words."""
+    return f"{epsilon:g} point{'s' * (epsilon != 1)}"

@@ -7,6 +7,7 @@ import numpy as np
 from bocb_tune.analysis.answer.sentences import decades, interval
 from bocb_tune.analysis.answer.values import Answer, Contest, Standing
 from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.estimate import points
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.plots.values import Heatmap, Intervals, Plot, ReachScatter, Winners
 
@@ -72,11 +73,11 @@ def reach_scatter(answer: Answer) -> ReachScatter | None:
         return None
     missing = answer.num_cells - len(known)
     without = f" Not shown: {missing} of {answer.num_cells} cells for which this is not known." if missing else ""
-    points = f"{answer.tolerance:g} point{'s' * (answer.tolerance != 1)}"
+    within = points(answer.tolerance)
     return ReachScatter(
         stem="sensitivity-score",
         title="Sensitivity and score",
-        caption=f"Right: the learning rate may be further off (decades within {points} of the backbone's best, bars "
+        caption=f"Right: the learning rate may be further off (decades within {within} of the backbone's best, bars "
         f"95 %). Up: nearer to the backbone's best score.{without}",
         alt="; ".join(f"{r.key}: {decades(r.of_best)}, {gap:.2f} points behind" for r, gap in known[:MOST_DESCRIBED])
         + ".",

@@ -9,6 +9,7 @@ import numpy as np
 from bocb_tune.analysis.cell.marginals import Marginals, with_interval
 from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.core.arrays import Array
+from bocb_tune.analysis.core.estimate import points
 from bocb_tune.analysis.landscape.fit import Landscape
 from bocb_tune.analysis.landscape.trials import CellTrials
 from bocb_tune.analysis.report.plots.values import (
@@ -62,11 +63,6 @@ def lr_profiles(number: int, backbone: str, cells: Cells, unit: str, epsilon: fl
         unit=unit,
         epsilon=epsilon,
     )
-
-
-def points(epsilon: float) -> str:
-    """Write a tolerance in words."""
-    return f"{epsilon:g} point{'s' * (epsilon != 1)}"
 
 
 def isolation(

@@ -10,7 +10,7 @@ import pandas as pd
 from bocb_tune.analysis.bocb.failures import BELOW_MEDIAN
 from bocb_tune.analysis.bocb.ranking import WeightedRanking
 from bocb_tune.analysis.core.bootstrap import Refused
-from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.core.estimate import Estimate, points
 from bocb_tune.analysis.findings.bocb import RANKED
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.cards.values import (
@@ -23,7 +23,6 @@ from bocb_tune.analysis.report.cards.values import (
     with_metric,
 )
 from bocb_tune.analysis.report.plots import of_bocb as plots
-from bocb_tune.analysis.report.plots.of_landscapes import points
 from bocb_tune.analysis.sources import paper
 
 MOST_ROWS = 12

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bocb_tune.analysis.cell.metrics import METRICS
 from bocb_tune.analysis.cell.modelling import CellModel
-from bocb_tune.analysis.core.estimate import Estimate, of_metric
+from bocb_tune.analysis.core.estimate import Estimate, of_metric, points
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.landscape.fit import NoLandscape
 from bocb_tune.analysis.report import plots
@@ -26,7 +26,6 @@ from bocb_tune.analysis.report.cards.values import (
     with_metric,
 )
 from bocb_tune.analysis.report.plots import Plot
-from bocb_tune.analysis.report.plots.of_landscapes import points
 from bocb_tune.analysis.report.plots.values import Curves, Landscapes, Profiles
 from bocb_tune.analysis.report.sections.trials import Trials
 from bocb_tune.analysis.sources.table import CELL

@@ -9,13 +9,12 @@ import pandas as pd
 
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.bootstrap import Refused
-from bocb_tune.analysis.core.estimate import Estimate
+from bocb_tune.analysis.core.estimate import Estimate, points
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.report.cards.values import Card, DataTable, NotApplicable, or_nan, why_none
 from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import drift as drift_plot
 from bocb_tune.analysis.report.plots.of_coupling import transfer as transfer_plot
-from bocb_tune.analysis.report.plots.of_landscapes import points
 from bocb_tune.analysis.sources.table import IN_WORDS
 from bocb_tune.analysis.tuning.drift import MIN_BACKBONES
 

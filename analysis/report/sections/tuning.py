@@ -14,7 +14,7 @@ from bocb_tune.analysis.answer.reaches import reaches_of
 from bocb_tune.analysis.cell.crosschecks import EVALUATORS
 from bocb_tune.analysis.cell.marginals import Marginals
 from bocb_tune.analysis.cell.metrics import METRICS
-from bocb_tune.analysis.core.estimate import Estimate, Reason
+from bocb_tune.analysis.core.estimate import Estimate, Reason, points
 from bocb_tune.analysis.findings.collect import Findings, at_tolerance
 from bocb_tune.analysis.findings.metrics_file import mean_of
 from bocb_tune.analysis.landscape.fit import Landscape
@@ -34,7 +34,7 @@ from bocb_tune.analysis.report.plots import Plot
 from bocb_tune.analysis.report.plots.of_coupling import overview as overview_plot
 from bocb_tune.analysis.report.plots.of_coupling import usable_decades as decades_plot
 from bocb_tune.analysis.report.plots.of_findings import score_label
-from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, points, variance_split
+from bocb_tune.analysis.report.plots.of_landscapes import isolation, lr_profiles, variance_split
 from bocb_tune.analysis.report.plots.values import Intervals
 from bocb_tune.analysis.sources.table import CELL
 

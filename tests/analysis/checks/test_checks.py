@@ -152,7 +152,7 @@ FIRES: dict[str, tuple[Callable[[], Findings], str]] = {
         "a/x (10 in the lowest)",
     ),
     "no_landscape": (lambda: find(table()), "No landscape in 4 cell(s)"),
-    "model_against_seeds": (off, "more than 1 points from the fresh seeds in a/x (model "),
+    "model_against_seeds": (off, "more than 1 point from the fresh seeds in a/x (model "),
     "many_diverged": (
         lambda: edited(lambda row: first_cell(row) and row["score"] < 60, changed(status="diverged", score=1.0)),
         "30% of the trials diverged in a/x",
