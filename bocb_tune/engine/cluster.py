@@ -110,6 +110,19 @@ def machines_of(nodes: Sequence[dict[str, Any]]) -> tuple[Machine, ...]:
     )
 
 
+def require_own_node(nodes: Sequence[dict[str, Any]], own: str) -> None:
+    """Check that the node of this process, on which the processes that keep groups are, has not gone.
+
+    Raises:
+        ClusterError: if it has: no other node can take its place.
+    """
+    if not any(node["NodeID"] == own and node["Alive"] for node in nodes):
+        raise ClusterError(
+            "Ray has ended on this machine, where the run is driven from: its process was killed (for memory, say), or"
+            " `ray stop` was typed. Start the run again by the same command: it goes on from its journals."
+        )
+
+
 def require_room(machines: Sequence[Machine], shapes: Iterable[GroupShape]) -> None:
     """Check that the cluster holds a group of each shape when nobody else uses it.
 

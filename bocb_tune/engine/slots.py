@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.types import TrialSpec
-from bocb_tune.engine.cluster import machines_of
+from bocb_tune.engine.cluster import ClusterError, machines_of, require_own_node
 from bocb_tune.engine.room import Capacity, Machine
 from bocb_tune.engine.sharing import Demand, grants, kept
 from bocb_tune.engine.worker.group import Host
@@ -181,6 +181,9 @@ class Slots:
         Args:
             busy: names of the slots that have a trial.
             asked: tells what the cells ask for; without it those of all shapes ask for what there is.
+
+        Raises:
+            ClusterError: if Ray has ended on the driver's machine.
         """
         started = self._clock()
         if started < self._next_look:
@@ -191,6 +194,8 @@ class Slots:
         self._find_faults()
         try:
             cluster = _cluster(self._run_id)
+        except ClusterError:
+            raise
         except Exception:  # Ray's head may be slow to answer: another look follows
             logger.exception("the nodes of the cluster could not be looked at")
         else:
@@ -418,7 +423,9 @@ def _cluster(run_id: str) -> ClusterState:
     placements = placements_of_cluster()
     remove_orphans(placements, own)
     waiting = [placement for placement in placements if _waits(placement)]
-    machines, going = machines_of(ray.nodes()), ray_state.get_draining_nodes()
+    nodes = ray.nodes()
+    require_own_node(nodes, ray.get_runtime_context().get_node_id())
+    machines, going = machines_of(nodes), ray_state.get_draining_nodes()
     ours = sum(placement.creator_job_id.hex() == own for placement in waiting)
     return ClusterState(
         machines=tuple(machine for machine in machines if machine.id not in going),

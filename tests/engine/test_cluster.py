@@ -17,7 +17,14 @@ from ray._private.authentication import authentication_token_setup as token_setu
 
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.engine import cluster
-from bocb_tune.engine.cluster import ClusterError, connected, groups_that_fit, machines_of, require_room
+from bocb_tune.engine.cluster import (
+    ClusterError,
+    connected,
+    groups_that_fit,
+    machines_of,
+    require_own_node,
+    require_room,
+)
 
 
 @pytest.fixture
@@ -132,6 +139,14 @@ def test_the_scarcer_resource_and_the_size_of_a_group_decide(on_node: int, worke
 def test_no_room_for_one_group_is_an_error_that_says_how_much_there_is() -> None:
     with pytest.raises(ClusterError, match=r"25 worker\(s\) .* 8 GPU, room for 24"):
         groups([node(gpus=8)], workers=25, gpus=0.3)
+
+
+def test_a_driver_whose_own_node_is_gone_is_told_to_start_again() -> None:
+    nodes = [{"NodeID": "a", "Alive": False}, {"NodeID": "b", "Alive": True}]
+    require_own_node(nodes, "b")
+    for gone in ("a", "c"):
+        with pytest.raises(ClusterError, match="Ray has ended on this machine.* Start the run again"):
+            require_own_node(nodes, gone)
 
 
 def test_a_label_that_no_node_has_is_an_error_with_those_that_there_are() -> None:
