@@ -145,7 +145,7 @@ def test_a_driver_whose_own_node_is_gone_is_told_to_start_again() -> None:
     nodes = [{"NodeID": "a", "Alive": False}, {"NodeID": "b", "Alive": True}]
     require_own_node(nodes, "b")
     for gone in ("a", "c"):
-        with pytest.raises(ClusterError, match="Ray has ended on this machine.* Start the run again"):
+        with pytest.raises(ClusterError, match=r"Ray has ended on this machine.* Start the run again"):
             require_own_node(nodes, gone)
 
 
