@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mode
 
@@ -149,14 +149,41 @@ def figure_card(title: str, text: str, figures: tuple[Plot, ...]) -> Card:
     return Card(title=title, text=(text,), figures=figures, folded=len(figures) > MOST_OPEN)
 
 
-def with_metric(findings: Findings, table: DataTable, columns: Iterable[str]) -> DataTable:
-    """Convert some columns of scores to the metric itself."""
-    objective, names = findings.table.objective, list(columns)
+def with_metric(
+    findings: Findings,
+    table: DataTable,
+    scores: Iterable[str],
+    ends: Sequence[tuple[str, str]] = (),
+    differences: Iterable[str] = (),
+) -> DataTable:
+    """Convert columns of scores to the metric itself, in the table's file and on the page.
+
+    Args:
+        findings: of the grid, whose metric it is.
+        table: with the columns.
+        scores: names of columns of scores.
+        ends: columns of the low and the high end of intervals, which change places where less is better.
+        differences: names of columns of differences between scores, such as their standard deviation.
+    """
+    objective, names, apart = (
+        findings.table.objective,
+        [*scores, *(end for pair in ends for end in pair)],
+        list(differences),
+    )
     if objective.is_score:
         return table
-    frame = table.frame.assign(**{name: objective.shown(table.frame[name]) for name in names})
-    formats = {} if objective.is_bounded else dict.fromkeys(names, ".4g")
-    return replace(table, frame=frame, formats={**table.formats, **formats})
+
+    def converted(frame: pd.DataFrame) -> pd.DataFrame:
+        new = {name: objective.shown(frame[name]) for name in names if name in frame}
+        new |= {name: objective.point * frame[name] for name in apart if name in frame}
+        for low, high in ends if objective.slope < 0 else ():
+            if low in new:
+                new[low], new[high] = new[high], new[low]
+        return frame.assign(**new)
+
+    formats = {} if objective.is_bounded else dict.fromkeys((*names, *apart), ".4g")
+    excerpt = None if table.excerpt is None else converted(table.excerpt)
+    return replace(table, frame=converted(table.frame), excerpt=excerpt, formats={**table.formats, **formats})
 
 
 def or_nan(value: float | None) -> float:

@@ -112,10 +112,10 @@ def _found(findings: Findings) -> DataTable:
         }
         for (backbone, optimizer), search in findings.searches.items()
     ]
-    ends = ("found_from", "found_to", "random_from", "random_to")
-    scores = ("found", "random", "reported", "random_reported", "early", *ends)
-    formats = {"epochs": ".0f"} | dict.fromkeys(scores, ".2f")
-    table = with_metric(findings, DataTable(stem="searches", frame=pd.DataFrame(rows), formats=formats), scores)
+    ends = (("found_from", "found_to"), ("random_from", "random_to"))
+    scores = ("found", "random", "reported", "random_reported", "early")
+    formats = {"epochs": ".0f"} | dict.fromkeys((*scores, *ends[0], *ends[1]), ".2f")
+    table = with_metric(findings, DataTable(stem="searches", frame=pd.DataFrame(rows), formats=formats), scores, ends)
     return replace(table, excerpt=table.frame.dropna(axis="columns", how="all"))
 
 

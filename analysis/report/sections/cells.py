@@ -87,7 +87,7 @@ def best_points(findings: Findings) -> Card | NotApplicable:
         excerpt = excerpt.groupby("backbone", sort=False).head(MOST_OF_BACKBONE)
         text += f" The page shows the best {MOST_OF_BACKBONE} of each backbone, the file all {len(frame)}."
     table = DataTable(stem="best_points", frame=frame, formats=formats, excerpt=excerpt)
-    table = with_metric(findings, table, ("score", "from", "to", "selected_score", "score_of_model"))
+    table = with_metric(findings, table, ("score", "selected_score", "score_of_model"), (("from", "to"),), ("sd",))
     return Card(title=title, text=(text,), tables=(table,))
 
 
