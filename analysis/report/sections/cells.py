@@ -59,7 +59,7 @@ def best_points(findings: Findings) -> Card | NotApplicable:
             "seeds": cell.best.counts.n_seeds,
             "selected_score": cell.selected_score,
             "score_of_model": or_nan(findings.model(cell).estimates["expected_score"].value),
-            "how": cell.best.method.split(",")[0] or why(cell.best),
+            "how": cell.best.method.split(",")[0].split(" at ")[0].removeprefix("mean of ") or why(cell.best),
         }
         for cell in findings.cells
     ]
