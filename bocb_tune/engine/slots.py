@@ -443,7 +443,7 @@ def placements_of_cluster() -> list[Placement]:
 
 
 def remove_orphans(placements: Iterable[Placement], job: str) -> None:
-    """Free the room of worker groups of a job whose processes that kept them are dead: Ray would at the job's end."""
+    """Remove the placement groups of a job whose makers are dead, which Ray does only when the job ends."""
     drivers = ray.ActorID.nil().binary()  # the maker of placement groups that no actor made
     for each in placements:
         is_orphan = each.creator_actor_dead and each.creator_actor_id not in (b"", drivers)

@@ -195,7 +195,7 @@ def _look(element: Element) -> Look | None:
 
 
 def _marker(look: Look, shape: Element, name: str) -> Element:
-    """Define the marker of marks of one look."""
+    """Make the marker of marks of one look."""
     defs = Element(f"{SVG}defs")
     marker = ElementTree.SubElement(defs, f"{SVG}marker", {"id": name})
     style = _parsed(look[1]) | _parsed(shape.get("style", ""))
