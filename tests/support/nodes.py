@@ -50,7 +50,7 @@ class Cluster:
         self.folder = folder
         self.address = f"127.0.0.1:{PORT}"
         self._sessions: list[subprocess.Popen[bytes]] = []
-        self.start("--head", f"--port={PORT}", f"--num-cpus={cpus}", "--include-dashboard=false")
+        self.head = self.start("--head", f"--port={PORT}", f"--num-cpus={cpus}", "--include-dashboard=false")
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         """Start a node and wait until it says that it is up."""
