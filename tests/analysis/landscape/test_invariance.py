@@ -77,7 +77,7 @@ def check(found: Estimate, first: Estimate, change: Change) -> None:
     if first.value is None or found.value is None:
         assert (found.value, found.lo, found.hi) == (first.value, first.lo, first.hi)
         return
-    assert found.value == pytest.approx(change(first.value), rel=0.15, abs=0.02)
+    assert found.value == pytest.approx(change(first.value), rel=0.06, abs=0.025)
     assert (found.lo is None, found.hi is None) == (first.lo is None, first.hi is None)
     if first.lo is None or first.hi is None or found.lo is None or found.hi is None:
         return
