@@ -355,9 +355,10 @@ class _Reader:
         """Find fresh seeds where no phase is told: the later runs of the only setting of a cell that was run again."""
         if (trials["phase"] != "").any() or trials["lr"].isna().all():
             return trials
+        cell = [trials[name] for name in CELL]
         again = trials.groupby(SETTING)["trial"].transform("size") > 1
-        repeated = trials[SETTING].where(again).groupby([trials[name] for name in CELL]).transform("nunique")
-        others = (~again).groupby([trials[name] for name in CELL]).transform("sum")
+        repeated = trials[SETTING].where(again).groupby(cell).transform("nunique")
+        others = (~again).groupby(cell).transform("sum")
         is_later = trials.sort_index().groupby(SETTING).cumcount() > 0
         fresh = again & (repeated == 1) & (others >= FEWEST_OTHERS) & is_later
         if fresh.any():

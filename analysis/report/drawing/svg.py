@@ -154,15 +154,16 @@ def _merge_marks(root: Element) -> None:
     markers: dict[Look, str] = {}
     for parent in [element for element in root.iter() if element.find(f"{SVG}use") is not None]:
         merged: list[Element] = []
-        for look, marks, texts in _runs(parent):
+        for look, run in _runs(parent):
+            marks = [each for each in run if _look(each)]
             shape = shapes.get(look[0]) if look else None
             if look is None or shape is None or len(marks) < FEWEST_MARKS:
-                merged += sorted([*marks, *texts], key=list(parent).index)
+                merged += run
                 continue
             if look not in markers:
                 markers[look] = f"marks{len(markers)}"
                 merged.append(_marker(look, shape, markers[look]))
-            merged += [_vertices(marks, markers[look]), *texts]
+            merged += [_vertices(marks, markers[look]), *(each for each in run if each not in marks)]
         parent[:] = merged
     used = _referenced(root)
     for parent in list(root.iter()):
@@ -172,19 +173,17 @@ def _merge_marks(root: Element) -> None:
                 parent.remove(defs)
 
 
-def _runs(parent: Element) -> Iterator[tuple[Look | None, list[Element], list[Element]]]:
-    """Yield marks of one look that only texts separate, and these texts; anything else alone, without a look."""
-    run: tuple[Look | None, list[Element], list[Element]] = None, [], []
+def _runs(parent: Element) -> Iterator[tuple[Look | None, list[Element]]]:
+    """Yield marks of one look with the texts that separate them; anything else alone, without a look."""
+    look: Look | None = None
+    run: list[Element] = []
     for child in parent:
-        look = _look(child)
-        if child.tag == f"{SVG}text" and run[0]:
-            run[2].append(child)
-        elif look and look == run[0]:
-            run[1].append(child)
-        else:
-            yield run
-            run = look, [child], []
-    yield run
+        if look and (child.tag == f"{SVG}text" or _look(child) == look):
+            run.append(child)
+            continue
+        yield look, run
+        look, run = _look(child), [child]
+    yield look, run
 
 
 def _look(element: Element) -> Look | None:
