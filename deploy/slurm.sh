@@ -14,6 +14,18 @@ set -euo pipefail
 spec=${1:?SPEC} run=${2:?RUN}
 port=6379
 
+# Slurm sends SIGTERM five minutes before the end of the time, or of the job's turn: the epochs in flight are finished.
+driver=
+again() {
+    if [ -n "$driver" ]; then
+        kill -TERM "$driver" || true
+        wait "$driver" || true
+    fi
+    scontrol requeue "$SLURM_JOB_ID"
+    exit
+}
+trap again TERM
+
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address | awk '{print $1}')
 limits=(--num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}")
@@ -31,11 +43,4 @@ srun --overlap --nodes=1 --ntasks=1 -w "$head" \
     bocb-tune run "$spec" --out "$run" --address "$address:$port" &
 driver=$!
 
-# Slurm sends SIGTERM five minutes before the end of the time, or of the job's turn: the epochs in flight are finished.
-again() {
-    kill -TERM "$driver"
-    wait "$driver" || true
-    scontrol requeue "$SLURM_JOB_ID"
-}
-trap again TERM
 wait "$driver"

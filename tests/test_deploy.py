@@ -3,6 +3,7 @@ own command line, and the Slurm script with programs that stand for Slurm's."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -75,24 +76,39 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     return os.environ | job | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls")}
 
 
+def calls_of_preempted_job(calls: Path, slurm: dict[str, str], after: str) -> list[str]:
+    """Send SIGTERM to a job once it has called `after`, and list what it called until its end."""
+    command = ["bash", str(DEPLOY / "slurm.sh"), "mine.yaml", "s3://bucket/mine"]
+    process = subprocess.Popen(command, env=slurm, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while after not in (calls.read_text() if calls.exists() else "") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # nothing that it started is left
+            os.killpg(process.pid, signal.SIGKILL)
+    return calls.read_text().splitlines()
+
+
 def test_a_slurm_job_that_is_preempted_finishes_its_epochs_and_is_put_into_the_queue_again(
     tmp_path: Path, slurm: dict[str, str]
 ) -> None:
-    command = ["bash", str(DEPLOY / "slurm.sh"), "mine.yaml", "s3://bucket/mine"]
-    process = subprocess.Popen(command, env=slurm, start_new_session=True)
-    calls = tmp_path / "calls"
-    try:
-        deadline = time.monotonic() + 20
-        while "bocb-tune" not in (calls.read_text() if calls.exists() else "") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGTERM)
-        process.wait(10)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-    said = calls.read_text().splitlines()
+    said = calls_of_preempted_job(tmp_path / "calls", slurm, after="bocb-tune")
     (run,) = (line for line in said if line.startswith("bocb-tune"))
     require_parses(run)
     assert run == "bocb-tune run mine.yaml --out s3://bucket/mine --address 10.0.0.1:6379"
     assert sum(line.startswith("ray start --head") for line in said) == 1
     assert sum(line.startswith("ray start --address=10.0.0.1:6379") for line in said) == 1
+    assert said[-1] == "scontrol requeue 7"
+
+
+def test_a_slurm_job_that_is_preempted_while_ray_starts_is_put_into_the_queue_again(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    late = SLURM["ray"].replace("true", "true; [ $1 != health-check ] || { sleep 0.2; exit 1; }")
+    (tmp_path / "ray").write_text(f"#!/bin/bash\n{late}\n")
+    said = calls_of_preempted_job(tmp_path / "calls", slurm, after="ray health-check")
+    assert not any(line.startswith("bocb-tune") for line in said)
     assert said[-1] == "scontrol requeue 7"
