@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.types import TrialSpec, derive_seed
+from bocb_tune.engine.allotment import everything
+from bocb_tune.engine.cluster.room import Capacity, Machine
 from bocb_tune.engine.policy import CellPlan, rung_budgets
-from bocb_tune.engine.room import Capacity, Machine
-from bocb_tune.engine.slots import everything
 from tests.support.events.cluster import EventCluster
 from tests.support.simulated import make_cells, make_plan
 

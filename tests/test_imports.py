@@ -26,6 +26,7 @@ ORDER = (
     "tasks.pose",
     "export",
     "spec",
+    "engine.cluster",
     "engine.worker",
     "engine",
     "profiling",

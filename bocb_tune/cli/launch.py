@@ -14,10 +14,10 @@ from bocb_tune.core.files import SPEC_FILE, write_atomically
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
 from bocb_tune.data import free_options
 from bocb_tune.data.contents import Fingerprint, differences
+from bocb_tune.engine.cluster.room import Capacity
 from bocb_tune.engine.design import superseded
 from bocb_tune.engine.driver import Driver, current_driver
 from bocb_tune.engine.policy import CellPlan, Plan, rung_budgets
-from bocb_tune.engine.room import Capacity
 from bocb_tune.engine.store import spec_of
 from bocb_tune.spec.compare import compare, refusal
 from bocb_tune.spec.grid import PlannedCell, plan_grid

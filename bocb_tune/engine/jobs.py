@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 import bocb_tune
 from bocb_tune.core.names import plain, unknown
 from bocb_tune.core.version import VERSION
-from bocb_tune.engine.cluster import KNOCK_S, ClusterError
+from bocb_tune.engine.cluster.connection import KNOCK_S, ClusterError
 
 NAME_KEY = "bocb-tune"
 FOLDER_KEY = "bocb-tune folder"

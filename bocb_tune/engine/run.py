@@ -23,14 +23,16 @@ from ray import tune
 from bocb_tune.core.provenance import provenance
 from bocb_tune.core.storage import storage_of
 from bocb_tune.core.types import Objective, TrialRecord, TrialSpec, TrialStatus
+from bocb_tune.engine.allotment import first_groups
 from bocb_tune.engine.asha import CellRungs
-from bocb_tune.engine.cluster import ClusterError, connected, machines_of, require_room
+from bocb_tune.engine.cluster.connection import ClusterError, connected
+from bocb_tune.engine.cluster.nodes import machines_of, require_room
+from bocb_tune.engine.cluster.room import Capacity
 from bocb_tune.engine.driver import announce, only_driver
 from bocb_tune.engine.policy import CellPlan
-from bocb_tune.engine.room import Capacity
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.slots import Slots, first_groups
+from bocb_tune.engine.slots import Slots
 from bocb_tune.engine.store import RunStore
 from bocb_tune.engine.worker.queue import Client
 from bocb_tune.engine.worker.serve import TOKEN

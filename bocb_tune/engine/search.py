@@ -21,10 +21,11 @@ from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.space import SearchSpace, own_part
 from bocb_tune.core.types import Objective, Phase, TrialRecord, TrialSpec, derive_seed
 from bocb_tune.engine import policy
+from bocb_tune.engine.cluster.sharing import Demand
 from bocb_tune.engine.design import AXES, design_of, design_points, space_filling
 from bocb_tune.engine.policy import CellPlan, Turn, observation
-from bocb_tune.engine.sharing import Demand
-from bocb_tune.engine.slots import Slot, Slots
+from bocb_tune.engine.slot import Slot
+from bocb_tune.engine.slots import Slots
 from bocb_tune.engine.store import CellStore, RunStore
 
 _UNIT = optuna.distributions.FloatDistribution(0.0, 1.0)

@@ -19,8 +19,8 @@ import torch
 
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.data import DATASETS, contents_of
-from bocb_tune.engine.room import Machine
-from bocb_tune.engine.sharing import Demand, grants
+from bocb_tune.engine.cluster.room import Machine
+from bocb_tune.engine.cluster.sharing import Demand, grants
 from bocb_tune.profiling.cost import Cost
 from bocb_tune.profiling.dry_run import fits, images_per_s, largest_batch, load_of, state_share, weights_bytes
 from bocb_tune.profiling.load import Load

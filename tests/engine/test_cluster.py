@@ -16,15 +16,9 @@ from ray._private import services
 from ray._private.authentication import authentication_token_setup as token_setup
 
 from bocb_tune.core.groups import GroupShape
-from bocb_tune.engine import cluster
-from bocb_tune.engine.cluster import (
-    ClusterError,
-    connected,
-    groups_that_fit,
-    machines_of,
-    require_own_node,
-    require_room,
-)
+from bocb_tune.engine.cluster import connection
+from bocb_tune.engine.cluster.connection import ClusterError, connected
+from bocb_tune.engine.cluster.nodes import groups_that_fit, machines_of, require_own_node, require_room
 
 
 @pytest.fixture
@@ -95,7 +89,7 @@ def test_what_is_no_address_of_a_cluster_is_refused(address: str) -> None:
 
 
 def test_two_addresses_are_knocked_at_within_ten_seconds() -> None:
-    assert 2 * cluster.KNOCK_S < 10
+    assert 2 * connection.KNOCK_S < 10
 
 
 def node(*, cpus: float = 1000.0, gpus: float = 0.0, alive: bool = True, **labels: str) -> dict[str, Any]:

@@ -11,14 +11,17 @@ import ray
 
 from bocb_tune.core.groups import GroupShape
 from bocb_tune.core.version import VERSION
+from bocb_tune.engine import allotment
 from bocb_tune.engine import slots as module
-from bocb_tune.engine.room import Capacity, Machine
-from bocb_tune.engine.slots import ClusterState, Slots, missing_resources
+from bocb_tune.engine.cluster.room import Capacity, Machine
+from bocb_tune.engine.cluster.state import ClusterState
+from bocb_tune.engine.slot import Slot
+from bocb_tune.engine.slots import Slots, missing_resources
 from bocb_tune.engine.worker import serve
 from bocb_tune.engine.worker.roll import Condition, GroupState
 
 
-class Group(module.Slot):
+class Group(Slot):
     """A slot whose state is set from outside."""
 
     def __init__(self, setup: Any, shape: GroupShape, name: str) -> None:
@@ -51,8 +54,8 @@ class World:
         monkeypatch.setattr(module, "LOOK_S", 0.0)
         monkeypatch.setattr(module, "LOOK_SHARE", 1e9)
         monkeypatch.setattr(module, "Slot", Group)
-        monkeypatch.setattr(module, "_named_actors", list)
-        monkeypatch.setattr(module, "_cluster", lambda *_: self.cluster())
+        monkeypatch.setattr(module, "named_actors", list)
+        monkeypatch.setattr(module, "look_at_cluster", lambda *_: self.cluster())
         monkeypatch.setattr(module, "_full_disk", lambda: iter(()))
         usual = {"groups": {"bowl": GroupShape()}, "max_slots": None, "warm": True, "patience_min": 10, "share": 0.5}
         asked = Capacity(**usual | resources)
@@ -149,7 +152,7 @@ def test_a_cluster_that_cannot_be_looked_at_ends_no_run(
     def fail(*_: object) -> ClusterState:
         raise RuntimeError("the head does not answer")
 
-    monkeypatch.setattr(module, "_cluster", fail)
+    monkeypatch.setattr(module, "look_at_cluster", fail)
     assert len(world.look()) == 1
     assert "the head does not answer" in caplog.text
 
@@ -191,13 +194,13 @@ def test_a_share_is_at_least_one_slot_of_those_there_are(
 
 
 def test_no_more_groups_are_kept_than_the_drivers_machine_has_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "get_system_memory", lambda: 4.1e9)
+    monkeypatch.setattr(allotment, "get_system_memory", lambda: 4.1e9)
     world = World(monkeypatch, *"abcde")
     assert len(world.groups) == 3
     assert any("room for 5 groups" in line and "resources.max_slots" in line for line in world.said[-1][0])
     trusted = World(monkeypatch, *"abcde", max_slots=4)
     assert (len(trusted.groups), trusted.said[-1:]) == (4, [])
-    monkeypatch.setattr(module, "get_system_memory", lambda: 1e6)
+    monkeypatch.setattr(allotment, "get_system_memory", lambda: 1e6)
     assert len(World(monkeypatch, "a").groups) == 1
 
 

@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group
 
-from bocb_tune.engine.cluster import connected
-from bocb_tune.engine.slots import placements_of_cluster, remove_orphans
+from bocb_tune.engine.cluster.connection import connected
+from bocb_tune.engine.cluster.state import placements_of_cluster, remove_orphans
 
 pytestmark = pytest.mark.ray
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bocb_tune.core.groups import GroupShape, has_labels, label_fault, nearest_labels
-from bocb_tune.engine import slots as slots_module
-from bocb_tune.engine.room import Capacity, Machine, Room
-from bocb_tune.engine.sharing import Demand, grants, kept
+from bocb_tune.engine import allotment
+from bocb_tune.engine.cluster.room import Capacity, Machine, Room
+from bocb_tune.engine.cluster.sharing import Demand, grants, kept
 from tests.support.events.cluster import EventCluster, Nodes
 from tests.support.simulated import Simulation, essence, make_cells, make_plan
 
@@ -154,7 +154,7 @@ def test_every_trial_of_every_shape_is_trained_and_the_records_do_not_depend_on_
     assert essence(records) == essence(Simulation(tmp_path / "plain", cells).run())
     waits = longest_waits(world)
     longest_trial = 9 * max(lengths.values())
-    turn = slots_module.TURN_S + 2 * longest_trial + 8 * slots_module.STALL_S + world.start_s
+    turn = allotment.TURN_S + 2 * longest_trial + 8 * allotment.STALL_S + world.start_s
     assert max(waits.values()) < 3 * len(groups) * turn, waits
 
 
@@ -174,7 +174,7 @@ def test_pieces_of_gpus_are_joined_for_the_group_that_waits_for_them(tmp_path: P
         world = EventCluster(tmp_path / str(seed), cells, machines(8), resources_for(groups), seed=seed)
         world.run()
         first = min(when for when, trial in world.started if trial.cell.backbone == "bowl")
-        assert first < slots_module.TURN_S + 16 * (slots_module.STALL_S + 9 * 60)
+        assert first < allotment.TURN_S + 16 * (allotment.STALL_S + 9 * 60)
 
 
 def test_nodes_that_come_and_go_leave_the_records_as_they_are(tmp_path: Path) -> None:

@@ -22,12 +22,14 @@ from bocb_tune.core.storage import Folder
 from bocb_tune.core.types import TrialRecord, TrialSpec
 from bocb_tune.engine import slots as module
 from bocb_tune.engine.asha import CellRungs
+from bocb_tune.engine.cluster.room import Capacity, Machine
+from bocb_tune.engine.cluster.state import ClusterState
 from bocb_tune.engine.policy import CellPlan
-from bocb_tune.engine.room import Capacity, Machine
 from bocb_tune.engine.run import settle
 from bocb_tune.engine.scheduler import GridASHA
 from bocb_tune.engine.search import GridSearch
-from bocb_tune.engine.slots import ClusterState, Slots
+from bocb_tune.engine.slot import Slot
+from bocb_tune.engine.slots import Slots
 from bocb_tune.engine.store import RunStore
 from bocb_tune.engine.worker.roll import Condition, GroupState
 from bocb_tune.training.context import Context
@@ -90,7 +92,7 @@ class Nodes:
         }
 
 
-class SimulatedSlot(module.Slot):
+class SimulatedSlot(Slot):
     """A slot whose group is simulated."""
 
     world: EventCluster
@@ -252,7 +254,7 @@ class EventCluster:
     def run(self, patience_s: float = 2e4) -> dict[str, TrialRecord]:
         """Run to the end; AssertionError if nothing is trained for so long."""
         slot = type("Own", (SimulatedSlot,), {"world": self})
-        patches = {"Slot": slot, "_cluster": self.cluster, "_named_actors": list, "_full_disk": lambda: iter(())}
+        patches = {"Slot": slot, "look_at_cluster": self.cluster, "named_actors": list, "_full_disk": lambda: iter(())}
         with mock.patch.multiple(module, **patches):
             self.slots = Slots(None, self._resources, lambda *_: None, clock=lambda: self.now)  # type: ignore[arg-type]
             turns = self._resources.turns

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bocb_tune.core.groups import GroupShape
-from bocb_tune.engine.room import Machine, Room
+from bocb_tune.engine.cluster.room import Machine, Room
 
 AHEAD = 8
 """Trials, beyond those of the cells that are furthest, by which all are to be level."""

@@ -26,7 +26,7 @@ class Capacity:
     share: float
     """Share of the slots that the run keeps while another run waits for room."""
     turns: str = "trials"
-    """Policy by which cells come next (see `bocb_tune.engine.sharing`)."""
+    """Policy by which cells come next (see `bocb_tune.engine.cluster.sharing`)."""
 
     @property
     def shapes(self) -> tuple[GroupShape, ...]:
