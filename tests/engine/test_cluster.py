@@ -83,6 +83,18 @@ def test_a_home_that_takes_no_token_is_named(monkeypatch: pytest.MonkeyPatch, tm
         pass
 
 
+@pytest.mark.parametrize("error", [Exception("timed out during startup"), TimeoutError(), ConnectionError()])
+def test_a_ray_that_does_not_start_on_a_busy_machine_is_an_error_for_the_user(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ClusterError, match="type the same command again"), connected(None):
+        pass
+
+
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "nonsense"])
 def test_what_is_no_address_of_a_cluster_is_refused(address: str) -> None:
     assert refused(address).startswith(f"--address {address}: ")

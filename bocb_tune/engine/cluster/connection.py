@@ -33,7 +33,7 @@ def connected(address: str | None) -> Iterator[None]:
             _require_listener(address)
         with _on_loopback() if address is None else contextlib.nullcontext():
             ray.init(**options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises that class itself where its processes were too slow, or died
         raise ClusterError(_why_not(address, error)) from error
     try:
         yield
@@ -61,9 +61,11 @@ def _why_not(address: str | None, error: Exception) -> str:
             f"--address {address}: cannot attach to Ray there: {error}. Is it the address `ray start --head` printed?"
             " If that cluster asks for another token than this user's, name it in RAY_AUTH_TOKEN_PATH."
         )
+    reason = str(error).rstrip(".")
     return (
-        f"cannot start Ray on this machine: {error}. Ray keeps a token in HOME ({Path.home()}) and its sockets in"
+        f"cannot start Ray on this machine: {reason}. Ray keeps a token in HOME ({Path.home()}) and its sockets in"
         f" RAY_TMPDIR ({os.environ.get('RAY_TMPDIR', '/tmp')}); set them to folders that can be written to."
+        " If the machine was busy, type the same command again."
     )
 
 
