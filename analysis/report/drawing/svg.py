@@ -228,21 +228,24 @@ def _parsed(style: str) -> dict[str, str]:
 
 def _shorten(element: Element, family: str) -> None:
     """Write an element's attributes shortly; what is said to a reader is left alone."""
-    is_image, are_marks = element.tag == f"{SVG}image", "marker:" in element.get("style", "")
-    for name, value in list(element.attrib.items()):
-        if name == "d":
-            element.set(name, _path(value, thin=not are_marks))
-        elif name == "style":
-            element.set(name, ";".join(f"{key}:{each}" for key, each in _parsed(value.replace(family, "")).items()))
-        elif name == "transform" and re.match(r"rotate\(-?0 ", value):
-            del element.attrib[name]
-        elif name in ("x", "y") and not is_image:
-            element.set(name, _tenths(round(10 * float(value))))
-        elif name in ("transform", "width", "height", "x", "y"):
-            element.set(name, _rounded(value))
+    if re.match(r"rotate\(-?0 ", element.get("transform", "")):
+        del element.attrib["transform"]
+    for name, value in element.attrib.items():
+        element.set(name, _short(element, name, value, family))
     if element.tag != f"{SVG}text" and not (element.text or "").strip():
         element.text = None
     element.tail = None
+
+
+def _short(element: Element, name: str, value: str, family: str) -> str:
+    """Write an attribute shortly; the place of a picture more exactly than that of others."""
+    if name == "d":
+        return _path(value, thin="marker:" not in element.get("style", ""))
+    if name == "style":
+        return ";".join(f"{key}:{each}" for key, each in _parsed(value.replace(family, "")).items())
+    if name in ("x", "y") and element.tag != f"{SVG}image":
+        return _tenths(round(10 * float(value)))
+    return _rounded(value) if name in ("transform", "width", "height", "x", "y") else value
 
 
 def _arcs(circle: re.Match[str]) -> str:
