@@ -135,6 +135,21 @@ def test_what_a_table_means_is_said_alike() -> None:
 def test_the_command_trains_as_the_function_does(
     tmp_path: Path, experiment: Path, engine_asked: list[engine.RunPlan], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert commands.run_experiment(str(experiment), str(tmp_path / "run"), None, "*", ()) == 0
+    assert commands.run_experiments(str(experiment), str(tmp_path / "run"), None, "*", ()) == 0
     assert len(engine_asked) == 1
     assert capfd.readouterr().out.strip() == str(tmp_path / "run")
+
+
+def test_a_series_is_trained_in_its_order_until_one_is_not_complete(
+    tmp_path: Path, engine_asked: list[engine.RunPlan], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        text = EXPERIMENT.replace("name: mine", f"name: {name}\nstorage: {tmp_path / 'runs'}")
+        (tmp_path / f"{name}.yaml").write_text(text)
+    series = tmp_path / "series.yaml"
+    series.write_text("experiments: [c.yaml, a.yaml, b.yaml]")
+    assert commands.run_experiments(str(series), None, None, "*", ()) == 130  # the second is interrupted
+    assert [plan.folder.name for plan in engine_asked] == ["c", "a"]
+    assert f"{tmp_path / 'a.yaml'} is not complete" in capfd.readouterr().err
+    with pytest.raises(ValueError, match=r"--out .* leave it out"):
+        commands.run_experiments(str(series), str(tmp_path / "run"), None, "*", ())

@@ -26,6 +26,7 @@ from bocb_tune.core.storage import is_uri, join, storage_of
 from bocb_tune.core.types import Measurement, Phase, TrialRecord, TrialSpec, TrialStatus, alike
 from bocb_tune.spec.environment import CAUTIONS, LOCAL, REMOTE, backbones, contents, data, is_visible, precision
 from bocb_tune.spec.model import ExperimentSpec, load_spec
+from bocb_tune.spec.series import experiments_in
 from bocb_tune.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
@@ -94,9 +95,25 @@ class Trained:
     outcome: Outcome
 
 
-def run_experiment(spec_path: str, out: str | None, address: str | None, only: str, overrides: Sequence[str]) -> int:
-    """Run or resume an experiment; returns the exit code."""
-    return _report_end(train(spec_path, out, address, only, overrides))
+def run_experiments(path: str, out: str | None, address: str | None, only: str, overrides: Sequence[str]) -> int:
+    """Run or resume an experiment, or those of a series until one does not come to its end; returns the exit code.
+
+    Raises:
+        ValueError: as `train`, or if one run folder is named for several experiments.
+        OSError: if a run folder cannot be written.
+    """
+    files = experiments_in(path)
+    if out is not None and len(files) > 1:
+        raise ValueError(f"--out {out}: each experiment of {path} has its own run folder; leave it out")
+    for number, file in enumerate(files, start=1):
+        if len(files) > 1:
+            print(f"\n{file}, {number} of {len(files)} experiments", file=sys.stderr)
+        code = _report_end(train(file, out, address, only, overrides))
+        if code:
+            if number < len(files):
+                print(f"{file} is not complete; what follows it in {path} was not started", file=sys.stderr)
+            return code
+    return 0
 
 
 def train(spec_path: str, out: str | None, address: str | None, only: str, overrides: Sequence[str]) -> Trained:

@@ -75,11 +75,18 @@ def check(
     ] = False,
 ) -> None:
     """Find every error of an experiment file, without running anything."""
-    loaded = _load_local(spec)
+    from bocb_tune.spec.series import experiments_in
+
+    for file in experiments_in(spec):
+        _check_one(file, images=images)
+
+
+def _check_one(file: str, *, images: bool) -> None:
+    loaded = _load_local(file)
     from bocb_tune.spec.environment import contents
     from bocb_tune.spec.grid import plan_grid
 
-    print(f"{spec}: fine; {len(plan_grid(loaded).cells)} cells")
+    print(f"{file}: fine; {len(plan_grid(loaded).cells)} cells")
     if there := contents(loaded):
         print(plain("\n".join(there.lines())))
     if images:
@@ -99,10 +106,16 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what an experiment will run: cells, skips, trials and epochs."""
-    loaded = _load_local(spec, overrides or ())
-    from bocb_tune.cli.commands import show_plan
+    from bocb_tune.spec.series import experiments_in
 
-    show_plan(loaded, only, as_json=as_json, measured=measure)
+    files = experiments_in(spec)
+    if as_json and len(files) > 1:
+        raise typer.BadParameter(f"--json describes one experiment; give one of {', '.join(files)}")
+    for file in files:
+        loaded = _load_local(file, overrides or ())
+        from bocb_tune.cli.commands import show_plan
+
+        show_plan(loaded, only, as_json=as_json, measured=measure)
 
 
 @app.command()
@@ -118,9 +131,9 @@ def run(
 ) -> None:
     """Train what the experiment still owes. Running it again resumes or extends it."""
     with busy("loading what a run needs"):
-        from bocb_tune.cli.commands import run_experiment
+        from bocb_tune.cli.commands import run_experiments
 
-    raise typer.Exit(run_experiment(spec, out, address, only, overrides or ()))
+    raise typer.Exit(run_experiments(spec, out, address, only, overrides or ()))
 
 
 JobServer = Annotated[
@@ -420,7 +433,7 @@ def list_command(
         print("\n".join(recipe_keys()))
 
 
-def _load_local(path: Path, overrides: Any = ()) -> Any:
+def _load_local(path: str, overrides: Any = ()) -> Any:
     """Load the experiment, checked against this machine; GPUs and data it lacks are a warning."""
     with busy("checking what is installed and what the data are"):
         from bocb_tune.spec.environment import PLANNED, PLANNED_CAUTIONS

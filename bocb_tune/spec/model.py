@@ -17,6 +17,7 @@ from bocb_tune.data import DATASETS, resolve_options
 from bocb_tune.spec.checks import CHECKS, Check, merged_space, sound_recipe
 from bocb_tune.spec.experiment_file import Budget, Choice, Repeats, Resources, Search, SpecFile
 from bocb_tune.spec.pretrained import ANY
+from bocb_tune.spec.series import require_one
 from bocb_tune.spec.source import Finding, Location, SpecError, read_source
 from bocb_tune.spec.space_file import space_file
 from bocb_tune.spec.strict import explain, like, type_errors
@@ -95,7 +96,9 @@ def load_spec(
     Raises:
         SpecError: with every problem found.
     """
-    source = read_source(path).with_overrides(overrides)
+    source = read_source(path)
+    require_one(source)
+    source = source.with_overrides(overrides)
     errors = type_errors(SpecFile, source.value)
     broken = [_whole(error["loc"]) for error in errors]
     file = SpecFile.model_validate(_mended(source.value, broken))

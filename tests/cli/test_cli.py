@@ -25,6 +25,7 @@ from bocb_tune.data import DATASETS
 from bocb_tune.optimizers import OPTIMIZERS
 from bocb_tune.spec.experiment_file import SpecFile, schema
 from bocb_tune.spec.model import dump_resolved, load_spec
+from bocb_tune.spec.series import experiments_in
 from bocb_tune.spec.source import read_source
 from bocb_tune.tasks import TASKS, get_task
 from bocb_tune.training.recipes import DEFAULTS, RECIPES
@@ -32,7 +33,9 @@ from tests.support.command import bocb
 from tests.support.processes import records_in
 from tests.support.simulated import Simulation
 
-EXPERIMENTS = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yaml"))
+FILES = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yaml"))
+EXPERIMENTS = [path for path in FILES if experiments_in(path) == (str(path),)]
+"""Those that are no series."""
 MEASURES = ("--gap", "--step", "--weights", "--components")
 TABLE = ["--metric", "--direction", "--tolerance", "--chance", "--where"]
 """What the user says of a table."""
@@ -397,7 +400,7 @@ class TestSchema:
         assert set(whole["properties"]) == set(SpecFile.model_fields)
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_experiment_that_ships_checks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
