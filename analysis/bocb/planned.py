@@ -17,6 +17,7 @@ import numpy as np
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts, Estimate, Reason
 from bocb_tune.analysis.core.intervals import welch_interval
+from bocb_tune.analysis.core.multiple import holm
 from bocb_tune.analysis.matrix.contrasts import permutations
 from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.names.look import backbone_class, backbone_key, optimizer_family
@@ -80,7 +81,8 @@ def planned_contrasts(
         for category in CATEGORIES
         for where, *sides in _sides(backbones)
     ]
-    return _holm(found)
+    corrected = holm([each.p for each in found])
+    return tuple(replace(each, p_holm=p) for each, p in zip(found, corrected, strict=True))
 
 
 def _sides(backbones: Sequence[str]) -> Iterator[tuple[str, Flags, Flags]]:
@@ -130,16 +132,6 @@ def contrast_of(
     method = f"Welch's t over {sizes[0]} and {sizes[1]} backbones"
     counts = Counts(n_trials=sum(sizes))
     return Estimate(value=value, lo=lo, hi=hi, unit="points", method=method, counts=counts), p
-
-
-def _holm(found: Sequence[Planned]) -> tuple[Planned, ...]:
-    """Raise the p-values for there being several (Holm, Scand. J. Statist. 1979)."""
-    tested = sorted((each.p, place) for place, each in enumerate(found) if each.p is not None)
-    corrected, least = {}, 0.0
-    for rank, (p, place) in enumerate(tested):
-        least = max(least, min(1.0, p * (len(tested) - rank)))
-        corrected[place] = least
-    return tuple(replace(each, p_holm=corrected.get(place)) for place, each in enumerate(found))
 
 
 def _refused(reason: Reason) -> Estimate:

@@ -22,12 +22,14 @@ from bocb_tune.analysis.coupling.shares import fitted_interaction_shares
 from bocb_tune.analysis.findings.bocb import BocbFindings
 from bocb_tune.analysis.findings.matrix import MatrixFindings, examine
 from bocb_tune.analysis.findings.tuning import TuningFindings, compare_landscapes, evidence_of
+from bocb_tune.analysis.findings.weights import associations_of
 from bocb_tune.analysis.landscape.fit import Landscape, NoLandscape
 from bocb_tune.analysis.landscape.surface import Domain
 from bocb_tune.analysis.matrix.cells import CellSummary, cell_matrix, summarise_cells, total_counts
 from bocb_tune.analysis.matrix.concordance import Concordance
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import MIN_SHARE_SHAPE, Decomposition, Matrix, refusal
+from bocb_tune.analysis.patterns.association import Association
 from bocb_tune.analysis.patterns.summary import RunPatterns
 from bocb_tune.analysis.sources.table import TrialTable
 from bocb_tune.analysis.tuning.drift import (
@@ -159,6 +161,13 @@ class Findings:
     def refining(self) -> Refining:
         """Gain of refining the optimizers' own hyper-parameters."""
         return refining_of(self.table, self.cells)
+
+    @cached_property
+    def associations(self) -> tuple[Association, ...]:
+        """Rank correlations of patterns in the trained weights with measures of their cells."""
+        decades = at_tolerance("usable_decades_lr", self.tolerance)
+        names = self.table.backbones, self.table.optimizers
+        return associations_of(self.patterns, names, self.models, decades, self.grid.verdict.viability.values)
 
     @cached_property
     def drifts(self) -> Mapping[str, Drift]:

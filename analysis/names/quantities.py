@@ -473,6 +473,12 @@ _WEIGHTS = (
     Quantity(WEIGHTS, "alpha_within", "exponents from 2 to 6",
              "Share of the layers with an exponent whose exponent lies from 2 to 6, the thresholds of the paper.",
              "", "higher", LI, (Reason.TOO_FEW_EIGS,)),
+    Quantity(WEIGHTS, "pattern_association", "correlation with the weights",
+             "Spearman's correlation of a pattern of the final weights (median over layers) with the usable decades, "
+             "the divergence margin or the residual of an additive fit by medians of the cells that did not fail: "
+             "ranks within backbones, pooled over them. Optimizers are the unit: jackknife interval of Fisher's z over "
+             "optimizers, exact p by exchanging optimizers of all backbones alike, and by Holm over all pairs.",
+             refused=(Reason.TOO_FEW_OPTIMIZERS, Reason.DEGENERATE_VARIANCE)),
     Quantity(WEIGHTS, "pca_components_90", "components for 90 %",
              "Least number of principal components that hold 0.9 of the sum of squares.", "components", source=LI,
              refused=(Reason.TOO_FEW_EIGS,)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bocb_tune.cli.status import GridStatus, cell_status, grid_status
 from bocb_tune.cli.time_left import seconds_left, work_of
@@ -22,10 +22,10 @@ from bocb_tune.engine.store import spec_of
 from bocb_tune.spec.compare import compare, refusal
 from bocb_tune.spec.grid import PlannedCell, plan_grid
 from bocb_tune.spec.model import ExperimentSpec, dump_resolved, load_spec, resolved
-from bocb_tune.tasks import get_task
+from bocb_tune.tasks import TASKS, get_task
 
-CLASSIFICATION = "classification"
-"""Task whose trials have a model."""
+if TYPE_CHECKING:
+    from bocb_tune.tasks.base import ModelTask
 
 
 class FolderError(ValueError):
@@ -224,9 +224,10 @@ def starting_weights(folder: Path, trial_id: str) -> dict[str, Any]:
         ValueError: if its model cannot be built here, such as for want of its data.
     """
     _, trial, _ = recorded_trial(folder, trial_id)
-    if trial.cell.task != CLASSIFICATION:
-        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r}; those of classifiers alone are built anew")
-    from bocb_tune.tasks.classification import initial_model
+    if not TASKS[trial.cell.task].has_models:
+        raise FolderError(f"--patterns: a trial of task {trial.cell.task!r}, which trains no model")
+    from bocb_tune.training.context import Context
 
-    tensors = initial_model(trial).state_dict().items()
+    task = cast("ModelTask", get_task(trial.cell.task))
+    tensors = task.training(trial, Context()).model.state_dict().items()
     return {name: each.detach().float().numpy() for name, each in tensors if each.is_floating_point()}

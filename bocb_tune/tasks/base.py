@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from bocb_tune.core.types import Measurement, Objective, TrialSpec
 from bocb_tune.training.context import Context
+from bocb_tune.training.loop import Training
 
 
 class Task(Protocol):
@@ -31,4 +32,12 @@ class Task(Protocol):
             Diverged: if the training does.
             OutOfMemory: if the device's memory does not suffice.
         """
+        ...
+
+
+class ModelTask(Task, Protocol):
+    """Task that trains models."""
+
+    def training(self, trial: TrialSpec, context: Context) -> Training:
+        """Build model, optimizer and data of a trial, as they are before its first step."""
         ...

@@ -29,6 +29,9 @@ from bocb_tune.training.rng import seed_all
 class Classification:
     """The task; it has no options."""
 
+    def training(self, trial: TrialSpec, context: Context) -> Training:
+        return build_training(trial, context)
+
     def objective(self, dataset: Mapping[str, Any], options: Mapping[str, Any]) -> Objective:  # noqa: ARG002
         name, given = named(dataset)
         return Objective(metric="top1", unit="points", floor=100 / num_classes(name, given))
@@ -63,13 +66,6 @@ def build_training(trial: TrialSpec, context: Context) -> Training:
         loss=pictures.loss,
         evaluate=pictures.evaluate,
     )
-
-
-def initial_model(trial: TrialSpec) -> nn.Module:
-    """Build the model of a trial as it is before its first step, on the CPU."""
-    name, options = named({**trial.settings["dataset"], **trial.data_options})
-    dataset = load_dataset(name, options, "cpu")
-    return _build_model(trial, dataset, Recipe(**trial.settings["recipe"]), Ranks())
 
 
 def _build_model(trial: TrialSpec, dataset: Dataset, recipe: Recipe, ranks: Ranks) -> nn.Module:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file
 
+from bocb_tune.analysis.patterns.checkpoints import read_weights
 from bocb_tune.analysis.sources.load import load
-from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of
+from bocb_tune.cli.launch import cell_plans, claim_folder, objective_of, starting_weights
 from bocb_tune.cli.weights import find_starts, keep_weights
 from bocb_tune.core.kept import kept_models
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
@@ -57,9 +60,40 @@ def test_kept_models_are_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert tuned.score is not None
     assert tuned.score > 60
 
+    before = {id: starting_weights(tmp_path / "second", id) for id in (tuned.id, random.id)}
+    given = load_file(tmp_path / "second" / "pretrained" / "test_resnet@adamw.safetensors")
+    shared = [name for name in given if name in before[tuned.id] and not name.startswith("fc.")]
+    assert len(shared) > 10
+    assert all(np.array_equal(before[tuned.id][name], given[name].numpy()) for name in shared)
+    assert not all(np.array_equal(before[random.id][name], given[name].numpy()) for name in shared)
+
     assert bocb(monkeypatch, "trial", "--from", tmp_path / "second", "--id", tuned.id, "--keep") == 0
     monkeypatch.undo()
     assert records_in(tmp_path / "second")[tuned.id].score == tuned.score
+
+
+@pytest.mark.parametrize("name", ["shapes_detection", pytest.param("shapes_pose", marks=pytest.mark.slow)])
+def test_what_a_network_on_a_backbone_began_with_holds_the_pretraining(tmp_path: Path, name: str) -> None:
+    few = "{name: shapes, image_size: 64, images: 8, held_out: 4}" if name == "shapes_detection" else FEW_POSES
+    simulated("shapes_pretrain", tmp_path / "first", "optimizers=[sgd]", "budget.epochs=1", PLAIN)
+    starts = f"pretrained={{sgd: '{tmp_path / 'first'}:*/sgd'}}"
+    options = (
+        "optimizers=[sgd]",
+        "budget.epochs=1",
+        f"dataset={few}",
+        "recipe={base: shapes, batch_size: 4, warmup_epochs: 0}",
+    )
+    (record,) = simulated(name, tmp_path / "second", starts, *options).values()
+    found = starting_weights(tmp_path / "second", record.id)
+    given = load_file(tmp_path / "second" / "pretrained" / "test_resnet@sgd.safetensors")
+    stem = next(value.numpy() for tensor, value in given.items() if tensor.endswith("weight") and value.ndim > 1)
+    assert any(value.shape == stem.shape and np.array_equal(value, stem) for value in found.values())
+    kept = {tensor for path in (tmp_path / "second" / "checkpoints").rglob("*.pt") for tensor in read_weights(path)}
+    assert kept <= set(found)
+
+
+FEW_POSES = "{name: shapes, images: 8, held_out: 4}"
+PLAIN = "recipe={base: digits, augment: none, warmup_epochs: 0}"
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from bocb_tune.backbones import build_backbone, list_backbones
 from bocb_tune.core.types import Measurement, TrialSpec
 from bocb_tune.data import load_dataset
 from bocb_tune.tasks import classification, get_task
-from bocb_tune.tasks.classification import Pictures, build_training, initial_model
+from bocb_tune.tasks.classification import Pictures, build_training
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import fit
 from bocb_tune.training.recipes import DESCRIPTIONS, RECIPES, Recipe
@@ -52,18 +52,12 @@ def test_a_trial_measures_what_it_promises() -> None:
     assert 0.05 < last.metrics["peak_memory_gib"] < 8
 
 
-def test_the_initial_model_is_that_which_training_begins_with() -> None:
-    trial = digits_trial(seed=3)
-    assert torch.equal(weights(initial_model(trial)), weights(build_training(trial, Context()).model))
-    assert not torch.equal(weights(initial_model(trial)), weights(initial_model(digits_trial(seed=4))))
-
-
 def test_the_state_of_an_optimizer_is_measured() -> None:
     """Adam keeps two numbers a weight, SGD with momentum one, and a count of steps or two."""
     fixed = {"adamw": {}, "sgd": {"momentum": 0.9}}
     trials = {name: digits_trial(optimizer=name, budget=1, fixed=own) for name, own in fixed.items()}
     found = {name: run(trial)[-1].metrics["optimizer_state_mib"] for name, trial in trials.items()}
-    count = weights(initial_model(trials["sgd"])).numel()
+    count = weights(build_training(trials["sgd"], Context()).model).numel()
     assert found["sgd"] == pytest.approx(4 * count / 2**20, rel=0.01)
     assert found["adamw"] == pytest.approx(2 * found["sgd"], rel=0.05)
 

@@ -81,9 +81,15 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "rank_of_computation": ("rank of computation", "Seconds of a step and bytes of state, relative to SGD."),
     "on_pareto_front": ("on the front", "No other optimizer scores as much on average for less computation."),
     "contrast": ("contrast, points", "paper_contrasts"),
-    "p": ("p", "Exact two-sided p-value, by exchanging which backbones belong to the class."),
-    "p_holm": ("p, Holm", "The same, corrected for all contrasts together."),
-    "why_not": ("why not", "Reason why the contrast is refused."),
+    "p": (
+        "p",
+        "Exact two-sided p-value, by exchanging which backbones belong to the class; of weights, optimizers.",
+    ),
+    "p_holm": ("p, Holm", "The same, corrected for all that are tested together."),
+    "pattern": ("pattern", "Pattern of the final weights of the best trial of each cell, median over its layers."),
+    "measure": ("measure", "What it is compared with, over the cells."),
+    "rho": ("rank correlation", "pattern_association"),
+    "why_not": ("why not", "Reason why it is refused."),
     "first": ("first run", "best"),
     "second": ("second run", "best"),
 }

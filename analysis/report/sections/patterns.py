@@ -5,10 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from bocb_tune.analysis.findings.collect import Findings
+from bocb_tune.analysis.findings.weights import BEYOND_ADDITIVE
 from bocb_tune.analysis.patterns.spectra import RISKY
 from bocb_tune.analysis.patterns.summary import PATTERNS, RunPatterns
+from bocb_tune.analysis.report.cards.columns import heading
 from bocb_tune.analysis.report.cards.values import MOST_OPEN, Card, DataTable, NotApplicable, or_nan
 from bocb_tune.analysis.report.plots.of_patterns import START, exponent_bars, ridges
+
+P_CLEAR = 0.05
+BEYOND = "score beyond additive, of viable cells"
 
 
 def weights(findings: Findings) -> Card | NotApplicable:
@@ -25,18 +30,64 @@ def weights(findings: Findings) -> Card | NotApplicable:
         "Median over the layers of the model of each cell's best trial; every layer is in "
         "tables/patterns_by_layer.csv. One seed each: differences between optimizers are descriptions, not inferences. "
         "Convolutions are flattened to matrices; norms, biases and depthwise convolutions are left out. Rows 'at the "
-        "start' are the random initialisation of the same backbone, with the seed of its best cell."
+        "start' are the weights that the best trial of a backbone began with, random or pre-trained."
     )
+    related = _associations(findings)
     bars = exponent_bars(findings)
     return Card(
         title=title,
-        text=(text, *findings.pattern_notes),
+        text=(text, *([_related_words(findings)] if related else []), *findings.pattern_notes),
         figures=(*(() if bars is None else (bars,)), *ridges(findings)),
         folded=len(findings.table.backbones) > MOST_OPEN,
         tables=(
+            *related,
             DataTable(stem="patterns", frame=frame, formats=formats),
             DataTable(stem="patterns_by_layer", frame=pd.DataFrame(layers), only_file=True),
         ),
+    )
+
+
+def _associations(findings: Findings) -> tuple[DataTable, ...]:
+    if not findings.associations:
+        return ()
+    rows = [
+        {
+            "pattern": heading(each.pattern)[0],
+            "measure": _measure(each.measure),
+            "rho": or_nan(each.rho.value),
+            "from": or_nan(each.rho.lo),
+            "to": or_nan(each.rho.hi),
+            "p": or_nan(each.p),
+            "p_holm": or_nan(each.p_holm),
+            "cells": each.rho.counts.n_trials,
+            "why_not": "" if each.rho.reason is None else each.rho.reason.sentence,
+        }
+        for each in findings.associations
+    ]
+    formats = dict.fromkeys(("rho", "from", "to"), "+.2f") | {"p": ".3f", "p_holm": ".3f"}
+    frame = pd.DataFrame(rows)
+    if not frame["why_not"].any():
+        frame = frame.drop(columns="why_not")
+    return (DataTable(stem="pattern_associations", frame=frame, formats=formats),)
+
+
+def _measure(key: str) -> str:
+    """Name a measure of the cells; the tolerance of usable decades is that of the whole report."""
+    return BEYOND if key == BEYOND_ADDITIVE else heading(key.partition("_at_")[0])[0]
+
+
+def _related_words(findings: Findings) -> str:
+    """Say whether the weights tell how sensitive or how coupled a cell is."""
+    made = [each for each in findings.associations if each.p_holm is not None]
+    if not made:
+        reasons = sorted({each.rho.reason.sentence for each in findings.associations if each.rho.reason})
+        return f"Whether the weights tell how sensitive a cell is cannot be said: {'; '.join(reasons)}."
+    clear = [each for each in made if each.p_holm is not None and each.p_holm < P_CLEAR]
+    return (
+        f"Do the weights tell how sensitive or how coupled a cell is? Of {len(made)} rank correlations within "
+        f"backbones {len(clear)} {'is' if len(clear) == 1 else 'are'} significant after correction for their "
+        f"number (Holm); they are no causes. The unit of inference is the optimizer, of which there are "
+        f"{len(findings.table.optimizers)}."
     )
 
 

@@ -267,6 +267,7 @@ def of_patterns(*runs: RunPatterns) -> SimpleNamespace:
     return SimpleNamespace(
         patterns=runs,
         pattern_notes=("b: cannot be built",),
+        associations=(),
         table=SimpleNamespace(backbones=("b",), optimizers=("o",)),
         matrix=np.array([[50.0]]),
         bocb=SimpleNamespace(by_median=np.array([[True]])),
