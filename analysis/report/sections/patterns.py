@@ -83,11 +83,12 @@ def _related_words(findings: Findings) -> str:
         reasons = sorted({each.rho.reason.sentence for each in findings.associations if each.rho.reason})
         return f"Whether the weights tell how sensitive a cell is cannot be said: {'; '.join(reasons)}."
     clear = [each for each in made if each.p_holm is not None and each.p_holm < P_CLEAR]
+    named = [f"{heading(each.pattern)[0]} with {_measure(each.measure)} ({each.rho.value:+.2f})" for each in clear]
+    found = f"{len(clear)} of {len(made)}: {'; '.join(named)}. They are no causes" if clear else f"none of {len(made)}"
     return (
-        f"Do the weights tell how sensitive or how coupled a cell is? Of {len(made)} rank correlations within "
-        f"backbones {len(clear)} {'is' if len(clear) == 1 else 'are'} significant after correction for their "
-        f"number (Holm); they are no causes. The unit of inference is the optimizer, of which there are "
-        f"{len(findings.table.optimizers)}."
+        "Do the weights tell how sensitive or how coupled a cell is? Rank correlations within backbones that are "
+        f"significant after correction for their number (Holm): {found}. The unit of inference is the optimizer, of "
+        f"which there are {len(findings.table.optimizers)}."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import pandas as pd
 
 from bocb_tune.analysis.core.estimate import Estimate
@@ -49,7 +51,10 @@ def _gain(gain: Estimate) -> dict[str, float]:
 
 def _answer(findings: Findings, tried: int) -> str:
     found = findings.refining
+    gains = [each.gain.value for each in found.cells.values() if each.gain.value is not None]
     text = f"On average over the {tried} cells that were refined: {shown(found.grid)}."
+    if gains:
+        text += f" Half of the cells gain less than {median(gains):.2f}."
     if found.over_backbones.value is not None:
         text += f" For backbones like these: {shown(found.over_backbones)}."
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -197,5 +198,8 @@ def test_the_report_says_whether_refining_paid(tmp_path: Path) -> None:
     assert values["cells"]["bowl/sgd"]["refined"]["own"] == dict(found.cells["bowl", "sgd"].own)
     html = page.read_text(encoding="utf-8")
     assert "Does tuning beyond learning rate and weight decay pay?" in html
+    gains = [each.gain.value for each in found.cells.values() if each.gain.value is not None]
+    assert f"Half of the cells gain less than {median(gains):.2f}" in html
+    assert f"trials, and {len(read_journals(tmp_path / 'run').refined)} of refining" in html
     assert f"{found.calls} of 3 cells gain" in html
     assert len(pd.read_csv(page.parent / "tables" / "refining.csv")) == 3
