@@ -164,7 +164,7 @@ def _grid(findings: Findings) -> dict[str, Any]:
         "refining_gain": findings.refining.grid.to_json(),
         "refining_gain_over_backbones": findings.refining.over_backbones.to_json(),
         "refining_calls": findings.refining.calls,
-        "pattern_associations": [
+        "pattern_association": [
             {"pattern": e.pattern, "measure": e.measure, "rho": e.rho.to_json(), "p": e.p, "p_holm": e.p_holm}
             for e in findings.associations
         ],

@@ -26,7 +26,7 @@ def associations_of(
     decades: str,
     viable: Matrix,
 ) -> tuple[Association, ...]:
-    """Correlate the patterns of the final weights with measures of their cells; empty where no weights were read.
+    """Measure how patterns of the final weights go with measures of their cells; empty where no weights were read.
 
     Args:
         names: backbones and optimizers of the grid.

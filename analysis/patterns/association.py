@@ -44,7 +44,7 @@ class Association:
 def associations(
     patterns: Mapping[str, Array], measures: Mapping[str, Array], rng: np.random.Generator
 ) -> tuple[Association, ...]:
-    """Correlate every pattern with every measure.
+    """Measure the correlation of every pattern with every measure of the cells.
 
     Args:
         patterns, measures: each [backbones, optimizers], NaN where unknown.
@@ -92,7 +92,7 @@ def _centred_ranks(values: Array) -> Array:
 
 
 def _pooled(x: Array, several: Array) -> Array:
-    """Correlate centred ranks [backbones, optimizers] with several others [n, backbones, optimizers], where known."""
+    """Compute the correlations of centred ranks [backbones, optimizers] with others [n, backbones, optimizers]."""
     known = np.isfinite(x) & np.isfinite(several)
     x, several = np.where(known, x, 0.0), np.where(known, several, 0.0)
     scale: Array = np.sqrt((x**2).sum(axis=(1, 2)) * (several**2).sum(axis=(1, 2)))

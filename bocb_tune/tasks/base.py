@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bocb_tune.core.types import Measurement, Objective, TrialSpec
 from bocb_tune.training.context import Context
-from bocb_tune.training.loop import Training
+
+if TYPE_CHECKING:
+    from bocb_tune.training.loop import Training
 
 
 class Task(Protocol):
