@@ -644,7 +644,12 @@ def page(cards: tuple[Card | NotApplicable, ...], cells: tuple[CellPage, ...] = 
     )
     objective = Objective(metric="top1", unit="points", floor=1.0)
     table = SimpleNamespace(
-        source=SimpleNamespace(name=NASTY[0]), backbones=NASTY, optimizers=NASTY, trials=(), objective=objective
+        source=SimpleNamespace(name=NASTY[0]),
+        backbones=NASTY,
+        optimizers=NASTY,
+        trials=(),
+        refined=(),
+        objective=objective,
     )
     template = environment.get_template("report.html")
     first = FirstScreen(
