@@ -58,13 +58,14 @@ def test_the_launchers_file_is_what_rays_schema_asks_for() -> None:
 
 
 SLURM = {
-    "scontrol": 'echo "scontrol $*" >> "$CALLS"; [ "$1" = show ] && printf "n1\\nn2\\n"; true',
+    "scontrol": 'echo "scontrol $*" >> "$CALLS"; [ "$1" = show ] && exec seq -f n%g 20000; true',
     "hostname": "echo 10.0.0.1",
     "ray": 'echo "ray $*" >> "$CALLS"; [ "$1" = start ] && sleep 60; true',
     "bocb-tune": 'echo "bocb-tune $*" >> "$CALLS"; trap "exit 130" TERM; sleep 60 & wait $!',
     "srun": 'while [ "${1#-}" != "$1" ]; do [ "$1" = -w ] && shift; shift; done; exec "$@"',
 }
-"""Programs that stand for Slurm's and those that it would start: each writes down how it was called."""
+"""Programs that stand for Slurm's and those that it would start: each writes down how it was called. The list of nodes
+is longer than a pipe holds, so that whoever reads its first line only ends the program that writes it."""
 
 
 @pytest.fixture
