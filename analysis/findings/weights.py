@@ -12,10 +12,8 @@ from bocb_tune.analysis.coupling.viable import median_polish
 from bocb_tune.analysis.matrix.resample import SEED
 from bocb_tune.analysis.matrix.twoway import Matrix
 from bocb_tune.analysis.patterns.association import Association, associations
-from bocb_tune.analysis.patterns.summary import TOP_ENERGY, RunPatterns
+from bocb_tune.analysis.patterns.summary import OVER_DEPTH, RunPatterns
 
-PAPERS = ("value_entropy", "frobenius_norm", TOP_ENERGY, "alpha")
-"""Patterns that the paper draws over the layers."""
 MARGIN, BEYOND_ADDITIVE = "divergence_margin", "beyond_additive"
 
 
@@ -36,7 +34,7 @@ def associations_of(
     final = {(run.backbone, run.optimizer): run for run in patterns if not run.is_start}
     if not final:
         return ()
-    x = {key: _matrix({cell: run.summary(key).value for cell, run in final.items()}, names) for key in PAPERS}
+    x = {key: _matrix({cell: run.summary(key).value for cell, run in final.items()}, names) for key in OVER_DEPTH}
     y = {
         key: _matrix({cell: model.estimates[key].value for cell, model in models.items()}, names)
         for key in (decades, MARGIN)

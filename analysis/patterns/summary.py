@@ -31,6 +31,8 @@ TOP_ENERGY = "pca_energy_top"
 """Key of the energy of as many components as are asked for."""
 COMPONENTS = 10
 """Components of it, unless said otherwise."""
+OVER_DEPTH = ("value_entropy", "frobenius_norm", TOP_ENERGY, "alpha")
+"""Keys of the patterns that the paper draws over the layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,16 +8,11 @@ import numpy as np
 
 from bocb_tune.analysis.findings.collect import Findings
 from bocb_tune.analysis.patterns.spectra import RISKY
-from bocb_tune.analysis.patterns.summary import TOP_ENERGY, RunPatterns
+from bocb_tune.analysis.patterns.summary import OVER_DEPTH, RunPatterns
 from bocb_tune.analysis.report.plots.values import BarPanel, Bars, Ridge, RidgePanel, Ridges
 
-RIDGED = (
-    ("value_entropy", "entropy of values"),
-    ("frobenius_norm", "L2 norm"),
-    (TOP_ENERGY, "PCA energy"),
-    ("alpha", "exponent (alpha)"),
-)
-"""Patterns that are drawn over layer depth."""
+RIDGED = dict(zip(OVER_DEPTH, ("entropy of values", "L2 norm", "PCA energy", "exponent (alpha)"), strict=True))
+"""Titles of the patterns that are drawn over layer depth."""
 FEWEST_LAYERS = 2
 START = "at the start"
 
@@ -33,7 +28,9 @@ def ridges(findings: Findings) -> tuple[Ridges, ...]:
             "before training. Dashed: the cell fails by the rule of the paper's grey marks. Each panel has one scale, "
             f"written below it. PCA energy of {components} components.",
             alt=f"Patterns of the weights over the layers of {backbone}.",
-            panels=tuple(panel for key, title in RIDGED if (panel := _panel(findings, backbone, key, title)).ridges),
+            panels=tuple(
+                panel for key, title in RIDGED.items() if (panel := _panel(findings, backbone, key, title)).ridges
+            ),
         )
         for number, backbone in enumerate(findings.table.backbones, start=1)
     ]
