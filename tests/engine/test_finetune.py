@@ -31,6 +31,8 @@ SMALL = (
     "repeats.best=0",
     "recipe={base: digits, warmup_epochs: 0}",
 )
+PLAIN = "recipe={base: digits, augment: none, warmup_epochs: 0}"
+FEW = "name: shapes, images: 8, held_out: 4"
 
 
 def simulated(name: str, folder: Path, *overrides: str) -> dict[str, TrialRecord]:
@@ -72,15 +74,20 @@ def test_kept_models_are_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert records_in(tmp_path / "second")[tuned.id].score == tuned.score
 
 
-@pytest.mark.parametrize("name", ["shapes_detection", pytest.param("shapes_pose", marks=pytest.mark.slow)])
-def test_what_a_network_on_a_backbone_began_with_holds_the_pretraining(tmp_path: Path, name: str) -> None:
-    few = "{name: shapes, image_size: 64, images: 8, held_out: 4}" if name == "shapes_detection" else FEW_POSES
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("shapes_detection", f"{{{FEW}, image_size: 64}}"),
+        pytest.param("shapes_pose", f"{{{FEW}}}", marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_network_on_a_backbone_began_with_holds_the_pretraining(tmp_path: Path, name: str, data: str) -> None:
     simulated("shapes_pretrain", tmp_path / "first", "optimizers=[sgd]", "budget.epochs=1", PLAIN)
     starts = f"pretrained={{sgd: '{tmp_path / 'first'}:*/sgd'}}"
     options = (
         "optimizers=[sgd]",
         "budget.epochs=1",
-        f"dataset={few}",
+        f"dataset={data}",
         "recipe={base: shapes, batch_size: 4, warmup_epochs: 0}",
     )
     (record,) = simulated(name, tmp_path / "second", starts, *options).values()
@@ -90,10 +97,6 @@ def test_what_a_network_on_a_backbone_began_with_holds_the_pretraining(tmp_path:
     assert any(value.shape == stem.shape and np.array_equal(value, stem) for value in found.values())
     kept = {tensor for path in (tmp_path / "second" / "checkpoints").rglob("*.pt") for tensor in read_weights(path)}
     assert kept <= set(found)
-
-
-FEW_POSES = "{name: shapes, images: 8, held_out: 4}"
-PLAIN = "recipe={base: digits, augment: none, warmup_epochs: 0}"
 
 
 @pytest.mark.slow
