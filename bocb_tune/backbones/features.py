@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
@@ -33,7 +34,10 @@ class NoMaps(ValueError):
 
 class FeatureMaps(nn.Module):
     """A backbone without its head: images [batch, 3, height, width] to a list of maps [batch, channels[i],
-    height / strides[i], width / strides[i]], the finest first."""
+    height / strides[i], width / strides[i]], the finest first.
+
+    A backbone that pools without padding (AlexNet) sees no last row and column of a map: they are filled with zeros.
+    """
 
     def __init__(
         self, body: nn.Module, indices: Sequence[int], channels: Sequence[int], strides: Sequence[int]
@@ -46,7 +50,15 @@ class FeatureMaps(nn.Module):
         maps: list[Tensor] = self.body.forward_intermediates(  # type: ignore[operator]
             images, indices=self.indices, intermediates_only=True
         )
-        return maps
+        height, width = images.shape[-2:]
+        sizes = [(height // stride, width // stride) for stride in self.strides]
+        return [_completed(each, size) for each, size in zip(maps, sizes, strict=True)]
+
+
+def _completed(each: Tensor, size: tuple[int, int]) -> Tensor:
+    """Fill up a map [..., height, width] to `size`, below and on the right."""
+    below, right = size[0] - each.shape[-2], size[1] - each.shape[-1]
+    return each if below == right == 0 else functional.pad(each, (0, right, 0, below))
 
 
 def feature_maps(

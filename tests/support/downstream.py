@@ -1,4 +1,4 @@
-"""Each backbone of the table on detection and segmentation for two optimizer steps, and the table of how it went.
+"""Each backbone of the table on each task on images with objects for two optimizer steps, and the table of how it went.
 
 `python -m tests.support.downstream [BACKBONE ...]` trains those backbones, or all, and writes their rows anew.
 """
@@ -17,6 +17,7 @@ from bocb_tune.core.types import TrialSpec
 from bocb_tune.data import resolve_options
 from bocb_tune.tasks import scenes
 from bocb_tune.tasks.detection import RETINANET
+from bocb_tune.tasks.pose import task as pose
 from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.context import Context
 from bocb_tune.training.loop import Training, fit
@@ -30,10 +31,15 @@ TWO: dict[str, Any] = {"image_size": 64, "images": 4, "held_out": 1}
 BUILDERS: dict[str, Callable[[TrialSpec, Context], Training]] = {
     "detection": partial(scenes.build_training, detector=RETINANET),
     "segmentation": partial(scenes.build_training, detector=MASK_RCNN),
+    "pose": pose.build_training,
 }
 """How each task makes a training of a trial."""
 WHOLE: dict[str, Any] = {"shorter": 64, "longer": 96, "channels": 32}
-OPTIONS = {"detection": WHOLE, "segmentation": WHOLE}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "detection": WHOLE,
+    "segmentation": WHOLE,
+    "pose": {"height": 64, "width": 64, "channels": 32, "sigma": 1.5, "sigmas": [0.05] * 4},
+}
 
 
 def outcome(backbone: str, task: str, optimizer: str = "adamw") -> str:
