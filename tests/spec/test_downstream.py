@@ -104,10 +104,16 @@ def test_published_experiments_plan_without_data_or_weights(name: str) -> None:
 # Every backbone
 
 
-ONE_OF_EACH = {"resnet50": "detection", "deit_small": "segmentation", "convnext_tiny": "segmentation"}
+ONE_OF_EACH = [
+    ("resnet50", "detection"),
+    ("deit_small", "segmentation"),
+    ("convnext_tiny", "segmentation"),
+    ("alexnet", "pose"),
+    ("deit_small", "pose"),
+]
 
 
-@pytest.mark.parametrize(("backbone", "task"), ONE_OF_EACH.items())
+@pytest.mark.parametrize(("backbone", "task"), ONE_OF_EACH)
 def test_one_backbone_of_each_kind_takes_a_step(backbone: str, task: str) -> None:
     assert outcome(backbone, task) == TRAINS
 
