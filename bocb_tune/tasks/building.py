@@ -81,8 +81,9 @@ def placed(model: nn.Module, recipe: Recipe, device: str) -> nn.Module:
     Raises:
         ValueError: if the recipe asks for gradient checkpointing and the model has none.
     """
-    model = model.to(device=device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
-    if recipe.channels_last:
+    layout = memory_format(recipe, device)
+    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    if layout is torch.channels_last:
         set_memory_strides(model)
     if recipe.grad_checkpointing:
         _checkpoint(model)
@@ -99,9 +100,13 @@ def _checkpoint(model: nn.Module) -> None:
         ) from error
 
 
-def memory_format(recipe: Recipe) -> torch.memory_format:
-    """Return the recipe's layout of images and convolutions in memory."""
-    return torch.channels_last if recipe.channels_last else torch.contiguous_format
+def memory_format(recipe: Recipe, device: str) -> torch.memory_format:
+    """Return the layout of images and convolutions in memory: the recipe's, but for bf16 on a CPU."""
+    if not recipe.channels_last:
+        return torch.contiguous_format
+    # There oneDNN 3.12 (torch 2.14) writes beyond its memory, in a strided 1 x 1 convolution of RGB images (RepVGG).
+    broken = recipe.precision == "bf16" and torch.device(device).type == "cpu"
+    return torch.contiguous_format if broken else torch.channels_last
 
 
 def optimizer_of(model: nn.Module, trial: TrialSpec, recipe: Recipe) -> Optimizer:

@@ -124,7 +124,7 @@ class Pictures:
         device = self.context.ranks.device
         if images.dtype == torch.uint8:
             images = normalise(images, self.dataset.mean, self.dataset.std)
-        images = images.to(device, non_blocking=True, memory_format=memory_format(self.recipe))
+        images = images.to(device, non_blocking=True, memory_format=memory_format(self.recipe, device))
         return images, labels.to(device, non_blocking=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

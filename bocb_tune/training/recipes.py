@@ -55,7 +55,7 @@ class Recipe:
     """Let the decay of the averaged weights rise from 0 to `ema_decay`, as 1 - (1 + step) ** (-2/3) (timm's
     `ModelEmaV3`), so that the average soon leaves the random initial weights behind."""
     channels_last: bool = False
-    """Memory layout of images and convolution weights."""
+    """Memory layout of images and convolution weights; has no effect on a CPU in bf16, where oneDNN breaks down."""
     compile: bool = False
     """Compile the model with `torch.compile`."""
     compile_mode: CompileMode = "default"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from bocb_tune.backbones import build_backbone, list_backbones
 from bocb_tune.core.types import Measurement, TrialSpec
 from bocb_tune.data import load_dataset
 from bocb_tune.tasks import classification, get_task
+from bocb_tune.tasks.building import memory_format
 from bocb_tune.tasks.classification import Pictures, build_training
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.loop import fit
@@ -162,6 +163,14 @@ def test_an_average_that_warms_up_soon_leaves_the_initial_weights() -> None:
         trained(digits_trial(budget=1, ema_decay=0.9999, ema_warmup=warmup))[1]["val_loss"] for warmup in (False, True)
     )
     assert abs(warm - raw["val_loss"]) < 0.5 * (constant - raw["val_loss"])
+
+
+def test_memory_layout_of_bf16_on_a_cpu() -> None:
+    """Where oneDNN's kernels for channels last write beyond their memory; a GPU keeps the recipe's."""
+    recipe = Recipe(batch_size=2, channels_last=True, precision="bf16")
+    assert memory_format(recipe, "cpu") is torch.contiguous_format
+    assert memory_format(recipe, "cuda:1") is torch.channels_last
+    assert memory_format(replace(recipe, precision="fp32"), "cpu") is torch.channels_last
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

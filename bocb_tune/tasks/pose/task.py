@@ -148,7 +148,7 @@ class Figures:
         device = self.context.ranks.device
         pixels, *others = (tensor.to(device, non_blocking=True) for tensor in batch)
         images = normalise(pixels, self.dataset.mean, self.dataset.std).contiguous(
-            memory_format=memory_format(self.recipe)
+            memory_format=memory_format(self.recipe, device)
         )
         return [images, *others]
 
