@@ -171,7 +171,7 @@ DATASETS: dict[str, DatasetRow] = {
         source="as shapes",
         target="bocb_tune.data.coco.single:reader",
         num_classes=3,
-        options={"image_size": 64, "images": 600, "held_out": 150, "draw_seed": 0},
+        options={"image_size": 32, "images": 3000, "held_out": 300, "draw_seed": 0},
         augments=("none", "flip_shift"),
     ),
     "synthetic": DatasetRow(

@@ -170,11 +170,14 @@ def _split(folder: Path, count: int, size: int, seed: int) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def scene(random: np.random.Generator, size: int, most: int = MOST_SHAPES) -> tuple[NDArray[np.uint8], list[Shape]]:
-    """Draw an image uint8 [size, size, 3] with one to `most` shapes."""
+def scene(
+    random: np.random.Generator, size: int, most: int = MOST_SHAPES, radii: tuple[float, float] = RADII
+) -> tuple[NDArray[np.uint8], list[Shape]]:
+    """Draw an image uint8 [size, size, 3] with one to `most` shapes of `radii`, as shares of its side."""
     shapes: list[Shape] = []
     for _ in range(random.integers(1, most + 1)):
-        placed = (shape for shape in (_random_shape(random, size) for _ in range(TRIES)) if _is_free(shape, shapes))
+        tries = (_random_shape(random, size, radii) for _ in range(TRIES))
+        placed = (shape for shape in tries if _is_free(shape, shapes))
         shapes += [shape] if (shape := next(placed, None)) else []
     background = random.uniform(40, 215, size=3)
     slope = random.uniform(-20, 20, size=(2, 3)) / size
@@ -186,8 +189,8 @@ def scene(random: np.random.Generator, size: int, most: int = MOST_SHAPES) -> tu
     return canvas.clip(0, 255).astype(np.uint8), shapes
 
 
-def _random_shape(random: np.random.Generator, size: int) -> Shape:
-    radius = random.uniform(*RADII) * size
+def _random_shape(random: np.random.Generator, size: int, radii: tuple[float, float]) -> Shape:
+    radius = random.uniform(*radii) * size
     x, y = random.uniform(radius, size - radius, size=2)
     kind = list(CLASSES)[random.integers(len(CLASSES))]
     tilt = math.radians(random.uniform(-MOST_TILT, MOST_TILT)) if kind != "disc" else 0.0

@@ -17,6 +17,9 @@ from bocb_tune.data.split import Chosen, Indices
 if TYPE_CHECKING:
     from bocb_tune.data.arrays import Arrays
 
+RADII = (0.25, 0.45)
+"""Least and largest radius, as shares of the side: in 32 pixels about as large as the shapes of a scene of 64."""
+
 Drawn = dict[str, tuple[NDArray[np.uint8], Indices]]
 """Images [images, 3, height, width] and labels [images] of each split."""
 
@@ -83,7 +86,7 @@ def _drawn(image_size: int, images: int, held_out: int, draw_seed: int) -> Drawn
 
 
 def _split(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], Indices]:
-    drawn = [scene(np.random.default_rng([seed, number]), size, most=1) for number in range(count)]
+    drawn = [scene(np.random.default_rng([seed, number]), size, most=1, radii=RADII) for number in range(count)]
     kinds = list(CLASSES)
     labels = np.array([kinds.index(shapes[0].kind) for _, shapes in drawn], dtype=np.int64)
     return np.stack([pixels.transpose(2, 0, 1) for pixels, _ in drawn]), labels
