@@ -104,7 +104,8 @@ def memory_format(recipe: Recipe, device: str) -> torch.memory_format:
     """Return the layout of images and convolutions in memory: the recipe's, but for bf16 on a CPU."""
     if not recipe.channels_last:
         return torch.contiguous_format
-    # There oneDNN 3.12 (torch 2.14) writes beyond its memory, in a strided 1 x 1 convolution of RGB images (RepVGG).
+    # There oneDNN 3.12 (torch 2.14) writes beyond its memory: in a strided 1 x 1 convolution of RGB images (RepVGG),
+    # and in depthwise ones with dilation (MogaNet), whose trainings then go on with spoilt numbers.
     broken = recipe.precision == "bf16" and torch.device(device).type == "cpu"
     return torch.contiguous_format if broken else torch.channels_last
 
