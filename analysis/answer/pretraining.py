@@ -25,7 +25,8 @@ def _may_leave(found: Transfer) -> str:
     assert gap.value is not None
     best = f"over {len(found.gaps)} rows the best other optimizer is {_signed(-gap.value)} points from the own one"
     if gap.lo is None or gap.hi is None:
-        sure = "without repeated seeds it cannot be said how sure that is, and the best of several is biased upwards"
+        assert gap.reason is not None
+        sure = f"how sure that is cannot be said: {gap.reason.sentence}; and the best of several is biased upwards"
         return f"{best[0].upper()}{best[1:]}; {sure}."
     shown = f"{best} (95 % interval {_signed(-gap.hi)} to {_signed(-gap.lo)})"
     if gap.hi < 0:
@@ -48,7 +49,8 @@ def _advantage(found: Transfer) -> str:
         "weights that others made, after the main effects of both are taken out"
     )
     if advantage.lo is None or advantage.hi is None:
-        return f"{does}; it cannot be said how sure that is."
+        assert advantage.reason is not None
+        return f"{does}; how sure that is cannot be said: {advantage.reason.sentence}."
     sure = "" if advantage.lo > 0 or advantage.hi < 0 else "; no such advantage is shown"
     return f"{does} (95 % interval {_signed(advantage.lo)} to {_signed(advantage.hi)}){sure}."
 

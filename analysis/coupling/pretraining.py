@@ -5,8 +5,9 @@ Rows of the matrix are backbones, each from several pre-trainings; columns are o
     home advantage        effect of both being the same optimizer, fitted by least squares beside a main effect of each
                           pre-training and each optimizer, within each backbone, averaged over backbones
 So neither an optimizer that is good everywhere nor a pre-training that is good for everything counts as an advantage.
-A gap is about what to do, and counts both. With repeated seeds, from draws of the true values (`posterior.py`);
-without, plug-in and labelled so.
+A gap is about what to do, and counts both. With repeated seeds, from draws of the true values (`posterior.py`); in
+grids too small for these around each cell's own mean, for what is linear in the values; without seeds, plug-in and
+labelled so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate, Reason
 from bocb_tune.analysis.coupling.posterior import posterior_values
 from bocb_tune.analysis.matrix.noise import Noise
-from bocb_tune.analysis.matrix.resample import SEED, interval
+from bocb_tune.analysis.matrix.resample import NUM_DRAWS, SEED, interval
 from bocb_tune.analysis.matrix.twoway import Matrix, fit_refusal
 from bocb_tune.analysis.names.look import optimizer_key
 from bocb_tune.analysis.sources.table import Pretraining
@@ -31,6 +32,8 @@ PLUG_IN = "plug-in, includes noise"
 FACTORS = ("backbone", "pretraining", "optimizer")
 """Axes of a block."""
 SMALLEST_BLOCK = (1, 2, 2)
+PAIR = 2
+"""Optimizers among which the best other one is known beforehand, so that a gap is a plain difference."""
 Drawn = Array | Reason
 """Draws of the true values [draws, rows, optimizers], or why there are none."""
 
@@ -87,16 +90,18 @@ def transfer(
         pretrainings: start of each row that has one.
     """
     drawn = _drawn(values, noise)
+    singly = _drawn_singly(values, noise) if noise is not None and isinstance(drawn, Reason) else drawn
+    of_gaps = singly if len(optimizers) == PAIR else drawn
     own = _own_columns(rows, optimizers, pretrainings)
     places = [place for place in range(len(rows)) if _has_gap(values[place], own[place])]
-    gaps = tuple(_gap(values, drawn, rows, optimizers, place, own[place]) for place in places)
+    gaps = tuple(_gap(values, of_gaps, rows, optimizers, place, own[place]) for place in places)
     made = [row for row in rows if row in pretrainings and pretrainings[row].optimizer]
     block = _block(values, rows, pretrainings)
     return Transfer(
         gaps=gaps,
         without_gap=tuple(row for row in made if row not in {gap.row for gap in gaps}),
-        mean_gap=_mean_gap(values, drawn, [(place, own[place]) for place in places]),
-        home_advantage=_home_advantage(values, drawn, block, own),
+        mean_gap=_mean_gap(values, of_gaps, [(place, own[place]) for place in places]),
+        home_advantage=_home_advantage(values, singly, block, own),
         block=(tuple(block), tuple(pretrainings[rows[place]].name for place in next(iter(block.values()), []))),
         terms=tuple(_terms(values, drawn, block)),
     )
@@ -110,6 +115,14 @@ def _drawn(values: Matrix, noise: Noise | None) -> Drawn:
         return reason
     draws = posterior_values(values, noise, np.random.default_rng(SEED))
     return np.where(np.isfinite(values), draws, np.nan)
+
+
+def _drawn_singly(values: Matrix, noise: Noise) -> Array:
+    """Draw the true values around each cell's mean [draws, rows, optimizers], its variance moderated and unknown."""
+    rng = np.random.default_rng(SEED)
+    df = np.broadcast_to(noise.expected_df + noise.cell_df, values.shape)
+    variance = noise.cell_variance * df / rng.chisquare(df, (NUM_DRAWS, *values.shape))
+    return np.asarray(values + np.sqrt(variance) * rng.standard_normal(variance.shape))
 
 
 def _own_columns(

@@ -16,6 +16,8 @@ MOST_REFUSED = 0.25
 """At 64 trials."""
 MOST_BIAS = 0.5
 """Points, of the expected score at the point found."""
+REPLICATES_AT_64 = 10
+"""For shares refused and bias: 160 cells, standard error .08 points; of 32 cells it would be .17."""
 
 
 @pytest.mark.slow
@@ -26,7 +28,7 @@ def test_each_number_holds_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = {what: held(each for each in found if each.what == what) for what in WHAT}
     assert {what: share for what, share in shares.items() if not share >= LEAST} == {}
     assert np.mean(list(shares.values())) >= LEAST_MEAN
-    at_64 = [each for each in found if each.where == "64"]
+    at_64 = [each for job in jobs(REPLICATES_AT_64) if job[0] == "64" for each in stated(job)]
     assert np.mean([each.estimate.value is None for each in at_64]) <= MOST_REFUSED
     assert abs(bias(at_64, "expected score at the best point")) <= MOST_BIAS
 
