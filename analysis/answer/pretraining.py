@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.coupling.pretraining import Transfer
 
 
 def transfer_sentences(found: Transfer) -> tuple[str, ...]:
     """Say the answer in sentences, and name what is left out."""
-    text = [_may_leave(found)] if found.gaps else []
+    text = [*_after_each(found), _may_leave(found)] if found.gaps else []
     text.append(_advantage(found))
     if found.without_gap:
         text.append(f"Rows without a gap, as their pre-training's optimizer has no value there: {_names(found)}.")
     return tuple(text)
+
+
+def _after_each(found: Transfer) -> Iterator[str]:
+    """Say by pre-training optimizer what leaving it brings, where there are several and intervals."""
+    for each in found.mean_gaps if len(found.mean_gaps) > 1 else ():
+        low, value, high = each.gap.lo, each.gap.value, each.gap.hi
+        if value is None or low is None or high is None:
+            continue
+        does = "brings" if high < 0 else "costs" if low > 0 else "neither brings nor costs significantly:"
+        low, value, high = (low, value, high) if low > 0 else (-high, -value, -low)
+        over = f"{each.rows} rows" if each.rows > 1 else "one row"
+        yield (
+            f"After pre-training by {each.own}, another optimizer {does} {value:.2f} points "
+            f"(95 % interval {low:.2f} to {high:.2f}; {over})."
+        )
+
+
+def _is_split(found: Transfer) -> bool:
+    """Tell whether leaving pays after one pre-training and costs after another."""
+    gaps = [each.gap for each in found.mean_gaps]
+    return any(gap.hi is not None and gap.hi < 0 for gap in gaps) and any(
+        gap.lo is not None and gap.lo > 0 for gap in gaps
+    )
 
 
 def _names(found: Transfer) -> str:
@@ -29,6 +54,8 @@ def _may_leave(found: Transfer) -> str:
         sure = f"how sure that is cannot be said: {gap.reason.sentence}; and the best of several is biased upwards"
         return f"{best[0].upper()}{best[1:]}; {sure}."
     shown = f"{best} (95 % interval {_signed(-gap.hi)} to {_signed(-gap.lo)})"
+    if _is_split(found):
+        return f"So it depends on the optimizer of the pre-training, and their average says little: {shown}."
     if gap.hi < 0:
         return f"Another optimizer than that of the pre-training may be used, and is better: {shown}."
     if gap.lo > 0:

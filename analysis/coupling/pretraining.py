@@ -52,6 +52,15 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeanGap:
+    """Average gap of the rows that one optimizer pre-trained."""
+
+    own: str
+    rows: int
+    gap: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
     """Share of one factor, or of an interaction, in all variation of a block."""
 
@@ -68,6 +77,9 @@ class Transfer:
     without_gap: tuple[str, ...]
     """The other rows."""
     mean_gap: Estimate
+    """Average over all gaps, which may be of opposite signs."""
+    mean_gaps: tuple[MeanGap, ...]
+    """Average by optimizer of the pre-training."""
     home_advantage: Estimate
     block: tuple[tuple[str, ...], tuple[str, ...]]
     """Backbones and pre-trainings that make a complete block; empty if none do."""
@@ -101,6 +113,7 @@ def transfer(
         gaps=gaps,
         without_gap=tuple(row for row in made if row not in {gap.row for gap in gaps}),
         mean_gap=_mean_gap(values, of_gaps, [(place, own[place]) for place in places]),
+        mean_gaps=tuple(_mean_gaps(values, of_gaps, optimizers, places, own)),
         home_advantage=_home_advantage(values, singly, block, own),
         block=(tuple(block), tuple(pretrainings[rows[place]].name for place in next(iter(block.values()), []))),
         terms=tuple(_terms(values, drawn, block)),
@@ -161,6 +174,15 @@ def _mean_gap(values: Matrix, drawn: Drawn, places: Sequence[tuple[int, int | No
         return np.asarray(np.mean(gaps, axis=0))
 
     return _estimate(mean(values), drawn, mean)
+
+
+def _mean_gaps(
+    values: Matrix, drawn: Drawn, optimizers: Sequence[str], places: Sequence[int], own: Sequence[int | None]
+) -> Iterator[MeanGap]:
+    for column, name in enumerate(optimizers):
+        rows = [(place, column) for place in places if own[place] == column]
+        if rows:
+            yield MeanGap(own=name, rows=len(rows), gap=_mean_gap(values, drawn, rows))
 
 
 def _estimate(point: Array, drawn: Drawn, of: Callable[[Array], Array], unit: str = "points") -> Estimate:

@@ -52,6 +52,7 @@ def _transfer(found: Transfer) -> dict[str, Any]:
     """Return fine-tuning by the optimizer of the pre-training against others, of grids that have a pre-training."""
     return {
         "mean_gap": found.mean_gap.to_json(),
+        "mean_gaps": {each.own: {"rows": each.rows, "gap": each.gap.to_json()} for each in found.mean_gaps},
         "home_advantage": found.home_advantage.to_json(),
         "gaps": {
             gap.row: {"pretraining_optimizer": gap.own, "best_other": gap.other, "gap": gap.gap.to_json()}

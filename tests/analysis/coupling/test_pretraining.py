@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bocb_tune.analysis.answer.pretraining import transfer_sentences
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Reason
 from bocb_tune.analysis.coupling.pretraining import FACTORS, Transfer, advantage, sums_of_squares, transfer
@@ -151,6 +152,20 @@ def test_two_optimizers_have_intervals_of_all_that_is_linear() -> None:
         assert all(gap.gap.lo is not None for gap in found.gaps)
         assert {term.share.reason for term in found.terms} == {Reason.TOO_FEW_OPTIMIZERS}
     assert (held / 300 >= 0.92).all(), held / 300
+
+
+def test_gaps_of_opposite_signs_are_not_averaged_away() -> None:
+    """One optimizer is better from wherever it starts: to leave it costs, to leave the other brings as much."""
+    values = np.tile([50.0, 60.0], (4, 1))
+    noise = seed_noise(np.full((4, 2), 1.0), np.full((4, 2), 3))
+    found = transfer(values, noise, SMALL_ROWS, SMALL, {row: STARTS[row] for row in SMALL_ROWS})
+    assert {each.own: (each.rows, round(each.gap.value or 0)) for each in found.mean_gaps} == {
+        "sgd": (2, -10),
+        "adamw": (2, 10),
+    }
+    by_start, costs, whole, *_ = transfer_sentences(found)
+    assert ("sgd, another optimizer brings" in by_start, "adamw, another optimizer costs" in costs) == (True, True)
+    assert whole.startswith("So it depends on the optimizer of the pre-training")
 
 
 def test_the_best_of_several_in_too_few_rows_has_no_interval() -> None:
