@@ -51,13 +51,14 @@ def time_loading(spec: ExperimentSpec, recipe: Recipe, device: str) -> tuple[Loa
 def _one_pass(pictures: Pictures, batch: int, seed: int) -> Loading:
     order = torch.randperm(pictures.dataset.count("train"), generator=torch.Generator().manual_seed(seed))
     started = first = now = time.monotonic()
-    batches = 0
-    for batches, _ in enumerate(pictures.train(torch.split(order, batch), seed), start=1):
+    sizes: list[int] = []
+    for _, labels in pictures.train(torch.split(order, batch), seed):
         now = time.monotonic()
-        first = now if batches == 1 else first
+        sizes.append(len(labels))
+        first = now if len(sizes) == 1 else first
         if now - first > PASS_S:
             break
     start_s = first - started
-    if batches < 2:  # all there are in one batch, so that its time is all that is known
-        return Loading(start_s=start_s, images_per_s=batch / start_s)
-    return Loading(start_s=start_s, images_per_s=(batches - 1) * batch / (now - first))
+    if len(sizes) < 2:  # all there are in one batch, so that its time is all that is known
+        return Loading(start_s=start_s, images_per_s=sizes[0] / start_s)
+    return Loading(start_s=start_s, images_per_s=sum(sizes[1:]) / (now - first))
