@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.coupling.pretraining import Transfer
 
+LEAVING = {-1: "brings", 0: "neither brings nor costs significantly:", 1: "costs"}
+"""Effect of leaving the optimizer of the pre-training, by the sign of the gap."""
+
 
 def transfer_sentences(found: Transfer) -> tuple[str, ...]:
     """Say the answer in sentences, and name what is left out."""
@@ -23,21 +26,24 @@ def _after_each(found: Transfer) -> Iterator[str]:
         low, value, high = each.gap.lo, each.gap.value, each.gap.hi
         if value is None or low is None or high is None:
             continue
-        does = "brings" if high < 0 else "costs" if low > 0 else "neither brings nor costs significantly:"
-        low, value, high = (low, value, high) if low > 0 else (-high, -value, -low)
+        sign = _sign(each.gap)
+        low, value, high = (low, value, high) if sign > 0 else (-high, -value, -low)
         over = f"{each.rows} rows" if each.rows > 1 else "one row"
         yield (
-            f"After pre-training by {each.own}, another optimizer {does} {value:.2f} points "
+            f"After pre-training by {each.own}, another optimizer {LEAVING[sign]} {value:.2f} points "
             f"(95 % interval {low:.2f} to {high:.2f}; {over})."
         )
 
 
+def _sign(number: Estimate) -> int:
+    """Return 1 or -1 where the interval lies above or below zero; 0 where it does not, or there is none."""
+    above, below = number.lo is not None and number.lo > 0, number.hi is not None and number.hi < 0
+    return int(above) - int(below)
+
+
 def _is_split(found: Transfer) -> bool:
     """Tell whether leaving pays after one pre-training and costs after another."""
-    gaps = [each.gap for each in found.mean_gaps]
-    return any(gap.hi is not None and gap.hi < 0 for gap in gaps) and any(
-        gap.lo is not None and gap.lo > 0 for gap in gaps
-    )
+    return {_sign(each.gap) for each in found.mean_gaps} >= {-1, 1}
 
 
 def _names(found: Transfer) -> str:
@@ -56,9 +62,9 @@ def _may_leave(found: Transfer) -> str:
     shown = f"{best} (95 % interval {_signed(-gap.hi)} to {_signed(-gap.lo)})"
     if _is_split(found):
         return f"So it depends on the optimizer of the pre-training, and their average says little: {shown}."
-    if gap.hi < 0:
+    if _sign(gap) < 0:
         return f"Another optimizer than that of the pre-training may be used, and is better: {shown}."
-    if gap.lo > 0:
+    if _sign(gap) > 0:
         return f"Another optimizer than that of the pre-training costs: {shown}."
     return (
         f"Another optimizer than that of the pre-training may be used: {shown}, so that neither is shown to be better."
@@ -78,7 +84,7 @@ def _advantage(found: Transfer) -> str:
     if advantage.lo is None or advantage.hi is None:
         assert advantage.reason is not None
         return f"{does}; how sure that is cannot be said: {advantage.reason.sentence}."
-    sure = "" if advantage.lo > 0 or advantage.hi < 0 else "; no such advantage is shown"
+    sure = "" if _sign(advantage) else "; no such advantage is shown"
     return f"{does} (95 % interval {_signed(advantage.lo)} to {_signed(advantage.hi)}){sure}."
 
 
