@@ -72,8 +72,16 @@ def zero_decay_probability(cell: Landscape) -> Estimate:
 def best_score(cell: Landscape) -> Estimate:
     """Compute the expected score at the best point, the same for all draws: each draw's own best is biased upwards."""
     row, column = cell.best_node
-    draws = np.clip(_spread(cell, cell.draws[:, row, column]), cell.floor, cell.top)
+    draws = np.clip(spread(cell, cell.draws[:, row, column]), cell.floor, cell.top)
     return _known(cell, float(cell.mean[row, column]), drawn.ends(draws), "points")
+
+
+def spread(cell: Landscape, draws: Array) -> Array:
+    """Move draws away from their mean where trials were stopped early."""
+    if not cell.counts.n_stopped:
+        return draws
+    middle = draws.mean()
+    return np.asarray(middle + STOPPED_SPREAD * (draws - middle))
 
 
 def near_optimal_volume(cell: Landscape, epsilon: float = EPSILON) -> Estimate:
@@ -259,15 +267,7 @@ def _functional(cell: Landscape, function: Callable[[Array], Array], unit: str, 
 
 def _loss(cell: Landscape, function: Callable[[Array], Array]) -> Estimate:
     """Estimate a functional in points, whose draws are spread where trials were stopped early."""
-    return _halfway(cell, float(function(cell.mean)), _spread(cell, function(cell.draws)), "points", math.inf)
-
-
-def _spread(cell: Landscape, draws: Array) -> Array:
-    """Move draws away from their mean where trials were stopped early."""
-    if not cell.counts.n_stopped:
-        return draws
-    middle = draws.mean()
-    return np.asarray(middle + STOPPED_SPREAD * (draws - middle))
+    return _halfway(cell, float(function(cell.mean)), spread(cell, function(cell.draws)), "points", math.inf)
 
 
 def _halfway(cell: Landscape, of_mean: float, draws: Array, unit: str, most: float) -> Estimate:

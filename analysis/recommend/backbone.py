@@ -1,6 +1,7 @@
 """Recommendation for a backbone of the grid: optimizer, learning rate and weight decay, with its uncertainty.
 
-The choice is made on the landscapes of the backbone's cells, or else on its row of scores.
+The choice is made on the landscapes of the backbone's cells, or else on its row of scores. Repeated seeds count as far
+as they are precise. Another optimizer may lead by them alone, not significantly: that is said.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import numpy as np
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.landscape.fit import Landscape
-from bocb_tune.analysis.recommend.candidates import Candidate, make_candidate
+from bocb_tune.analysis.recommend.candidates import Candidate, make_candidate, with_seeds
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
     FROM_SCORES,
@@ -43,10 +43,10 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
     by_seeds = _by_seeds(evidence, backbone)
     if not cells or len({*cells, *by_seeds}) < MIN_OPTIMIZERS:
         return _from_row(evidence, backbone, trials)
-    candidates = {
-        name: _with_seeds(make_candidate(cell, trials, rng, evidence.tolerance), cell, by_seeds.get(name), rng)
-        for name, cell in cells.items()
-    }
+    candidates = {name: make_candidate(cell, trials, rng, evidence.tolerance) for name, cell in cells.items()}
+    for name in [name for name in candidates if name in by_seeds]:
+        known = by_seeds[name]
+        candidates[name] = with_seeds(candidates[name], cells[name], known.score, known.sd, rng)
     others = {name: known for name, known in by_seeds.items() if name not in cells}
     merits = {name: candidate.merit for name, candidate in candidates.items()} | {
         name: known.score for name, known in others.items()
@@ -55,9 +55,10 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
     draws = {name: rng.permutation(candidate.draws) for name, candidate in candidates.items()}
     draws |= {name: known.draws(size, rng) for name, known in others.items()}
     worse = evidence.worse_on(backbone)
-    pick = max((name for name in merits if name not in worse), key=lambda name: merits[name], default="")
-    pick = pick or max(merits, key=lambda name: merits[name])
-    return _chosen(evidence, backbone, trials, pick, candidates, others, draws)
+    pick = max([name for name in merits if name not in worse] or merits, key=lambda name: merits[name])
+    leader = max(by_seeds, key=lambda name: by_seeds[name].score) if pick in by_seeds else pick
+    chosen = _chosen(evidence, backbone, trials, pick, candidates, others, draws)
+    return replace(chosen, leader=leader if leader != pick else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,22 +87,6 @@ def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
         for o, name in enumerate(evidence.optimizers)
         if np.isfinite(evidence.scores[row, o]) and np.isfinite(evidence.sd[row, o])
     }
-
-
-def _with_seeds(candidate: Candidate, cell: Landscape, seeds: _Seeds | None, rng: np.random.Generator) -> Candidate:
-    """Combine a candidate with fresh seeds at the best setting, weighted by precision.
-
-    Otherwise a recommendation could prefer an optimizer that the seeds, on which the headline rests, have shown to be
-    worse.
-    """
-    if seeds is None:
-        return candidate
-    best = cell.best_draws
-    variance = float(np.var(best))
-    weight = variance / (variance + seeds.sd**2) if variance > 0 else 0.0
-    moved = weight * (seeds.score - float(cell.mean[cell.best_node]))
-    draws = candidate.draws + weight * (seeds.draws(len(best), rng) - best)
-    return replace(candidate, merit=candidate.merit + moved, expected=candidate.expected + moved, draws=draws)
 
 
 def _chosen(

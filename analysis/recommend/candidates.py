@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
 
-from bocb_tune.analysis.cell.sensitivity import EPSILON
+from bocb_tune.analysis.cell.sensitivity import EPSILON, spread
 from bocb_tune.analysis.core.arrays import Array, Flags
 from bocb_tune.analysis.core.estimate import Counts
 from bocb_tune.analysis.landscape import surface
@@ -50,6 +50,10 @@ class Candidate:
     """Expected score, points."""
     draws: Array
     """Draws of the expected score [draws]."""
+    found: Array
+    """Draws of what the trials find on each surface [draws]: where the first setting is poor, others make it good."""
+    best: Array
+    """Draws of the expected score at the best point, of the same surfaces [draws]."""
     robustness: tuple[float, float]
     """Near-optimal volume and divergence margin in decades: larger is safer."""
     counts: Counts
@@ -62,15 +66,19 @@ def make_candidate(cell: Landscape, trials: int, rng: np.random.Generator, toler
     first is the best setting, the others are random ones of the range around it; the best score of all is selected.
     """
     near = np.asarray(cell.mean >= cell.mean.max() - tolerance)
-    inside = _bounding(near, cell.grid)
+    best = cell.best_draws
     if trials == 1:
         caution = cautious_score(cell)
         row, column = map(int, surface.argmax(caution))
-        merit, expected, draws = float(caution[row, column]), float(cell.mean[row, column]), cell.draws[:, row, column]
+        merit, expected = float(caution[row, column]), float(cell.mean[row, column])
+        found = cell.draws[:, row, column].astype(float)
     else:
         row, column = cell.best_node
-        values = _search(cell, inside, min(trials, MOST_TRIALS), rng)
-        merit, expected, draws = float(values[0]), float(values[0]), values[1:]
+        smooth, *rough = _search(cell, bounding(near, cell.grid), min(trials, MOST_TRIALS), rng)
+        found = np.array(rough)
+        # A search finds too much on draws, which are rougher than the truth; the mean surface is smoother.
+        merit = expected = float(smooth + found.mean()) / 2
+    found = expected + spread(cell, found - found.mean())
     volume = float(np.sum(near * cell.grid.weights))
     margin = float(np.mean(cell.divergence_lr)) - float(cell.grid.u[cell.best_node[0]])
     return Candidate(
@@ -78,9 +86,33 @@ def make_candidate(cell: Landscape, trials: int, rng: np.random.Generator, toler
         search_range=range_of(near, cell.grid),
         merit=merit,
         expected=expected,
-        draws=draws.astype(float),
+        draws=found if trials == 1 else expected + spread(cell, best - best.mean()),
+        found=found,
+        best=spread(cell, best),
         robustness=(volume, margin),
         counts=cell.counts,
+    )
+
+
+def with_seeds(candidate: Candidate, cell: Landscape, seeds: float, sd: float, rng: np.random.Generator) -> Candidate:
+    """Update a candidate by the mean of fresh seeds at the best point, as far as its score depends on the score there.
+
+    Otherwise a recommendation could prefer an optimizer that the seeds, on which the headline rests, have shown to be
+    worse. Each draw moves by the difference of its surface from a draw of the seeds' mean (Matheron's rule).
+
+    Args:
+        seeds: mean of the seeds, points.
+        sd: its standard error.
+    """
+    both = np.cov(candidate.found, candidate.best)
+    weight = float(both[0, 1] / (both[1, 1] + sd**2)) if both[1, 1] > 0 else 0.0
+    moved = weight * (seeds - float(cell.mean[cell.best_node]))
+    measured = seeds + sd * rng.standard_normal(len(candidate.best))
+    return replace(
+        candidate,
+        merit=candidate.merit + moved,
+        expected=candidate.expected + moved,
+        draws=candidate.found + weight * (measured - candidate.best),
     )
 
 
@@ -112,15 +144,15 @@ def range_of(near: Flags, grid: SettingGrid) -> SearchRange:
     )
 
 
-def _ends(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.2g} to {interval[1]:.2g}"
-
-
-def _bounding(near: Flags, grid: SettingGrid) -> Flags:
+def bounding(near: Flags, grid: SettingGrid) -> Flags:
     """Select all nodes within those ranges [lr, decay]."""
     rows, columns = (np.asarray(near.any(axis=axis)) for axis in (1, 0))
     zero = columns[grid.num_decay :]
     return np.outer(_span(rows), np.concatenate([_span(columns[: grid.num_decay]), zero]))
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2g} to {interval[1]:.2g}"
 
 
 def _span(flags: Flags) -> Flags:

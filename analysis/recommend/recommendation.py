@@ -120,6 +120,8 @@ class Recommendation:
     """Cost of the trials, at the costs of the grid."""
     tied: tuple[str, ...] = ()
     """Other optimizers that are not significantly worse, the more robust first; with single scores, those nearby."""
+    leader: str | None = None
+    """Optimizer that leads by repeated seeds, where another is recommended."""
     by_seeds: tuple[str, ...] = ()
     """Optimizers without a landscape, judged by repeated seeds."""
     not_judged: tuple[tuple[str, Reason], ...] = ()
@@ -159,11 +161,23 @@ class Recommendation:
             "regret": self.regret.to_json(),
             "cost": {name: known(value) for name, value in asdict(self.cost).items()},
             "tied": list(self.tied),
+            "leader_by_seeds": self.leader,
             "judged_by_seeds": list(self.by_seeds),
             "not_judged": {name: str(reason) for name, reason in self.not_judged},
             "status": "refused" if self.optimizer is None else "ok",
             "reason": self.reason,
         }
+
+    @property
+    def difference(self) -> str:
+        """Say why the leader by repeated seeds is not recommended, if it is not."""
+        if self.leader is None:
+            return ""
+        better = "is expected to score more" if self.trials > 1 else "scores more in an unlucky run"
+        return (
+            f"{self.leader} leads by repeated seeds, not significantly; taken together with the landscapes, "
+            f"{self.optimizer} {better}."
+        )
 
     def lines(self) -> tuple[str, ...]:
         """Describe the recommendation in sentences."""
@@ -184,7 +198,19 @@ class Recommendation:
         left_out = f"Not judged: {_by_reason(self.not_judged)}." if self.not_judged else ""
         numbers = f"Expected score {_number(self.expected)}, regret {_number(self.regret)}."
         cost = f"Cost, as in the grid: {self.cost}." if str(self.cost) else ""
-        lines = (first, refined, search, numbers, sure, tied, seeds, cost, left_out, f"From {self.method}.")
+        lines = (
+            first,
+            refined,
+            search,
+            numbers,
+            sure,
+            tied,
+            self.difference,
+            seeds,
+            cost,
+            left_out,
+            f"From {self.method}.",
+        )
         return tuple(line for line in lines if line)
 
 

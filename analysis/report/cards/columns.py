@@ -69,6 +69,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "not significantly worse",
         "Optimizers that are as good with a chance of at least .025; from single scores, those within the tolerance.",
     ),
+    "leader_by_seeds": (
+        "leader by seeds",
+        "Optimizer that leads by repeated seeds alone, not significantly, where another is recommended.",
+    ),
     "judged_by_seeds": ("judged by seeds", "Optimizers without a landscape here, judged by repeated seeds."),
     "functional_ANOVA": ("functional ANOVA", "lr_variance_share"),
     "PED-ANOVA": ("PED-ANOVA", "lr_importance"),

@@ -57,6 +57,7 @@ def recommendation(findings: Findings) -> Card | NotApplicable:
             "to": or_nan(found.expected.hi),
             "p_best": or_nan(found.p_best),
             "as_good": ", ".join(found.tied),
+            "leader_by_seeds": found.leader or "",
             "judged_by_seeds": ", ".join(found.by_seeds),
         }
         for name, each in findings.tuning.per_backbone.items()
@@ -69,10 +70,17 @@ def recommendation(findings: Findings) -> Card | NotApplicable:
     table = DataTable(stem="recommendations", frame=used, formats=formats)
     return Card(
         title=title,
-        text=general.of_metric(findings.table.objective).lines(),
+        text=(*general.of_metric(findings.table.objective).lines(), *_differences(findings)),
         tables=(table,),
         figures=(_overview(findings, ranking),),
     )
+
+
+def _differences(findings: Findings) -> Iterator[str]:
+    """Say where another optimizer is recommended than the first screen names."""
+    for name, each in findings.tuning.per_backbone.items():
+        if each.difference:
+            yield f"On {name} {each.difference}"
 
 
 def sensitivity(findings: Findings) -> Card | NotApplicable:

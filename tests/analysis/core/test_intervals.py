@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from bocb_tune.analysis.core import bootstrap as draws
@@ -26,6 +28,8 @@ LEAST = {30: 0.75, 60: 0.80}
 """Least share of the intervals of a textbook landscape, by trials."""
 ENGINE = {"near-optimal volume": 0.85, "usable decades of lr": 0.85, intervals.SHARE: 1.0}
 """Least share of the intervals of some grids."""
+WITHIN_A_TOLERANCE = ("near-optimal volume", "usable decades of lr", "usable decades of lr, wd retuned")
+"""Numbers that are refused where noise hides the tolerance, which may be so in every cell of a landscape."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,8 @@ def shares(stated: list[Answered]) -> dict[str, float]:
 def test_under_early_stopping(name: str, count: int) -> None:
     found = shares([each for seed in range(SEEDS) for each in of_fixture(name, count, seed)])
     assert len(found) >= 9
-    assert {what: share for what, share in found.items() if not share >= LEAST[count]} == {}
+    stated = {what: share for what, share in found.items() if what not in WITHIN_A_TOLERANCE or not math.isnan(share)}
+    assert {what: share for what, share in stated.items() if not share >= LEAST[count]} == {}
 
 
 @pytest.mark.slow

@@ -25,7 +25,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from bocb_tune.analysis.cell import sensitivity
 from bocb_tune.analysis.cell.metrics import COARSER
+from bocb_tune.analysis.cell.sensitivity import EPSILON
 from bocb_tune.analysis.cell.tuning_curves import TuningCurve, tuning_curve, with_trials
+from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate
 from bocb_tune.analysis.landscape import surface
@@ -33,6 +35,7 @@ from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.landscape.trials import CellTrials
+from bocb_tune.analysis.recommend.candidates import bounding, make_candidate, with_seeds
 from tests.support.coverage.intervals import LEVELS, Answered, at_each_level, both, held, write
 
 DATA = Path(__file__).parents[2] / "golden" / "landscapes" / "hpobench.csv"
@@ -46,6 +49,9 @@ FIRST_SEED = 100
 """Seeds before it were in sight when the constants of the model were chosen."""
 RUNGS = (1 / 27, 1 / 9, 1 / 3, 1.0)
 SEARCHES, BEST_OF = 4000, (4, 16, 64)
+ADVISED, FRESH = 16, 3
+"""Trials of a recommendation, and fresh seeds at its first setting."""
+RECOMMENDED = "recommended, 16 trials", "recommended, 16 trials, 3 fresh seeds"
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,29 @@ def best_of(name: str) -> dict[int, tuple[float, float]]:
         chosen = np.take_along_axis(true, seen.argmax(axis=1)[:, None], axis=1)
         found[n] = float(chosen.mean()), float(seen.max(axis=1).mean())
     return found
+
+
+def advised_search(name: str, cell: Landscape) -> float:
+    """True expected score of the setting selected by the search that is recommended."""
+    truth, rng, near = truths()[name], np.random.default_rng(0), cell.mean >= cell.mean.max() - EPSILON
+    weights = (cell.grid.weights * bounding(near, cell.grid)).ravel()
+    tried = rng.choice(weights.size, size=(SEARCHES, ADVISED), p=weights / weights.sum())
+    tried[:, 0] = np.ravel_multi_index(cell.best_node, cell.grid.shape)
+    x = cell.grid.nodes()[0][tried.ravel()]
+    true, seen = truth.at(x).reshape(tried.shape), truth.scores(x, rng).reshape(tried.shape)
+    return float(np.take_along_axis(true, seen.argmax(axis=1)[:, None], axis=1).mean())
+
+
+def _advised(name: str, cell: Landscape, known: CellTrials, fresh: int) -> Estimate:
+    rng = np.random.default_rng(known.lr.view(np.uint64))
+    found = make_candidate(cell, ADVISED, rng)
+    if fresh:
+        truth, x = truths()[name], cell.grid.nodes()[0].reshape(*cell.grid.shape, 2)[cell.best_node]
+        i, j = np.rint(x * (NODES - 1)).astype(int)
+        sd = float(np.sqrt(np.mean(truth.residuals[i, j] ** 2) / FRESH))
+        seeds = truth.scores(np.tile(x, (FRESH, 1)), rng)
+        found = with_seeds(found, cell, float(seeds.mean()), sd, rng)
+    return drawn.estimate(found.expected, found.draws, unit="points", counts=cell.counts, method="")
 
 
 def trials(name: str, count: int, seed: int, *, stop: bool) -> CellTrials:
@@ -186,6 +215,8 @@ def _about(where: str, name: str, cell: Landscape, known: CellTrials) -> Iterato
             float(surface.variance_shares(e, grid)[1]),
         ),
     }
+    advised = advised_search(name, cell)
+    numbers |= {what: (partial(_advised, name, cell, known, fresh), advised) for fresh, what in enumerate(RECOMMENDED)}
     curve = tuning_curve(cell)
     if not where.endswith("stopped"):
         curve = with_trials(curve, known.last, np.random.default_rng(0))
@@ -201,7 +232,7 @@ def _about(where: str, name: str, cell: Landscape, known: CellTrials) -> Iterato
 
 WHAT = (
     *("best lr", "expected score at the best point", "near-optimal volume", "usable decades of lr"),
-    *("cost of a random setting", "lr sensitivity", "variance share of lr"),
+    *("cost of a random setting", "lr sensitivity", "variance share of lr", *RECOMMENDED),
     *(f"best of {n}, {kind}" for kind in ("deployed", "reported") for n in BEST_OF),
 )
 
