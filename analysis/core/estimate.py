@@ -122,9 +122,14 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as `metrics.json` holds them, with the counts beside the others."""
-        own, counts = (_by_name(each) for each in (self, self.counts))
-        del own["counts"]
+        own = {name: getattr(self, name) for name in _OWN}
+        counts = {name: getattr(self.counts, name) for name in _COUNTED}
         return {**own, **counts, "status": self.status}
+
+
+_OWN = tuple(field.name for field in fields(Estimate) if field.name != "counts")
+_COUNTED = tuple(field.name for field in fields(Counts))
+"""Names of fields, looked up once: a large grid has a million estimates, and `asdict` copies deeply."""
 
 
 def of_metric(estimate: Estimate, objective: Objective) -> Estimate:
@@ -135,11 +140,6 @@ def of_metric(estimate: Estimate, objective: Objective) -> Estimate:
     lo, hi = ends if objective.direction is Direction.max else reversed(ends)
     value = None if estimate.value is None else float(objective.shown(estimate.value))
     return replace(estimate, value=value, lo=lo, hi=hi, unit=objective.unit)
-
-
-def _by_name(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass without copying; `asdict` copies deeply, which takes seconds on a large grid."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def points(epsilon: float) -> str:

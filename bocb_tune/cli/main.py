@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import sys
@@ -46,6 +47,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         sys.exit(2)
+    finally:
+        gc.freeze()  # or the interpreter would look through every object once more before it ends, half a second
 
 
 def with_home(argument: str) -> str:
@@ -317,8 +320,7 @@ def analyze(
     with busy(f"analyzing {source}"):
         from bocb_tune.analysis.core.parallel import warm_up
 
-        if Path(source).is_dir():  # a run has many cells, a table or a typing error needs no other process
-            warm_up()
+        warm_up()
         with uncollected():
             from bocb_tune.analysis.answer.sentences import markdown, terminal
             from bocb_tune.analysis.bocb.choices import choose
