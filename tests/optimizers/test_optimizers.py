@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -23,6 +23,7 @@ from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.training.context import Ranks
 from bocb_tune.training.distributed import average
+from tests.support.ranks import on_two_ranks
 
 LR = 1e-2
 DECAY = 0.1
@@ -313,28 +314,25 @@ def test_every_argument_it_takes_is_taken(name: str) -> None:
         assert again.defaults[kept] == (0.5 if kept == "beta1" else given)
 
 
-def rank_main(rank: int, folder: Path) -> None:
+def rank_main(ranks: Ranks, folder: Path) -> None:
     """One of two ranks: trains a ToyNet by every optimizer on its half of the images."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    torch.manual_seed(rank)
+    torch.manual_seed(ranks.rank)
     weights = {}
     for name in OPTIMIZERS:
         model = ToyNet().double()
-        pieces = list(images().chunk(2)[rank].chunk(2))
+        pieces = list(images().chunk(2)[ranks.rank].chunk(2))
         unclipped = {"gamma": 100.0} if name == "sophia" else {}  # steps of length lr would hide the curvature
         optimizer = build(model, name, **unclipped)
-        train(DistributedDataParallel(model), optimizer, pieces, 3, Ranks(rank=rank, world_size=2))
+        train(DistributedDataParallel(model), optimizer, pieces, 3, ranks)
         weights[name] = model.weight.detach()
-    torch.save(weights, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.save(weights, folder / f"{ranks.rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def by_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     """Weights by optimizer, on each of two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(rank_main, (folder,), nprocs=2)
+    on_two_ranks(rank_main, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

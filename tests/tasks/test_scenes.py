@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn, retinanet_resnet50_fpn
 
 from bocb_tune.backbones.features import feature_maps
@@ -33,6 +33,7 @@ from bocb_tune.tasks.segmentation import MASK_RCNN
 from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from tests.support.kept import make_model
+from tests.support.ranks import on_two_ranks
 from tests.tasks.drawn import FEW, scene_trial
 
 DETECTORS: dict[str, Detector] = {"detection": RETINANET, "segmentation": MASK_RCNN}
@@ -143,16 +144,13 @@ def test_masks_are_put_where_their_boxes_are() -> None:
     assert metrics["ap50"] > 50
 
 
-def score_of_rank(rank: int, folder: str) -> None:
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    (metrics,) = measured(scene_trial(budget=1), ranks=Ranks(rank=rank, world_size=2, local_rank=rank))
-    Path(folder, f"{rank}.json").write_text(json.dumps(dict(metrics)))
-    torch.distributed.destroy_process_group()
+def score_of_rank(ranks: Ranks, folder: Path) -> None:
+    (metrics,) = measured(scene_trial(budget=1), ranks=ranks)
+    (folder / f"{ranks.rank}.json").write_text(json.dumps(dict(metrics)))
 
 
 def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:
-    multiprocessing.spawn(score_of_rank, (str(tmp_path),), nprocs=2)
+    on_two_ranks(score_of_rank, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert first["world_size"] == 2

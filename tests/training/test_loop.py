@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import multiprocessing, nn
+from torch import nn
 
 from bocb_tune.core.errors import Diverged, Left, OutOfMemory
 from bocb_tune.core.files import LATEST
@@ -30,6 +30,7 @@ from bocb_tune.training.distributed import all_reduce, gather_objects, require_s
 from bocb_tune.training.loop import catch_out_of_memory, fit
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.schedule import epoch_order, epoch_plan, lr_factor
+from tests.support.ranks import on_two_ranks
 from tests.support.trials import QUICK, Toy, digits_trial, make_folder
 
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")
@@ -504,18 +505,15 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 """What two ranks do, one after the other in the same two processes, as a warm worker group does."""
 
 
-def rank_main(rank: int, folder: Path) -> None:
+def rank_main(ranks: Ranks, folder: Path) -> None:
     """One of two ranks: leaves what it saw of each scenario in `folder`."""
-    torch.set_num_threads(1)
     vars(pauses)["AGREE_S"] = 0.0  # after every step, however quick they are
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     for name, scenario in SCENARIOS.items():
-        torch.save(rank_outcome(rank, folder / name, **scenario), folder / f"{name}{rank}.pt")
-    torch.distributed.destroy_process_group()
+        torch.save(rank_outcome(ranks, folder / name, **scenario), folder / f"{name}{ranks.rank}.pt")
 
 
 def rank_outcome(
-    rank: int,
+    ranks: Ranks,
     folder: Path,
     lr: float = 0.1,
     toy: dict[str, Any] | None = None,
@@ -527,7 +525,7 @@ def rank_outcome(
 ) -> dict[str, Any]:
     vars(classification)["build_backbone"] = lambda *_, **__: Toy(**(toy or {}))
     trial = digits_trial("toy", optimizer, lr=lr, fixed=fixed, **(recipe or {}))
-    context = Context(ranks=Ranks(rank=rank, world_size=2, local_rank=rank), checkpoints=Checkpoints(folder))
+    context = Context(ranks=ranks, checkpoints=Checkpoints(folder))
     if stop:
         generator = get_task("classification").run(trial, context)
         [next(generator) for _ in range(stop)]
@@ -535,10 +533,10 @@ def rank_outcome(
         torch.distributed.barrier()
     for number, steps in enumerate(leave_after):
         # only one rank hears of it, another one each time
-        leave = replace(context, **leaving_after(steps if rank == number % 2 else 10_000))
+        leave = replace(context, **leaving_after(steps if ranks.rank == number % 2 else 10_000))
         with pytest.raises(Left):
             list(get_task("classification").run(trial, leave))
-        torch.manual_seed(rank)
+        torch.manual_seed(ranks.rank)
     training = classification.build_training(trial, context)
     curve: list[Measurement] = []
     try:
@@ -552,7 +550,7 @@ def rank_outcome(
 def ranks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two real processes went through all scenarios over gloo."""
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(rank_main, (folder,), nprocs=2)
+    on_two_ranks(rank_main, folder)
     return folder
 
 

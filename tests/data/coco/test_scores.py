@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import multiprocessing
 
 from bocb_tune.data.coco.scores import COLUMNS, average_precision, ground_truth
 from bocb_tune.tasks.average_precision import AveragePrecision, merged
 from bocb_tune.training.context import Ranks
 from tests.data.coco.made import by_hand, guesses, image, make_coco, shapes, thing, without
 from tests.data.coco.made import load_coco as load
+from tests.support.ranks import on_two_ranks
 
 KINDS = ("bbox", "segm", "keypoints")
 SIGMAS = {"keypoints": (0.05, 0.1, 0.07, 0.03)}
@@ -61,20 +60,16 @@ def test_scores_are_those_of_pycocotools_by_hand(kind: str, tmp_path: Path) -> N
     assert 1 < found["ap"] < 99  # neither nothing nor all is found
 
 
-def rank_main(rank: int, folder: Path) -> None:
+def rank_main(ranks: Ranks, folder: Path) -> None:
     """One of two ranks: leaves its scores in `folder`."""
-    torch.set_num_threads(1)
     import tempfile
 
     tempfile.tempdir = str(folder / "shared")
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    ranks = Ranks(rank=rank, world_size=2, local_rank=rank)
-    (folder / f"{rank}.json").write_text(json.dumps({kind: scored(kind, ranks, folder) for kind in KINDS}))
-    torch.distributed.destroy_process_group()
+    (folder / f"{ranks.rank}.json").write_text(json.dumps({kind: scored(kind, ranks, folder) for kind in KINDS}))
 
 
 def test_two_ranks_score_what_one_does(tmp_path: Path) -> None:
-    multiprocessing.spawn(rank_main, (tmp_path,), nprocs=2)
+    on_two_ranks(rank_main, tmp_path)
     one = {kind: scored(kind, Ranks(), tmp_path) for kind in KINDS}
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [one, one]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import multiprocessing
 
 from bocb_tune.core.storage import Folder
 from bocb_tune.core.types import Cell, Measurement, Phase, TrialSpec
@@ -29,6 +28,7 @@ from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.recipes import Recipe, recipe_settings
 from tests.data.coco.made import by_hand
+from tests.support.ranks import on_two_ranks
 
 SMALL: dict[str, Any] = {"images": 8, "held_out": 6, "image_size": 64}
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")
@@ -138,24 +138,21 @@ def test_perfect_heat_maps_score_all_points(tmp_path: Path) -> None:
     assert 100 * by_hand(file, tmp_path / "results.json", "keypoints", OPTIONS["sigmas"])[0] == scores["ap"]
 
 
-def rank_main(rank: int, folder: Path) -> None:
+def rank_main(ranks: Ranks, folder: Path) -> None:
     """One of two ranks: leaves the metrics of a first evaluation and of a training in `folder`."""
     import tempfile
 
     tempfile.tempdir = str(folder / "shared")
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    context = Context(ranks=Ranks(rank=rank, world_size=2, local_rank=rank))
+    context = Context(ranks=ranks)
     trial = pose_trial("test_vit", budget=1)
     training = build_training(trial, context)
     found = training.evaluate(training.model, True)
     curve = [m.metrics for m in get_task("pose").run(trial, context)]
-    (folder / f"{rank}.json").write_text(json.dumps([found, *curve]))
-    torch.distributed.destroy_process_group()
+    (folder / f"{ranks.rank}.json").write_text(json.dumps([found, *curve]))
 
 
 def test_two_ranks_score_what_one_does(tmp_path: Path) -> None:
-    multiprocessing.spawn(rank_main, (tmp_path,), nprocs=2)
+    on_two_ranks(rank_main, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     training = build_training(pose_trial("test_vit", budget=1), Context())
     assert first[0] == second[0] == pytest.approx(training.evaluate(training.model, True), rel=1e-4)
