@@ -6,7 +6,7 @@ TESTS = Path(__file__).parent
 
 
 def test_every_module_that_starts_a_run_is_marked() -> None:
-    starts = "from tests.support.processes import "
+    starts = "from tests.support.processes.runs import "
     modules = {path: path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py") if path != Path(__file__)}
     started = [
         path

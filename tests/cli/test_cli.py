@@ -30,7 +30,7 @@ from bocb_tune.spec.source import read_source
 from bocb_tune.tasks import TASKS, get_task
 from bocb_tune.training.recipes import DEFAULTS, RECIPES
 from tests.support.command import bocb
-from tests.support.processes import records_in
+from tests.support.processes.runs import records_in
 from tests.support.simulated import Simulation
 
 FILES = sorted((Path(cli.__file__).parents[2] / "experiments").glob("*.yaml"))

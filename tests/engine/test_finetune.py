@@ -17,7 +17,7 @@ from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
 from bocb_tune.spec.environment import PLANNED
 from bocb_tune.spec.model import load_spec
 from tests.support.command import bocb
-from tests.support.processes import Run, count_lines, records_in
+from tests.support.processes.runs import Run, count_lines, records_in
 from tests.support.simulated import Simulation
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -21,7 +21,7 @@ from bocb_tune.engine.design import superseded
 from bocb_tune.engine.policy import HOPELESS_TRIALS, worth_keeping
 from bocb_tune.training.context import Context
 from tests.support import simulated
-from tests.support.processes import count_lines
+from tests.support.processes.runs import count_lines
 from tests.support.simulated import Simulation, essence, make_cells, make_plan, records_of
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.core.types import Phase, TrialRecord, TrialStatus
-from tests.support.nodes import Cluster
-from tests.support.processes import COMMAND, Run, count_lines, records_in
+from tests.support.processes.nodes import Cluster
+from tests.support.processes.runs import COMMAND, Run, count_lines, records_in
 from tests.support.simulated import essence
 
 pytestmark = pytest.mark.ray

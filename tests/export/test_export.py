@@ -34,7 +34,7 @@ from bocb_tune.spec.space_file import load_space
 from bocb_tune.training.recipes import RECIPES, Recipe, recipe_settings
 from tests.support.command import bocb
 from tests.support.kept import keep_model, make_model
-from tests.support.processes import records_in
+from tests.support.processes.runs import records_in
 
 IMAGES = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -23,7 +23,7 @@ from bocb_tune.optimizers.interfaces import Averaging, SecondOrder, hutchinson
 from bocb_tune.spec.space_file import load_space
 from bocb_tune.training.context import Ranks
 from bocb_tune.training.distributed import average
-from tests.support.ranks import on_two_ranks
+from tests.support.processes.ranks import on_two_ranks
 
 LR = 1e-2
 DECAY = 0.1

@@ -21,7 +21,7 @@ from tests.support.cells import GRID, TRAINS, cifar_grid, outcomes, written
 from tests.support.command import bocb
 from tests.support.datasets import make_cifar
 from tests.support.paper_recipes import ours, published, rows
-from tests.support.processes import Run, records_in
+from tests.support.processes.runs import Run, records_in
 
 RECIPES_PAGE = GRID.parents[1] / "docs" / "RECIPES.md"
 IMAGENET = GRID.with_name("imagenet_grid.yaml")

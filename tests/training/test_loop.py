@@ -30,7 +30,7 @@ from bocb_tune.training.distributed import all_reduce, gather_objects, require_s
 from bocb_tune.training.loop import catch_out_of_memory, fit
 from bocb_tune.training.recipes import Recipe
 from bocb_tune.training.schedule import epoch_order, epoch_plan, lr_factor
-from tests.support.ranks import on_two_ranks
+from tests.support.processes.ranks import on_two_ranks
 from tests.support.trials import QUICK, Toy, digits_trial, make_folder
 
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")

@@ -14,7 +14,7 @@ from bocb_tune.tasks.average_precision import AveragePrecision, merged
 from bocb_tune.training.context import Ranks
 from tests.data.coco.made import by_hand, guesses, image, make_coco, shapes, thing, without
 from tests.data.coco.made import load_coco as load
-from tests.support.ranks import on_two_ranks
+from tests.support.processes.ranks import on_two_ranks
 
 KINDS = ("bbox", "segm", "keypoints")
 SIGMAS = {"keypoints": (0.05, 0.1, 0.07, 0.03)}

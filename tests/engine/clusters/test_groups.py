@@ -10,8 +10,8 @@ import pytest
 from bocb_tune.cli.launch import cell_plans
 from bocb_tune.core.files import DRIVER_FILE
 from bocb_tune.spec.model import load_spec
-from tests.support.nodes import Cluster
-from tests.support.processes import Run, command_line, count_lines, records_in, session_pids
+from tests.support.processes.nodes import Cluster
+from tests.support.processes.runs import Run, command_line, count_lines, records_in, session_pids
 from tests.support.simulated import Simulation, essence
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

@@ -17,8 +17,8 @@ import ray
 from bocb_tune.cli.submitted import submit_experiment
 from bocb_tune.engine import jobs
 from bocb_tune.engine.cluster.connection import ClusterError
-from tests.support.nodes import Cluster
-from tests.support.processes import COMMAND, records_in
+from tests.support.processes.nodes import Cluster
+from tests.support.processes.runs import COMMAND, records_in
 
 SPEC = """
 name: mine

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.core.types import TrialStatus
-from tests.support.nodes import Cluster
-from tests.support.processes import Run, command_line, records_in, session_pids
+from tests.support.processes.nodes import Cluster
+from tests.support.processes.runs import Run, command_line, records_in, session_pids
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

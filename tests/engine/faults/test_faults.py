@@ -15,8 +15,8 @@ import pytest
 from bocb_tune.cli.launch import cell_plans
 from bocb_tune.core.types import TrialStatus
 from bocb_tune.spec.model import load_spec
-from tests.support.nodes import Cluster, memory_mb, send
-from tests.support.processes import COMMAND, Run, command_line, count_lines, records_in, session_pids
+from tests.support.processes.nodes import Cluster, memory_mb, send
+from tests.support.processes.runs import COMMAND, Run, command_line, count_lines, records_in, session_pids
 from tests.support.simulated import Simulation, essence
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

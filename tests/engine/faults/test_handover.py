@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bocb_tune.core.types import TrialRecord
-from tests.support.nodes import RAY, Cluster, send, with_token
-from tests.support.processes import Run, count_lines, records_in
+from tests.support.processes.nodes import RAY, Cluster, send, with_token
+from tests.support.processes.runs import Run, count_lines, records_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

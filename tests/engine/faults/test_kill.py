@@ -10,7 +10,7 @@ import pytest
 
 from bocb_tune.cli.launch import cell_plans, objective_of
 from bocb_tune.spec.model import load_spec
-from tests.support.processes import Run, count_lines, records_in
+from tests.support.processes.runs import Run, count_lines, records_in
 from tests.support.simulated import OBJECTIVE, Simulation, essence
 
 SPEC = """

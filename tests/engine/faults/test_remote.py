@@ -15,8 +15,8 @@ from bocb_tune.core.remote_run import GONE_AFTER_S, fetched
 from bocb_tune.core.storage import is_uri, storage_of
 from bocb_tune.core.types import TrialRecord
 from bocb_tune.spec.model import load_spec
-from tests.support.nodes import Cluster
-from tests.support.processes import Run, records_in
+from tests.support.processes.nodes import Cluster
+from tests.support.processes.runs import Run, records_in
 from tests.support.s3 import s3_server
 from tests.support.simulated import Simulation, essence
 

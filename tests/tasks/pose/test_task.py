@@ -28,7 +28,7 @@ from bocb_tune.training.checkpoint import Checkpoints
 from bocb_tune.training.context import Context, Ranks
 from bocb_tune.training.recipes import Recipe, recipe_settings
 from tests.data.coco.made import by_hand
-from tests.support.ranks import on_two_ranks
+from tests.support.processes.ranks import on_two_ranks
 
 SMALL: dict[str, Any] = {"images": 8, "held_out": 6, "image_size": 64}
 TIMES = ("images_per_s", "seconds", "peak_memory_gib")

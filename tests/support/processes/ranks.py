@@ -12,7 +12,7 @@ from torch.multiprocessing import start_processes
 from bocb_tune.training.context import Ranks
 
 WORLD_SIZE = 2
-PRELOADED = ("bocb_tune.analysis.report.preload", "bocb_tune.tasks.detection", "tests.support.ranks")
+PRELOADED = ("bocb_tune.analysis.report.preload", "bocb_tune.tasks.detection", "tests.support.processes.ranks")
 """Slow to import: by these tests, and by the analysis, which forks from the same process."""
 
 
@@ -21,9 +21,7 @@ def on_two_ranks(body: Callable[[Ranks, Path], None], folder: Path) -> None:
 
     They are forked from a process that has imported what is slow, once for all tests of a session.
     """
-    set_forkserver_preload(
-        ["bocb_tune.analysis.report.preload", "tests.support.ranks", "bocb_tune.tasks.classification"]
-    )
+    set_forkserver_preload(list(PRELOADED))
     start_processes(_rank, (body, folder), nprocs=WORLD_SIZE, start_method="forkserver")
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.processes import command_line, end_session, session_pids
+from tests.support.processes.runs import command_line, end_session, session_pids
 
 RAY = str(Path(sys.executable).parent / "ray")
 PORT = 26379

@@ -1,0 +1,1 @@
+"""Real processes of tests: commands, nodes of a cluster, ranks of a training."""
