@@ -7,14 +7,14 @@ as they are precise. Another optimizer may lead by them alone, not significantly
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from bocb_tune.analysis.core import bootstrap as drawn
 from bocb_tune.analysis.core.arrays import Array
 from bocb_tune.analysis.core.estimate import Estimate, Reason
-from bocb_tune.analysis.recommend.candidates import Candidate, make_candidate, with_seeds
+from bocb_tune.analysis.recommend.candidates import Candidate, Seeds, make_candidate, with_seeds
 from bocb_tune.analysis.recommend.recommendation import (
     FROM_LANDSCAPES,
     FROM_SCORES,
@@ -45,8 +45,7 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
         return _from_row(evidence, backbone, trials)
     candidates = {name: make_candidate(cell, trials, rng, evidence.tolerance) for name, cell in cells.items()}
     for name in [name for name in candidates if name in by_seeds]:
-        known = by_seeds[name]
-        candidates[name] = with_seeds(candidates[name], cells[name], known.score, known.sd, rng)
+        candidates[name] = with_seeds(candidates[name], cells[name], by_seeds[name], rng)
     others = {name: known for name, known in by_seeds.items() if name not in cells}
     merits = {name: candidate.merit for name, candidate in candidates.items()} | {
         name: known.score for name, known in others.items()
@@ -61,25 +60,13 @@ def recommend(evidence: Evidence, backbone: str, trials: int, rng: np.random.Gen
     return replace(chosen, leader=leader if leader != pick else None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seeds:
-    """Score of a cell by repeated seeds."""
-
-    score: float
-    sd: float
-    setting: Setting | None
-
-    def draws(self, count: int, rng: np.random.Generator) -> Array:
-        return np.asarray(self.score + self.sd * rng.standard_normal(count))
-
-
-def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, _Seeds]:
+def _by_seeds(evidence: Evidence, backbone: str) -> dict[str, Seeds]:
     """Collect the cells whose standard error is known."""
     if evidence.sd is None:
         return {}
     row = evidence.backbones.index(backbone)
     return {
-        name: _Seeds(
+        name: Seeds(
             score=float(evidence.scores[row, o]),
             sd=float(evidence.sd[row, o]),
             setting=_setting(evidence.lr[row, o], evidence.weight_decay[row, o]),
@@ -95,7 +82,7 @@ def _chosen(
     trials: int,
     pick: str,
     candidates: Mapping[str, Candidate],
-    others: Mapping[str, _Seeds],
+    others: Mapping[str, Seeds],
     draws: Mapping[str, Array],
 ) -> Recommendation:
     """Make the recommendation of one optimizer, compared with all others that are known."""

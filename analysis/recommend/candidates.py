@@ -59,6 +59,21 @@ class Candidate:
     counts: Counts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeds:
+    """Score of a cell by repeated seeds."""
+
+    score: float
+    """Mean of the seeds, points."""
+    sd: float
+    """Its standard error."""
+    setting: Setting | None
+
+    def draws(self, count: int, rng: np.random.Generator) -> Array:
+        """Draw so many values that the mean may truly have."""
+        return np.asarray(self.score + self.sd * rng.standard_normal(count))
+
+
 def make_candidate(cell: Landscape, trials: int, rng: np.random.Generator, tolerance: float = EPSILON) -> Candidate:
     """Find the best use of a number of trials.
 
@@ -94,25 +109,20 @@ def make_candidate(cell: Landscape, trials: int, rng: np.random.Generator, toler
     )
 
 
-def with_seeds(candidate: Candidate, cell: Landscape, seeds: float, sd: float, rng: np.random.Generator) -> Candidate:
+def with_seeds(candidate: Candidate, cell: Landscape, seeds: Seeds, rng: np.random.Generator) -> Candidate:
     """Update a candidate by the mean of fresh seeds at the best point, as far as its score depends on the score there.
 
     Otherwise a recommendation could prefer an optimizer that the seeds, on which the headline rests, have shown to be
     worse. Each draw moves by the difference of its surface from a draw of the seeds' mean (Matheron's rule).
-
-    Args:
-        seeds: mean of the seeds, points.
-        sd: its standard error.
     """
     both = np.cov(candidate.found, candidate.best)
-    weight = float(both[0, 1] / (both[1, 1] + sd**2)) if both[1, 1] > 0 else 0.0
-    moved = weight * (seeds - float(cell.mean[cell.best_node]))
-    measured = seeds + sd * rng.standard_normal(len(candidate.best))
+    weight = float(both[0, 1] / (both[1, 1] + seeds.sd**2)) if both[1, 1] > 0 else 0.0
+    moved = weight * (seeds.score - float(cell.mean[cell.best_node]))
     return replace(
         candidate,
         merit=candidate.merit + moved,
         expected=candidate.expected + moved,
-        draws=candidate.found + weight * (measured - candidate.best),
+        draws=candidate.found + weight * (seeds.draws(len(candidate.best), rng) - candidate.best),
     )
 
 

@@ -208,13 +208,13 @@ def test_no_weight_decay_is_recommended_where_none_was_varied() -> None:
 
 
 def test_more_trials_do_not_expect_less_where_the_first_is_not_certain() -> None:
-    """Each draw has its own best place, which a search in the box finds; half of the draws are of the mean surface."""
+    """Each draw has its own best place, which a search in the box finds; half of that gain counts."""
     cell = landscape(bowl, noise=0.05)
     shift = np.random.default_rng(0).normal(0, 3.0, (40, 1, 1))
     draws = cell.draws + shift * (cell.grid.u[:, None] + 2.5)
     uncertain = replace(cell, surfaces=StoredDraws(values=draws.astype(np.float32)))
     few, many = (make_candidate(uncertain, n, rng()).draws.mean() for n in (2, 64))
-    assert many > few + 0.1
+    assert many > few + 0.2 / 2
     assert make_candidate(cell, 64, rng()).expected == pytest.approx(90, abs=0.05)
 
 

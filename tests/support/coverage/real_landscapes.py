@@ -35,7 +35,7 @@ from bocb_tune.analysis.landscape.fit import Landscape, fit_landscape
 from bocb_tune.analysis.landscape.scale import Scale
 from bocb_tune.analysis.landscape.surface import Domain, SettingGrid
 from bocb_tune.analysis.landscape.trials import CellTrials
-from bocb_tune.analysis.recommend.candidates import bounding, make_candidate, with_seeds
+from bocb_tune.analysis.recommend.candidates import Seeds, bounding, make_candidate, with_seeds
 from tests.support.coverage.intervals import LEVELS, Answered, at_each_level, both, held, write
 
 DATA = Path(__file__).parents[2] / "golden" / "landscapes" / "hpobench.csv"
@@ -138,8 +138,8 @@ def _advised(name: str, cell: Landscape, known: CellTrials, fresh: int) -> Estim
         truth, x = truths()[name], cell.grid.nodes()[0].reshape(*cell.grid.shape, 2)[cell.best_node]
         i, j = np.rint(x * (NODES - 1)).astype(int)
         sd = float(np.sqrt(np.mean(truth.residuals[i, j] ** 2) / FRESH))
-        seeds = truth.scores(np.tile(x, (FRESH, 1)), rng)
-        found = with_seeds(found, cell, float(seeds.mean()), sd, rng)
+        seeds = Seeds(score=float(truth.scores(np.tile(x, (FRESH, 1)), rng).mean()), sd=sd, setting=None)
+        found = with_seeds(found, cell, seeds, rng)
     return drawn.estimate(found.expected, found.draws, unit="points", counts=cell.counts, method="")
 
 
